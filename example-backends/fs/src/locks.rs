@@ -1,0 +1,102 @@
+//! One operation at a time on the file of a key.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use kvtier_guest::ChunkKey;
+
+/// Locks by key. A put, a removal and an eviction of one key exclude each other: otherwise the end of
+/// a removal could take away the file that a put has just answered for.
+#[derive(Default)]
+pub(crate) struct KeyLocks {
+    /// The keys that are locked, with those who wait for each.
+    held: RefCell<HashMap<ChunkKey, Vec<Waker>>>,
+}
+
+impl KeyLocks {
+    /// Waits until `key` is free, and holds it until the guard is dropped.
+    pub(crate) async fn lock(&self, key: ChunkKey) -> KeyGuard<'_> {
+        poll_fn(|cx| {
+            let mut held = self.held.borrow_mut();
+            if let Some(waiting) = held.get_mut(&key) {
+                waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            held.insert(key, Vec::new());
+            Poll::Ready(())
+        })
+        .await;
+        KeyGuard { locks: self, key }
+    }
+}
+
+/// Holds a key.
+pub(crate) struct KeyGuard<'a> {
+    locks: &'a KeyLocks,
+    key: ChunkKey,
+}
+
+impl Drop for KeyGuard<'_> {
+    fn drop(&mut self) {
+        let waiting = self.locks.held.borrow_mut().remove(&self.key);
+        // All of them: one that was cancelled would swallow the only call.
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use kvtier_guest::{ChunkKey, futures_util};
+
+    use super::KeyLocks;
+
+    const A: ChunkKey = ChunkKey { hi: 0, lo: 1 };
+    const B: ChunkKey = ChunkKey { hi: 0, lo: 2 };
+
+    #[test]
+    fn a_key_is_held_once_and_other_keys_are_free() {
+        let locks = KeyLocks::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(first) = pin!(locks.lock(A)).poll(&mut cx) else { panic!("A is free") };
+        let mut second = pin!(locks.lock(A));
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert!(pin!(locks.lock(B)).poll(&mut cx).is_ready());
+        drop(first);
+        assert!(second.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn those_who_wait_are_woken() {
+        let locks = KeyLocks::default();
+        let order = RefCell::new(Vec::new());
+        let work = async |name: u32| {
+            let _guard = locks.lock(A).await;
+            order.borrow_mut().push(name);
+            // Let the others run while the key is held.
+            let mut once = true;
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::take(&mut once) { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            order.borrow_mut().push(name);
+        };
+        let all = futures_util::future::join_all([work(1), work(2), work(3)]);
+        let mut all = pin!(all);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut n_polls = 0;
+        while all.as_mut().poll(&mut cx).is_pending() {
+            n_polls += 1;
+            assert!(n_polls < 100, "nobody was woken");
+        }
+        let order = order.borrow();
+        assert_eq!(order.len(), 6);
+        assert!(order.chunks(2).all(|pair| pair[0] == pair[1]), "{order:?}");
+    }
+}

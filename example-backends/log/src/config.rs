@@ -1,0 +1,29 @@
+//! What the operator can set.
+
+use kvtier_guest::{Error, Init, Level};
+
+/// The backend's settings.
+pub(crate) struct Config {
+    /// `config.level`: the level of every line; `info` by default.
+    pub(crate) level: Level,
+}
+
+impl Config {
+    pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
+        init.only(&["level"])?;
+        let level = match init.get("level") {
+            None | Some("info") => Level::Info,
+            Some("trace") => Level::Trace,
+            Some("debug") => Level::Debug,
+            Some("warn") => Level::Warn,
+            Some("error") => Level::Error,
+            Some(other) => {
+                return Err(Error::invalid_config(
+                    "level",
+                    format!("`{other}` is not one of trace, debug, info, warn, error"),
+                ));
+            }
+        };
+        Ok(Self { level })
+    }
+}

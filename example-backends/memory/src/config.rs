@@ -1,0 +1,23 @@
+//! What the operator can set.
+
+use kvtier_guest::{Error, Init};
+
+/// Enough to try it; in use the operator says how much, and grants as much guest memory.
+const CAPACITY_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// The settings of both classes.
+pub(crate) struct Config {
+    /// `config.capacity`: bytes of chunks that are kept.
+    pub(crate) capacity_bytes: u64,
+}
+
+impl Config {
+    pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
+        init.only(&["capacity"])?;
+        let capacity_bytes = init.bytes("capacity")?.unwrap_or(CAPACITY_BYTES_DEFAULT);
+        if capacity_bytes == 0 {
+            return Err(Error::invalid_config("capacity", "must be greater than 0"));
+        }
+        Ok(Self { capacity_bytes })
+    }
+}

@@ -1,0 +1,81 @@
+//! Keeps chunks in guest memory: two classes of one component, which differ in what they do when
+//! they are full.
+
+mod config;
+mod store;
+
+use std::cell::RefCell;
+
+use kvtier_guest::prelude::*;
+
+use config::Config;
+use store::{Store, WhenFull};
+
+/// Keeps chunks until they are removed, and refuses more than `config.capacity` bytes.
+pub struct MemoryBackend {
+    store: RefCell<Store>,
+}
+
+impl StorageBackend for MemoryBackend {
+    fn new(init: Init) -> Result<Self, Error> {
+        let config = Config::from_init(&init)?;
+        let store = Store::new(config.capacity_bytes, WhenFull::Refuse);
+        Ok(Self { store: RefCell::new(store) })
+    }
+
+    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+        // Never evicts, so everything is protected already.
+        Ok(self.store.borrow_mut().contains(keys, false))
+    }
+
+    async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        self.store.borrow_mut().put(keys, data)
+    }
+
+    async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        self.store.borrow_mut().get(keys, into)
+    }
+
+    async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().remove(keys))
+    }
+}
+
+/// Keeps `config.capacity` bytes of chunks, and evicts those used longest ago for new ones.
+pub struct LruMemoryBackend {
+    store: RefCell<Store>,
+}
+
+impl StorageBackend for LruMemoryBackend {
+    fn new(init: Init) -> Result<Self, Error> {
+        let config = Config::from_init(&init)?;
+        let store = Store::new(config.capacity_bytes, WhenFull::EvictLeastRecentlyUsed);
+        Ok(Self { store: RefCell::new(store) })
+    }
+
+    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().contains(keys, pin))
+    }
+
+    async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        self.store.borrow_mut().put(keys, data)
+    }
+
+    async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        self.store.borrow_mut().get(keys, into)
+    }
+
+    async fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().pin(keys))
+    }
+
+    async fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().unpin(keys))
+    }
+
+    async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().remove(keys))
+    }
+}
+
+kvtier_guest::export!(MemoryBackend, LruMemoryBackend);

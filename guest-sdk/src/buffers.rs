@@ -1,0 +1,101 @@
+//! Moving a chunk's bytes.
+
+use wasip3::filesystem::types::Descriptor;
+
+use crate::bindings::kvtier::storage::{files, files_blocking};
+use crate::{Error, Sinks, Sources};
+
+/// Bytes moved by one copy between host and guest: large enough for memory speed, small enough to
+/// keep a guest's memory small.
+pub const COPY_BYTES_MAX: u64 = 1 << 20;
+
+impl Sources {
+    /// Returns the sizes of all chunks in bytes, in order.
+    pub fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.count()).map(|index| self.len(index))
+    }
+
+    /// Copies the whole of chunk `index` into guest memory, in pieces, so that what is needed is the
+    /// chunk's size and [`COPY_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if guest memory does not suffice; else as [`read`](Self::read).
+    pub fn read_all(&self, index: u32) -> Result<Vec<u8>, Error> {
+        let size = self.len(index);
+        let mut bytes = Vec::new();
+        // A limit on guest memory is the operator's right: an answer, not a trap.
+        bytes.try_reserve_exact(size as usize).map_err(|_| Error::NoSpace)?;
+        let mut offset = 0;
+        while offset < size {
+            let n = (size - offset).min(COPY_BYTES_MAX);
+            bytes.extend_from_slice(&self.read(index, offset, n)?);
+            offset += n;
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the whole of chunk `index` to `file` at byte `at`, not through guest memory, and
+    /// returns the number of bytes. Not atomic, and does not sync.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if the file system is full, and others: see the contract's `files.store`.
+    pub async fn store_to(&self, index: u32, file: &Descriptor, at: u64) -> Result<u64, Error> {
+        files::store(self, index, file, at).await
+    }
+
+    /// [`store_to`](Self::store_to) for a [`BlockingBackend`](crate::BlockingBackend).
+    ///
+    /// # Errors
+    /// As [`store_to`](Self::store_to).
+    pub fn store_to_blocking(
+        &self,
+        index: u32,
+        file: &wasip2::filesystem::types::Descriptor,
+        at: u64,
+    ) -> Result<u64, Error> {
+        files_blocking::store(self, index, file, at)
+    }
+}
+
+impl Sinks {
+    /// Returns the capacities of all buffers in bytes, in order.
+    pub fn capacities(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.count()).map(|index| self.capacity(index))
+    }
+
+    /// Copies `bytes` to the beginning of buffer `index`, and returns their number.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if `bytes` is not exactly as long as the buffer: the chunk that was stored
+    /// was. Else as [`write`](Self::write).
+    pub fn write_all(&self, index: u32, bytes: &[u8]) -> Result<u64, Error> {
+        let (size, capacity) = (bytes.len() as u64, self.capacity(index));
+        if size != capacity {
+            return Err(Error::corrupt(format!("{size} bytes stored, {capacity} expected")));
+        }
+        self.write(index, 0, bytes)?;
+        Ok(size)
+    }
+
+    /// Fills buffer `index` from `file`, from byte `at` on, not through guest memory, until the
+    /// buffer is full or the file ends, and returns the number of bytes read.
+    ///
+    /// # Errors
+    /// See the contract's `files.load`.
+    pub async fn load_from(&self, index: u32, file: &Descriptor, at: u64) -> Result<u64, Error> {
+        files::load(self, index, file, at).await
+    }
+
+    /// [`load_from`](Self::load_from) for a [`BlockingBackend`](crate::BlockingBackend).
+    ///
+    /// # Errors
+    /// As [`load_from`](Self::load_from).
+    pub fn load_from_blocking(
+        &self,
+        index: u32,
+        file: &wasip2::filesystem::types::Descriptor,
+        at: u64,
+    ) -> Result<u64, Error> {
+        files_blocking::load(self, index, file, at)
+    }
+}

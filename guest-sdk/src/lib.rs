@@ -1,0 +1,72 @@
+#![doc = include_str!("../README.md")]
+
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from the contract, which has the documentation"
+)]
+pub mod bindings;
+
+mod backend;
+mod buffers;
+mod each;
+mod error;
+mod init;
+mod key;
+mod logging;
+pub mod lru;
+
+pub use backend::{BlockingBackend, StorageBackend};
+pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
+pub use bindings::kvtier::storage::logging::Level;
+pub use bindings::kvtier::storage::types::{ChunkKey, EngineMetadata, Error, Init};
+pub use buffers::COPY_BYTES_MAX;
+pub use each::{AT_ONCE_MAX, each, each_bounded};
+pub use logging::log;
+
+pub use futures_util;
+pub use wasip2;
+pub use wasip3;
+pub use wit_bindgen;
+
+/// Exports classes of a component by their Rust names. Once per component.
+///
+/// ```ignore
+/// kvtier_guest::export!(ExternalLogBackend);                    // implements `StorageBackend`
+/// kvtier_guest::export!(MemoryBackend, lru::LruMemoryBackend);  // two classes in one component
+/// kvtier_guest::export!(blocking FileBackend, NetBackend);      // the first is a `BlockingBackend`
+/// ```
+///
+/// The operator selects a class by its Rust name, `class_name: ExternalLogBackend`. In the component
+/// it is the resource `external-log-backend`. A word begins at a capital letter that follows a
+/// lower-case letter or a digit, and at a capital letter that is followed by a lower-case letter:
+/// `MyHTTPBackend` is `my-http-backend`, `S3Backend` is `s3-backend`. Names begin with a capital
+/// letter and consist of ASCII letters and digits. Two classes of one component may not have the
+/// same name in that form, and the contract's own names (`Init`, `ChunkKey`, `Error`, `Sources`,
+/// `Sinks`) are taken.
+pub use kvtier_guest_macros::export;
+
+/// What nearly every backend needs: `use kvtier_guest::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        BlockingBackend, ChunkKey, Error, Init, Level, Sinks, Sources, StorageBackend, debug, each,
+        each_bounded, error, info, trace, warn,
+    };
+}
+
+/// For the code that `export!` writes.
+#[doc(hidden)]
+pub mod __private {
+    use std::sync::Once;
+
+    /// Sends the message of a panic to the host's log: standard error is granted to nobody.
+    pub fn install_panic_hook() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            std::panic::set_hook(Box::new(|panic| crate::error!("{panic}")));
+        });
+    }
+}

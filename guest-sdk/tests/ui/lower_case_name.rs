@@ -1,0 +1,5 @@
+struct logBackend;
+
+kvtier_guest::export!(logBackend);
+
+fn main() {}

@@ -1,0 +1,5 @@
+struct LogBackend;
+
+kvtier_guest::export!(LogBackend);
+
+fn main() {}

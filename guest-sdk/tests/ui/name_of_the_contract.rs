@@ -1,0 +1,5 @@
+struct Error;
+
+kvtier_guest::export!(Error);
+
+fn main() {}

@@ -1,0 +1,3 @@
+kvtier_guest::export!("LogBackend");
+
+fn main() {}

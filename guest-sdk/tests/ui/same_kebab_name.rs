@@ -1,0 +1,6 @@
+struct KVStore;
+struct KvStore;
+
+kvtier_guest::export!(KVStore, KvStore);
+
+fn main() {}

@@ -1,0 +1,5 @@
+struct Log_Backend;
+
+kvtier_guest::export!(Log_Backend);
+
+fn main() {}

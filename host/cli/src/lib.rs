@@ -1,0 +1,76 @@
+//! The `kvtier` command, as a library so that tests can drive its parts.
+//!
+//! Commands are parsed by [`args`]; `main.rs` prints errors and decides the exit code. Only `engine` names the
+//! host library's engine: the replay reaches it through [`replay::Chain`].
+
+pub mod args;
+pub mod command;
+pub mod content;
+pub mod engine;
+mod format;
+pub mod generate;
+pub mod inspect;
+pub mod json;
+pub mod logging;
+pub mod machine;
+pub mod presets;
+pub mod progress;
+mod random;
+pub mod redact;
+pub mod replay;
+pub mod report;
+#[cfg(test)]
+mod sample;
+pub mod stats;
+pub mod table;
+pub mod trace;
+
+use std::io::{self, Write as _};
+
+use anyhow::{Context, Result};
+
+use crate::args::{Cli, Command, TraceCommand};
+
+/// Runs one command. `command_line` is what a report shows of it.
+///
+/// # Errors
+/// Whatever the command could not do, with its causes.
+pub fn run(cli: Cli, command_line: &str) -> Result<()> {
+    match cli.command {
+        Command::Trace(TraceCommand::Generate(args)) => command::generate(&args),
+        Command::Replay(args) => {
+            command::replay(&args, command_line, &mut io::stdout(), || engine::open(&args))
+        }
+        Command::Inspect(args) => {
+            let inspection = inspect::look(&args.component)?;
+            let text = inspect::render(&inspection);
+            io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")?;
+            inspect::ensure_usable(&inspection)
+        }
+    }
+}
+
+/// Renders an error as the command prints it: what failed, then each cause that the lines before do not say already.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str("  because: ");
+            text.push_str(&cause);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_part_of_the_message_is_not_said_twice() {
+        let error = anyhow::anyhow!("disk full").context("backend `a`: disk full").context("cannot open");
+        assert_eq!(explain(&error), "error: cannot open\n  because: backend `a`: disk full\n");
+        assert_eq!(explain(&anyhow::anyhow!("alone")), "error: alone\n");
+    }
+}

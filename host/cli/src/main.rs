@@ -1,0 +1,20 @@
+//! The `kvtier` command. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kvtier_cli::args::Cli;
+use kvtier_cli::{explain, logging};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let command_line = std::iter::once("kvtier".to_owned()).chain(words).collect::<Vec<_>>().join(" ");
+    match logging::start().and_then(|()| kvtier_cli::run(cli, &command_line)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

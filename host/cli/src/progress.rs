@@ -1,0 +1,46 @@
+//! The progress bar on stderr. Hidden when stderr is no terminal, so that logs stay clean.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Draws at most this often a second; a replay may tick hundreds of thousands of times.
+const DRAWS_PER_S: u8 = 10;
+
+/// The state of the bar.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// Shows a bar over `n_requests`, or a counter where the number is not known.
+    pub fn shown(n_requests: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(n_requests, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_S));
+        let template = if n_requests.is_some() {
+            "{elapsed_precise} {bar:32} {human_pos}/{human_len} requests, {per_sec}, hit ratio {msg}, {eta} left"
+        } else {
+            "{elapsed_precise} {spinner} {human_pos} requests, {per_sec}, hit ratio {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Shows nothing.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden() }
+    }
+
+    /// Counts one request.
+    pub fn tick(&self, hit_ratio: f64) {
+        self.bar.inc(1);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{hit_ratio:.4}"));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,114 @@
+//! One backend of the chain.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::digest::Sha256Digest;
+use super::grants::Grants;
+use super::limits;
+use super::secret::SecretSource;
+
+/// Describes one backend: which class of which component, with what, and within which limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Name in the chain, in logs and in metrics: 1 to 64 letters, digits, `_` or `-`.
+    pub name: String,
+    /// The component's file. Whether it exists is found out when the backend is loaded.
+    pub module_path: PathBuf,
+    /// The class to construct.
+    pub class_name: String,
+    /// What the component's file must hash to, if pinned.
+    pub digest: Option<Sha256Digest>,
+    /// Keys and values for the constructor, in the order of the file.
+    pub config: Vec<(String, String)>,
+    /// Keys for the constructor whose values are read when the backend is loaded.
+    pub secrets: Vec<(String, SecretSource)>,
+    /// What the backend may reach.
+    pub allow: Grants,
+    /// What the backend may use.
+    pub limits: BackendLimits,
+    /// Number of independent instances.
+    pub lanes: usize,
+}
+
+impl BackendConfig {
+    /// Makes a backend without grants and with default limits.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        module_path: impl Into<PathBuf>,
+        class_name: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            module_path: module_path.into(),
+            class_name: class_name.into(),
+            digest: None,
+            config: Vec::new(),
+            secrets: Vec::new(),
+            allow: Grants::default(),
+            limits: BackendLimits::default(),
+            lanes: limits::BACKEND_LANES.default as usize,
+        }
+    }
+}
+
+/// Bounds what one backend may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// Linear memory of one instance, in bytes.
+    pub memory_bytes: u64,
+    /// Time of one call, before what its bytes add.
+    pub call_timeout: Duration,
+    /// Slowest accepted transfer, in bytes a second; lengthens the time of calls that move bytes.
+    pub min_bytes_per_s: u64,
+    /// Time of `open`.
+    pub open_timeout: Duration,
+    /// Time of `close`.
+    pub close_timeout: Duration,
+    /// How long a lane may make no progress before it is replaced.
+    pub lane_stall: Duration,
+    /// How many expired calls may be inside a lane before it is replaced.
+    pub abandoned_calls_max: usize,
+    /// How many calls may be inside a lane.
+    pub calls_in_flight_max: usize,
+    /// How many chunks one call may carry.
+    pub batch_chunks_max: usize,
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: limits::BACKEND_MEMORY_BYTES.default,
+            call_timeout: limits::BACKEND_CALL_TIMEOUT_MS.default_ms(),
+            min_bytes_per_s: limits::BACKEND_MIN_BYTES_PER_S.default,
+            open_timeout: limits::BACKEND_OPEN_TIMEOUT_MS.default_ms(),
+            close_timeout: limits::BACKEND_CLOSE_TIMEOUT_MS.default_ms(),
+            lane_stall: limits::BACKEND_LANE_STALL_MS.default_ms(),
+            abandoned_calls_max: limits::BACKEND_ABANDONED_CALLS_MAX.default as usize,
+            calls_in_flight_max: limits::BACKEND_CALLS_IN_FLIGHT_MAX.default as usize,
+            batch_chunks_max: limits::BACKEND_BATCH_CHUNKS_MAX.default as usize,
+        }
+    }
+}
+
+impl BackendLimits {
+    /// Returns the time limit of a call that moves `bytes`: `call_timeout` plus the time that they take at
+    /// `min_bytes_per_s`.
+    #[must_use]
+    pub fn call_timeout_for(&self, bytes: u64) -> Duration {
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.min_bytes_per_s.max(1));
+        let transfer = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.call_timeout.saturating_add(transfer)
+    }
+}
+
+/// Tells whether a text may name a class: a class name in any case style, or `ns:pkg/interface@version`
+/// and resource. Whether the component exports it is found out when the backend is loaded.
+pub(super) fn is_class_name(name: &str) -> bool {
+    (1..=limits::CLASS_NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'_' | b':' | b'/' | b'@' | b'.' | b'+' | b'#')
+        })
+}

@@ -1,0 +1,292 @@
+//! Reads YAML text and environment variables into flat entries, before any key is interpreted.
+//!
+//! Dotted and nested spellings become one dotted key; an environment variable takes the place of the file's
+//! entry. Nothing here knows what a key means, apart from which ones exist at the top level.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::error::{ConfigError, ConfigProblem, Origin};
+use super::keys;
+use super::limits::CONFIG_BYTES_MAX;
+use super::node::Node;
+use super::suggest::typo_of;
+
+/// One setting: its full dotted key, its value, and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: Node,
+    pub(super) origin: Origin,
+}
+
+impl Entry {
+    pub(super) fn refuse(&self, problem: ConfigProblem) -> ConfigError {
+        ConfigError::new(&self.origin, problem)
+    }
+}
+
+/// All settings of one file and environment, sorted by section but not interpreted.
+#[derive(Debug)]
+pub(super) struct RawConfig {
+    /// Top-level keys that kvtier uses.
+    top: BTreeMap<&'static str, Entry>,
+    /// Flat entries of kvtier's sections of `extra_config`, in file order.
+    pub(super) sections: Vec<Entry>,
+    /// Things to tell an operator who looks for them.
+    pub(super) notes: Vec<String>,
+    /// Things that an operator should see.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The environment as a map, and what the configuration asks of it.
+pub(super) type Environment = BTreeMap<String, String>;
+
+impl RawConfig {
+    /// Takes the entry of a top-level key; a null value counts as not given.
+    pub(super) fn take(&mut self, key: &str) -> Option<Entry> {
+        self.top.remove(key).filter(|entry| entry.value != Node::Null)
+    }
+
+    /// Reads a YAML text and overrides it with `LMCACHE_<KEY>` variables.
+    pub(super) fn read(text: &str, origin: &Origin, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut reader = Reader::default();
+        for (key, value) in parse_document(text, origin)? {
+            reader.file_key(Entry { key, value, origin: origin.clone() })?;
+        }
+        for (variable, value) in environment {
+            if let Some(key) = variable.strip_prefix(keys::VARIABLE_PREFIX) {
+                reader.variable(variable, key, value)?;
+            }
+        }
+        reader.finish()
+    }
+}
+
+/// Reads a configuration file's text, within [`CONFIG_BYTES_MAX`].
+pub(super) fn read_file(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
+    let refuse = |problem| ConfigError::new(origin, problem);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|reason| refuse(ConfigProblem::Unreadable { reason }))?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(refuse(ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
+    }
+    String::from_utf8(bytes).map_err(|_| refuse(ConfigProblem::NotUtf8))
+}
+
+fn parse_document(text: &str, origin: &Origin) -> Result<Vec<(String, Node)>, ConfigError> {
+    let refuse = |problem| ConfigError::new(origin, problem);
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(refuse(ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let root =
+        Node::from_yaml(text).map_err(|message| refuse(ConfigProblem::Syntax { format: "YAML", message }))?;
+    match root {
+        Node::Null => Ok(Vec::new()),
+        Node::Map(entries) => Ok(entries),
+        other => Err(refuse(ConfigProblem::NotAMapping { found: other.describe() })),
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    top: BTreeMap<&'static str, Entry>,
+    extra_from_file: Vec<Entry>,
+    extra_from_variable: Option<Vec<Entry>>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    fn file_key(&mut self, entry: Entry) -> Result<(), ConfigError> {
+        let key = entry.key.as_str();
+        if key == keys::EXTRA_CONFIG {
+            self.extra_from_file.extend(extra_entries(entry)?);
+        } else if let Some(rest) = key.strip_prefix("extra_config.") {
+            let key = rest.to_owned();
+            self.extra_from_file.push(Entry { key, ..entry });
+        } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, key) {
+            self.top.insert(used, entry);
+        } else if keys::find(&keys::TOP_LEVEL_UNUSED, key).is_some() {
+            self.notes.push(format!("{}: `{key}` is not used by kvtier", entry.origin));
+        } else if keys::section_of(key).is_some() {
+            return Err(
+                entry.refuse(ConfigProblem::Misplaced { key: key.to_owned(), place: "under `extra_config`" })
+            );
+        } else if let Some(known) = typo_of(key, keys::top_level()) {
+            return Err(entry.refuse(ConfigProblem::UnknownKey {
+                key: key.to_owned(),
+                advice: format!("did you mean `{known}`?"),
+            }));
+        } else {
+            self.warnings.push(format!("{}: unknown key `{key}` is ignored", entry.origin));
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, variable: &str, key: &str, value: &str) -> Result<(), ConfigError> {
+        let origin = Origin::Variable(variable.to_owned());
+        let value = Node::Text(unquote(value).to_owned());
+        let lower_key = key.to_ascii_lowercase();
+        // Variables are upper case; in another case they are typos.
+        let known_key = if key == key.to_ascii_uppercase() { lower_key.as_str() } else { "" };
+        if known_key == keys::EXTRA_CONFIG {
+            let key = known_key.to_owned();
+            self.extra_from_variable = Some(extra_entries(Entry { key, value, origin })?);
+        } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, known_key) {
+            let key = used.to_owned();
+            self.override_top(used, Entry { key, value, origin });
+        } else if keys::find(&keys::TOP_LEVEL_UNUSED, known_key).is_some() {
+            self.notes.push(format!("{origin}: not used by kvtier"));
+        } else if keys::is_other_variable(variable) {
+            // Read elsewhere, or by LMCache only.
+        } else if let Some(known) = typo_of(&lower_key, keys::top_level()) {
+            let known = known.to_ascii_uppercase();
+            return Err(ConfigError::new(
+                &origin,
+                ConfigProblem::UnknownKey {
+                    key: variable.to_owned(),
+                    advice: format!("did you mean `{}{known}`?", keys::VARIABLE_PREFIX),
+                },
+            ));
+        } else {
+            self.warnings.push(format!("{origin}: unknown, and ignored"));
+        }
+        Ok(())
+    }
+
+    fn override_top(&mut self, used: &'static str, entry: Entry) {
+        // The list of backends has two spellings; a variable in one overrides a file in either. Two
+        // variables stay side by side, to be compared.
+        if keys::BACKEND_LISTS.contains(&used) {
+            for spelling in keys::BACKEND_LISTS {
+                if matches!(self.top.get(spelling), Some(old) if !matches!(old.origin, Origin::Variable(_))) {
+                    self.top.remove(spelling);
+                }
+            }
+        }
+        self.top.insert(used, entry);
+    }
+
+    fn finish(mut self) -> Result<RawConfig, ConfigError> {
+        let extra = match self.extra_from_variable.take() {
+            Some(entries) => entries,
+            None => std::mem::take(&mut self.extra_from_file),
+        };
+        let mut sections = Vec::new();
+        for entry in extra {
+            self.extra_key(entry, &mut sections)?;
+        }
+        refuse_duplicates(&sections)?;
+        Ok(RawConfig { top: self.top, sections, notes: self.notes, warnings: self.warnings })
+    }
+
+    fn extra_key(&mut self, entry: Entry, sections: &mut Vec<Entry>) -> Result<(), ConfigError> {
+        let key = entry.key.clone();
+        let first = key.split('.').next().unwrap_or_default();
+        if keys::section_of(&key).is_some() {
+            return flatten(entry, sections);
+        }
+        if keys::BACKEND_LISTS.contains(&key.as_str()) {
+            return Err(entry
+                .refuse(ConfigProblem::Misplaced { key, place: "out of `extra_config`, to the top level" }));
+        }
+        if let Some(section) = typo_of(first, keys::SECTIONS) {
+            let rest = &key[first.len()..];
+            return Err(entry.refuse(ConfigProblem::UnknownKey {
+                advice: format!("did you mean `{section}{rest}`?"),
+                key,
+            }));
+        }
+        if keys::find(&keys::TOP_LEVEL_USED, &key).is_some() {
+            self.warnings.push(format!(
+                "{}: `{key}` under `extra_config` is ignored; it is a top-level key",
+                entry.origin
+            ));
+        } else {
+            self.notes.push(format!("{}: `extra_config.{key}` is not used by kvtier", entry.origin));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the entries of an `extra_config` given as a mapping or as JSON text.
+fn extra_entries(entry: Entry) -> Result<Vec<Entry>, ConfigError> {
+    let Entry { key, value, origin } = entry;
+    let wrong = |found: String| {
+        ConfigError::new(
+            &origin,
+            ConfigProblem::WrongValue {
+                key: key.clone(),
+                expected: "a mapping of keys to values, or the same as JSON text".to_owned(),
+                found,
+            },
+        )
+    };
+    let value = match value {
+        Node::Text(text) if text.trim().is_empty() => Node::Null,
+        Node::Text(text) if text.len() as u64 > CONFIG_BYTES_MAX => {
+            return Err(ConfigError::new(&origin, ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
+        }
+        Node::Text(text) => Node::from_json(&text).map_err(|message| {
+            ConfigError::new(&origin, ConfigProblem::Syntax { format: "JSON", message })
+        })?,
+        other => other,
+    };
+    match value {
+        Node::Null => Ok(Vec::new()),
+        Node::Map(entries) => {
+            Ok(entries.into_iter().map(|(key, value)| Entry { key, value, origin: origin.clone() }).collect())
+        }
+        other => Err(wrong(other.describe())),
+    }
+}
+
+/// Turns nested mappings into entries with dotted keys. An empty mapping leaves nothing.
+fn flatten(entry: Entry, into: &mut Vec<Entry>) -> Result<(), ConfigError> {
+    if entry.key.split('.').any(str::is_empty) {
+        return Err(entry.refuse(ConfigProblem::UnknownKey {
+            advice: "a dotted key has a name between any two dots".to_owned(),
+            key: entry.key.clone(),
+        }));
+    }
+    let Entry { key, value, origin } = entry;
+    match value {
+        Node::Map(entries) => {
+            for (inner, value) in entries {
+                flatten(Entry { key: format!("{key}.{inner}"), value, origin: origin.clone() }, into)?;
+            }
+        }
+        // `extra_config: {kvtier: }` and the like: a section with nothing in it.
+        Node::Null if keys::SECTIONS.contains(&key.as_str()) => {}
+        value => into.push(Entry { key, value, origin }),
+    }
+    Ok(())
+}
+
+fn refuse_duplicates(entries: &[Entry]) -> Result<(), ConfigError> {
+    let mut seen = std::collections::HashSet::new();
+    for entry in entries {
+        if !seen.insert(entry.key.as_str()) {
+            return Err(entry.refuse(ConfigProblem::DuplicateKey { key: entry.key.clone() }));
+        }
+    }
+    Ok(())
+}
+
+/// Trims a variable's value and takes off one pair of matching quotes, which shells and container files
+/// often leave in.
+fn unquote(value: &str) -> &str {
+    let value = value.trim();
+    for quote in ['"', '\''] {
+        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
+            return inner;
+        }
+    }
+    value
+}

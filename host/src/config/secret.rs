@@ -1,0 +1,198 @@
+//! Secrets: where they come from, and values that never show.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::limits::SECRET_BYTES_MAX;
+
+/// Holds a secret's bytes and shows only their number.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Wraps the bytes of a secret.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Returns the secret's bytes.
+    #[must_use]
+    pub fn expose_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the secret as text, or `None` when it is not UTF-8.
+    #[must_use]
+    pub fn expose_text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// Returns the secret's length in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// Says where a secret is read from. It holds no secret itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SecretSource {
+    /// An environment variable of the host process (`env:NAME`).
+    Env(String),
+    /// A file (`file:PATH`); one line break at its end does not count.
+    File(PathBuf),
+}
+
+/// Reports why a secret could not be resolved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message explains its fields")]
+pub enum SecretError {
+    /// The variable does not exist.
+    #[error("the environment variable `{name}` is not set; set it or name another source")]
+    NotSet { name: String },
+    /// The variable is not Unicode.
+    #[error("the environment variable `{name}` is not Unicode text; use `file:PATH` for binary secrets")]
+    NotUnicode { name: String },
+    /// The file could not be read.
+    #[error("the secret file `{}` cannot be read: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: io::Error },
+    /// The secret is larger than a secret may be.
+    #[error("the secret in {place} is larger than {max_bytes} bytes")]
+    TooLarge { place: String, max_bytes: u64 },
+    /// The secret has no bytes.
+    #[error("the secret in {place} is empty")]
+    Empty { place: String },
+    /// The secret is shorter than its use asks.
+    #[error("the secret in {place} has {found} bytes; it needs at least {min}")]
+    TooShort { place: String, found: usize, min: usize },
+}
+
+impl SecretSource {
+    /// Parses `env:NAME` or `file:PATH`; a relative path is taken from `base_dir`.
+    pub(super) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
+        match text.trim().split_once(':')? {
+            ("env", name) if !name.is_empty() && !name.contains(['=', '\0']) => {
+                Some(Self::Env(name.to_owned()))
+            }
+            ("file", path) if !path.is_empty() => Some(Self::File(base_dir.join(path))),
+            _ => None,
+        }
+    }
+
+    /// Reads the secret from the process environment or the file.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        self.resolve_with(|name| std::env::var_os(name))
+    }
+
+    /// Reads the secret, asking `variable` for environment variables.
+    pub fn resolve_with(
+        &self,
+        variable: impl FnOnce(&str) -> Option<OsString>,
+    ) -> Result<Secret, SecretError> {
+        let bytes = match self {
+            Self::Env(name) => {
+                let value = variable(name).ok_or_else(|| SecretError::NotSet { name: name.clone() })?;
+                let text = value.into_string().map_err(|_| SecretError::NotUnicode { name: name.clone() })?;
+                text.into_bytes()
+            }
+            Self::File(path) => read_secret_file(path)
+                .map_err(|reason| SecretError::Unreadable { path: path.clone(), reason })?,
+        };
+        if bytes.len() as u64 > SECRET_BYTES_MAX {
+            return Err(SecretError::TooLarge { place: self.to_string(), max_bytes: SECRET_BYTES_MAX });
+        }
+        if bytes.is_empty() {
+            return Err(SecretError::Empty { place: self.to_string() });
+        }
+        Ok(Secret(bytes))
+    }
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "`env:{name}`"),
+            Self::File(path) => write!(f, "`file:{}`", path.display()),
+        }
+    }
+}
+
+fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Two bytes beyond the limit leave room for the line break and still show an oversized file.
+    File::open(path)?.take(SECRET_BYTES_MAX + 3).read_to_end(&mut bytes)?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_the_length_only() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(7 bytes)");
+    }
+
+    #[test]
+    fn env_secrets_are_taken_as_they_are_and_must_exist() {
+        let source = SecretSource::parse("env:PW", Path::new("/etc")).unwrap();
+        let secret = source.resolve_with(|_| Some(" pass\n".into())).unwrap();
+        assert_eq!(secret.expose_text(), Some(" pass\n"));
+        let error = source.resolve_with(|_| None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the environment variable `PW` is not set; set it or name another source"
+        );
+        let error = source.resolve_with(|_| Some("".into())).unwrap_err();
+        assert_eq!(error.to_string(), "the secret in `env:PW` is empty");
+    }
+
+    #[test]
+    fn file_secrets_are_relative_to_the_configuration_and_lose_one_line_break() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pw"), b"\xffsecret\r\n").unwrap();
+        let secret = SecretSource::parse("file:pw", dir.path()).unwrap().resolve().unwrap();
+        assert_eq!(secret.expose_bytes(), b"\xffsecret");
+        assert_eq!(secret.expose_text(), None);
+        let missing = SecretSource::parse("file:absent", dir.path()).unwrap();
+        assert!(matches!(missing.resolve(), Err(SecretError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_secret_of_the_largest_size_passes_and_one_byte_more_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pw");
+        let source = SecretSource::File(path.clone());
+        let mut bytes = vec![b'x'; SECRET_BYTES_MAX as usize];
+        bytes.extend(b"\r\n");
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(source.resolve().unwrap().len_bytes() as u64, SECRET_BYTES_MAX);
+        std::fs::write(&path, vec![b'x'; SECRET_BYTES_MAX as usize + 1]).unwrap();
+        assert!(matches!(source.resolve(), Err(SecretError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn other_forms_are_no_sources() {
+        for text in ["hunter2", "env:", "file:", "ENV:X", "env:A=B", "vault:x"] {
+            assert_eq!(SecretSource::parse(text, Path::new(".")), None, "{text}");
+        }
+    }
+}

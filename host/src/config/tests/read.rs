@@ -1,0 +1,237 @@
+//! What a configuration comes to, beyond what `LMCache` has.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{
+    BackendConfig, BackendLimits, Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource,
+    Sha256Digest,
+};
+use super::{disk_with, extra_config, names, read, read_with};
+
+#[test]
+fn an_empty_document_gives_the_defaults() {
+    for text in ["", "\n# only a comment\n", "---\n", "{}", "\u{feff}", "chunk_size:\n"] {
+        assert_eq!(read(text).unwrap(), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_key_of_kvtiers_section_is_read() {
+    let config = read_with(
+        "extra_config:\n\
+         \x20 kvtier:\n\
+         \x20   on_load_error: fail\n\
+         \x20   on_full: wait\n\
+         \x20   integrity_key: env:KEY\n\
+         \x20   compile_cache: cache\n\
+         \x20   lane_threads: 3\n\
+         \x20 kvtier.close_timeout_ms: 70\n",
+        &[("KEY", "0123456789abcdef")],
+    )
+    .unwrap();
+    assert_eq!(config.on_load_error, OnLoadError::Fail);
+    assert_eq!(config.on_full, OnFull::Wait);
+    assert_eq!(config.integrity_key.as_ref().unwrap().expose_bytes(), b"0123456789abcdef");
+    assert_eq!(config.compile_cache.as_deref(), Some(Path::new("/etc/kvtier/cache")));
+    assert_eq!(config.lane_threads, 3);
+    assert_eq!(config.close_timeout, Duration::from_millis(70));
+}
+
+#[test]
+fn every_key_of_a_backend_is_read() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let config = read(&disk_with(&format!(
+        "digest: '{digest}'\n\
+         config.root: /data\n\
+         config.a.b: 7\n\
+         config.ratio: 1.0\n\
+         config.sync: true\n\
+         config.empty: ''\n\
+         secrets.password: env:REDIS_PASSWORD\n\
+         secrets.token: file:token\n\
+         allow.fs: ['/var/cache/kv:/data:rw', 'seed:/seed/:ro']\n\
+         allow.net: 'https://s3.example'\n\
+         allow.env: [HOME, 'MODE=a=b']\n\
+         limits.memory: 128MiB\n\
+         limits.call_timeout_ms: 1\n\
+         limits.min_bytes_per_s: 1KB\n\
+         limits.open_timeout_ms: 2\n\
+         limits.close_timeout_ms: 3\n\
+         limits.lane_stall_ms: 4\n\
+         limits.abandoned_calls_max: 0\n\
+         limits.calls_in_flight_max: 6\n\
+         limits.batch_chunks_max: 7\n\
+         lanes: 2",
+    )))
+    .unwrap();
+    let disk = &config.backends[0];
+    assert_eq!(disk.digest, Some(Sha256Digest([0x0a; 32])));
+    let constructor: Vec<(&str, &str)> =
+        disk.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(
+        constructor,
+        [("root", "/data"), ("a.b", "7"), ("ratio", "1.0"), ("sync", "true"), ("empty", "")]
+    );
+    assert_eq!(
+        disk.secrets,
+        [
+            ("password".to_owned(), SecretSource::Env("REDIS_PASSWORD".to_owned())),
+            ("token".to_owned(), SecretSource::File("/etc/kvtier/token".into())),
+        ]
+    );
+    assert_eq!(
+        disk.allow.fs,
+        [
+            FsGrant {
+                host_dir: "/var/cache/kv".into(),
+                guest_path: "/data".to_owned(),
+                access: FsAccess::ReadWrite
+            },
+            FsGrant {
+                host_dir: "/etc/kvtier/seed".into(),
+                guest_path: "/seed".to_owned(),
+                access: FsAccess::ReadOnly
+            },
+        ]
+    );
+    assert_eq!(disk.allow.net[0].to_string(), "https://s3.example:443");
+    assert_eq!(
+        disk.allow.env,
+        [
+            EnvGrant::Inherit("HOME".to_owned()),
+            EnvGrant::Set { name: "MODE".to_owned(), value: "a=b".to_owned() }
+        ]
+    );
+    assert_eq!(
+        disk.limits,
+        BackendLimits {
+            memory_bytes: 128 << 20,
+            call_timeout: Duration::from_millis(1),
+            min_bytes_per_s: 1000,
+            open_timeout: Duration::from_millis(2),
+            close_timeout: Duration::from_millis(3),
+            lane_stall: Duration::from_millis(4),
+            abandoned_calls_max: 0,
+            calls_in_flight_max: 6,
+            batch_chunks_max: 7,
+        }
+    );
+    assert_eq!(disk.lanes, 2);
+}
+
+#[test]
+fn dotted_nested_and_mixed_spellings_are_the_same() {
+    let flat = read(
+        "external_backends: disk\n\
+         extra_config:\n\
+         \x20 external_backend.disk.module_path: fs.wasm\n\
+         \x20 external_backend.disk.class_name: FsBackend\n\
+         \x20 external_backend.disk.config.root: /data\n\
+         \x20 external_backend.disk.limits.memory: 2MiB\n",
+    )
+    .unwrap();
+    let keys = "module_path: fs.wasm, class_name: FsBackend, config: {root: /data}";
+    for extra in [
+        format!("extra_config: {{external_backend: {{disk: {{{keys}, limits: {{memory: 2MiB}}}}}}}}"),
+        format!("extra_config: {{external_backend.disk: {{{keys}, limits.memory: 2MiB}}}}"),
+        format!("extra_config: {{external_backend: {{disk: {{{keys}}}, disk.limits: {{memory: 2MiB}}}}}}"),
+        format!("extra_config.external_backend: {{disk: {{{keys}, limits.memory: 2MiB, allow: }}}}"),
+    ] {
+        assert_eq!(read(&format!("external_backends: disk\n{extra}")).unwrap(), flat, "{extra}");
+    }
+}
+
+#[test]
+fn a_file_is_read_with_paths_relative_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kvtier.yaml");
+    std::fs::write(&path, format!("external_backends: a\n{}", extra_config(&["a"]))).unwrap();
+    let config =
+        Config::from_file_with_env(&path, [("LMCACHE_CHUNK_SIZE".to_owned(), "8".to_owned())]).unwrap();
+    assert_eq!(names(&config), ["a"]);
+    assert_eq!(config.backends[0].module_path, dir.path().join("a.wasm"));
+    assert_eq!(config.chunk_size, 8);
+    assert_eq!(Config::from_file(&path).unwrap().backends, config.backends);
+}
+
+#[test]
+fn unknown_top_level_keys_and_variables_warn_by_name() {
+    let config = read_with("colour: red\n", &[("LMCACHE_COLOUR", "red")]).unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "configuration text: unknown key `colour` is ignored",
+            "environment variable `LMCACHE_COLOUR`: unknown, and ignored",
+        ]
+    );
+    let config = read("extra_config: {chunk_size: 64}").unwrap();
+    assert_eq!(config.chunk_size, Config::default().chunk_size);
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn a_secret_never_shows() {
+    let key = "correct horse battery";
+    let config = read_with(
+        &format!(
+            "{}  kvtier.integrity_key: env:KEY\n",
+            disk_with("allow.env: TOKEN=hunter2\nsecrets.pw: env:PW")
+        ),
+        &[("KEY", key), ("PW", "hunter2")],
+    )
+    .unwrap();
+    let shown = format!("{config:?} {config:#?}");
+    assert!(shown.contains("Secret(21 bytes)"), "{shown}");
+    assert!(!shown.contains(key) && !shown.contains("hunter2"), "{shown}");
+    for line in [
+        "secrets.pw: hunter2",
+        "secrets.pw: [hunter2]",
+        "allow.env: '=hunter2'",
+        "allow.env: ['A B=hunter2']",
+    ] {
+        let error = read(&disk_with(line)).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_configuration_made_in_code_is_checked_by_validate() {
+    let disk = || BackendConfig::new("disk", "fs.wasm", "FsBackend");
+    let with = |backends: Vec<BackendConfig>| Config { backends, ..Config::default() };
+    Config::default().validate().unwrap();
+    with(vec![disk()]).validate().unwrap();
+
+    let mut refused = vec![
+        with(vec![disk(), disk()]),
+        with(vec![BackendConfig::new("cpu", "a.wasm", "A")]),
+        with(vec![BackendConfig::new("", "a.wasm", "A")]),
+        with(vec![BackendConfig::new("a", "", "A")]),
+        with(vec![BackendConfig::new("a", "a.wasm", "")]),
+        Config { chunk_size: 0, ..Config::default() },
+        Config { pool_size_bytes: u64::MAX, ..Config::default() },
+        Config { pin_timeout: Duration::from_millis(999), ..Config::default() },
+    ];
+    let mut backend = disk();
+    backend.limits.call_timeout = Duration::ZERO;
+    refused.push(with(vec![backend]));
+    let mut backend = disk();
+    backend.lanes = 0;
+    refused.push(with(vec![backend]));
+    let mut backend = disk();
+    backend.config.push(("a".to_owned(), String::new()));
+    backend.secrets.push(("a".to_owned(), SecretSource::Env("A".to_owned())));
+    refused.push(with(vec![backend]));
+    for config in refused {
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with("configuration built in code: "), "{error}");
+    }
+}
+
+#[test]
+fn a_calls_time_grows_with_its_bytes() {
+    let limits = BackendLimits::default();
+    assert_eq!(limits.call_timeout_for(0), Duration::from_secs(1));
+    assert_eq!(limits.call_timeout_for(32 << 20), Duration::from_secs(2));
+    assert!(limits.call_timeout_for(u64::MAX) > Duration::from_secs(1 << 30));
+}

@@ -1,0 +1,202 @@
+//! Turns the value of one entry into a typed value, or says what was expected.
+
+use std::time::Duration;
+
+use super::error::{ConfigError, ConfigProblem};
+use super::limits::{Bound, SIZE_BYTES_MAX};
+use super::node::{Node, shorten};
+use super::raw::Entry;
+use super::size::{SIZE_FORM, SizeError, parse_size, show_size};
+
+const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
+
+impl Entry {
+    /// Says that the value is of the wrong type or form, showing it.
+    pub(super) fn wrong(&self, expected: impl Into<String>) -> ConfigError {
+        self.wrong_found(expected, self.value.describe())
+    }
+
+    /// Says that the value is of the wrong type or form, without showing it.
+    pub(super) fn wrong_hidden(&self, expected: impl Into<String>) -> ConfigError {
+        self.wrong_found(expected, self.value.describe_type().to_owned())
+    }
+
+    pub(super) fn wrong_found(&self, expected: impl Into<String>, found: String) -> ConfigError {
+        self.refuse(ConfigProblem::WrongValue { key: self.key.clone(), expected: expected.into(), found })
+    }
+
+    fn out_of_range(&self, min: String, max: String) -> ConfigError {
+        let found = match &self.value {
+            Node::Int(value) => value.to_string(),
+            Node::Float(value) => format!("{value:?}"),
+            Node::Text(text) => shorten(text),
+            other => other.describe(),
+        };
+        self.refuse(ConfigProblem::OutOfRange { key: self.key.clone(), found, min, max })
+    }
+
+    /// Reads a whole number within `bound`.
+    pub(super) fn whole(&self, bound: &Bound) -> Result<u64, ConfigError> {
+        let number = match &self.value {
+            Node::Int(value) => Some(*value),
+            // `as` saturates, and the range check follows.
+            Node::Float(value) if value.fract() == 0.0 => Some(*value as i128),
+            Node::Float(value) if value.is_infinite() => Some(i128::MAX),
+            Node::Text(text) => whole_text(text.trim()),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| self.wrong("a whole number"))?;
+        u64::try_from(number)
+            .ok()
+            .filter(|value| bound.contains(*value))
+            .ok_or_else(|| self.out_of_range(bound.min.to_string(), bound.max.to_string()))
+    }
+
+    /// Reads a count within `bound`.
+    pub(super) fn count(&self, bound: &Bound) -> Result<usize, ConfigError> {
+        self.whole(bound).map(|value| value as usize)
+    }
+
+    /// Reads milliseconds within `bound`.
+    pub(super) fn millis(&self, bound: &Bound) -> Result<Duration, ConfigError> {
+        self.whole(bound).map(Duration::from_millis)
+    }
+
+    /// Reads seconds within `bound`.
+    pub(super) fn secs(&self, bound: &Bound) -> Result<Duration, ConfigError> {
+        self.whole(bound).map(Duration::from_secs)
+    }
+
+    /// Reads a size in bytes, plain or with a unit.
+    pub(super) fn size_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
+        let range = || self.out_of_range(show_size(bound.min), show_size(bound.max));
+        let bytes = match &self.value {
+            Node::Int(value) => u64::try_from(*value).map_err(|_| range())?,
+            Node::Text(text) => parse_size(text).map_err(|error| match error {
+                SizeError::Form => self.wrong(SIZE_FORM),
+                SizeError::Range => range(),
+            })?,
+            // JSON writers may put out `1e9` or numbers beyond 64 bits.
+            Node::Float(value) if value.fract() == 0.0 || value.is_infinite() => {
+                if !(0.0..=SIZE_BYTES_MAX as f64).contains(value) {
+                    return Err(range());
+                }
+                *value as u64
+            }
+            _ => return Err(self.wrong(SIZE_FORM)),
+        };
+        if bound.contains(bytes) { Ok(bytes) } else { Err(range()) }
+    }
+
+    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes.
+    pub(super) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
+        let gib = match &self.value {
+            Node::Int(value) => Some(*value as f64),
+            Node::Float(value) => Some(*value),
+            Node::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let gib = gib
+            .filter(|value: &f64| !value.is_nan())
+            .ok_or_else(|| self.wrong("a number of GiB such as 5 or 0.5"))?;
+        let bytes = gib * BYTES_PER_GIB;
+        if bytes >= bound.min as f64 && bytes <= bound.max as f64 {
+            Ok(bytes as u64)
+        } else {
+            // Rounded up, so that the smallest shown value is an accepted one.
+            let shown = |bytes: u64| {
+                let gib = (bytes as f64 / BYTES_PER_GIB * 1e6).ceil() / 1e6;
+                format!("{gib} GiB")
+            };
+            Err(self.out_of_range(shown(bound.min), shown(bound.max)))
+        }
+    }
+
+    /// Reads a boolean in any of the usual words.
+    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+        let word = match &self.value {
+            Node::Bool(value) => return Ok(*value),
+            Node::Int(value) => value.to_string(),
+            Node::Text(text) => text.trim().to_ascii_lowercase(),
+            _ => String::new(),
+        };
+        match word.as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(self.wrong("true or false (or 1/0, yes/no, on/off)")),
+        }
+    }
+
+    /// Reads text that is not empty.
+    pub(super) fn text(&self, expected: &str) -> Result<&str, ConfigError> {
+        match &self.value {
+            Node::Text(text) if !text.trim().is_empty() => Ok(text.trim()),
+            _ => Err(self.wrong(expected)),
+        }
+    }
+
+    /// Reads one of a few words, in any case.
+    pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
+        let found = match &self.value {
+            Node::Text(text) => words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim())),
+            _ => None,
+        };
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.wrong(format!("one of {}", words.join(", ")))
+        })
+    }
+
+    /// Reads a list of names: a list as it is, or text split at commas, trimmed, empty parts dropped.
+    pub(super) fn names(&self) -> Result<Vec<String>, ConfigError> {
+        match &self.value {
+            Node::Text(text) => Ok(text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect()),
+            Node::List(_) => self.items("a list of names"),
+            _ => Err(self.wrong("a list of names, or text with names between commas")),
+        }
+    }
+
+    /// Reads a list of texts; one text stands for a list of it alone.
+    pub(super) fn items(&self, expected: &str) -> Result<Vec<String>, ConfigError> {
+        match &self.value {
+            Node::Text(text) => Ok(vec![text.clone()]),
+            Node::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Node::Text(text) => Ok(text.clone()),
+                    other => {
+                        Err(self.wrong_found(expected, format!("a list with {} in it", other.describe())))
+                    }
+                })
+                .collect(),
+            _ => Err(self.wrong(expected)),
+        }
+    }
+
+    /// Reads a scalar as the text that a class's constructor gets.
+    pub(super) fn scalar_text(&self) -> Result<String, ConfigError> {
+        match &self.value {
+            Node::Text(text) => Ok(text.clone()),
+            Node::Bool(value) => Ok(value.to_string()),
+            Node::Int(value) => Ok(value.to_string()),
+            Node::Float(value) => Ok(format!("{value:?}")),
+            Node::Null => Err(self.wrong("a value (empty text is written \"\")")),
+            Node::List(_) | Node::Map(_) => Err(self.wrong("one text, number or boolean")),
+        }
+    }
+}
+
+/// Parses decimal digits; numbers beyond 128 bits become the nearest that is in no range.
+fn whole_text(text: &str) -> Option<i128> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let saturated = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    Some(text.parse().unwrap_or(saturated))
+}

@@ -1,0 +1,246 @@
+//! Sealed chunks: a 64-byte trailer that says what a chunk is and lets wrong bytes be noticed.
+//!
+//! A backend stores payload and trailer as one opaque run of bytes. What comes back is called KV only
+//! after [`Sealer::verify`] has accepted it for the key that was asked for. Sealing and verifying each
+//! read the payload once and copy nothing.
+//!
+//! # Source
+//! The trailer's fields, integers little-endian:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0..4 | `KVT1` |
+//! | 4..6 | format version, 1 |
+//! | 6..8 | algorithm: 1 = XXH3-128, 2 = keyed BLAKE3 truncated to 16 bytes |
+//! | 8..24 | chunk key |
+//! | 24..40 | namespace, which stands for model, shard, dtype and layout |
+//! | 40..48 | payload length in bytes |
+//! | 48..64 | check value: `H(bytes 0..48 ‖ H(payload))` under the algorithm |
+
+use std::fmt;
+
+use twox_hash::XxHash3_128;
+
+use crate::key::{ChunkKey, Namespace};
+
+/// The size of a trailer in bytes.
+pub const TRAILER_BYTES: usize = 64;
+
+/// A trailer as it is stored.
+pub type Trailer = [u8; TRAILER_BYTES];
+
+const MAGIC: [u8; 4] = *b"KVT1";
+const VERSION: u16 = 1;
+const CONTEXT_MAC: &str = "kvtier 2026-11 chunk mac v1";
+
+/// How check values are computed.
+#[derive(Clone)]
+enum Algorithm {
+    /// Finds accidents: torn writes, flipped bits, mixed-up chunks. Anyone can compute it.
+    Checksum,
+    /// Finds forgeries as well: only who has the key can compute it.
+    Mac(Box<[u8; 32]>),
+}
+
+/// Seals chunks before they leave the host, and verifies what comes back.
+#[derive(Clone)]
+pub struct Sealer {
+    algorithm: Algorithm,
+    namespace: Namespace,
+}
+
+impl Sealer {
+    /// Makes a sealer whose check value is a checksum, for backends that make mistakes but do not lie.
+    pub const fn checksum(namespace: Namespace) -> Self {
+        Self { algorithm: Algorithm::Checksum, namespace }
+    }
+
+    /// Makes a sealer whose check value is a message authentication code under a key derived from
+    /// `secret`, for backends that may forge chunks.
+    pub fn mac(namespace: Namespace, secret: &[u8]) -> Self {
+        let key = Box::new(blake3::derive_key(CONTEXT_MAC, secret));
+        Self { algorithm: Algorithm::Mac(key), namespace }
+    }
+
+    /// Computes the trailer of `payload` under `key`.
+    pub fn seal(&self, key: ChunkKey, payload: &[u8]) -> Trailer {
+        let mut trailer = [0; TRAILER_BYTES];
+        trailer[..4].copy_from_slice(&MAGIC);
+        trailer[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        trailer[6..8].copy_from_slice(&self.algorithm.number().to_le_bytes());
+        trailer[8..24].copy_from_slice(&key.to_bytes());
+        trailer[24..40].copy_from_slice(&self.namespace.to_bytes());
+        trailer[40..48].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        let check = self.algorithm.check(&trailer[..48], payload);
+        trailer[48..].copy_from_slice(&check);
+        trailer
+    }
+
+    /// Accepts `payload` and `trailer` as the chunk `key`, or says what is wrong.
+    ///
+    /// # Errors
+    /// [`Flaw`], the first that is found, cheap ones first.
+    pub fn verify(&self, key: ChunkKey, payload: &[u8], trailer: &Trailer) -> Result<(), Flaw> {
+        if trailer[..4] != MAGIC || trailer[4..6] != VERSION.to_le_bytes() {
+            return Err(Flaw::NoTrailer);
+        }
+        if trailer[6..8] != self.algorithm.number().to_le_bytes() {
+            return Err(Flaw::OtherAlgorithm);
+        }
+        if trailer[8..24] != key.to_bytes() {
+            return Err(Flaw::OtherKey);
+        }
+        if trailer[24..40] != self.namespace.to_bytes() {
+            return Err(Flaw::OtherNamespace);
+        }
+        if trailer[40..48] != (payload.len() as u64).to_le_bytes() {
+            return Err(Flaw::OtherLength);
+        }
+        if self.algorithm.matches(&trailer[..48], payload, &trailer[48..]) {
+            Ok(())
+        } else {
+            Err(Flaw::CheckFailed)
+        }
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Algorithm {
+    const fn number(&self) -> u16 {
+        match self {
+            Self::Checksum => 1,
+            Self::Mac(_) => 2,
+        }
+    }
+
+    fn check(&self, header: &[u8], payload: &[u8]) -> [u8; 16] {
+        let mut both = [0; 48 + 32];
+        both[..48].copy_from_slice(header);
+        match self {
+            Self::Checksum => {
+                both[48..64].copy_from_slice(&XxHash3_128::oneshot(payload).to_le_bytes());
+                XxHash3_128::oneshot(&both[..64]).to_le_bytes()
+            }
+            Self::Mac(key) => {
+                both[48..].copy_from_slice(blake3::keyed_hash(key, payload).as_bytes());
+                let mut check = [0; 16];
+                check.copy_from_slice(&blake3::keyed_hash(key, &both).as_bytes()[..16]);
+                check
+            }
+        }
+    }
+
+    fn matches(&self, header: &[u8], payload: &[u8], found: &[u8]) -> bool {
+        let expected = self.check(header, payload);
+        // In constant time, for the MAC: a backend must not learn how much of a guess was right.
+        expected.iter().zip(found).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0 && found.len() == 16
+    }
+}
+
+/// What is wrong with bytes that came back from a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// The bytes do not end in a trailer of this format and version.
+    #[error("no trailer of a known version")]
+    NoTrailer,
+    /// Sealed under another algorithm than this host is configured for.
+    #[error("sealed under another algorithm; see kvtier.integrity_key")]
+    OtherAlgorithm,
+    /// The chunk of another key.
+    #[error("the chunk of another key")]
+    OtherKey,
+    /// A chunk of another model, shard, dtype or layout.
+    #[error("a chunk of another model or layout")]
+    OtherNamespace,
+    /// The payload is shorter or longer than what was sealed.
+    #[error("the payload has another length than what was sealed")]
+    OtherLength,
+    /// The bytes are not those that were sealed.
+    #[error("the check value does not match")]
+    CheckFailed,
+}
+
+impl Flaw {
+    /// Returns the flaw's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoTrailer => "no_trailer",
+            Self::OtherAlgorithm => "other_algorithm",
+            Self::OtherKey => "other_key",
+            Self::OtherNamespace => "other_namespace",
+            Self::OtherLength => "other_length",
+            Self::CheckFailed => "check_failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ChunkKey = ChunkKey { hi: 1, lo: 2 };
+
+    fn namespace(model: &str) -> Namespace {
+        use crate::layout::{Dtype, EngineMetadata, KvShape};
+        let kv_shape = KvShape::new([1, 2, 1, 1, 1]).expect("a valid shape");
+        let model_name = model.to_owned();
+        let kv_dtype = Dtype::UInt8;
+        Namespace::new(&EngineMetadata { model_name, world_size: 1, worker_id: 0, kv_dtype, kv_shape })
+    }
+
+    fn sealers() -> [Sealer; 2] {
+        [Sealer::checksum(namespace("m")), Sealer::mac(namespace("m"), b"secret")]
+    }
+
+    #[test]
+    fn what_was_sealed_verifies() {
+        for sealer in sealers() {
+            for payload in [&b""[..], b"x", &[7; 70_000]] {
+                assert_eq!(sealer.verify(KEY, payload, &sealer.seal(KEY, payload)), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for sealer in sealers() {
+            let payload = [42_u8; 100];
+            let trailer = sealer.seal(KEY, &payload);
+            for bit in 0..payload.len() * 8 {
+                let mut torn = payload;
+                torn[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(sealer.verify(KEY, &torn, &trailer), Err(Flaw::CheckFailed));
+            }
+            for bit in 0..trailer.len() * 8 {
+                let mut torn = trailer;
+                torn[bit / 8] ^= 1 << (bit % 8);
+                assert!(sealer.verify(KEY, &payload, &torn).is_err(), "bit {bit} of the trailer");
+            }
+        }
+    }
+
+    #[test]
+    fn other_key_model_length_and_algorithm_are_told_apart() {
+        let [sealer, mac] = sealers();
+        let trailer = sealer.seal(KEY, b"payload");
+        let flaw = |sealer: &Sealer, key, payload: &[u8]| sealer.verify(key, payload, &trailer);
+        assert_eq!(flaw(&sealer, ChunkKey { hi: 1, lo: 3 }, b"payload"), Err(Flaw::OtherKey));
+        assert_eq!(flaw(&sealer, KEY, b"payloa"), Err(Flaw::OtherLength));
+        assert_eq!(flaw(&mac, KEY, b"payload"), Err(Flaw::OtherAlgorithm));
+        assert_eq!(flaw(&Sealer::checksum(namespace("n")), KEY, b"payload"), Err(Flaw::OtherNamespace));
+        assert_eq!(sealer.verify(KEY, b"payload", &[0; 64]), Err(Flaw::NoTrailer));
+    }
+
+    #[test]
+    fn a_forger_without_the_secret_is_noticed() {
+        let [_, mac] = sealers();
+        let forger = Sealer::mac(namespace("m"), b"guess");
+        assert_eq!(mac.verify(KEY, b"evil", &forger.seal(KEY, b"evil")), Err(Flaw::CheckFailed));
+    }
+}

@@ -1,0 +1,131 @@
+//! Storing chunks: buffers for the missing ones, then the put to every tier.
+
+use std::time::Instant;
+
+use super::{CPU_TIER, Offer, StorageManager, Tiers};
+use crate::chunk::{Chunk, ChunkWriter};
+use crate::config::OnFull;
+use crate::cpu::Inserted;
+use crate::key::{ChunkKey, ChunkSpec};
+use crate::memory::AllocateError;
+use crate::metrics::Operation;
+
+/// Buffers for the chunks of a request that the CPU tier does not have. Filled, it goes to
+/// [`StorageManager::put`]; dropped, nothing is stored.
+#[derive(Debug)]
+pub struct Allocation {
+    keys: Vec<ChunkKey>,
+    writers: Vec<(usize, ChunkWriter)>,
+    /// Held, so that making room for the missing ones does not evict the present ones.
+    present: Vec<Chunk>,
+    n_covered: usize,
+}
+
+impl Allocation {
+    /// Returns the chunks to be filled: each one's position in the request, its key, and its bytes. What the
+    /// bytes are beforehand is arbitrary.
+    pub fn missing(&mut self) -> impl Iterator<Item = (usize, ChunkKey, &mut [u8])> {
+        self.writers.iter_mut().map(|(index, writer)| (*index, writer.key(), &mut **writer))
+    }
+
+    /// Returns how many chunks are to be filled.
+    pub fn n_missing(&self) -> usize {
+        self.writers.len()
+    }
+
+    /// Returns how many of the request's chunks were present.
+    pub fn n_present(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Returns the length of the request's prefix that is present or has a buffer; shorter than the request
+    /// if memory ran out.
+    pub fn n_covered(&self) -> usize {
+        self.n_covered
+    }
+}
+
+/// What [`StorageManager::put`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// Chunks that the CPU tier has now and had not before.
+    pub n_new: usize,
+    /// What each chosen backend was offered, by name.
+    pub backends: Vec<(String, Offer)>,
+}
+
+impl StorageManager {
+    /// Reserves buffers for those of `chunks` that the CPU tier does not have, and touches those that it
+    /// has. Evicts as needed; waits only for puts in flight to release memory, within the timeout. If memory
+    /// runs out the buffers are those of a prefix.
+    ///
+    /// # Errors
+    /// [`AllocateError`] for sizes that can never be allocated.
+    pub async fn allocate(&self, chunks: &[ChunkSpec]) -> Result<Allocation, AllocateError> {
+        let started = Instant::now();
+        let deadline = started + self.0.options.timeout;
+        let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
+        let mut held = Vec::with_capacity(keys.len());
+        self.0.cpu.get(&keys, &mut held);
+        let mut allocation =
+            Allocation { keys, writers: Vec::new(), present: Vec::new(), n_covered: chunks.len() };
+        for (index, (chunk, present)) in chunks.iter().zip(held).enumerate() {
+            if let Some(present) = present {
+                allocation.present.push(present);
+                continue;
+            }
+            if chunk.size_bytes == 0 || chunk.size_bytes > self.0.cpu.provider().capacity_bytes() {
+                // Says precisely which.
+                self.0.cpu.allocate(chunk.size_bytes)?;
+            }
+            let Some(buffer) = self.buffer(chunk.size_bytes, deadline).await else {
+                allocation.n_covered = index;
+                self.0.cpu_metrics.drop_puts("no_memory", (chunks.len() - index) as u64);
+                break;
+            };
+            allocation.writers.push((index, ChunkWriter::new(chunk.key, buffer)));
+        }
+        self.0.cpu_metrics.took(Operation::Allocate, started.elapsed());
+        Ok(allocation)
+    }
+
+    /// Stores filled chunks: in the CPU tier by reference count, in the chosen backends in the background.
+    /// The tail of the request is evicted before its head. Returns when the CPU tier has them, and, if the
+    /// chain is configured to wait, when the queues have room or the timeout has passed.
+    pub async fn put(&self, allocation: Allocation, tiers: &Tiers) -> Stored {
+        let Allocation { keys, writers, present, n_covered } = allocation;
+        let chunks: Vec<Chunk> = writers.into_iter().map(|(_, writer)| writer.freeze()).collect();
+        let stored = self.put_chunks(&chunks, tiers).await;
+        drop(present);
+        if tiers.includes(CPU_TIER) && chunks.len() < n_covered {
+            self.0.cpu.refresh(&keys[..n_covered]);
+        }
+        stored
+    }
+
+    /// Stores chunks that exist already, in the order of their request.
+    pub async fn put_chunks(&self, chunks: &[Chunk], tiers: &Tiers) -> Stored {
+        let started = Instant::now();
+        let mut stored = Stored::default();
+        if tiers.includes(CPU_TIER) {
+            let mut inserted = Vec::with_capacity(chunks.len());
+            self.0.cpu.insert_all(chunks, &mut inserted);
+            let new = inserted.iter().zip(chunks).filter(|(inserted, _)| **inserted == Inserted::New);
+            let (n_new, n_bytes) =
+                new.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
+            stored.n_new = n_new;
+            self.0.cpu_metrics.stored(n_new as u64, n_bytes);
+            self.0.cpu_metrics.took(Operation::Put, started.elapsed());
+        }
+        let wait_until = match self.0.options.on_full {
+            OnFull::Drop => None,
+            OnFull::Wait => Some(started + self.0.options.timeout),
+        };
+        for (_, backend) in self.backends(tiers) {
+            let offer = backend.offer(chunks, wait_until).await;
+            stored.backends.push((backend.name.clone(), offer));
+        }
+        stored
+    }
+}

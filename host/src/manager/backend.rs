@@ -1,0 +1,468 @@
+//! One backend in the chain: a tier with its put queue, its pins, its counters and its switch.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::puts::{Batch, Offered, PutQueue};
+use crate::chunk::{Chunk, ChunkWriter};
+use crate::integrity::{Flaw, Sealer};
+use crate::key::ChunkKey;
+use crate::metrics::{Operation, TierMetrics};
+use crate::runtime::Control;
+use crate::tier::{Pinning, Tier, TierError};
+use crate::transfer::{Sealed, Sink, Sinks, Sources};
+
+/// Makes a backend's tier anew, for [`super::StorageManager::recreate`].
+pub(crate) type TierFactory =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>> + Send + Sync>;
+
+/// Why a chunk was not served by a tier that was asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Miss {
+    /// The tier does not have it.
+    #[error("not found")]
+    NotFound,
+    /// The tier could not tell.
+    #[error(transparent)]
+    Error(TierError),
+    /// The tier wrote fewer bytes than the chunk has, or claims a number that it did not write.
+    #[error("{claimed} bytes claimed of a chunk of {expected}, or not all of them written")]
+    WrongLength {
+        /// What the tier says it wrote.
+        claimed: u64,
+        /// The chunk's size with its trailer.
+        expected: u64,
+    },
+    /// What came back is not the chunk.
+    #[error(transparent)]
+    Flaw(Flaw),
+    /// There was no memory to fetch it into.
+    #[error("no memory to fetch it into")]
+    NoMemory,
+}
+
+impl Miss {
+    /// Returns the reason's name in metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Error(error) => error.kind(),
+            Self::WrongLength { .. } => "wrong_length",
+            Self::Flaw(flaw) => flaw.name(),
+            Self::NoMemory => "no_memory",
+        }
+    }
+}
+
+/// What became of one chunk's fetch: the chunk, or the buffer again and the reason. The buffer is missing if
+/// a transfer into it still runs.
+pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
+
+pub(super) struct Backend {
+    pub(super) name: String,
+    tier: RwLock<Arc<dyn Tier>>,
+    factory: Option<TierFactory>,
+    bypassed: AtomicBool,
+    pub(super) queue: PutQueue,
+    /// How many lookups hold each key; the tier hears the first and the last.
+    pins: Mutex<HashMap<ChunkKey, u32>>,
+    pub(super) metrics: TierMetrics,
+    sealer: Sealer,
+    control: Control,
+}
+
+impl Backend {
+    pub(super) fn new(
+        name: String,
+        tier: Arc<dyn Tier>,
+        factory: Option<TierFactory>,
+        put_budget_bytes: usize,
+        sealer: Sealer,
+        control: Control,
+    ) -> Self {
+        Self {
+            name,
+            tier: RwLock::new(tier),
+            factory,
+            bypassed: AtomicBool::new(false),
+            queue: PutQueue::new(put_budget_bytes),
+            pins: Mutex::default(),
+            metrics: TierMetrics::default(),
+            sealer,
+            control,
+        }
+    }
+
+    pub(super) fn tier(&self) -> Arc<dyn Tier> {
+        Arc::clone(&self.tier.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn is_bypassed(&self) -> bool {
+        self.bypassed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_bypassed(&self, bypassed: bool) {
+        self.bypassed.store(bypassed, Ordering::Relaxed);
+    }
+
+    /// Runs one call and counts its latency and its error.
+    async fn counted<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, TierError>>,
+    ) -> Result<T, TierError> {
+        let started = Instant::now();
+        let outcome = call.await;
+        self.metrics.took(operation, started.elapsed());
+        if let Err(error) = &outcome {
+            self.metrics.error(operation, error.kind());
+            tracing::debug!(backend = %self.name, operation = operation.name(), %error, "call failed");
+        }
+        outcome
+    }
+
+    pub(super) async fn contains(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+        let call = self.tier();
+        self.counted(Operation::Contains, call.contains(keys.into(), Pinning::None, deadline)).await
+    }
+
+    /// Counts and pins the leading run. The tier is asked to pin only what nobody holds yet.
+    pub(super) async fn contains_pinned(
+        &self,
+        keys: &[ChunkKey],
+        deadline: Instant,
+    ) -> Result<usize, TierError> {
+        let tier = self.tier();
+        let held = |key: &ChunkKey| self.lock_pins().contains_key(key);
+        let n_run = if keys.iter().any(held) {
+            let n_present = self.contains(keys, deadline).await?;
+            let fresh: Vec<usize> = (0..n_present).filter(|&index| !held(&keys[index])).collect();
+            let fresh_keys: Arc<[ChunkKey]> = fresh.iter().map(|&index| keys[index]).collect();
+            if fresh.is_empty() {
+                n_present
+            } else {
+                let n_pinned = match tier.pin(fresh_keys, deadline).await {
+                    Err(TierError::Unsupported) => fresh.len(),
+                    other => other?,
+                };
+                fresh.get(n_pinned).copied().unwrap_or(n_present)
+            }
+        } else {
+            let call = tier.contains(keys.into(), Pinning::Pin, deadline);
+            match self.counted(Operation::Contains, call).await {
+                Ok(n_run) => n_run,
+                Err(error) => {
+                    // The tier may have pinned and failed to say so.
+                    self.unpin_later(keys.into());
+                    return Err(error);
+                }
+            }
+        };
+        let mut pins = self.lock_pins();
+        for key in &keys[..n_run] {
+            *pins.entry(*key).or_default() += 1;
+        }
+        Ok(n_run)
+    }
+
+    /// Gives up one hold on each key; the tier hears of those that nobody holds any more.
+    pub(super) async fn unpin(&self, keys: &[ChunkKey], deadline: Instant) -> Result<(), TierError> {
+        let mut free = Vec::new();
+        {
+            let mut pins = self.lock_pins();
+            for key in keys {
+                match pins.get_mut(key) {
+                    Some(n) if *n > 1 => *n -= 1,
+                    Some(_) => {
+                        pins.remove(key);
+                        free.push(*key);
+                    }
+                    None => {}
+                }
+            }
+        }
+        if free.is_empty() {
+            return Ok(());
+        }
+        match self.tier().unpin(free.into(), deadline).await {
+            Ok(_) | Err(TierError::Unsupported) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unpin_later(&self, keys: Arc<[ChunkKey]>) {
+        let tier = self.tier();
+        self.control.handle().spawn(async move {
+            let deadline = Instant::now() + tier.call_limit(0);
+            if let Err(error) = tier.unpin(keys, deadline).await {
+                tracing::debug!(%error, "unpin after a failed lookup failed");
+            }
+        });
+    }
+
+    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
+    /// would stay damaged for ever.
+    fn remove_later(&self, keys: Vec<ChunkKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let tier = self.tier();
+        self.control.handle().spawn(async move {
+            let deadline = Instant::now() + tier.call_limit(0);
+            if let Err(error) = tier.remove(keys.into(), deadline).await {
+                tracing::debug!(%error, "damaged chunks could not be removed");
+            }
+        });
+    }
+
+    fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn n_pinned(&self) -> usize {
+        self.lock_pins().len()
+    }
+
+    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order.
+    pub(super) async fn fetch(&self, writers: Vec<ChunkWriter>, deadline: Instant) -> Vec<Fetched> {
+        let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
+        let sinks = Sinks::new(writers);
+        let tier = self.tier();
+        let answer = self.counted(Operation::Get, tier.get(Arc::clone(&keys), sinks.clone(), deadline)).await;
+        let returned = sinks.revoke();
+        let n_bytes = sinks.total_bytes();
+        let answers: Vec<Result<Option<u64>, TierError>> = match answer {
+            Ok(answers) if answers.len() == keys.len() => answers,
+            Ok(answers) => {
+                let error =
+                    TierError::BadAnswer(format!("{} results for {} keys", answers.len(), keys.len()));
+                self.metrics.error(Operation::Get, error.kind());
+                vec![Err(error); keys.len()]
+            }
+            Err(error) => vec![Err(error); keys.len()],
+        };
+        let sealer = self.sealer.clone();
+        let fetched = self
+            .control
+            .compute(n_bytes, move || {
+                let pairs = answers.into_iter().zip(returned);
+                pairs.map(|(answer, sink)| accept(&sealer, answer, sink)).collect::<Vec<_>>()
+            })
+            .await;
+        let mut damaged = Vec::new();
+        for (outcome, key) in fetched.iter().zip(&*keys) {
+            match outcome {
+                Ok(chunk) => self.metrics.hit(1, chunk.len() as u64),
+                Err((_, miss)) => {
+                    self.metrics.miss(miss.reason(), 1);
+                    if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
+                        tracing::warn!(backend = %self.name, %key, %miss, "bytes refused");
+                        damaged.push(*key);
+                    }
+                }
+            }
+        }
+        self.remove_later(damaged);
+        fetched
+    }
+
+    /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
+    /// accepted and how many dropped.
+    pub(super) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
+        let mut offer = Offer::default();
+        for chunk in chunks {
+            let outcome = loop {
+                let settled = self.queue.settled();
+                let mut settled = pin!(settled);
+                settled.as_mut().enable();
+                match (self.queue.offer(chunk), wait_until) {
+                    (Offered::Full, Some(deadline)) => {
+                        if self.control.until(deadline, settled).await.is_err() {
+                            break Offered::Full;
+                        }
+                    }
+                    (outcome, _) => break outcome,
+                }
+            };
+            match outcome {
+                Offered::Queued | Offered::Pending => offer.n_queued += 1,
+                Offered::Full => {
+                    offer.n_dropped += 1;
+                    self.metrics.drop_puts("queue_full", 1);
+                }
+                Offered::Closed => {
+                    offer.n_dropped += 1;
+                    self.metrics.drop_puts("closed", 1);
+                }
+            }
+        }
+        offer
+    }
+
+    /// Stores queued chunks until the queue closes. Several of these run per backend.
+    pub(super) async fn store_queued(&self) {
+        while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
+            self.store(&batch).await;
+        }
+    }
+
+    async fn store(&self, batch: &Batch<'_>) {
+        let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
+        let (chunks, sealer) = (batch.chunks.clone(), self.sealer.clone());
+        let seal = move || chunks.into_iter().map(|chunk| Sealed::new(chunk, &sealer)).collect();
+        let sealed: Vec<Sealed> = self.control.compute(n_bytes, seal).await;
+        let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
+        let sources = Sources::new(sealed);
+        let tier = self.tier();
+        let deadline = Instant::now() + tier.call_limit(n_bytes);
+        let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
+        sources.revoke();
+        match answer {
+            Ok(results) if results.len() == batch.chunks.len() => {
+                for (result, chunk) in results.iter().zip(&batch.chunks) {
+                    match result {
+                        Ok(()) => self.metrics.stored(1, chunk.len() as u64),
+                        Err(error) => {
+                            self.metrics.error(Operation::Put, error.kind());
+                            tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
+                        }
+                    }
+                }
+            }
+            Ok(results) => {
+                let error = TierError::BadAnswer(format!("{} results", results.len()));
+                self.metrics.error(Operation::Put, error.kind());
+                self.metrics.drop_puts("lost", batch.chunks.len() as u64);
+            }
+            Err(_counted) => self.metrics.drop_puts("lost", batch.chunks.len() as u64),
+        }
+    }
+
+    /// Waits until nothing, or nothing of `keys`, is queued or in flight.
+    pub(super) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
+        self.wait_for(|| self.queue.is_idle(keys), deadline).await
+    }
+
+    async fn wait_for(&self, done: impl Fn() -> bool, deadline: Instant) -> bool {
+        loop {
+            let settled = self.queue.settled();
+            let mut settled = pin!(settled);
+            settled.as_mut().enable();
+            if done() {
+                return true;
+            }
+            if self.control.until(deadline, settled).await.is_err() {
+                return done();
+            }
+        }
+    }
+
+    /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for.
+    pub(super) async fn remove(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+        let cancelled = self.queue.cancel(Some(keys));
+        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
+        if cancelled.in_flight {
+            self.drained(Some(keys), deadline).await;
+        }
+        self.lock_pins().retain(|key, _| !keys.contains(key));
+        let tier = self.tier();
+        self.counted(Operation::Remove, tier.remove(keys.into(), deadline)).await
+    }
+
+    /// Cancels every queued put and waits for those in flight.
+    pub(super) async fn cancel_puts(&self, deadline: Instant) -> usize {
+        let cancelled = self.queue.cancel(None);
+        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
+        self.drained(None, deadline).await;
+        cancelled.n_chunks
+    }
+
+    /// Closes this tier and puts a new one in its place.
+    pub(super) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
+        let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
+        let was_bypassed = self.bypassed.swap(true, Ordering::AcqRel);
+        self.queue.pause(true);
+        let deadline = Instant::now() + close_limit;
+        self.wait_for(|| self.queue.is_quiet(), deadline).await;
+        if let Err(error) = self.tier().close(deadline).await {
+            tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
+        }
+        let (tier, started) = factory().await;
+        *self.tier.write().unwrap_or_else(PoisonError::into_inner) = tier;
+        // What the old instance had pinned went with it.
+        self.lock_pins().clear();
+        self.queue.pause(false);
+        self.bypassed.store(was_bypassed, Ordering::Release);
+        started.map_err(RecreateError::NotStarted)
+    }
+
+    /// Stores what is queued, as far as there is time, then closes the tier.
+    pub(super) async fn close(&self, limit: Duration) -> Result<(), TierError> {
+        let deadline = Instant::now() + limit;
+        if !self.drained(None, deadline).await {
+            let left = self.queue.cancel(None);
+            self.metrics.drop_puts("closed", left.n_chunks as u64);
+        }
+        self.queue.close();
+        // A tier that hangs while it drains still gets a moment to close.
+        self.tier().close(deadline.max(Instant::now() + limit / 4)).await
+    }
+}
+
+/// What became of offered puts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Offer {
+    /// Chunks that the backend will be asked to store.
+    pub n_queued: usize,
+    /// Chunks that were dropped because the queue was full.
+    pub n_dropped: usize,
+}
+
+/// Why a backend could not be made anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecreateError {
+    /// No backend of that name.
+    #[error("there is no backend `{0}`")]
+    Unknown(String),
+    /// The tier was given by the program, which alone can make another.
+    #[error("the backend was given by the program, not configured, and cannot be made anew")]
+    NotConfigured,
+    /// The new one could not be started; it is tried again in the background.
+    #[error("the new instance did not start and is tried again in the background: {0}")]
+    NotStarted(String),
+}
+
+/// Accepts what came back as a chunk, or says why not.
+fn accept(sealer: &Sealer, answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
+    let Some(sink) = sink else {
+        let miss = match answer {
+            Err(error) => Miss::Error(error),
+            Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
+        };
+        return Err((None, miss));
+    };
+    let (capacity, is_full) = (sink.capacity() as u64, sink.is_full());
+    let (writer, trailer) = sink.into_parts();
+    match answer {
+        Ok(Some(claimed)) if claimed == capacity && is_full => {
+            match sealer.verify(writer.key(), &writer, &trailer) {
+                Ok(()) => {
+                    let chunk = writer.freeze();
+                    chunk.trailer_or_seal(|_| trailer);
+                    Ok(chunk)
+                }
+                Err(flaw) => Err((Some(writer), Miss::Flaw(flaw))),
+            }
+        }
+        Ok(Some(claimed)) => Err((Some(writer), Miss::WrongLength { claimed, expected: capacity })),
+        Ok(None) => Err((Some(writer), Miss::NotFound)),
+        Err(error) => Err((Some(writer), Miss::Error(error))),
+    }
+}

@@ -1,0 +1,179 @@
+//! Lookups: how long a prefix is present, and where.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::pins::Held;
+use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
+use crate::key::ChunkKey;
+use crate::metrics::Operation;
+
+/// Which tier serves a run of chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The tier.
+    pub tier: TierIndex,
+    /// Positions in the list of keys.
+    pub range: Range<usize>,
+}
+
+/// The answer of a lookup: the leading run of chunks that are present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lookup {
+    /// The length of the run.
+    pub n_chunks: usize,
+    /// Who serves it: adjoining ranges in ascending order that cover `0..n_chunks`.
+    pub served: Vec<Served>,
+}
+
+impl Lookup {
+    fn extend(&mut self, tier: TierIndex, n_chunks: usize) {
+        let range = self.n_chunks..self.n_chunks + n_chunks;
+        self.n_chunks = range.end;
+        match self.served.last_mut() {
+            Some(last) if last.tier == tier => last.range.end = range.end,
+            _ => self.served.push(Served { tier, range }),
+        }
+    }
+
+    /// Returns the tier that serves the chunk at `index`, if the run reaches it.
+    pub fn tier_of(&self, index: usize) -> Option<TierIndex> {
+        self.served.iter().find(|served| served.range.contains(&index)).map(|served| served.tier)
+    }
+
+    /// Returns the answer for the keys of `range` alone, whose positions then start at 0.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let (start, end) = (range.start.min(self.n_chunks), range.end.min(self.n_chunks));
+        let mut slice = Self::default();
+        for Served { tier, range } in &self.served {
+            let n_chunks = range.end.min(end).saturating_sub(range.start.max(start));
+            if n_chunks > 0 {
+                slice.extend(*tier, n_chunks);
+            }
+        }
+        slice
+    }
+}
+
+impl StorageManager {
+    /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as
+    /// any tier extends it. A tier that fails or does not answer in time is passed over.
+    ///
+    /// Cost: one hash lookup per key in the CPU tier; one call per backend that is asked, and one more for
+    /// every change from tier to tier.
+    pub async fn contains(&self, keys: &[ChunkKey], tiers: &Tiers) -> Lookup {
+        self.find(keys, tiers, None).await
+    }
+
+    /// As [`StorageManager::contains`], and pins what was counted, for `lookup_id`, until
+    /// [`StorageManager::unpin`] or until the pins expire. A pinned lookup counts as a use.
+    pub async fn contains_pinned(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: &str) -> Lookup {
+        self.expire_pins().await;
+        self.find(keys, tiers, Some(lookup_id)).await
+    }
+
+    async fn find(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: Option<&str>) -> Lookup {
+        let deadline = Instant::now() + self.0.options.lookup_timeout;
+        let mut lookup = Lookup::default();
+        let mut hold = Hold { manager: self, lookup_id, held: Held::default() };
+        // Where each tier's run ended: it has not the next chunk. `None`: to be asked.
+        let mut ends: Vec<Option<usize>> = vec![None; self.0.backends.len() + 1];
+        let mut failed = vec![false; ends.len()];
+        while lookup.n_chunks < keys.len() {
+            let at = lookup.n_chunks;
+            let rest = &keys[at..];
+            if ends[0] != Some(at) && tiers.includes(CPU_TIER) {
+                let started = Instant::now();
+                let n = match lookup_id {
+                    None => self.0.cpu.contains_run(rest),
+                    Some(_) => self.0.cpu.pin_run(rest),
+                };
+                self.0.cpu_metrics.took(Operation::Contains, started.elapsed());
+                ends[0] = Some(at + n);
+                if n > 0 {
+                    hold.add(TierIndex(0), &rest[..n]);
+                    lookup.extend(TierIndex(0), n);
+                    continue;
+                }
+            }
+            let next = self.backends(tiers).find(|(tier, _)| ends[tier.0] != Some(at) && !failed[tier.0]);
+            let Some((tier, backend)) = next else { break };
+            if Instant::now() >= deadline {
+                break;
+            }
+            let answer = match lookup_id {
+                None => backend.contains(rest, deadline).await,
+                Some(_) => backend.contains_pinned(rest, deadline).await,
+            };
+            match answer {
+                Ok(n) => {
+                    ends[tier.0] = Some(at + n);
+                    if n > 0 {
+                        hold.add(tier, &rest[..n]);
+                        lookup.extend(tier, n);
+                    }
+                }
+                Err(_counted) => failed[tier.0] = true,
+            }
+        }
+        hold.keep().await;
+        lookup
+    }
+}
+
+/// Pins taken by a lookup that is not finished. Goes into the ledger also when the lookup is cancelled.
+struct Hold<'a> {
+    manager: &'a StorageManager,
+    lookup_id: Option<&'a str>,
+    held: Held,
+}
+
+impl Hold<'_> {
+    fn add(&mut self, tier: TierIndex, keys: &[ChunkKey]) {
+        if self.lookup_id.is_some() {
+            self.held.0.push((tier, keys.to_vec()));
+        }
+    }
+
+    fn enter(&mut self) -> Vec<Held> {
+        let Some(lookup_id) = self.lookup_id.take() else { return Vec::new() };
+        let options = &self.manager.0.options;
+        let expiry = options.clock.now() + options.pin_timeout;
+        self.manager.ledger().hold(lookup_id, std::mem::take(&mut self.held), expiry)
+    }
+
+    async fn keep(mut self) {
+        let surplus = self.enter();
+        self.manager.release(surplus).await;
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        // What exceeds the ledger's limit here expires with nobody to await its release.
+        drop(self.enter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_has_the_tiers_of_its_range_and_counts_from_0() {
+        let mut lookup = Lookup::default();
+        for (tier, n_chunks) in [(0, 3), (2, 2), (1, 4)] {
+            lookup.extend(TierIndex(tier), n_chunks);
+        }
+        for (start, end) in [(0, 9), (0, 3), (2, 6), (3, 5), (4, 4), (6, 20), (9, 12), (30, 40)] {
+            let slice = lookup.slice(start..end);
+            assert_eq!(slice.n_chunks, end.min(9).saturating_sub(start), "{start}..{end}");
+            for index in 0..slice.n_chunks {
+                assert_eq!(slice.tier_of(index), lookup.tier_of(start + index), "{start}..{end}");
+            }
+            assert_eq!(slice.tier_of(slice.n_chunks), None);
+        }
+    }
+}

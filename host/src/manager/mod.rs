@@ -1,0 +1,427 @@
+//! The storage manager: the CPU tier and the backends behind it, as one chain.
+//!
+//! Works on keys. Operations that the CPU tier can answer alone touch no executor and no guest; what goes
+//! to a backend is awaited on the caller's own executor, or on none, with deadlines kept elsewhere.
+//!
+//! Invariants: an answer never depends on whether a backend returns; a chunk from a backend is handed out
+//! only after it was verified; the order of tiers is the configuration's.
+
+mod allocate;
+mod backend;
+mod lookup;
+mod pins;
+mod puts;
+mod retrieve;
+mod select;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use allocate::{Allocation, Stored};
+pub(crate) use backend::TierFactory;
+pub use backend::{Miss, Offer, RecreateError};
+pub use lookup::{Lookup, Served};
+pub use retrieve::Retrieved;
+pub use select::{CPU_TIER, TierIndex, Tiers};
+
+use self::backend::Backend;
+use self::pins::{Held, Ledger};
+use crate::clock::Clock;
+use crate::config::OnFull;
+use crate::cpu::{Cleared, CpuStats, CpuTier};
+use crate::integrity::Sealer;
+use crate::key::ChunkKey;
+use crate::limits::{PIN_CHECK_INTERVAL, PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
+use crate::metrics::{self, Operation, TierCounts, TierMetrics};
+use crate::runtime::Control;
+use crate::tier::{Tier, TierError, TierHealth};
+
+/// How a chain behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct ManagerOptions {
+    pub(crate) lookup_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) pin_timeout: Duration,
+    pub(crate) on_full: OnFull,
+    pub(crate) clock: Clock,
+    pub(crate) sealer: Sealer,
+}
+
+/// A backend to be put into a chain.
+pub(crate) struct NewBackend {
+    pub(crate) name: String,
+    pub(crate) tier: Arc<dyn Tier>,
+    pub(crate) factory: Option<TierFactory>,
+}
+
+/// The chain of tiers. Cloning shares it.
+#[derive(Clone)]
+pub struct StorageManager(Arc<Inner>);
+
+struct Inner {
+    // Dropped first: backends may hold buffers of the CPU tier's memory.
+    backends: Vec<Arc<Backend>>,
+    ledger: Mutex<Ledger>,
+    options: ManagerOptions,
+    cpu_metrics: TierMetrics,
+    closed: AtomicBool,
+    cpu: CpuTier,
+    control: Control,
+}
+
+impl StorageManager {
+    pub(crate) fn new(
+        cpu: CpuTier,
+        backends: Vec<NewBackend>,
+        options: ManagerOptions,
+        control: Control,
+    ) -> Self {
+        let share = cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR;
+        let budget = share as usize / backends.len().max(1);
+        let make = |new: NewBackend| {
+            let NewBackend { name, tier, factory } = new;
+            Arc::new(Backend::new(name, tier, factory, budget, options.sealer.clone(), control.clone()))
+        };
+        let backends: Vec<_> = backends.into_iter().map(make).collect();
+        for backend in &backends {
+            for _ in 0..PUT_BATCHES_IN_FLIGHT {
+                let backend = Arc::clone(backend);
+                control.handle().spawn(async move { backend.store_queued().await });
+            }
+        }
+        let inner = Arc::new(Inner {
+            backends,
+            ledger: Mutex::default(),
+            options,
+            cpu_metrics: TierMetrics::default(),
+            closed: AtomicBool::new(false),
+            cpu,
+            control,
+        });
+        let weak = Arc::downgrade(&inner);
+        inner.control.handle().spawn(async move {
+            loop {
+                tokio::time::sleep(PIN_CHECK_INTERVAL).await;
+                let Some(inner) = weak.upgrade() else { return };
+                Self(inner).expire_pins().await;
+            }
+        });
+        Self(inner)
+    }
+
+    /// Returns the tiers' names in the chain's order, the CPU tier first.
+    pub fn tier_names(&self) -> Vec<&str> {
+        let backends = self.0.backends.iter().map(|backend| backend.name.as_str());
+        std::iter::once(CPU_TIER).chain(backends).collect()
+    }
+
+    /// Returns the CPU tier, for what concerns only it.
+    pub fn cpu(&self) -> &CpuTier {
+        &self.0.cpu
+    }
+
+    /// Returns how long an operation may take that names no deadline of its own.
+    pub fn timeout(&self) -> Duration {
+        self.0.options.timeout
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.options.timeout
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backends that an operation may use, with their places in the chain.
+    fn backends<'a>(&'a self, tiers: &'a Tiers) -> impl Iterator<Item = (TierIndex, &'a Arc<Backend>)> {
+        let open = !self.0.closed.load(Ordering::Acquire);
+        let all = self.0.backends.iter().enumerate();
+        all.filter(move |(_, backend)| open && !backend.is_bypassed() && tiers.includes(&backend.name))
+            .map(|(index, backend)| (TierIndex(index + 1), backend))
+    }
+
+    fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.0.backends.iter().find(|backend| backend.name == name)
+    }
+
+    /// Releases what `lookup_id` has pinned, in the tiers where it did. The second time nothing happens.
+    pub async fn unpin(&self, lookup_id: &str) {
+        let held = self.ledger().release(lookup_id);
+        self.release(held).await;
+        self.expire_pins().await;
+    }
+
+    /// Releases the pins whose time is over. Runs by itself every [`PIN_CHECK_INTERVAL`].
+    pub async fn expire_pins(&self) {
+        let expired = self.ledger().expire(self.0.options.clock.now());
+        if !expired.is_empty() {
+            self.0.cpu_metrics.drop_puts("pins_expired", expired.len() as u64);
+            tracing::warn!(n_lookups = expired.len(), "pins expired without unpin");
+        }
+        self.release(expired).await;
+    }
+
+    async fn release(&self, held: impl IntoIterator<Item = Held>) {
+        let deadline = self.deadline();
+        for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
+            match tier.0.checked_sub(1) {
+                None => drop(self.0.cpu.unpin(&keys)),
+                Some(index) => {
+                    let backend = &self.0.backends[index];
+                    if let Err(error) = backend.unpin(&keys, deadline).await {
+                        tracing::debug!(backend = %backend.name, %error, "unpin failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
+    /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for.
+    ///
+    /// # Errors
+    /// The first tier's that could not tell; the others have been asked all the same.
+    pub async fn remove(&self, keys: &[ChunkKey], tiers: &Tiers) -> Result<usize, RemoveError> {
+        let deadline = self.deadline();
+        let started = Instant::now();
+        let mut n_removed = 0;
+        if tiers.includes(CPU_TIER) {
+            n_removed += self.0.cpu.remove(keys);
+            self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
+        }
+        let mut failed = None;
+        // Bypassed tiers too: what is removed must not come back.
+        for backend in self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)) {
+            match backend.remove(keys, deadline).await {
+                Ok(n) => n_removed += n,
+                Err(error) => {
+                    failed.get_or_insert(RemoveError { tier: backend.name.clone(), n_removed: 0, error });
+                }
+            }
+        }
+        match failed {
+            None => Ok(n_removed),
+            Some(failed) => Err(RemoveError { n_removed, ..failed }),
+        }
+    }
+
+    /// Empties the chosen tiers as far as they can be emptied: the CPU tier of what is neither pinned nor
+    /// being read; of backends, the queued puts.
+    pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
+        let deadline = self.deadline();
+        let mut report = ClearReport::default();
+        if tiers.includes(CPU_TIER) {
+            report.cpu = self.0.cpu.clear();
+        }
+        for backend in self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)) {
+            report.puts_cancelled += backend.cancel_puts(deadline).await;
+            report.skipped.push(backend.name.clone());
+        }
+        report
+    }
+
+    /// Waits until every queued put has been stored or has failed.
+    ///
+    /// # Errors
+    /// [`FlushError`] when the deadline passes first.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.flush_until(self.deadline()).await
+    }
+
+    /// As [`StorageManager::flush`], until `deadline`.
+    ///
+    /// # Errors
+    /// [`FlushError`]
+    pub async fn flush_until(&self, deadline: Instant) -> Result<(), FlushError> {
+        let mut pending = Vec::new();
+        for backend in &self.0.backends {
+            if !backend.drained(None, deadline).await {
+                let (n_chunks, _) = backend.queue.pending();
+                pending.push((backend.name.clone(), n_chunks));
+            }
+        }
+        if pending.is_empty() { Ok(()) } else { Err(FlushError { pending }) }
+    }
+
+    /// Turns the hot cache on or off. Off empties it; chunks in use leave it when they are released.
+    pub fn set_hot_cache(&self, on: bool) {
+        self.0.cpu.set_hot_cache(on);
+    }
+
+    /// Takes a backend out of the chain, or puts it back in. While it is out no put, get or lookup reaches
+    /// it; its queued puts go on.
+    ///
+    /// # Errors
+    /// [`RecreateError::Unknown`]
+    pub fn bypass(&self, name: &str, bypassed: bool) -> Result<(), RecreateError> {
+        let backend = self.backend(name).ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        backend.set_bypassed(bypassed);
+        Ok(())
+    }
+
+    /// Closes a backend and makes it anew from its configuration, in the same place of the chain.
+    ///
+    /// # Errors
+    /// [`RecreateError`]
+    pub async fn recreate(&self, name: &str) -> Result<(), RecreateError> {
+        let backend = self.backend(name).ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        backend.recreate(self.0.options.close_timeout).await
+    }
+
+    /// Says how every tier is.
+    pub fn status(&self) -> Status {
+        let backends = self.0.backends.iter().map(|backend| {
+            let (puts_pending, put_bytes_pending) = backend.queue.pending();
+            BackendStatus {
+                name: backend.name.clone(),
+                bypassed: backend.is_bypassed(),
+                puts_pending,
+                put_bytes_pending,
+                pinned_keys: backend.n_pinned(),
+                health: backend.tier().health(),
+            }
+        });
+        Status {
+            hot_cache: self.0.cpu.is_hot(),
+            cpu: self.0.cpu.stats(),
+            lookups_pinned: self.ledger().len(),
+            backends: backends.collect(),
+        }
+    }
+
+    /// Returns what every tier has counted, in the chain's order.
+    pub fn counts(&self) -> Vec<TierCounts> {
+        let mut cpu = self.0.cpu_metrics.snapshot(CPU_TIER);
+        cpu.evictions = self.0.cpu.stats().evictions.pressure;
+        let backends = self.0.backends.iter().map(|backend| {
+            let mut counts = backend.metrics.snapshot(&backend.name);
+            counts.lane_restarts = backend.tier().health().lane_restarts;
+            counts
+        });
+        std::iter::once(cpu).chain(backends).collect()
+    }
+
+    /// Returns all counters and latencies as Prometheus text.
+    pub fn metrics(&self) -> String {
+        metrics::prometheus(&self.counts())
+    }
+
+    /// Stores what is queued and closes the backends, the last of the chain first, each within the close
+    /// limit; then the CPU tier. A backend that fails or hangs does not stop the others.
+    ///
+    /// # Errors
+    /// [`CloseError`] names those that did not close cleanly. The chain is closed all the same.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        if self.0.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        drop(self.ledger().drain());
+        let mut failed = Vec::new();
+        for backend in self.0.backends.iter().rev() {
+            let limit = self.0.options.close_timeout;
+            let closed = self.0.control.until(Instant::now() + limit * 2, backend.close(limit)).await;
+            match closed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed.push((backend.name.clone(), error)),
+                Err(_) => failed.push((backend.name.clone(), TierError::Timeout(limit * 2))),
+            }
+        }
+        self.0.cpu.close();
+        if failed.is_empty() { Ok(()) } else { Err(CloseError { failed }) }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Ends the workers of a chain that was dropped without `close`.
+        for backend in &self.backends {
+            backend.queue.cancel(None);
+            backend.queue.close();
+        }
+    }
+}
+
+impl std::fmt::Debug for StorageManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageManager").field("tiers", &self.tier_names()).finish_non_exhaustive()
+    }
+}
+
+/// How a chain is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether the CPU tier keeps chunks.
+    pub hot_cache: bool,
+    /// The CPU tier's state.
+    pub cpu: CpuStats,
+    /// Lookups that hold pins.
+    pub lookups_pinned: usize,
+    /// The backends in the chain's order.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// How a backend is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is taken out of the chain.
+    pub bypassed: bool,
+    /// Chunks queued or being stored.
+    pub puts_pending: usize,
+    /// Their payload in bytes.
+    pub put_bytes_pending: usize,
+    /// Keys that lookups hold.
+    pub pinned_keys: usize,
+    /// What the tier says of itself.
+    pub health: TierHealth,
+}
+
+/// What [`StorageManager::clear`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClearReport {
+    /// What left the CPU tier.
+    pub cpu: Cleared,
+    /// Queued puts that were cancelled, over all backends.
+    pub puts_cancelled: usize,
+    /// Backends whose stored chunks stay, because the contract has no `clear`.
+    pub skipped: Vec<String>,
+}
+
+/// A tier could not say what it removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tier `{tier}` could not remove: {error}; {n_removed} were removed elsewhere")]
+#[non_exhaustive]
+pub struct RemoveError {
+    /// The tier.
+    pub tier: String,
+    /// Chunks removed from the other tiers.
+    pub n_removed: usize,
+    /// Its error.
+    #[source]
+    pub error: TierError,
+}
+
+/// Puts were still pending when the time was over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("puts are still pending: {}", pending.iter().map(|(name, n)| format!("{n} chunks for `{name}`")).collect::<Vec<_>>().join(", "))]
+#[non_exhaustive]
+pub struct FlushError {
+    /// Backends with the number of their pending chunks.
+    pub pending: Vec<(String, usize)>,
+}
+
+/// Backends did not close cleanly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not closed cleanly: {}", failed.iter().map(|(name, error)| format!("`{name}`: {error}")).collect::<Vec<_>>().join(", "))]
+#[non_exhaustive]
+pub struct CloseError {
+    /// Backends with their errors.
+    pub failed: Vec<(String, TierError)>,
+}

@@ -1,0 +1,189 @@
+//! Puts in the background: one bounded queue per backend.
+//!
+//! Invariant: every chunk that is offered is either stored, or refused, dropped or failed and counted; the
+//! bytes that a queue holds never exceed its budget, save that one chunk is always allowed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::chunk::Chunk;
+use crate::key::ChunkKey;
+use crate::limits::BATCH_BYTES_MAX;
+
+/// What became of an offered chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    Queued,
+    /// The same key is queued or in flight; its bytes stay.
+    Pending,
+    Full,
+    Closed,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Chunk>,
+    /// Keys queued (`false`) or in flight (`true`).
+    keys: HashMap<ChunkKey, bool>,
+    n_bytes: usize,
+    closed: bool,
+    /// While set, nothing is handed to workers.
+    paused: bool,
+}
+
+pub(super) struct PutQueue {
+    state: Mutex<State>,
+    budget_bytes: usize,
+    /// Something was queued, or the queue opened or closed.
+    work: Notify,
+    /// Something has left the queue for good.
+    settled: Notify,
+}
+
+/// Chunks that one call stores. Dropping it unsettled counts as settled.
+pub(super) struct Batch<'a> {
+    queue: &'a PutQueue,
+    pub(super) chunks: Vec<Chunk>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        for chunk in &self.chunks {
+            state.keys.remove(&chunk.key());
+            state.n_bytes -= chunk.len();
+        }
+        drop(state);
+        self.queue.settled.notify_waiters();
+    }
+}
+
+impl PutQueue {
+    pub(super) fn new(budget_bytes: usize) -> Self {
+        Self { state: Mutex::default(), budget_bytes, work: Notify::new(), settled: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn offer(&self, chunk: &Chunk) -> Offered {
+        let mut state = self.lock();
+        if state.closed {
+            return Offered::Closed;
+        }
+        if state.keys.contains_key(&chunk.key()) {
+            return Offered::Pending;
+        }
+        if !state.keys.is_empty() && state.n_bytes + chunk.len() > self.budget_bytes {
+            return Offered::Full;
+        }
+        state.keys.insert(chunk.key(), false);
+        state.n_bytes += chunk.len();
+        state.queue.push_back(chunk.clone());
+        drop(state);
+        self.work.notify_one();
+        Offered::Queued
+    }
+
+    /// Registers for the next chunk to leave the queue; to be made before the attempt that may fail.
+    pub(super) fn settled(&self) -> tokio::sync::futures::Notified<'_> {
+        self.settled.notified()
+    }
+
+    /// Waits for chunks to store; `None` once the queue is closed and empty.
+    pub(super) async fn next(&self, n_chunks_max: usize) -> Option<Batch<'_>> {
+        loop {
+            let work = self.work.notified();
+            {
+                let mut state = self.lock();
+                if !state.paused && !state.queue.is_empty() {
+                    let batch = take(&mut state, n_chunks_max);
+                    let more = !state.queue.is_empty();
+                    drop(state);
+                    if more {
+                        self.work.notify_one();
+                    }
+                    return Some(Batch { queue: self, chunks: batch });
+                }
+                if state.closed && state.queue.is_empty() {
+                    drop(state);
+                    self.work.notify_one();
+                    return None;
+                }
+            }
+            work.await;
+        }
+    }
+
+    /// Takes `keys` out of the queue, and returns those that are in flight. `None` means every key.
+    pub(super) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+        let mut state = self.lock();
+        let concerns = |key: ChunkKey| keys.is_none_or(|keys| keys.contains(&key));
+        let (cancelled, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.queue).into_iter().partition(|chunk| concerns(chunk.key()));
+        state.queue = kept.into();
+        for chunk in &cancelled {
+            state.keys.remove(&chunk.key());
+            state.n_bytes -= chunk.len();
+        }
+        let in_flight = state.keys.iter().any(|(key, flying)| *flying && concerns(*key));
+        drop(state);
+        self.settled.notify_waiters();
+        Cancelled { n_chunks: cancelled.len(), in_flight }
+    }
+
+    /// Says whether nothing, or nothing of `keys`, is queued or in flight.
+    pub(super) fn is_idle(&self, keys: Option<&[ChunkKey]>) -> bool {
+        let state = self.lock();
+        match keys {
+            None => state.keys.is_empty(),
+            Some(keys) => !keys.iter().any(|key| state.keys.contains_key(key)),
+        }
+    }
+
+    /// Says whether nothing is in flight.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.lock().keys.values().any(|flying| *flying)
+    }
+
+    /// Stops handing out work, or goes on.
+    pub(super) fn pause(&self, paused: bool) {
+        self.lock().paused = paused;
+        self.work.notify_one();
+    }
+
+    /// Accepts nothing more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_one();
+    }
+
+    pub(super) fn pending(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.keys.len(), state.n_bytes)
+    }
+}
+
+pub(super) struct Cancelled {
+    pub(super) n_chunks: usize,
+    pub(super) in_flight: bool,
+}
+
+fn take(state: &mut State, n_chunks_max: usize) -> Vec<Chunk> {
+    let mut batch = Vec::new();
+    let mut n_bytes = 0;
+    while let Some(chunk) = state.queue.front() {
+        n_bytes += chunk.len();
+        if !batch.is_empty() && (batch.len() >= n_chunks_max || n_bytes > BATCH_BYTES_MAX) {
+            break;
+        }
+        if let Some(chunk) = state.queue.pop_front() {
+            state.keys.insert(chunk.key(), true);
+            batch.push(chunk);
+        }
+    }
+    batch
+}

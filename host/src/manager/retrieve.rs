@@ -1,0 +1,204 @@
+//! Retrieving chunks: each from the first tier that has it, verified, promoted.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
+use crate::chunk::{Chunk, ChunkWriter};
+use crate::cpu::Allocated;
+use crate::key::{ChunkKey, ChunkSpec};
+use crate::limits::BATCH_BYTES_MAX;
+use crate::memory::BufferMut;
+use crate::metrics::Operation;
+
+/// The leading run of chunks that could be served.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Retrieved {
+    /// The chunks, from the first key on, without a gap.
+    pub chunks: Vec<Chunk>,
+    /// The tier that served each.
+    pub tiers: Vec<TierIndex>,
+    /// Chunks that were asked for and not served by the tier that was expected to, with the reason; another
+    /// tier may have served them.
+    pub misses: Vec<(usize, TierIndex, Miss)>,
+}
+
+/// A chunk that is still to be fetched.
+struct Wanted {
+    index: usize,
+    spec: ChunkSpec,
+    /// A buffer that a failed fetch has given back.
+    writer: Option<ChunkWriter>,
+}
+
+impl StorageManager {
+    /// Retrieves `chunks` from the first to the first gap: each from the first of the chosen tiers that has
+    /// it and delivers the right bytes. What comes from a backend is verified, and promoted into the CPU
+    /// tier if its hot cache is on.
+    ///
+    /// `plan` is the answer of a lookup of the same keys; without one the backends are asked what they
+    /// have. Copies nothing that the CPU tier has.
+    ///
+    /// # Cancellation
+    /// Buffers that backends are filling go back when the last transfer into them ends.
+    pub async fn get(&self, chunks: &[ChunkSpec], tiers: &Tiers, plan: Option<&Lookup>) -> Retrieved {
+        let mut retrieved = Retrieved::default();
+        let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
+        let mut found: Vec<Option<Chunk>> = Vec::with_capacity(keys.len());
+        if tiers.includes(CPU_TIER) {
+            let started = Instant::now();
+            self.0.cpu.get(&keys, &mut found);
+            self.0.cpu_metrics.took(Operation::Get, started.elapsed());
+        }
+        found.resize(keys.len(), None);
+        let mut served = vec![TierIndex(0); keys.len()];
+        let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
+        if n_cpu < keys.len() && self.backends(tiers).next().is_some() {
+            self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, &mut retrieved.misses)
+                .await;
+        }
+        // The answer ends at the first gap; what was fetched behind it goes back.
+        let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
+        if n_run < keys.len() {
+            self.0.cpu_metrics.miss("not_found", (keys.len() - n_cpu.max(n_run)) as u64);
+        }
+        retrieved.chunks = found.into_iter().take(n_run).flatten().collect();
+        served.truncate(n_run);
+        let from_cpu = served.iter().zip(&retrieved.chunks).filter(|(tier, _)| tier.0 == 0);
+        let (n_hits, n_bytes) =
+            from_cpu.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
+        self.0.cpu_metrics.hit(n_hits, n_bytes);
+        if (n_hits as usize) < n_run {
+            self.0.cpu.insert_all(&retrieved.chunks, &mut Vec::new());
+        }
+        retrieved.tiers = served;
+        retrieved
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `get`, on its state")]
+    async fn fetch_missing(
+        &self,
+        chunks: &[ChunkSpec],
+        keys: &[ChunkKey],
+        tiers: &Tiers,
+        plan: Option<&Lookup>,
+        found: &mut [Option<Chunk>],
+        served: &mut [TierIndex],
+        misses: &mut Vec<(usize, TierIndex, Miss)>,
+    ) {
+        let asked;
+        let plan = match plan {
+            Some(plan) => plan,
+            None => {
+                asked = self.contains(keys, tiers).await;
+                &asked
+            }
+        };
+        let deadline = self.deadline();
+        let n_run = plan.n_chunks.min(keys.len());
+        let mut wanted: Vec<Wanted> = (0..n_run)
+            .filter(|&index| found[index].is_none())
+            .map(|index| Wanted { index, spec: chunks[index], writer: None })
+            .collect();
+        // Each tier in order is asked for what it is expected to have and for what others failed to deliver.
+        for (tier, backend) in self.backends(tiers) {
+            let expected = |wanted: &Wanted| match plan.tier_of(wanted.index) {
+                // The CPU tier has dropped it since the lookup; any backend may have it.
+                Some(TierIndex(0)) | None => true,
+                Some(planned) => planned.0 <= tier.0,
+            };
+            let (mut asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
+            wanted = later;
+            while !asked.is_empty() {
+                let n_batch = batch_len(&asked, backend.tier().batch_chunks_max());
+                let rest = asked.split_off(n_batch);
+                let (writers, unserved) = self.buffers_for(asked, deadline).await;
+                for unserved in &unserved {
+                    misses.push((unserved.index, tier, Miss::NoMemory));
+                    self.0.cpu_metrics.miss(Miss::NoMemory.reason(), 1);
+                }
+                let out_of_memory = !unserved.is_empty();
+                let (places, writers): (Vec<_>, Vec<_>) = writers.into_iter().unzip();
+                let fetched =
+                    if writers.is_empty() { Vec::new() } else { backend.fetch(writers, deadline).await };
+                for ((index, spec), outcome) in places.into_iter().zip(fetched) {
+                    match outcome {
+                        Ok(chunk) => {
+                            found[index] = Some(chunk);
+                            served[index] = tier;
+                        }
+                        Err((writer, miss)) => {
+                            misses.push((index, tier, miss));
+                            wanted.push(Wanted { index, spec, writer });
+                        }
+                    }
+                }
+                asked = rest;
+                if out_of_memory {
+                    return;
+                }
+            }
+            wanted.sort_by_key(|wanted| wanted.index);
+        }
+    }
+
+    /// Finds a buffer for each chunk, as far as there is memory before the deadline.
+    async fn buffers_for(
+        &self,
+        wanted: Vec<Wanted>,
+        deadline: Instant,
+    ) -> (Vec<((usize, ChunkSpec), ChunkWriter)>, Vec<Wanted>) {
+        let mut ready = Vec::with_capacity(wanted.len());
+        let mut wanted = wanted.into_iter();
+        while let Some(Wanted { index, spec, writer }) = wanted.next() {
+            let writer = match writer {
+                Some(writer) => Some(writer),
+                None => self
+                    .buffer(spec.size_bytes, deadline)
+                    .await
+                    .map(|buffer| ChunkWriter::new(spec.key, buffer)),
+            };
+            match writer {
+                Some(writer) => ready.push(((index, spec), writer)),
+                None => {
+                    let unserved = std::iter::once(Wanted { index, spec, writer: None }).chain(wanted);
+                    return (ready, unserved.collect());
+                }
+            }
+        }
+        (ready, Vec::new())
+    }
+
+    /// Allocates a buffer, waiting for one to be released until `deadline`. `None`: there is none, or the
+    /// size can never fit.
+    pub(super) async fn buffer(&self, size_bytes: usize, deadline: Instant) -> Option<BufferMut> {
+        loop {
+            let mut waiter = self.0.cpu.waiter();
+            match self.0.cpu.allocate(size_bytes) {
+                Ok(Allocated::Ready(buffer)) => return Some(buffer),
+                Ok(Allocated::Exhausted(_)) => {}
+                Err(_) => return None,
+            }
+            // If puts are on their way to backends their memory comes back; otherwise only the caller can
+            // release any, and waiting for oneself is in vain.
+            if self.0.backends.iter().all(|backend| backend.queue.is_idle(None)) {
+                return None;
+            }
+            let released = pin!(waiter.released());
+            if self.0.control.until(deadline, released).await.is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+/// How many chunks the next call carries.
+fn batch_len(wanted: &[Wanted], n_chunks_max: usize) -> usize {
+    let mut n_bytes = 0;
+    let fits = |wanted: &&Wanted| {
+        n_bytes += wanted.spec.size_bytes;
+        n_bytes <= BATCH_BYTES_MAX
+    };
+    wanted.iter().take(n_chunks_max).take_while(fits).count().max(1)
+}

@@ -1,0 +1,32 @@
+//! Choosing tiers.
+
+/// The name of the CPU tier.
+pub const CPU_TIER: &str = "cpu";
+
+/// A tier's place in the chain: 0 is the CPU tier, backends follow in the configuration's order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TierIndex(pub usize);
+
+/// Which tiers an operation concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tiers {
+    /// Every tier.
+    #[default]
+    All,
+    /// Those named, in the chain's order whatever the order here; none if the list is empty.
+    Only(Vec<String>),
+}
+
+impl Tiers {
+    /// Chooses tiers by name.
+    pub fn only<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::Only(names.into_iter().map(Into::into).collect())
+    }
+
+    pub(super) fn includes(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|chosen| chosen == name),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A writable buffer with one owner.
+#![expect(unsafe_code, reason = "turns a provider's memory into slices")]
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::{AllocateError, Allocation, Provider};
+
+/// Memory of a provider with exactly one owner, writable; goes back to the provider when dropped.
+///
+/// The bytes are whatever was there before: memory is recycled without being cleared.
+pub struct BufferMut {
+    allocation: Allocation,
+    provider: Arc<dyn Provider>,
+}
+
+impl BufferMut {
+    /// Allocates `size_bytes` bytes from `provider`, or returns `None` when there is no room at the
+    /// moment.
+    ///
+    /// # Errors
+    ///
+    /// The provider's; see [`AllocateError`].
+    pub fn allocate(provider: &Arc<dyn Provider>, size_bytes: usize) -> Result<Option<Self>, AllocateError> {
+        let allocation = provider.allocate(size_bytes)?;
+        Ok(allocation.map(|allocation| Self { allocation, provider: Arc::clone(provider) }))
+    }
+
+    /// Allocates one buffer per size, all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// The provider's; see [`AllocateError`].
+    pub fn allocate_batch(
+        provider: &Arc<dyn Provider>,
+        sizes_bytes: &[usize],
+    ) -> Result<Option<Vec<Self>>, AllocateError> {
+        let mut allocations = Vec::with_capacity(sizes_bytes.len());
+        let fits = provider.allocate_batch(sizes_bytes, &mut allocations)?;
+        let own = |allocation| Self { allocation, provider: Arc::clone(provider) };
+        Ok(fits.then(|| allocations.into_iter().map(own).collect()))
+    }
+
+    /// Returns how much of the provider's memory the buffer takes, in bytes, rounding included.
+    pub fn footprint_bytes(&self) -> usize {
+        self.provider.footprint_bytes(self.allocation.size_bytes)
+    }
+}
+
+// SAFETY: a provider's memory may be used from any thread, and the buffer is its only user; the
+// provider itself is Send + Sync. Shared references only read.
+unsafe impl Send for BufferMut {}
+// SAFETY: as above.
+unsafe impl Sync for BufferMut {}
+
+impl Deref for BufferMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Allocation { ptr, size_bytes, .. } = self.allocation;
+        // SAFETY: the provider guarantees `size_bytes` initialised bytes at `ptr`, used by nobody
+        // else until release, which happens in drop.
+        unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size_bytes) }
+    }
+}
+
+impl DerefMut for BufferMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let Allocation { ptr, size_bytes, .. } = self.allocation;
+        // SAFETY: as in `deref`; `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(ptr.as_ptr(), size_bytes) }
+    }
+}
+
+impl Drop for BufferMut {
+    fn drop(&mut self) {
+        // SAFETY: this provider handed the allocation out, a buffer owns its allocation alone, and
+        // drop runs once.
+        unsafe { self.provider.release(self.allocation) };
+        self.provider.released().notify();
+    }
+}
+
+impl fmt::Debug for BufferMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferMut").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

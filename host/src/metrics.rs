@@ -1,0 +1,294 @@
+//! Counters and latencies, per tier, and their Prometheus text.
+//!
+//! Counting costs an atomic addition; reasons and kinds, which are rare, a lock.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The operations whose latency is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Asking which chunks are present.
+    Contains,
+    /// Fetching chunks.
+    Get,
+    /// Storing chunks; for a backend, from the start of its call.
+    Put,
+    /// Reserving buffers.
+    Allocate,
+    /// Removing chunks.
+    Remove,
+}
+
+impl Operation {
+    const ALL: [Self; 5] = [Self::Contains, Self::Get, Self::Put, Self::Allocate, Self::Remove];
+
+    /// Returns the operation's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Contains => "contains",
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Allocate => "allocate",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// What one tier counts.
+#[derive(Default)]
+pub(crate) struct TierMetrics {
+    pub(crate) hits: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    misses: Mutex<BTreeMap<&'static str, u64>>,
+    errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    drops: Mutex<BTreeMap<&'static str, u64>>,
+    latency: [Histogram; Operation::ALL.len()],
+}
+
+fn bump<K: Ord>(counts: &Mutex<BTreeMap<K, u64>>, key: K, by: u64) {
+    if by > 0 {
+        *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += by;
+    }
+}
+
+impl TierMetrics {
+    pub(crate) fn hit(&self, n_chunks: u64, bytes: u64) {
+        self.hits.fetch_add(n_chunks, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stored(&self, n_chunks: u64, bytes: u64) {
+        self.puts.fetch_add(n_chunks, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn miss(&self, reason: &'static str, n_chunks: u64) {
+        bump(&self.misses, reason, n_chunks);
+    }
+
+    pub(crate) fn error(&self, operation: Operation, kind: &'static str) {
+        bump(&self.errors, (operation.name(), kind), 1);
+    }
+
+    pub(crate) fn drop_puts(&self, reason: &'static str, n_chunks: u64) {
+        bump(&self.drops, reason, n_chunks);
+    }
+
+    pub(crate) fn took(&self, operation: Operation, time: Duration) {
+        self.latency[operation as usize].record(time);
+    }
+
+    pub(crate) fn snapshot(&self, name: &str) -> TierCounts {
+        let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| {
+            counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        let latency =
+            Operation::ALL.map(|operation| (operation, self.latency[operation as usize].snapshot()));
+        TierCounts {
+            name: name.to_owned(),
+            hits: self.hits.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            puts: self.puts.load(Ordering::Relaxed),
+            misses: copy(&self.misses),
+            errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            drops: copy(&self.drops),
+            evictions: 0,
+            lane_restarts: 0,
+            latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
+        }
+    }
+}
+
+/// What one tier has counted so far.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TierCounts {
+    /// The tier's name.
+    pub name: String,
+    /// Chunks served.
+    pub hits: u64,
+    /// Payload bytes served.
+    pub bytes_read: u64,
+    /// Payload bytes stored.
+    pub bytes_written: u64,
+    /// Chunks stored.
+    pub puts: u64,
+    /// Chunks asked for and not served, by reason.
+    pub misses: BTreeMap<&'static str, u64>,
+    /// Failed calls and failed chunks, by operation and kind.
+    pub errors: BTreeMap<(&'static str, &'static str), u64>,
+    /// Puts that were given up before the tier had them, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Chunks evicted to make room; for backends 0, they do not say.
+    pub evictions: u64,
+    /// Lanes retired and replaced.
+    pub lane_restarts: u64,
+    /// Latency of calls, by operation.
+    pub latency: Vec<(Operation, Latency)>,
+}
+
+/// A distribution of latencies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency {
+    /// Number of calls.
+    pub n: u64,
+    /// Sum.
+    pub total: Duration,
+    /// Calls by upper bound in nanoseconds, in ascending order, empty ones left out.
+    pub buckets: Vec<(u64, u64)>,
+}
+
+impl Latency {
+    /// Returns the smallest bound that the given share of calls, in `0.0..=1.0`, stayed below; exact to 7 %.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let rank = (self.n as f64 * share).ceil().max(1.0) as u64;
+        let mut n_below = 0;
+        for (bound_ns, n) in &self.buckets {
+            n_below += n;
+            if n_below >= rank {
+                return Duration::from_nanos(*bound_ns);
+            }
+        }
+        Duration::ZERO
+    }
+}
+
+/// Sixteen buckets for each power of two of nanoseconds, up to 18 minutes.
+struct Histogram {
+    buckets: Box<[AtomicU64]>,
+    total_ns: AtomicU64,
+}
+
+const SUB_BITS: u32 = 4;
+const POWERS: usize = 41;
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let buckets = (0..POWERS << SUB_BITS).map(|_| AtomicU64::new(0)).collect();
+        Self { buckets, total_ns: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    fn record(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[bucket(ns).min(self.buckets.len() - 1)].fetch_add(1, Ordering::Relaxed);
+        self.total_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> Latency {
+        let counted = self.buckets.iter().enumerate().map(|(b, n)| (upper(b), n.load(Ordering::Relaxed)));
+        let buckets: Vec<_> = counted.filter(|(_, n)| *n > 0).collect();
+        let n = buckets.iter().map(|(_, n)| n).sum();
+        Latency { n, total: Duration::from_nanos(self.total_ns.load(Ordering::Relaxed)), buckets }
+    }
+}
+
+fn bucket(ns: u64) -> usize {
+    let shift = (63 - (ns | 1).leading_zeros()).saturating_sub(SUB_BITS);
+    ((shift as usize) << SUB_BITS) + (ns >> shift) as usize
+}
+
+fn upper(bucket: usize) -> u64 {
+    let sub = 1_usize << SUB_BITS;
+    let (power, rest) = if bucket < 2 * sub { (0, bucket) } else { (bucket / sub - 1, bucket % sub + sub) };
+    ((rest as u64 + 1) << power) - 1
+}
+
+/// Renders counts as Prometheus text.
+pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, help: &str, rows: Vec<(String, f64)>| {
+        if rows.is_empty() {
+            return;
+        }
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _infallible = writeln!(text, "# HELP kvtier_{name} {help}\n# TYPE kvtier_{name} {kind}");
+        for (labels, value) in rows {
+            let _infallible = writeln!(text, "kvtier_{name}{{{labels}}} {value}");
+        }
+    };
+    let each = |value: fn(&TierCounts) -> u64| -> Vec<(String, f64)> {
+        tiers.iter().map(|tier| (format!("tier=\"{}\"", tier.name), value(tier) as f64)).collect()
+    };
+    family("hits_total", "Chunks served.", each(|tier| tier.hits));
+    family("read_bytes_total", "Payload bytes served.", each(|tier| tier.bytes_read));
+    family("written_bytes_total", "Payload bytes stored.", each(|tier| tier.bytes_written));
+    family("puts_total", "Chunks stored.", each(|tier| tier.puts));
+    family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));
+    family("lane_restarts_total", "Lanes retired and replaced.", each(|tier| tier.lane_restarts));
+    let by_reason = |counts: fn(&TierCounts) -> &BTreeMap<&'static str, u64>| -> Vec<(String, f64)> {
+        let rows = tiers.iter().flat_map(|tier| {
+            counts(tier)
+                .iter()
+                .map(|(reason, n)| (format!("tier=\"{}\",reason=\"{reason}\"", tier.name), *n as f64))
+        });
+        rows.collect()
+    };
+    family("misses_total", "Chunks asked for and not served.", by_reason(|tier| &tier.misses));
+    family("dropped_puts_total", "Puts given up before the tier had them.", by_reason(|tier| &tier.drops));
+    let errors = tiers.iter().flat_map(|tier| {
+        tier.errors.iter().map(|((operation, kind), n)| {
+            (format!("tier=\"{}\",operation=\"{operation}\",kind=\"{kind}\"", tier.name), *n as f64)
+        })
+    });
+    family("errors_total", "Failed calls and chunks.", errors.collect());
+    let _infallible = writeln!(
+        text,
+        "# HELP kvtier_latency_seconds Latency of calls.\n# TYPE kvtier_latency_seconds summary"
+    );
+    for tier in tiers {
+        for (operation, latency) in &tier.latency {
+            let labels = format!("tier=\"{}\",operation=\"{}\"", tier.name, operation.name());
+            for share in [0.5, 0.99] {
+                let seconds = latency.quantile(share).as_secs_f64();
+                let _infallible =
+                    writeln!(text, "kvtier_latency_seconds{{{labels},quantile=\"{share}\"}} {seconds}");
+            }
+            let total = latency.total.as_secs_f64();
+            let _infallible = writeln!(text, "kvtier_latency_seconds_sum{{{labels}}} {total}");
+            let _infallible = writeln!(text, "kvtier_latency_seconds_count{{{labels}}} {}", latency.n);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bucket_holds_what_its_bound_says() {
+        let mut previous = 0;
+        for ns in (0..5_000).chain((0..40).map(|power| (1_u64 << power) + 12_345)) {
+            let bound = upper(bucket(ns));
+            assert!(bound >= ns && (bound - ns) as f64 <= 0.07 * ns as f64 + 1.0, "{ns} in {bound}");
+            if ns < 5_000 {
+                assert!(bucket(ns) >= previous);
+                previous = bucket(ns);
+            }
+        }
+    }
+
+    #[test]
+    fn quantiles_are_exact_to_a_bucket() {
+        let histogram = Histogram::default();
+        for us in 1..=1000 {
+            histogram.record(Duration::from_micros(us));
+        }
+        let latency = histogram.snapshot();
+        assert_eq!(latency.n, 1000);
+        for (share, us) in [(0.5, 500.0), (0.99, 990.0)] {
+            let found = latency.quantile(share).as_secs_f64() * 1e6;
+            assert!((found / us - 1.0).abs() < 0.07, "{found} for {us}");
+        }
+    }
+}

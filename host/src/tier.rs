@@ -1,0 +1,169 @@
+//! The trait that storage behind the CPU tier implements, and its outcomes.
+//!
+//! Implemented by the WebAssembly tier; an embedder may implement it natively. The chain seals chunks
+//! before [`Tier::put`] and verifies them after [`Tier::get`], counts pins, keeps the put queue and the
+//! deadlines of operations. A tier only moves bytes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::key::ChunkKey;
+use crate::transfer::{Sinks, Sources};
+
+/// A future that any executor can drive.
+pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whether present chunks are to be protected from the tier's own eviction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pinning {
+    /// Only look.
+    None,
+    /// Protect exactly the chunks that are counted.
+    Pin,
+}
+
+/// Storage behind the CPU tier.
+///
+/// Every method answers by `deadline` or with [`TierError::Timeout`], whatever the storage does. Where
+/// chunks can fail apart, the inner results say so, in the order of `keys`; the outer error is the
+/// call's. Dropping a future abandons the call: memory lent to it goes back when the last transfer
+/// ends.
+pub trait Tier: Send + Sync + 'static {
+    /// Returns the length of the leading run of `keys` that are present, and pins that run if asked.
+    fn contains(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        pinning: Pinning,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<usize, TierError>>;
+
+    /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all.
+    fn put(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        data: Sources,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>>;
+
+    /// Fills buffer `i` of `into` with what is stored under `keys[i]`. `None` is a miss, `Some(n)` the
+    /// number of bytes written, trailer included.
+    fn get(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        into: Sinks,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>>;
+
+    /// Pins the leading run of `keys` that are present, and returns its length.
+    fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
+
+    /// Unpins `keys` and returns how many were pinned.
+    fn unpin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
+
+    /// Removes `keys` and returns how many were present.
+    fn remove(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
+
+    /// Finishes and releases what the tier holds. No call follows.
+    fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>>;
+
+    /// Returns how the tier is.
+    fn health(&self) -> TierHealth {
+        TierHealth::default()
+    }
+
+    /// Returns how many chunks one call may carry.
+    fn batch_chunks_max(&self) -> usize {
+        64
+    }
+
+    /// Returns the time that one call moving `bytes` may take.
+    fn call_limit(&self, bytes: usize) -> Duration {
+        Duration::from_secs(1) + Duration::from_secs_f64(bytes as f64 / f64::from(32 << 20))
+    }
+}
+
+/// How a tier is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierHealth {
+    /// Why the tier cannot serve at the moment; `None` if it can.
+    pub down: Option<String>,
+    /// How often a lane was retired and replaced.
+    pub lane_restarts: u64,
+    /// The reason of the last replacement.
+    pub last_restart: Option<String>,
+    /// Calls that expired and are still inside the guest.
+    pub abandoned_calls: usize,
+    /// Bytes of memory that guests hold.
+    pub guest_memory_bytes: u64,
+    /// Further facts, for people: compile cache, versions, digest.
+    pub notes: Vec<(String, String)>,
+}
+
+/// Why a tier could not tell, or could not do. Never means "absent".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TierError {
+    /// No answer by the deadline.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The call was inside a lane that was retired.
+    #[error("the lane was retired: {0}")]
+    Lost(String),
+    /// The guest trapped.
+    #[error("the guest trapped: {0}")]
+    Trap(String),
+    /// Too many calls are in flight.
+    #[error("too many calls in flight")]
+    Busy,
+    /// The tier is not running.
+    #[error("not running: {0}")]
+    Down(String),
+    /// The answer breaks the contract.
+    #[error("the answer breaks the contract: {0}")]
+    BadAnswer(String),
+    /// The store cannot be reached.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// The constructor refused its configuration.
+    #[error("invalid configuration: {0}")]
+    InvalidConfig(String),
+    /// An argument was refused.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(String),
+    /// The store is full.
+    #[error("no space left in the store")]
+    NoSpace,
+    /// Stored bytes are damaged.
+    #[error("corrupt: {0}")]
+    Corrupt(String),
+    /// The tier does not do that.
+    #[error("not supported")]
+    Unsupported,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl TierError {
+    /// Returns the error's name in metrics.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Lost(_) => "lost",
+            Self::Trap(_) => "trap",
+            Self::Busy => "busy",
+            Self::Down(_) => "down",
+            Self::BadAnswer(_) => "bad_answer",
+            Self::Unavailable(_) => "unavailable",
+            Self::InvalidConfig(_) => "invalid_config",
+            Self::InvalidArgument(_) => "invalid_argument",
+            Self::NoSpace => "no_space",
+            Self::Corrupt(_) => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Other(_) => "other",
+        }
+    }
+}

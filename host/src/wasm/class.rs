@@ -1,0 +1,355 @@
+//! Classes: finding the resource that `class_name` names among a component's exports, and checking its
+//! constructor and methods against the contract, method by method, before anything runs.
+
+use std::fmt::Write as _;
+
+use wasmtime::Engine;
+use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
+use wasmtime::component::{Component, ComponentExportIndex, ResourceType};
+
+/// The methods of the contract, the constructor first, with their parameters (without `self`) and
+/// results as [`Printer`] prints them.
+const METHODS: [(&str, &str); 9] = [
+    ("constructor", "(init: init) -> result<own<self>, error>"),
+    ("open", "() -> result<_, error>"),
+    ("contains", "(keys: list<chunk-key>, pin: bool) -> result<u32, error>"),
+    ("put", "(keys: list<chunk-key>, data: own<sources>) -> list<result<_, error>>"),
+    ("get", "(keys: list<chunk-key>, into: own<sinks>) -> list<result<option<u64>, error>>"),
+    ("pin", "(keys: list<chunk-key>) -> result<u32, error>"),
+    ("unpin", "(keys: list<chunk-key>) -> result<u32, error>"),
+    ("remove", "(keys: list<chunk-key>) -> result<u32, error>"),
+    ("close", "() -> result<_, error>"),
+];
+
+/// A class that fulfils the contract, ready to be bound in any instance of its component.
+pub(super) struct Class {
+    exports: [ComponentExportIndex; METHODS.len()],
+    /// Whether the methods are plain `func`, so that one call runs at a time.
+    pub(super) blocking: bool,
+}
+
+impl Class {
+    /// Finds the class and checks it.
+    pub(super) fn find(engine: &Engine, component: &Component, class_name: &str) -> Result<Self, ClassError> {
+        let classes = list(engine, component);
+        let Some(found) = classes.iter().find(|class| class.answers_to(class_name)) else {
+            let named = classes.into_iter().map(|class| class.name).collect();
+            return Err(ClassError::NotExported { class: class_name.to_owned(), exported: named });
+        };
+        let flaws: Vec<_> = found.methods.iter().filter_map(MethodReport::flaw).collect();
+        if !flaws.is_empty() {
+            return Err(ClassError::Contract { class: class_name.to_owned(), flaws });
+        }
+        let asynchronous = found.methods.iter().skip(1).filter(|method| method.asynchronous).count();
+        if asynchronous != 0 && asynchronous != METHODS.len() - 1 {
+            return Err(ClassError::MixedStyle { class: class_name.to_owned() });
+        }
+        let (_, interface) = component
+            .get_export(None, &found.interface)
+            .ok_or_else(|| ClassError::Vanished(found.interface.clone()))?;
+        let mut exports = Vec::with_capacity(METHODS.len());
+        for (method, _) in METHODS {
+            let name = export_name(&found.resource, method);
+            let (_, index) = component
+                .get_export(Some(&interface), &name)
+                .ok_or_else(|| ClassError::Vanished(name.clone()))?;
+            exports.push(index);
+        }
+        let exports = exports.try_into().map_err(|_| ClassError::Vanished(found.name.clone()))?;
+        Ok(Self { exports, blocking: asynchronous == 0 })
+    }
+
+    pub(super) fn export(&self, method: &str) -> &ComponentExportIndex {
+        let position = METHODS.iter().position(|(name, _)| *name == method);
+        &self.exports[position.expect("only methods of the contract are bound")]
+    }
+}
+
+/// One exported resource that has a constructor, and how it compares with the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassReport {
+    /// The class's name as `class_name` may give it.
+    pub name: String,
+    /// The interface that exports it.
+    pub interface: String,
+    /// The resource's name.
+    pub resource: String,
+    /// Constructor and methods of the contract, in the contract's order.
+    pub methods: Vec<MethodReport>,
+}
+
+/// One method, compared with the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MethodReport {
+    /// The method's name in the contract.
+    pub name: &'static str,
+    /// The signature that the contract demands.
+    pub expected: &'static str,
+    /// The signature found; `None` if there is no such method.
+    pub found: Option<String>,
+    /// Whether the method is an `async func`.
+    pub asynchronous: bool,
+}
+
+impl MethodReport {
+    /// Says what is wrong with the method, or nothing.
+    pub fn flaw(&self) -> Option<String> {
+        let Self { name, expected, found, .. } = self;
+        match found {
+            None => Some(format!("`{name}` is missing; expected {expected}")),
+            Some(found) if found == expected => None,
+            Some(found) => {
+                Some(format!("`{name}` has another signature; expected {expected}, found {found}"))
+            }
+        }
+    }
+}
+
+impl ClassReport {
+    /// Says whether every method is there with the right signature.
+    pub fn fulfils_contract(&self) -> bool {
+        self.methods.iter().all(|method| method.flaw().is_none())
+    }
+
+    /// Says whether `class_name` means this class: its name, its kebab form, or
+    /// `namespace:package/interface/resource`.
+    fn answers_to(&self, class_name: &str) -> bool {
+        let full = |interface: &str| format!("{interface}/{}", self.resource) == class_name;
+        let unversioned = self.interface.split('@').next().unwrap_or(&self.interface);
+        kebab(class_name) == self.resource || full(&self.interface) || full(unversioned)
+    }
+}
+
+/// Lists the classes of a component: every exported resource that has a constructor, whatever else
+/// the component exports.
+pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
+    let ty = component.component_type();
+    let mut printer = Printer::default();
+    for (name, item) in ty.imports(engine) {
+        if let ("kvtier:storage/buffers", ComponentItem::ComponentInstance(buffers)) =
+            (name.split('@').next().unwrap_or(name), item.ty)
+        {
+            for (resource, item) in buffers.exports(engine) {
+                if let ComponentItem::Resource(ty) = item.ty {
+                    printer.resources.push((ty, resource.to_owned()));
+                }
+            }
+        }
+    }
+    let mut classes = Vec::new();
+    for (interface, item) in ty.exports(engine) {
+        let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
+        for (resource, item) in instance.exports(engine) {
+            let ComponentItem::Resource(ty) = item.ty else { continue };
+            let find = |method: &str| match instance.get_export(engine, &export_name(resource, method)) {
+                Some(item) => match item.ty {
+                    ComponentItem::ComponentFunc(func) => Some(func),
+                    _ => None,
+                },
+                None => None,
+            };
+            // `use`d resources are listed as exports too, without a constructor.
+            if find("constructor").is_none() {
+                continue;
+            }
+            printer.resources.push((ty, "self".to_owned()));
+            let methods = METHODS.map(|(name, expected)| {
+                let func = find(name);
+                let asynchronous = func.as_ref().is_some_and(ComponentFunc::async_);
+                let found = func.map(|func| printer.signature(&func));
+                MethodReport { name, expected, found, asynchronous }
+            });
+            printer.resources.pop();
+            classes.push(ClassReport {
+                name: pascal(resource),
+                interface: interface.to_owned(),
+                resource: resource.to_owned(),
+                methods: methods.into(),
+            });
+        }
+    }
+    classes
+}
+
+fn export_name(resource: &str, method: &str) -> String {
+    match method {
+        "constructor" => format!("[constructor]{resource}"),
+        method => format!("[method]{resource}.{method}"),
+    }
+}
+
+/// Returns the kebab form of a class name: a word begins at an upper-case letter that follows a
+/// lower-case letter or a digit, or that precedes a lower-case letter. `MyHTTPBackend` is
+/// `my-http-backend`. A name in kebab form stays as it is.
+pub fn kebab(class_name: &str) -> String {
+    let letters: Vec<char> = class_name.chars().collect();
+    let mut kebab = String::with_capacity(letters.len() + 4);
+    for (index, letter) in letters.iter().enumerate() {
+        let follows = |is: fn(char) -> bool| index > 0 && is(letters[index - 1]);
+        let precedes_lower = letters.get(index + 1).is_some_and(char::is_ascii_lowercase);
+        let begins = letter.is_ascii_uppercase()
+            && (follows(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+                || (follows(|c| c.is_ascii_uppercase()) && precedes_lower));
+        if begins {
+            kebab.push('-');
+        }
+        kebab.push(letter.to_ascii_lowercase());
+    }
+    kebab
+}
+
+fn pascal(kebab: &str) -> String {
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+    };
+    kebab.split('-').map(capital).collect()
+}
+
+/// Why a class cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClassError {
+    /// The component exports no such class.
+    #[error("the component exports no class `{class}`; it exports {}", listed(exported))]
+    NotExported {
+        /// The class that was asked for.
+        class: String,
+        /// The classes that are exported.
+        exported: Vec<String>,
+    },
+    /// Methods are missing or have other signatures.
+    #[error("class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract", super::contract::CONTRACT_VERSION, flaws.join("; "))]
+    Contract {
+        /// The class.
+        class: String,
+        /// One sentence per method that does not fit.
+        flaws: Vec<String>,
+    },
+    /// Some methods are `async func`, some are plain `func`.
+    #[error("class `{class}` mixes `async func` and `func` methods; make all methods alike")]
+    MixedStyle {
+        /// The class.
+        class: String,
+    },
+    /// An export that the component's type lists cannot be found.
+    #[error("export `{0}` is listed in the component's type but cannot be found; the file is damaged")]
+    Vanished(String),
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "no class at all".to_owned() } else { names.join(", ") }
+}
+
+/// Prints types as WIT does, with the contract's names for what has the contract's structure.
+#[derive(Default)]
+struct Printer {
+    resources: Vec<(ResourceType, String)>,
+}
+
+impl Printer {
+    fn signature(&self, func: &ComponentFunc) -> String {
+        let mut text = String::from("(");
+        let parameters = func.params().filter(|(name, _)| *name != "self");
+        for (index, (name, ty)) in parameters.enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let _infallible = write!(text, "{separator}{name}: {}", self.ty(&ty));
+        }
+        text.push(')');
+        for ty in func.results() {
+            let _infallible = write!(text, " -> {}", self.ty(&ty));
+        }
+        text
+    }
+
+    fn ty(&self, ty: &Type) -> String {
+        let list = |types: Vec<String>| types.join(", ");
+        match ty {
+            Type::Bool => "bool".into(),
+            Type::S8 => "s8".into(),
+            Type::U8 => "u8".into(),
+            Type::S16 => "s16".into(),
+            Type::U16 => "u16".into(),
+            Type::S32 => "s32".into(),
+            Type::U32 => "u32".into(),
+            Type::S64 => "s64".into(),
+            Type::U64 => "u64".into(),
+            Type::Float32 => "f32".into(),
+            Type::Float64 => "f64".into(),
+            Type::Char => "char".into(),
+            Type::String => "string".into(),
+            Type::List(of) => format!("list<{}>", self.ty(&of.ty())),
+            Type::Option(of) => format!("option<{}>", self.ty(&of.ty())),
+            Type::Result(of) => match (of.ok(), of.err()) {
+                (None, None) => "result".into(),
+                (Some(ok), None) => format!("result<{}>", self.ty(&ok)),
+                (ok, Some(err)) => {
+                    let ok = ok.map_or_else(|| "_".to_owned(), |ok| self.ty(&ok));
+                    format!("result<{ok}, {}>", self.ty(&err))
+                }
+            },
+            Type::Tuple(of) => format!("tuple<{}>", list(of.types().map(|ty| self.ty(&ty)).collect())),
+            Type::Record(of) => {
+                let field = |name: &str, ty: &Type| format!("{name}: {}", self.ty(ty));
+                named("record", list(of.fields().map(|f| field(f.name, &f.ty)).collect()))
+            }
+            Type::Variant(of) => {
+                let case = |name: &str, ty: Option<Type>| match ty {
+                    Some(ty) => format!("{name}({})", self.ty(&ty)),
+                    None => name.to_owned(),
+                };
+                named("variant", list(of.cases().map(|c| case(c.name, c.ty)).collect()))
+            }
+            Type::Enum(of) => format!("enum {{ {} }}", list(of.names().map(str::to_owned).collect())),
+            Type::Flags(of) => format!("flags {{ {} }}", list(of.names().map(str::to_owned).collect())),
+            Type::Own(of) => format!("own<{}>", self.resource(of)),
+            Type::Borrow(of) => format!("borrow<{}>", self.resource(of)),
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    fn resource(&self, ty: &ResourceType) -> &str {
+        let known = self.resources.iter().rev().find(|(known, _)| known == ty);
+        known.map_or("another resource", |(_, name)| name)
+    }
+}
+
+/// Replaces the contract's structures by their names.
+fn named(kind: &str, body: String) -> String {
+    const METADATA: &str = "model-name: string, world-size: u32, worker-id: u32, kv-dtype: string, kv-shape: list<u32>, chunk-size: u32";
+    const INIT: &str = "backend-name: string, dst-device: string, metadata: engine-metadata, namespace: string, config: list<tuple<string, string>>";
+    const ERROR: &str = "unavailable(string), invalid-config(string), invalid-argument(string), no-space, corrupt(string), unsupported, other(string)";
+    match (kind, body.as_str()) {
+        ("record", "hi: u64, lo: u64") => "chunk-key".into(),
+        ("record", METADATA) => "engine-metadata".into(),
+        ("record", INIT) => "init".into(),
+        ("variant", ERROR) => "error".into(),
+        _ => format!("{kind} {{ {body} }}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_names_become_the_resource_names_of_the_shared_vectors() {
+        let vectors = include_str!("../../../wit/class-names.txt");
+        let mut n_vectors = 0;
+        for line in vectors.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let mut words = line.split_whitespace();
+            let (Some(class), Some(expected)) = (words.next(), words.next()) else { panic!("{line}") };
+            if expected == "-" {
+                continue;
+            }
+            assert_eq!(kebab(class), expected);
+            assert_eq!(kebab(expected), expected, "the kebab form is accepted too");
+            n_vectors += 1;
+        }
+        assert!(n_vectors > 10);
+    }
+}

@@ -1,0 +1,106 @@
+//! The contract, bound: generated import traits, and typed functions for a class's methods.
+//!
+//! The only place that names generated types.
+
+use wasmtime::component::{Instance, ResourceAny, TypedFunc};
+use wasmtime::{AsContextMut, Store};
+
+use super::class::Class;
+use super::sandbox::State;
+use crate::key::ChunkKey;
+use crate::tier::TierError;
+use crate::transfer::{Sinks, Sources};
+
+mod generated {
+    #![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated")]
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "kvtier:storage/imports",
+        imports: {
+            "kvtier:storage/buffers.[method]sources.read-stream": store | trappable,
+            "kvtier:storage/files-blocking.store": async | trappable,
+            "kvtier:storage/files-blocking.load": async | trappable,
+            default: trappable,
+        },
+        with: {
+            "kvtier:storage/buffers.sources": crate::transfer::Sources,
+            "kvtier:storage/buffers.sinks": crate::transfer::Sinks,
+            "wasi:filesystem/types@0.3.0": wasmtime_wasi::p3::bindings::filesystem::types,
+            "wasi:filesystem/types@0.2.1": wasmtime_wasi::p2::bindings::filesystem::types,
+        },
+    });
+}
+
+pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logging, types};
+
+/// The version of the contract that this host serves.
+pub const CONTRACT_VERSION: &str = "0.1.0";
+
+type Reply<T> = (Result<T, types::Error>,);
+type Keys = Vec<types::ChunkKey>;
+type Counting = TypedFunc<(ResourceAny, Keys), Reply<u32>>;
+type Putting =
+    TypedFunc<(ResourceAny, Keys, wasmtime::component::Resource<Sources>), (Vec<Result<(), types::Error>>,)>;
+type Getting = TypedFunc<
+    (ResourceAny, Keys, wasmtime::component::Resource<Sinks>),
+    (Vec<Result<Option<u64>, types::Error>>,),
+>;
+
+/// A class's constructor and methods in one instance, type checked.
+pub(super) struct Bound {
+    pub(super) constructor: TypedFunc<(types::Init,), Reply<ResourceAny>>,
+    pub(super) open: TypedFunc<(ResourceAny,), Reply<()>>,
+    pub(super) contains: TypedFunc<(ResourceAny, Keys, bool), Reply<u32>>,
+    pub(super) put: Putting,
+    pub(super) get: Getting,
+    pub(super) pin: Counting,
+    pub(super) unpin: Counting,
+    pub(super) remove: Counting,
+    pub(super) close: TypedFunc<(ResourceAny,), Reply<()>>,
+}
+
+impl Bound {
+    /// Binds the methods. A mismatch that the static check has let through is found here.
+    pub(super) fn new(
+        class: &Class,
+        store: &mut Store<State>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self> {
+        let mut store = store.as_context_mut();
+        macro_rules! bind {
+            ($method:ident) => {
+                instance.get_typed_func(&mut store, class.export(stringify!($method)))?
+            };
+        }
+        Ok(Self {
+            constructor: bind!(constructor),
+            open: bind!(open),
+            contains: bind!(contains),
+            put: bind!(put),
+            get: bind!(get),
+            pin: bind!(pin),
+            unpin: bind!(unpin),
+            remove: bind!(remove),
+            close: bind!(close),
+        })
+    }
+}
+
+/// Lowers keys.
+pub(super) fn keys(keys: &[ChunkKey]) -> Keys {
+    keys.iter().map(|key| types::ChunkKey { hi: key.hi, lo: key.lo }).collect()
+}
+
+impl From<types::Error> for TierError {
+    fn from(error: types::Error) -> Self {
+        match error {
+            types::Error::Unavailable(text) => Self::Unavailable(text),
+            types::Error::InvalidConfig(text) => Self::InvalidConfig(text),
+            types::Error::InvalidArgument(text) => Self::InvalidArgument(text),
+            types::Error::NoSpace => Self::NoSpace,
+            types::Error::Corrupt(text) => Self::Corrupt(text),
+            types::Error::Unsupported => Self::Unsupported,
+            types::Error::Other(text) => Self::Other(text),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Looking into a component without running it.
+
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::class::{self, ClassReport};
+use super::component::{self, ComponentError};
+use super::threads::engine_config;
+use crate::config::Sha256Digest;
+
+/// What a component is, what it offers and what it asks for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The file's digest, as `digest` pins it.
+    pub digest: Sha256Digest,
+    /// The file's size in bytes.
+    pub size_bytes: u64,
+    /// The version of the contract that the component imports; `None` if it imports none of it.
+    pub contract_version: Option<String>,
+    /// The exported classes.
+    pub classes: Vec<ClassReport>,
+    /// The imported interfaces, and the grant that gives each something to work on; `None` if it needs none.
+    pub imports: Vec<(String, Option<&'static str>)>,
+}
+
+/// Reads and compiles a component, and reports on it. Runs none of its code.
+///
+/// # Errors
+/// [`ComponentError`]
+pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
+    let bytes = component::read(path)?;
+    component::recognise(path, &bytes)?;
+    let invalid =
+        |error: wasmtime::Error| ComponentError::Invalid { path: path.into(), cause: format!("{error:#}") };
+    let engine = wasmtime::Engine::new(&engine_config()).map_err(invalid)?;
+    let component = wasmtime::component::Component::from_binary(&engine, &bytes).map_err(invalid)?;
+    let imports: Vec<_> = component
+        .component_type()
+        .imports(&engine)
+        .map(|(name, _)| (name.to_owned(), grant_for(name)))
+        .collect();
+    let contract = imports.iter().find_map(|(name, _)| name.strip_prefix("kvtier:storage/")?.split_once('@'));
+    Ok(Inspection {
+        digest: Sha256Digest(Sha256::digest(&bytes).into()),
+        size_bytes: bytes.len() as u64,
+        contract_version: contract.map(|(_, version)| version.to_owned()),
+        classes: class::list(&engine, &component),
+        imports,
+    })
+}
+
+/// Names the grant without which an interface answers "denied" or shows nothing.
+fn grant_for(import: &str) -> Option<&'static str> {
+    let interface = import.split('@').next().unwrap_or(import);
+    match interface {
+        _ if interface.starts_with("wasi:filesystem/") => Some("allow.fs"),
+        _ if interface.starts_with("wasi:sockets/") => Some("allow.net"),
+        _ if interface.starts_with("wasi:http/") => Some("allow.net"),
+        "wasi:cli/environment" => Some("allow.env"),
+        "kvtier:storage/files" | "kvtier:storage/files-blocking" => Some("allow.fs"),
+        _ => None,
+    }
+}

@@ -1,0 +1,427 @@
+//! The WebAssembly tier: a class of a component as a [`Tier`].
+//!
+//! The only part of the library that names wasmtime. Files are read and compiled in [`component`], classes
+//! found and checked in [`class`], methods bound in [`contract`]; a [`lane`] runs one instance in a
+//! [`sandbox`], and [`host`] is what that instance can call.
+
+mod class;
+mod component;
+mod contract;
+mod host;
+mod inspect;
+mod lane;
+mod sandbox;
+mod threads;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use class::{ClassError, ClassReport, MethodReport, kebab};
+pub use component::{ComponentError, default_cache_directory};
+pub use contract::CONTRACT_VERSION;
+pub use inspect::{Inspection, inspect};
+pub use threads::{LaneThreads, ThreadsError};
+use tokio::runtime::Handle;
+use wasmtime::component::{InstancePre, Linker};
+
+use self::class::Class;
+use self::contract::types;
+use self::lane::{Answer, Call, Lane, Phase};
+use self::sandbox::{NetPolicy, State};
+use crate::config::{BackendConfig, SecretError};
+use crate::key::{ChunkKey, Namespace};
+use crate::layout::EngineMetadata;
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::runtime::Control;
+use crate::tier::{Pinning, Tier, TierError, TierFuture, TierHealth};
+use crate::transfer::{Sinks, Sources};
+
+/// What a class's constructor is told of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineFacts {
+    /// The device that chunks are copied to, for instance `cuda:0`, or `cpu`.
+    pub dst_device: String,
+    /// The engine's metadata.
+    pub metadata: EngineMetadata,
+    /// The namespace of requests without tags.
+    pub namespace: Namespace,
+}
+
+/// Why a backend cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The component's file.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+    /// The class.
+    #[error("component `{}`: {source}", path.display())]
+    Class {
+        /// The component's file.
+        path: PathBuf,
+        /// What is wrong with the class.
+        source: ClassError,
+    },
+    /// A secret that the configuration names.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A secret that is no text.
+    #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
+    SecretNotText(String),
+    /// A host name in `allow.net`.
+    #[error("a name in allow.net cannot be resolved: {0}")]
+    Resolve(#[source] std::io::Error),
+    /// The first instance could not be made, constructed or opened.
+    #[error("class `{class}` did not start: {cause}")]
+    NotStarted {
+        /// The class.
+        class: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// A backend's class, linked and checked, ready for any number of instances.
+struct Prepared {
+    name: String,
+    config: BackendConfig,
+    class: Class,
+    pre: InstancePre<State>,
+    limits: LaneLimits,
+    net: NetPolicy,
+    facts: EngineFacts,
+    /// `config.*` and `secrets.*`, resolved.
+    settings: Vec<(String, String)>,
+    threads: LaneThreads,
+    lanes: Handle,
+}
+
+/// The limits that a lane enforces.
+#[derive(Clone, Copy)]
+struct LaneLimits {
+    calls_in_flight_max: usize,
+    abandoned_calls_max: usize,
+    lane_stall: Duration,
+    open_timeout: Duration,
+}
+
+impl Prepared {
+    fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
+        sandbox::new_store(self.threads.engine(), &self.config, &self.net, memory_bytes)
+    }
+
+    fn init(&self) -> types::Init {
+        let metadata = &self.facts.metadata;
+        types::Init {
+            backend_name: self.name.clone(),
+            dst_device: self.facts.dst_device.clone(),
+            metadata: types::EngineMetadata {
+                model_name: metadata.model_name.clone(),
+                world_size: metadata.world_size,
+                worker_id: metadata.worker_id,
+                kv_dtype: metadata.kv_dtype.name().into(),
+                kv_shape: metadata.kv_shape.extents().into(),
+                chunk_size: metadata.kv_shape.chunk_size() as u32,
+            },
+            namespace: self.facts.namespace.to_string(),
+            config: self.settings.clone(),
+        }
+    }
+}
+
+/// A backend that runs as a WebAssembly component.
+pub struct WasmTier {
+    config: BackendConfig,
+    state: Arc<Mutex<Running>>,
+}
+
+/// Whether the backend has been loaded.
+enum Running {
+    /// Being loaded, or waiting to be tried again, because of the last failure.
+    Down(String),
+    Lanes(Arc<Lanes>),
+    Closed,
+}
+
+struct Lanes {
+    lanes: Vec<Lane>,
+    facts: Vec<(String, String)>,
+}
+
+impl WasmTier {
+    /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
+    /// again in the background, until the tier is closed or dropped.
+    pub async fn start(
+        config: BackendConfig,
+        facts: EngineFacts,
+        threads: LaneThreads,
+        control: Control,
+    ) -> (Self, Result<(), LoadError>) {
+        let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
+        let tier = Self { config: config.clone(), state: Arc::clone(&state) };
+        let outcome = load(&config, &facts, &threads, &control, &state).await;
+        // A class that did not start is tried again by its lanes' own supervisors.
+        if let Err(error) = &outcome
+            && !matches!(error, LoadError::NotStarted { .. })
+        {
+            set_down(&state, error.to_string());
+            let weak = Arc::downgrade(&state);
+            control.clone().handle().spawn(async move {
+                let mut pause = RESTART_PAUSE_MIN;
+                loop {
+                    tokio::time::sleep(pause).await;
+                    let Some(state) = weak.upgrade() else { return };
+                    if matches!(*lock(&state), Running::Closed) {
+                        return;
+                    }
+                    match load(&config, &facts, &threads, &control, &state).await {
+                        Ok(()) | Err(LoadError::NotStarted { .. }) => {
+                            tracing::info!(backend = %config.name, "backend loaded after all");
+                            return;
+                        }
+                        Err(error) => set_down(&state, error.to_string()),
+                    }
+                    pause = (pause * 2).min(RESTART_PAUSE_MAX);
+                }
+            });
+        }
+        (tier, outcome)
+    }
+
+    async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
+        let lanes = self.lanes()?;
+        let limit = self.config.limits.call_timeout_for(bytes as u64);
+        let deadline = deadline.min(Instant::now() + limit);
+        let idlest = lanes.lanes.iter().min_by_key(|lane| lane.load());
+        match idlest {
+            Some(lane) => lane.call(call, deadline).await,
+            None => Err(TierError::Down("no lanes".into())),
+        }
+    }
+
+    async fn count(&self, n_keys: usize, call: Call, deadline: Instant) -> Result<usize, TierError> {
+        match self.call(0, call, deadline).await? {
+            Answer::Count(count) if count as usize <= n_keys => Ok(count as usize),
+            Answer::Count(count) => {
+                Err(TierError::BadAnswer(format!("a count of {count} for {n_keys} keys")))
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    fn lanes(&self) -> Result<Arc<Lanes>, TierError> {
+        match &*lock(&self.state) {
+            Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
+            Running::Down(cause) => Err(TierError::Down(cause.clone())),
+            Running::Closed => Err(TierError::Down("closed".into())),
+        }
+    }
+}
+
+/// Reads, compiles, checks and links the component, and starts the lanes.
+async fn load(
+    config: &BackendConfig,
+    facts: &EngineFacts,
+    threads: &LaneThreads,
+    control: &Control,
+    state: &Mutex<Running>,
+) -> Result<(), LoadError> {
+    let prepare = {
+        let (config, facts, threads) = (config.clone(), facts.clone(), threads.clone());
+        control.handle().spawn_blocking(move || prepare(config, facts, threads))
+    };
+    let (prepared, notes) = match prepare.await {
+        Ok(prepared) => prepared?,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    let prepared = Arc::new(prepared);
+    let start = |_| Lane::start(Arc::clone(&prepared), control);
+    let lanes = Arc::new(Lanes { lanes: (0..config.lanes).map(start).collect(), facts: notes });
+    {
+        let mut state = lock(state);
+        if matches!(*state, Running::Closed) {
+            return Ok(());
+        }
+        *state = Running::Lanes(Arc::clone(&lanes));
+    }
+    for lane in &lanes.lanes {
+        let class = config.class_name.clone();
+        lane.started().await.map_err(|cause| LoadError::NotStarted { class, cause })?;
+    }
+    Ok(())
+}
+
+fn prepare(
+    config: BackendConfig,
+    facts: EngineFacts,
+    threads: LaneThreads,
+) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+    let path = &config.module_path;
+    let engine = threads.engine();
+    let loaded = component::load(engine, path, config.digest.as_ref(), threads.cache())?;
+    let class = Class::find(engine, &loaded.component, &config.class_name)
+        .map_err(|source| LoadError::Class { path: path.clone(), source })?;
+    let unlinkable = |error: wasmtime::Error| ComponentError::Unlinkable {
+        path: path.clone(),
+        cause: format!("{error:#}"),
+    };
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;
+    host::add_to_linker(&mut linker).map_err(unlinkable)?;
+    let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
+    let mut settings = config.config.clone();
+    for (key, source) in &config.secrets {
+        let secret = source.resolve()?;
+        let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
+        settings.push((key.clone(), text.to_owned()));
+    }
+    let notes = vec![
+        ("digest".to_owned(), loaded.digest.to_string()),
+        ("code".to_owned(), if loaded.from_cache { "cached" } else { "compiled" }.to_owned()),
+        ("style".to_owned(), if class.blocking { "blocking" } else { "async" }.to_owned()),
+    ];
+    let limits = LaneLimits {
+        calls_in_flight_max: config.limits.calls_in_flight_max,
+        abandoned_calls_max: config.limits.abandoned_calls_max,
+        lane_stall: config.limits.lane_stall,
+        open_timeout: config.limits.open_timeout,
+    };
+    let net = NetPolicy::resolve(&config.allow.net).map_err(LoadError::Resolve)?;
+    let lanes = threads.handle().clone();
+    let name = config.name.clone();
+    Ok((Prepared { name, config, class, pre, limits, net, facts, settings, threads, lanes }, notes))
+}
+
+impl Tier for WasmTier {
+    fn contains(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        pinning: Pinning,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<usize, TierError>> {
+        let n_keys = keys.len();
+        Box::pin(self.count(n_keys, Call::Contains(keys, pinning == Pinning::Pin), deadline))
+    }
+
+    fn put(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        data: Sources,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>> {
+        Box::pin(async move {
+            let n_keys = keys.len();
+            match self.call(data.total_bytes(), Call::Put(keys, data), deadline).await? {
+                Answer::Put(results) if results.len() == n_keys => Ok(results),
+                Answer::Put(results) => Err(wrong_length(results.len(), n_keys)),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn get(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        into: Sinks,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
+        Box::pin(async move {
+            let n_keys = keys.len();
+            match self.call(into.total_bytes(), Call::Get(keys, into), deadline).await? {
+                Answer::Get(results) if results.len() == n_keys => Ok(results),
+                Answer::Get(results) => Err(wrong_length(results.len(), n_keys)),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Pin(keys), deadline))
+    }
+
+    fn unpin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Unpin(keys), deadline))
+    }
+
+    fn remove(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Remove(keys), deadline))
+    }
+
+    fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {
+        Box::pin(async move {
+            let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
+            let Running::Lanes(lanes) = running else { return Ok(()) };
+            let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
+            let closing = lanes.lanes.iter().map(|lane| lane.call(Call::Close, deadline));
+            let closed = futures::future::join_all(closing).await;
+            for lane in &lanes.lanes {
+                lane.end();
+            }
+            closed.into_iter().try_for_each(|answer| answer.map(drop))
+        })
+    }
+
+    fn health(&self) -> TierHealth {
+        let mut health = TierHealth::default();
+        match &*lock(&self.state) {
+            Running::Closed => health.down = Some("closed".into()),
+            Running::Down(cause) => health.down = Some(cause.clone()),
+            Running::Lanes(lanes) => {
+                let mut n_down = 0;
+                for lane in &lanes.lanes {
+                    let lane = lane.health();
+                    if let Phase::Down(cause) = lane.phase {
+                        n_down += 1;
+                        health.down = Some(cause);
+                    }
+                    health.lane_restarts += lane.restarts;
+                    health.last_restart = lane.last_restart.or(health.last_restart);
+                    health.abandoned_calls += lane.abandoned;
+                    health.guest_memory_bytes += lane.guest_memory_bytes;
+                }
+                if n_down < lanes.lanes.len() {
+                    health.down = None;
+                }
+                health.notes.clone_from(&lanes.facts);
+            }
+        }
+        health
+    }
+
+    fn batch_chunks_max(&self) -> usize {
+        self.config.limits.batch_chunks_max
+    }
+
+    fn call_limit(&self, bytes: usize) -> Duration {
+        self.config.limits.call_timeout_for(bytes as u64)
+    }
+}
+
+impl std::fmt::Debug for WasmTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WasmTier").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+fn wrong_length(found: usize, expected: usize) -> TierError {
+    TierError::BadAnswer(format!("{found} results for {expected} keys"))
+}
+
+/// Methods and answers are paired in one place, in `lane`.
+fn mismatch(answer: &Answer) -> TierError {
+    TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
+}
+
+fn set_down(state: &Mutex<Running>, cause: String) {
+    let mut state = lock(state);
+    if !matches!(*state, Running::Closed) {
+        *state = Running::Down(cause);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

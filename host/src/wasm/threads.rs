@@ -1,0 +1,116 @@
+//! The threads that run guests, the engine that they share, and the clock that keeps one guest from holding
+//! a thread.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use wasmtime::{Config, Engine};
+
+use crate::limits::{EPOCH_TICK, SPLICE_THREADS_MAX};
+
+/// Owns the threads. Cloning shares them; the last clone stops them.
+#[derive(Clone)]
+pub struct LaneThreads(Arc<Owned>);
+
+struct Owned {
+    engine: Engine,
+    runtime: Option<Runtime>,
+    cache: Option<PathBuf>,
+    stop: Arc<AtomicBool>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+/// Why the threads could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ThreadsError {
+    /// The system grants no more threads.
+    #[error("threads for backends cannot be started: {0}")]
+    Threads(#[from] std::io::Error),
+    /// The engine does not run on this machine.
+    #[error("the WebAssembly engine does not run here: {0}")]
+    Engine(String),
+}
+
+impl LaneThreads {
+    /// Starts `n_threads` threads that run guests, with compiled code kept in `cache`.
+    ///
+    /// # Errors
+    /// [`ThreadsError`]
+    pub fn start(n_threads: usize, cache: Option<PathBuf>) -> Result<Self, ThreadsError> {
+        let engine =
+            Engine::new(&engine_config()).map_err(|error| ThreadsError::Engine(format!("{error:#}")))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(n_threads.max(1))
+            .max_blocking_threads(SPLICE_THREADS_MAX)
+            // Timers and sockets are looked at after every slice of a computing guest.
+            .event_interval(1)
+            .thread_name("kvtier-lane")
+            .enable_all()
+            .build()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let ticker = {
+            let (engine, stop) = (engine.clone(), Arc::clone(&stop));
+            std::thread::Builder::new().name("kvtier-epoch".into()).spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(EPOCH_TICK);
+                    engine.increment_epoch();
+                }
+            })?
+        };
+        Ok(Self(Arc::new(Owned { engine, runtime: Some(runtime), cache, stop, ticker: Some(ticker) })))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(super) fn cache(&self) -> Option<&Path> {
+        self.0.cache.as_deref()
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        self.0.runtime.as_ref().expect("the runtime lives as long as its owner").handle()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(ticker) = self.ticker.take() {
+            // It ends within a tick; a panic in it has nobody left to hear of it.
+            drop(ticker.join());
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for LaneThreads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneThreads").finish_non_exhaustive()
+    }
+}
+
+/// What guests may use of WebAssembly: what backends need, and nothing that is young.
+pub(super) fn engine_config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .wasm_component_model_async(true)
+        .wasm_gc(false)
+        .wasm_exceptions(false)
+        .wasm_function_references(false)
+        .wasm_memory64(false)
+        .wasm_threads(false)
+        .wasm_relaxed_simd(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_tail_call(false)
+        .wasm_stack_switching(false)
+        .wasm_custom_page_sizes(false);
+    config
+}

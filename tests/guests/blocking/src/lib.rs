@@ -1,0 +1,62 @@
+//! A class in blocking style: every method is a plain `func`.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use kvtier_guest::prelude::*;
+
+/// Keeps chunks in guest memory; never evicts, and counts pins all the same.
+pub struct BlockingMemoryBackend {
+    chunks: RefCell<HashMap<ChunkKey, Vec<u8>>>,
+    pinned: RefCell<HashSet<ChunkKey>>,
+}
+
+impl BlockingBackend for BlockingMemoryBackend {
+    fn new(init: Init) -> Result<Self, Error> {
+        init.only(&[])?;
+        Ok(Self { chunks: RefCell::default(), pinned: RefCell::default() })
+    }
+
+    fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
+        let chunks = self.chunks.borrow();
+        let run = keys.iter().take_while(|key| chunks.contains_key(key)).count();
+        if pin {
+            self.pinned.borrow_mut().extend(&keys[..run]);
+        }
+        Ok(run as u32)
+    }
+
+    fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        let put = |(key, index): (&ChunkKey, u32)| {
+            let bytes = data.read_all(index)?;
+            self.chunks.borrow_mut().entry(*key).or_insert(bytes);
+            Ok(())
+        };
+        keys.iter().zip(0..).map(put).collect()
+    }
+
+    fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        let chunks = self.chunks.borrow();
+        let get = |(key, index): (&ChunkKey, u32)| {
+            chunks.get(key).map(|bytes| into.write_all(index, bytes)).transpose()
+        };
+        keys.iter().zip(0..).map(get).collect()
+    }
+
+    fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        self.contains(keys, true)
+    }
+
+    fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        let mut pinned = self.pinned.borrow_mut();
+        Ok(keys.iter().filter(|key| pinned.remove(key)).count() as u32)
+    }
+
+    fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        let mut chunks = self.chunks.borrow_mut();
+        self.pinned.borrow_mut().retain(|key| !keys.contains(key));
+        Ok(keys.iter().filter(|key| chunks.remove(key).is_some()).count() as u32)
+    }
+}
+
+kvtier_guest::export!(blocking BlockingMemoryBackend);

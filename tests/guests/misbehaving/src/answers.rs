@@ -1,0 +1,101 @@
+//! Behaviours of answers: what is returned is wrong.
+
+use kvtier_guest::bindings::wit_stream;
+use kvtier_guest::futures_util::future::join;
+use kvtier_guest::{ChunkKey, Error, Sinks, info};
+
+use crate::class::Behaviour;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// Returns one result too few, or too many.
+#[derive(Default)]
+pub(crate) struct WrongCount;
+
+impl Behaviour for WrongCount {
+    fn results<T>(&self, settings: &Settings, results: &mut Vec<Result<T, Error>>) {
+        if settings.too_long {
+            results.push(Err(Error::other("one too many")));
+        } else {
+            results.pop();
+        }
+    }
+}
+
+/// Claims to hold everything, and to have written what it has not.
+#[derive(Default)]
+pub(crate) struct Overclaim;
+
+impl Behaviour for Overclaim {
+    fn contained(&self, _run: u32) -> u32 {
+        u32::MAX
+    }
+
+    fn bytes(&self, _store: &Store, _key: &ChunkKey) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn missing(&self, into: &Sinks, index: u32) -> Option<u64> {
+        Some(into.capacity(index))
+    }
+}
+
+/// Flips a bit in the middle.
+#[derive(Default)]
+pub(crate) struct WrongBytes;
+
+impl Behaviour for WrongBytes {
+    fn bytes(&self, store: &Store, key: &ChunkKey) -> Option<Vec<u8>> {
+        let mut bytes = store.bytes(key)?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        Some(bytes)
+    }
+}
+
+/// Returns the bytes of another key, whole and sound; its own as long as it has only one.
+#[derive(Default)]
+pub(crate) struct Swapped;
+
+impl Behaviour for Swapped {
+    fn bytes(&self, store: &Store, key: &ChunkKey) -> Option<Vec<u8>> {
+        let own = store.bytes(key)?;
+        Some(store.other_bytes(key).unwrap_or(own))
+    }
+}
+
+/// Writes and reports one byte less.
+#[derive(Default)]
+pub(crate) struct Short;
+
+impl Behaviour for Short {
+    async fn write(&self, bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
+        let n = bytes.len().saturating_sub(1);
+        into.write(index, 0, &bytes[..n])?;
+        Ok(n as u64)
+    }
+}
+
+/// Writes into a buffer while a stream into the same buffer is open. Logs what the second writer was
+/// told; it would have written zeros.
+#[derive(Default)]
+pub(crate) struct Reentrant;
+
+impl Behaviour for Reentrant {
+    async fn write(&self, bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
+        let (mut sender, receiver) = wit_stream::new::<u8>();
+        let zeros = vec![0; bytes.len()];
+        let (head, tail) = bytes.split_at(bytes.len() / 2);
+        let (head, tail) = (head.to_vec(), tail.to_vec());
+        let interrupt = async {
+            sender.write_all(head).await;
+            let second = into.write(index, 0, &zeros);
+            info!("second write: {second:?}");
+            sender.write_all(tail).await;
+            drop(sender);
+        };
+        join(into.write_stream(index, 0, receiver), interrupt).await.0
+    }
+}

@@ -1,0 +1,63 @@
+//! Backends that misbehave, one behaviour each, and one that does not. All are the same working store
+//! with one thing spoilt; `config.in` names the method where that applies.
+
+mod answers;
+mod calls;
+mod class;
+mod keep;
+mod settings;
+mod store;
+
+use class::Class;
+
+/// Traps in the method `in` (default `get`).
+pub(crate) type TrapBackend = Class<calls::Trap>;
+/// Computes for ever in the method `in` (default `get`).
+pub(crate) type SpinBackend = Class<calls::Spin>;
+/// Awaits for ever in the method `in` (default `get`).
+pub(crate) type HangBackend = Class<calls::Hang>;
+/// Blocks for an hour in the method `in` (default `get`).
+pub(crate) type BlockBackend = Class<calls::Block>;
+/// Answers `other("failed on purpose in …")` in the method `in` (default `get`).
+pub(crate) type FailBackend = Class<calls::Fail>;
+/// Returns one result too few, or with `results: long` too many, from `put` and `get`.
+pub(crate) type WrongCountBackend = Class<answers::WrongCount>;
+/// Claims to contain `u32::MAX` keys and to have filled buffers that it has not touched.
+pub(crate) type OverclaimBackend = Class<answers::Overclaim>;
+/// Returns chunks with one bit flipped.
+pub(crate) type WrongBytesBackend = Class<answers::WrongBytes>;
+/// Returns another chunk than the one asked for.
+pub(crate) type SwappedBackend = Class<answers::Swapped>;
+/// Returns chunks without their last byte.
+pub(crate) type ShortBackend = Class<answers::Short>;
+/// Allocates all the memory it can get in the method `in` (default `put`).
+pub(crate) type GreedyBackend = Class<calls::Greedy>;
+/// Writes twice into one buffer at the same time.
+pub(crate) type ReentrantWrites = Class<answers::Reentrant>;
+/// Logs `lines` long lines in the method `in` (default `contains`).
+pub(crate) type LogFloodBackend = Class<calls::LogFlood>;
+/// Answers after `ms`, in the method `in` or in all.
+pub(crate) type LateBackend = Class<calls::Late>;
+/// Works, after waiting `ms` in `put`, `get` and `contains`.
+pub(crate) type SlowMemory = Class<calls::Slow>;
+/// Works, and logs every call at debug: `put <key> <key>`.
+pub(crate) type GoodBackend = Class<calls::Good>;
+
+kvtier_guest::export!(
+    TrapBackend,
+    SpinBackend,
+    HangBackend,
+    BlockBackend,
+    FailBackend,
+    WrongCountBackend,
+    OverclaimBackend,
+    WrongBytesBackend,
+    SwappedBackend,
+    ShortBackend,
+    GreedyBackend,
+    ReentrantWrites,
+    LogFloodBackend,
+    LateBackend,
+    SlowMemory,
+    GoodBackend,
+);

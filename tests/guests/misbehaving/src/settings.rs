@@ -1,0 +1,78 @@
+//! What a test can set, for all classes alike.
+
+use std::fmt;
+use std::str::FromStr;
+
+use kvtier_guest::{Error, Init};
+
+/// A method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Constructor,
+    Open,
+    Contains,
+    Put,
+    Get,
+    Pin,
+    Unpin,
+    Remove,
+    Close,
+}
+
+/// Methods by their names in the contract.
+const OPS: [(&str, Op); 9] = [
+    ("constructor", Op::Constructor),
+    ("open", Op::Open),
+    ("contains", Op::Contains),
+    ("put", Op::Put),
+    ("get", Op::Get),
+    ("pin", Op::Pin),
+    ("unpin", Op::Unpin),
+    ("remove", Op::Remove),
+    ("close", Op::Close),
+];
+
+impl FromStr for Op {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = OPS.iter().find(|(name, _)| *name == text);
+        found.map(|(_, op)| *op).ok_or_else(|| "not a method of the contract".to_owned())
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = OPS.iter().find(|(_, op)| op == self).map_or("?", |(name, _)| *name);
+        f.write_str(name)
+    }
+}
+
+/// The configuration of an instance.
+pub(crate) struct Settings {
+    /// `config.in`: the method that misbehaves; each class has its own default.
+    pub(crate) wrong_in: Option<Op>,
+    /// `config.ms`: how long the slow ones wait.
+    pub(crate) wait_ms: u64,
+    /// `config.lines`: how much the talkative one logs.
+    pub(crate) n_lines: u64,
+    /// `config.results`: `long` for one result too many, `short` for one too few.
+    pub(crate) too_long: bool,
+}
+
+impl Settings {
+    pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
+        init.only(&["in", "ms", "lines", "results"])?;
+        let too_long = match init.get("results") {
+            None | Some("short") => false,
+            Some("long") => true,
+            Some(_) => return Err(Error::invalid_config("results", "must be short or long")),
+        };
+        Ok(Self {
+            wrong_in: init.parse("in")?,
+            wait_ms: init.parse("ms")?.unwrap_or(50),
+            n_lines: init.parse("lines")?.unwrap_or(100_000),
+            too_long,
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! What kvtier's integration tests share that is not the host's: independent models to compare it with.
+
+pub mod simulator;

@@ -1,0 +1,226 @@
+//! An independent simulator of prefix caching, to check a replay's hit ratio against.
+//!
+//! It shares no code with kvtier and keeps to the shortest way of saying what each policy means: a set ordered by
+//! who goes first. Per request: count the leading run of chunks that are there; then go through the request's
+//! chunks from the last to the first, touch each one that is there, and insert each one that is not, evicting one
+//! at a time at capacity.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// Which chunk makes room for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The one inserted first; touches do not matter.
+    Fifo,
+    /// The one whose last touch is longest ago.
+    Lru,
+    /// The one touched least often; among these, the one whose last touch is longest ago.
+    Lfu,
+    /// The one whose last touch is most recent.
+    Mru,
+}
+
+/// What happens to the leading run between counting and storing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retrieval {
+    /// Nothing: a chunk is touched once a request, when it is stored.
+    Untouched,
+    /// Its chunks are touched from the last to the first (MRU: from the first to the last), and again when stored.
+    Touches,
+}
+
+/// What a simulation counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Chunks of all requests.
+    pub chunks: u64,
+    /// Chunks of the leading runs.
+    pub hits: u64,
+    /// Chunks that made room for others.
+    pub evictions: u64,
+}
+
+impl Counts {
+    /// Answers hits over chunks; 0 without chunks.
+    pub fn hit_ratio(&self) -> f64 {
+        if self.chunks == 0 { 0.0 } else { self.hits as f64 / self.chunks as f64 }
+    }
+}
+
+/// A cache of named chunks.
+#[derive(Debug)]
+pub struct Simulator {
+    policy: Policy,
+    retrieval: Retrieval,
+    capacity: usize,
+    /// The rank of each chunk that is there.
+    rank_of: HashMap<u64, Rank>,
+    /// The chunks by rank; the first one goes first.
+    order: BTreeSet<(Rank, u64)>,
+    now: i64,
+    counts: Counts,
+}
+
+/// Number of touches (LFU only), then time (negative for MRU).
+type Rank = (u64, i64);
+
+impl Simulator {
+    /// Starts with an empty cache for `capacity` chunks.
+    ///
+    /// # Panics
+    /// When `capacity` is 0.
+    pub fn new(policy: Policy, capacity: usize, retrieval: Retrieval) -> Self {
+        assert!(capacity > 0, "a cache needs room for one chunk");
+        Self {
+            policy,
+            retrieval,
+            capacity,
+            rank_of: HashMap::new(),
+            order: BTreeSet::new(),
+            now: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes one request, by the ids of its chunks, and answers the length of its leading run.
+    pub fn request(&mut self, chunks: &[u64]) -> usize {
+        let run = chunks.iter().take_while(|chunk| self.rank_of.contains_key(chunk)).count();
+        self.counts.chunks += chunks.len() as u64;
+        self.counts.hits += run as u64;
+        if self.retrieval == Retrieval::Touches {
+            match self.policy {
+                Policy::Mru => chunks[..run].iter().for_each(|chunk| self.touch(*chunk)),
+                _ => chunks[..run].iter().rev().for_each(|chunk| self.touch(*chunk)),
+            }
+        }
+        for chunk in chunks.iter().rev() {
+            if self.rank_of.contains_key(chunk) {
+                self.touch(*chunk);
+            } else {
+                self.insert(*chunk);
+            }
+        }
+        run
+    }
+
+    /// Answers what was counted so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn touch(&mut self, chunk: u64) {
+        let Some(&old) = self.rank_of.get(&chunk) else {
+            return;
+        };
+        self.now += 1;
+        let new = match self.policy {
+            Policy::Fifo => return,
+            Policy::Lru => (0, self.now),
+            Policy::Lfu => (old.0 + 1, self.now),
+            Policy::Mru => (0, -self.now),
+        };
+        self.order.remove(&(old, chunk));
+        self.order.insert((new, chunk));
+        self.rank_of.insert(chunk, new);
+    }
+
+    fn insert(&mut self, chunk: u64) {
+        if self.rank_of.len() == self.capacity {
+            if let Some((_, victim)) = self.order.pop_first() {
+                self.rank_of.remove(&victim);
+            }
+            self.counts.evictions += 1;
+        }
+        self.now += 1;
+        let rank = match self.policy {
+            Policy::Fifo | Policy::Lru => (0, self.now),
+            Policy::Lfu => (1, self.now),
+            Policy::Mru => (0, -self.now),
+        };
+        self.rank_of.insert(chunk, rank);
+        self.order.insert((rank, chunk));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `requests` and answers the leading runs, and the chunks left in eviction order.
+    fn check(policy: Policy, capacity: usize, requests: &[&[u64]]) -> (Vec<usize>, Vec<u64>) {
+        let mut simulator = Simulator::new(policy, capacity, Retrieval::Untouched);
+        let runs = requests.iter().map(|request| simulator.request(request)).collect();
+        (runs, simulator.order.iter().map(|(_, chunk)| *chunk).collect())
+    }
+
+    #[test]
+    fn lru_keeps_the_head_of_a_prefix_longest() {
+        // 4 goes in first and is evicted by 1; so the second request finds 1, 2, 3.
+        assert_eq!(check(Policy::Lru, 3, &[&[1, 2, 3, 4], &[1, 2, 3]]), (vec![0, 3], vec![3, 2, 1]));
+        // 9 evicts 3; the third request then finds 1 and 2 only.
+        assert_eq!(check(Policy::Lru, 3, &[&[1, 2, 3], &[9], &[1, 2, 3]]), (vec![0, 0, 2], vec![3, 2, 1]));
+    }
+
+    #[test]
+    fn fifo_ignores_touches() {
+        // 1 is touched, but was inserted first: 3 evicts it.
+        assert_eq!(
+            check(Policy::Fifo, 2, &[&[1], &[2], &[1], &[3], &[1]]),
+            (vec![0, 0, 1, 0, 0], vec![3, 1])
+        );
+        assert_eq!(check(Policy::Lru, 2, &[&[1], &[2], &[1], &[3], &[1]]), (vec![0, 0, 1, 0, 1], vec![3, 1]));
+    }
+
+    #[test]
+    fn lfu_evicts_the_least_touched_then_the_longest_untouched() {
+        // 1 has three touches, 2 and 3 one each; 2 is the older one.
+        assert_eq!(
+            check(Policy::Lfu, 3, &[&[1], &[1], &[1], &[2], &[3], &[4]]),
+            (vec![0, 1, 1, 0, 0, 0], vec![3, 4, 1])
+        );
+    }
+
+    #[test]
+    fn mru_evicts_the_latest() {
+        assert_eq!(check(Policy::Mru, 2, &[&[1], &[2], &[3], &[1], &[4]]), (vec![0, 0, 0, 1, 0], vec![4, 3]));
+    }
+
+    #[test]
+    fn a_gap_ends_the_run() {
+        // 2 is evicted by 7 (oldest touch), 1 and 3 are there: only 1 counts.
+        assert_eq!(check(Policy::Lru, 3, &[&[2], &[3], &[1], &[7], &[1, 2, 3]]).0, [0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_retrieval_that_touches_counts_twice_for_lfu() {
+        let mut simulator = Simulator::new(Policy::Lfu, 2, Retrieval::Touches);
+        for request in [[1], [1], [2], [2]] {
+            simulator.request(&request);
+        }
+        assert_eq!(simulator.rank_of[&1].0, 3);
+        assert_eq!(simulator.counts(), Counts { chunks: 4, hits: 2, evictions: 0 });
+        assert!((simulator.counts().hit_ratio() - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn evictions_are_counted_one_at_a_time() {
+        let mut simulator = Simulator::new(Policy::Lru, 2, Retrieval::Untouched);
+        simulator.request(&[1, 2, 3, 4, 5]);
+        assert_eq!(simulator.counts(), Counts { chunks: 5, hits: 0, evictions: 3 });
+        assert_eq!(simulator.request(&[1, 2]), 2);
+    }
+
+    #[test]
+    fn without_a_limit_all_policies_agree() {
+        let requests: Vec<Vec<u64>> =
+            (0..200).map(|n| (0..=n % 17).map(|i| (n % 5) * 100 + i).collect()).collect();
+        let hits = [Policy::Fifo, Policy::Lru, Policy::Lfu, Policy::Mru].map(|policy| {
+            let mut simulator = Simulator::new(policy, 10_000, Retrieval::Touches);
+            for request in &requests {
+                simulator.request(request);
+            }
+            simulator.counts()
+        });
+        assert!(hits.iter().all(|counts| *counts == hits[0]) && hits[0].hits > 0);
+    }
+}

@@ -1,0 +1,56 @@
+//! One real chunk all the way: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
+
+use kvtier::Request;
+use kvtier::manager::Tiers;
+use kvtier::runtime::block_on;
+
+use crate::support::{self, CHUNK_SIZE};
+
+#[test]
+fn the_log_backend_hears_every_operation_through_a_lane() {
+    let log = support::log();
+    let engine =
+        support::engine(support::config(vec![support::backend("hears", "log", "ExternalLogBackend")]));
+    let storage = engine.storage();
+    let keys = support::keys(3);
+    support::put(storage, &keys, &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    assert_eq!(block_on(storage.contains(&keys, &Tiers::only(["hears"]))).n_chunks, 0, "it stores nothing");
+    assert_eq!(support::served(&support::get(storage, &keys)), [0, 0, 0]);
+    engine.blocking().close().unwrap();
+    let lines = log.lines_with("hears");
+    for operation in ["open", "put", "contains", "close"] {
+        assert!(lines.iter().any(|line| line.contains(operation)), "{operation} in {lines:#?}");
+    }
+}
+
+#[test]
+fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens: Vec<u32> = (0..5 * CHUNK_SIZE as u32).collect();
+    let request = Request::new(&tokens);
+    {
+        let engine = support::engine(support::config(vec![support::fs("disk", directory.path())]));
+        let mut allocation = engine.blocking().allocate(&request).unwrap();
+        assert_eq!(allocation.n_missing(), 5);
+        for (_, key, bytes) in allocation.missing() {
+            kvtier_cli::content::fill(key, bytes);
+        }
+        engine.blocking().store(allocation, &Tiers::All);
+        engine.blocking().close().unwrap();
+    }
+    let engine = support::engine(support::config(vec![support::fs("disk", directory.path())]));
+    let prefix = engine.blocking().lookup(&request).unwrap();
+    assert_eq!(prefix.n_tokens, tokens.len());
+    let found = engine.blocking().retrieve(&request, Some(&prefix)).unwrap();
+    assert_eq!(found.n_tokens, tokens.len());
+    assert_eq!(support::served(&found.retrieved), [1; 5]);
+    for chunk in &found.retrieved.chunks {
+        kvtier_cli::content::verify(chunk.key(), chunk).unwrap();
+    }
+    // Promoted: the second time the CPU tier serves them.
+    drop(found);
+    let again = engine.blocking().retrieve(&request, None).unwrap();
+    assert_eq!(support::served(&again.retrieved), [0; 5]);
+    engine.blocking().close().unwrap();
+}

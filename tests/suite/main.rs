@@ -1,0 +1,4 @@
+//! kvtier's integration tests: real components, built by `cargo xtask guests`, in a real engine.
+
+mod first_chunk;
+mod support;

@@ -1,0 +1,181 @@
+//! What the tests share: an engine over real components, with small chunks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvtier::config::{BackendConfig, Config, OnFull, OnLoadError};
+use kvtier::manager::{Retrieved, StorageManager, Stored, Tiers};
+use kvtier::runtime::block_on;
+use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
+
+/// Tokens of a chunk in the tests' engines.
+pub(crate) const CHUNK_SIZE: usize = 16;
+
+/// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
+pub(crate) const CHUNK_BYTES: usize = 2048;
+
+/// Returns the path of a component that `cargo xtask guests` has built.
+pub(crate) fn component(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kvtier-guests");
+    let path = folder.join(format!("{name}.wasm"));
+    assert!(path.exists(), "{} is missing: run `cargo xtask guests` first", path.display());
+    path
+}
+
+/// A backend of the tests' own components.
+pub(crate) fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
+    BackendConfig::new(name, component(component_name), class_name)
+}
+
+/// A class of the misbehaving component, with settings for its constructor.
+pub(crate) fn misbehaving(name: &str, class_name: &str, settings: &[(&str, &str)]) -> BackendConfig {
+    let mut config = backend(name, "misbehaving", class_name);
+    config.config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    config
+}
+
+/// The `fs` backend in a directory.
+pub(crate) fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
+    use kvtier::config::{FsAccess, FsGrant};
+    let mut config = backend(name, "fs", "FsBackend");
+    let (host_dir, guest_path) = (directory.to_owned(), "/data".to_owned());
+    config.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadWrite });
+    config.config.push(("root".into(), "/data".into()));
+    config
+}
+
+/// A configuration with a pool of 64 chunks of 4 KiB pages, in which nothing is dropped silently.
+pub(crate) fn config(backends: Vec<BackendConfig>) -> Config {
+    Config {
+        chunk_size: CHUNK_SIZE,
+        pool_size_bytes: 64 * 4096,
+        on_load_error: OnLoadError::Fail,
+        on_full: OnFull::Wait,
+        lookup_timeout: Duration::from_secs(10),
+        backends,
+        ..Config::default()
+    }
+}
+
+pub(crate) fn metadata() -> EngineMetadata {
+    EngineMetadata {
+        model_name: "test-model".into(),
+        world_size: 1,
+        worker_id: 0,
+        kv_dtype: Dtype::BFloat16,
+        kv_shape: KvShape::new([2, 2, CHUNK_SIZE as u32, 2, 8]).unwrap(),
+    }
+}
+
+pub(crate) fn engine(config: Config) -> Engine {
+    EngineBuilder::new(config, metadata()).build_blocking().unwrap()
+}
+
+pub(crate) fn keys(n: u64) -> Vec<ChunkKey> {
+    (0..n).map(key).collect()
+}
+
+pub(crate) fn key(n: u64) -> ChunkKey {
+    ChunkKey { hi: 0xabcd_0000 + n, lo: n }
+}
+
+pub(crate) fn spec(key: ChunkKey) -> ChunkSpec {
+    ChunkSpec { key, size_bytes: CHUNK_BYTES }
+}
+
+pub(crate) fn specs(keys: &[ChunkKey]) -> Vec<ChunkSpec> {
+    keys.iter().copied().map(spec).collect()
+}
+
+/// Stores chunks whose bytes follow from their keys.
+pub(crate) fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) -> Stored {
+    let mut allocation = block_on(storage.allocate(&specs(keys))).unwrap();
+    for (_, key, bytes) in allocation.missing() {
+        kvtier_cli::content::fill(key, bytes);
+    }
+    block_on(storage.put(allocation, tiers))
+}
+
+/// Stores chunks in one backend only, bytes as with [`put`], and waits until it has them.
+pub(crate) fn put_in(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
+    put(storage, keys, &Tiers::only([tier]));
+    block_on(storage.flush()).unwrap();
+}
+
+/// Retrieves chunks and checks every byte.
+pub(crate) fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
+    let retrieved = block_on(storage.get(&specs(keys), &Tiers::All, None));
+    for (chunk, key) in retrieved.chunks.iter().zip(keys) {
+        assert_eq!(chunk.key(), *key);
+        assert_eq!(chunk.len(), CHUNK_BYTES);
+        kvtier_cli::content::verify(*key, chunk).unwrap();
+    }
+    retrieved
+}
+
+/// Returns the places in the chain of the tiers that served.
+pub(crate) fn served(retrieved: &Retrieved) -> Vec<usize> {
+    retrieved.tiers.iter().map(|tier| tier.0).collect()
+}
+
+/// Collects what backends log.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(text)).collect()
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = LogLine;
+    fn make_writer(&self) -> LogLine {
+        LogLine(self.clone(), Vec::new())
+    }
+}
+
+pub(crate) struct LogLine(Log, Vec<u8>);
+
+impl std::io::Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        let line = String::from_utf8_lossy(&self.1).trim().to_owned();
+        self.0.0.lock().unwrap().push(line);
+    }
+}
+
+/// Sends everything that is logged in this process into one log, which tests filter by their backend's name.
+pub(crate) fn log() -> Log {
+    static LOG: std::sync::OnceLock<Log> = std::sync::OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(log.clone())
+            .with_ansi(false)
+            .with_env_filter("kvtier=debug")
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    })
+    .clone()
+}

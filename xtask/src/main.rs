@@ -1,0 +1,70 @@
+//! The commands of this repository: `cargo xtask help`.
+
+mod demo;
+mod guests;
+mod manifest;
+mod step;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::step::{Runner, Workspace};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  demo     build, generate a trace, and replay it through CPU tier, log and fs, twice
+  test     check and test everything: guests, format, lints, tests
+  bench    run the benches; what follows goes to `cargo bench`
+  guests   build the WebAssembly components into target/kvtier-guests
+  help     show this
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((command, rest)) = arguments.split_first() else {
+        bail!("no command\n\n{HELP}");
+    };
+    if command != "bench" && !rest.is_empty() {
+        bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
+    }
+    let workspace = Workspace::find()?;
+    let mut runner = Runner::new(&workspace);
+    match command.as_str() {
+        "demo" => demo::run(&mut runner)?,
+        "test" => test(&mut runner)?,
+        "bench" => {
+            guests::build(&mut runner)?;
+            runner.cargo("bench", "bench", rest)?;
+        }
+        "guests" => _ = guests::build(&mut runner)?,
+        "help" | "--help" | "-h" => print!("{HELP}"),
+        _ => bail!("there is no command `{command}`\n\n{HELP}"),
+    }
+    Ok(())
+}
+
+/// Every step has the same profile and flags, so that no dependency is compiled twice.
+fn test(runner: &mut Runner) -> Result<()> {
+    runner.cargo("format", "fmt", &["--all", "--check"])?;
+    let packages = guests::build(runner)?;
+    runner.cargo("lints", "clippy", &["--all-targets", "--", "-D", "warnings"])?;
+    let mut arguments = guests::target_arguments(&packages);
+    arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
+    runner.cargo("lints of the guests", "clippy", &arguments)?;
+    runner.cargo("tests", "test", &[] as &[&str])?;
+    runner.done("all checks passed");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Runs one command after the other, says which one and how long it took, and stops at the first that fails.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// The repository's folders.
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    /// Cargo's target folder.
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the repository that this program was built from.
+    pub(crate) fn find() -> Result<Self> {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = package.parent().context("xtask is not inside a workspace")?.to_owned();
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+        Ok(Self { root, target })
+    }
+}
+
+/// Runs steps in the repository's root.
+pub(crate) struct Runner<'a> {
+    pub(crate) workspace: &'a Workspace,
+    start: Instant,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(workspace: &'a Workspace) -> Self {
+        Self { workspace, start: Instant::now() }
+    }
+
+    /// Runs `cargo COMMAND ARGUMENTS`.
+    pub(crate) fn cargo(&mut self, name: &str, command: &str, arguments: &[impl AsRef<OsStr>]) -> Result<()> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut all: Vec<OsString> = vec![command.into()];
+        all.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
+        self.run(name, Command::new(cargo).args(all))
+    }
+
+    /// Runs one step; its output goes where ours goes.
+    pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
+        let shown = show(command);
+        eprintln!("==> {name}: {shown}");
+        let start = Instant::now();
+        let status = command
+            .current_dir(&self.workspace.root)
+            .status()
+            .with_context(|| format!("step `{name}` failed: cannot start `{shown}`"))?;
+        if !status.success() {
+            bail!("step `{name}` failed ({status}): {shown}");
+        }
+        eprintln!("    {name}: done in {:.1} s", start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Says that everything is done, and how long it took.
+    pub(crate) fn done(&self, what: &str) {
+        eprintln!("==> {what} in {:.1} s", self.start.elapsed().as_secs_f64());
+    }
+}
+
+/// The command as one would type it: the program's name without its folder.
+fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(name).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
