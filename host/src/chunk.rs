@@ -43,6 +43,7 @@ impl ChunkWriter {
             footprint_bytes: self.buffer.footprint_bytes(),
             buffer: self.buffer,
             trailer: OnceLock::new(),
+            holders: Mutex::default(),
             n_readers: AtomicUsize::new(1),
             is_indexed: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
@@ -77,12 +78,21 @@ struct Payload {
     footprint_bytes: usize,
     buffer: BufferMut,
     trailer: OnceLock<Trailer>,
+    holders: Mutex<Holders>,
     /// Handles outside an index. The count of the `Arc` cannot serve: after the decrement that makes
     /// a chunk evictable, `is_watched` has still to be read.
     n_readers: AtomicUsize,
     is_indexed: AtomicBool,
     is_watched: AtomicBool,
     watcher: Mutex<Option<Weak<dyn Watcher>>>,
+}
+
+/// The backends that are known to have a chunk: a bit for each, valid for one generation of the chain's
+/// removals.
+#[derive(Default)]
+struct Holders {
+    generation: u64,
+    backends: u64,
 }
 
 /// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours, and
@@ -102,11 +112,32 @@ impl Chunk {
         Bytes::from_owner(self.clone())
     }
 
+    /// Returns the memory that the chunk takes, in bytes: its payload rounded up by the provider.
+    pub(crate) fn footprint_bytes(&self) -> usize {
+        self.payload().footprint_bytes
+    }
+
     /// Returns the chunk's trailer, computed from the payload by `seal` the first time it is asked for.
     /// It lies beside the payload, where no reader of the chunk sees it.
     pub(crate) fn trailer_or_seal(&self, seal: impl FnOnce(&[u8]) -> Trailer) -> &Trailer {
         let payload = self.payload();
         payload.trailer.get_or_init(|| seal(&payload.buffer))
+    }
+
+    /// Notes that the backend at `place` of the chain has the chunk, as far as is known at `generation`.
+    pub(crate) fn note_holder(&self, place: usize, generation: u64) {
+        let mut holders = lock(&self.payload().holders);
+        if holders.generation != generation {
+            *holders = Holders { generation, backends: 0 };
+        }
+        holders.backends |= 1_u64.checked_shl(place as u32).unwrap_or(0);
+    }
+
+    /// Says whether the backend at `place` is known to have the chunk at `generation`.
+    pub(crate) fn has_holder(&self, place: usize, generation: u64) -> bool {
+        let holders = lock(&self.payload().holders);
+        let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
+        holders.generation == generation && holders.backends & bit != 0
     }
 
     /// Returns the handle under which an index keeps the chunk, or `None` when one has it already.

@@ -46,6 +46,7 @@ pub(crate) struct TierMetrics {
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
     pub(crate) puts: AtomicU64,
+    pub(crate) pins_expired: AtomicU64,
     misses: Mutex<BTreeMap<&'static str, u64>>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     drops: Mutex<BTreeMap<&'static str, u64>>,
@@ -97,11 +98,13 @@ impl TierMetrics {
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
             bytes_written: self.bytes_written.load(Ordering::Relaxed),
             puts: self.puts.load(Ordering::Relaxed),
+            pins_expired: self.pins_expired.load(Ordering::Relaxed),
             misses: copy(&self.misses),
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             drops: copy(&self.drops),
             evictions: 0,
             lane_restarts: 0,
+            is_up: true,
             latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
         }
     }
@@ -131,6 +134,10 @@ pub struct TierCounts {
     pub evictions: u64,
     /// Lanes retired and replaced.
     pub lane_restarts: u64,
+    /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
+    pub pins_expired: u64,
+    /// Whether the tier can serve at the moment; not a count.
+    pub is_up: bool,
     /// Latency of calls, by operation.
     pub latency: Vec<(Operation, Latency)>,
 }
@@ -193,7 +200,7 @@ impl Histogram {
 }
 
 fn bucket(ns: u64) -> usize {
-    let shift = (63 - (ns | 1).leading_zeros()).saturating_sub(SUB_BITS);
+    let shift = (ns | 1).ilog2().saturating_sub(SUB_BITS);
     ((shift as usize) << SUB_BITS) + (ns >> shift) as usize
 }
 
@@ -213,7 +220,8 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         let _infallible = writeln!(text, "# HELP kvtier_{name} {help}\n# TYPE kvtier_{name} {kind}");
         for (labels, value) in rows {
-            let _infallible = writeln!(text, "kvtier_{name}{{{labels}}} {value}");
+            let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+            let _infallible = writeln!(text, "kvtier_{name}{labels} {value}");
         }
     };
     let each = |value: fn(&TierCounts) -> u64| -> Vec<(String, f64)> {
@@ -225,6 +233,7 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("puts_total", "Chunks stored.", each(|tier| tier.puts));
     family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));
     family("lane_restarts_total", "Lanes retired and replaced.", each(|tier| tier.lane_restarts));
+    family("up", "Whether the tier can serve: 1 or 0.", each(|tier| u64::from(tier.is_up)));
     let by_reason = |counts: fn(&TierCounts) -> &BTreeMap<&'static str, u64>| -> Vec<(String, f64)> {
         let rows = tiers.iter().flat_map(|tier| {
             counts(tier)
@@ -235,6 +244,8 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     };
     family("misses_total", "Chunks asked for and not served.", by_reason(|tier| &tier.misses));
     family("dropped_puts_total", "Puts given up before the tier had them.", by_reason(|tier| &tier.drops));
+    let expired = tiers.iter().map(|tier| tier.pins_expired).sum::<u64>();
+    family("pins_expired_total", "Lookups whose pins expired.", vec![(String::new(), expired as f64)]);
     let errors = tiers.iter().flat_map(|tier| {
         tier.errors.iter().map(|((operation, kind), n)| {
             (format!("tier=\"{}\",operation=\"{operation}\",kind=\"{kind}\"", tier.name), *n as f64)

@@ -33,6 +33,7 @@ impl Control {
     }
 
     /// Returns the handle to spawn on.
+    #[expect(clippy::missing_panics_doc, reason = "the runtime is taken only when its owner drops")]
     pub fn handle(&self) -> &Handle {
         self.0.0.as_ref().expect("the runtime lives as long as its owner").handle()
     }

@@ -15,6 +15,9 @@ use crate::transfer::{Sinks, Sources};
 /// A future that any executor can drive.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The answer of a call whose chunks can fail apart: one result per key, in order, or the call's error.
+pub type PerChunk<T> = Result<Vec<Result<T, TierError>>, TierError>;
+
 /// Whether present chunks are to be protected from the tier's own eviction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pinning {
@@ -40,12 +43,7 @@ pub trait Tier: Send + Sync + 'static {
     ) -> TierFuture<'_, Result<usize, TierError>>;
 
     /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all.
-    fn put(
-        &self,
-        keys: Arc<[ChunkKey]>,
-        data: Sources,
-        deadline: Instant,
-    ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>>;
+    fn put(&self, keys: Arc<[ChunkKey]>, data: Sources, deadline: Instant) -> TierFuture<'_, PerChunk<()>>;
 
     /// Fills buffer `i` of `into` with what is stored under `keys[i]`. `None` is a miss, `Some(n)` the
     /// number of bytes written, trailer included.
@@ -54,7 +52,7 @@ pub trait Tier: Send + Sync + 'static {
         keys: Arc<[ChunkKey]>,
         into: Sinks,
         deadline: Instant,
-    ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>>;
+    ) -> TierFuture<'_, PerChunk<Option<u64>>>;
 
     /// Pins the leading run of `keys` that are present, and returns its length.
     fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;

@@ -1,4 +1,17 @@
 //! kvtier's integration tests: real components, built by `cargo xtask guests`, in a real engine.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+mod chain;
+mod cli;
+mod contract;
+mod embed;
 mod first_chunk;
+mod lanes;
+mod lifecycle;
+mod load_errors;
+mod pins;
+mod prefix;
+mod put_queue;
+mod sandbox;
+mod scripted;
 mod support;

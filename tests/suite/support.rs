@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kvtier::config::{BackendConfig, Config, OnFull, OnLoadError};
+use kvtier::config::{BackendConfig, CompileCache, Config, OnFull, OnLoadError};
 use kvtier::manager::{Retrieved, StorageManager, Stored, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
@@ -15,9 +15,13 @@ pub(crate) const CHUNK_SIZE: usize = 16;
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub(crate) const CHUNK_BYTES: usize = 2048;
 
+fn target() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
 /// Returns the path of a component that `cargo xtask guests` has built.
 pub(crate) fn component(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kvtier-guests");
+    let folder = target().join("kvtier-guests");
     let path = folder.join(format!("{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `cargo xtask guests` first", path.display());
     path
@@ -52,6 +56,7 @@ pub(crate) fn config(backends: Vec<BackendConfig>) -> Config {
         pool_size_bytes: 64 * 4096,
         on_load_error: OnLoadError::Fail,
         on_full: OnFull::Wait,
+        compile_cache: CompileCache::Directory(target().join("kvtier-test-cache")),
         lookup_timeout: Duration::from_secs(10),
         backends,
         ..Config::default()
@@ -128,10 +133,6 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
-    pub(crate) fn clear(&self) {
-        self.0.lock().unwrap().clear();
-    }
-
     pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(text)).collect()
     }
@@ -178,4 +179,85 @@ pub(crate) fn log() -> Log {
         log
     })
     .clone()
+}
+
+impl Log {
+    /// Returns what a backend has logged, without time and name.
+    pub(crate) fn heard(&self, backend: &str) -> Vec<String> {
+        let end = format!(" backend={backend}");
+        let lines = self.lines();
+        let of_backend = lines.iter().filter_map(|line| {
+            let (_, message) = line.split_once("kvtier::backend: ")?;
+            message.strip_suffix(&end).map(str::to_owned)
+        });
+        of_backend.collect()
+    }
+
+    /// Returns the operations of which a `GoodBackend` has heard, without their keys.
+    pub(crate) fn operations(&self, backend: &str) -> Vec<String> {
+        let first_word = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
+        self.heard(backend).into_iter().map(first_word).collect()
+    }
+}
+
+/// The configuration of [`config`] with backends of the `memory` component, by name.
+pub(crate) fn memories(names: &[&str]) -> Config {
+    config(names.iter().map(|name| backend(name, "memory", "MemoryBackend")).collect())
+}
+
+/// Returns how many of `keys`, from the first on, are in one tier.
+pub(crate) fn in_tier(storage: &StorageManager, keys: &[ChunkKey], tier: &str) -> usize {
+    block_on(storage.contains(keys, &Tiers::only([tier]))).n_chunks
+}
+
+/// Returns the runs of a lookup as places in the chain and lengths.
+pub(crate) fn runs(lookup: &kvtier::manager::Lookup) -> Vec<(usize, usize)> {
+    lookup.served.iter().map(|served| (served.tier.0, served.range.len())).collect()
+}
+
+/// Returns how many chunks hold memory of the pool.
+pub(crate) fn chunks_in_memory(storage: &StorageManager) -> usize {
+    storage.status().cpu.allocated_bytes / 4096
+}
+
+/// Returns what the tier at a place of the chain has counted.
+pub(crate) fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::metrics::TierCounts {
+    storage.counts().swap_remove(tier)
+}
+
+/// Waits until `done`, for a minute at most: for what happens in the background and tells nobody.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !done() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Empties the CPU tier and waits until every byte of the pool has come back, from wherever it was lent to.
+pub(crate) fn assert_nothing_leaks(storage: &StorageManager) {
+    let cpu = storage.cpu();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    block_on(storage.flush()).unwrap();
+    loop {
+        let mut waiter = cpu.waiter();
+        cpu.clear();
+        let stats = cpu.stats();
+        if stats.allocated_bytes == 0 {
+            break;
+        }
+        assert!(waiter.wait_until(deadline), "memory does not come back: {stats:?}");
+    }
+    cpu.check().unwrap();
+}
+
+/// Returns what a backend says of itself.
+pub(crate) fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth {
+    let status = storage.status();
+    status.backends.into_iter().find(|backend| backend.name == name).unwrap().health
+}
+
+/// Returns what the tier of a name has counted.
+pub(crate) fn counted(storage: &StorageManager, name: &str) -> kvtier::metrics::TierCounts {
+    storage.counts().into_iter().find(|counts| counts.name == name).unwrap()
 }

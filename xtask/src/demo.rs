@@ -14,7 +14,7 @@ use crate::step::Runner;
 const REQUESTS: &str = "2000";
 
 /// Chunks that the CPU tier holds: a fraction of the trace's, so that the disk has something to serve.
-const CAPACITY_CHUNKS: &str = "2000";
+const CAPACITY_CHUNKS: &str = "1000";
 
 pub(crate) fn run(runner: &mut Runner) -> Result<()> {
     guests::build(runner)?;
@@ -29,7 +29,9 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
     let data = folder.join("data");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
     let config = folder.join("demo.yaml");
-    let text = config_text(&guests::folder(workspace), &data);
+    let example = workspace.root.join("docs/examples/demo.yaml");
+    let text = fs::read_to_string(&example).with_context(|| format!("cannot read {}", example.display()))?;
+    let text = config_text(&text, &workspace.target);
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
 
     let trace = folder.join("chats.jsonl");
@@ -58,28 +60,11 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
     Ok(())
 }
 
-fn config_text(components: &Path, data: &Path) -> String {
-    // Quoted as YAML's single-quoted text: only the quote itself is special there.
-    let quote =
-        |path: &Path, suffix: &str| format!("'{}{suffix}'", path.display().to_string().replace('\'', "''"));
-    format!(
-        "# Written by `cargo xtask demo`.
-chunk_size: 256
-local_cpu: true
-max_local_cpu_size: 1          # GiB
-external_backends: \"log, disk\"
-extra_config:
-  external_backend.log.module_path: {log}
-  external_backend.log.class_name: ExternalLogBackend
-  external_backend.disk.module_path: {fs}
-  external_backend.disk.class_name: FsBackend
-  external_backend.disk.config.root: /data
-  external_backend.disk.allow.fs: [{grant}]
-",
-        log = quote(&components.join("log.wasm"), ""),
-        fs = quote(&components.join("fs.wasm"), ""),
-        grant = quote(data, ":/data:rw"),
-    )
+/// The configuration in `docs/examples`, which supposes the usual target folder, for the target folder in use.
+fn config_text(example: &str, target: &Path) -> String {
+    // Paths stand as YAML's single-quoted text there: only the quote itself is special.
+    let target = target.display().to_string().replace('\'', "''");
+    example.replace("'../../target/", &format!("'{target}/"))
 }
 
 #[cfg(test)]
@@ -87,9 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_quoted_in_the_configuration() {
-        let text = config_text(Path::new("/it's/guests"), Path::new("/data folder"));
-        assert!(text.contains("log.module_path: '/it''s/guests/log.wasm'\n"), "{text}");
-        assert!(text.contains("allow.fs: ['/data folder:/data:rw']\n"), "{text}");
+    fn all_paths_of_the_example_move_to_the_target_folder() {
+        let example = include_str!("../../docs/examples/demo.yaml");
+        let text = config_text(example, Path::new("/it's"));
+        for path in [
+            "'/it''s/kvtier-guests/log.wasm'",
+            "'/it''s/kvtier-guests/fs.wasm'",
+            "'/it''s/kvtier-demo/data:/data:rw'",
+        ] {
+            assert!(text.contains(path), "{path} in {text}");
+        }
+        assert!(!text.contains("../"), "{text}");
     }
 }

@@ -28,20 +28,35 @@ pub(crate) fn build(runner: &mut Runner) -> Result<Vec<String>> {
 
     let built = workspace.target.join(TARGET).join(PROFILE);
     let folder = folder(workspace);
-    // A component that nobody builds any more must not be found.
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
-    }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for (name, guest) in &guests {
         let from = built.join(format!("{}.wasm", guest.artifact));
-        let to = folder.join(format!("{name}.wasm"));
-        fs::copy(&from, &to).with_context(|| {
-            format!("cannot copy {} to {}; is `{}` a cdylib?", from.display(), to.display(), guest.package)
+        place(&from, &folder.join(format!("{name}.wasm"))).with_context(|| {
+            format!(
+                "cannot copy {} to {}; is `{}` a cdylib?",
+                from.display(),
+                folder.display(),
+                guest.package
+            )
         })?;
+    }
+    // A component that nobody builds any more must not be found.
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let known = path.file_stem().and_then(OsStr::to_str).is_some_and(|name| guests.contains_key(name));
+        if !known || path.extension() != Some(OsStr::new("wasm")) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
     }
     eprintln!("    {} components in {}", guests.len(), folder.display());
     Ok(packages)
+}
+
+/// Copies a component in one step, for whoever is reading the old one.
+fn place(from: &Path, to: &Path) -> std::io::Result<()> {
+    let part = to.with_extension("part");
+    fs::copy(from, &part)?;
+    fs::rename(&part, to)
 }
 
 /// The folder of the built components.

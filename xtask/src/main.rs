@@ -56,15 +56,15 @@ fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Every step has the same profile and flags, so that no dependency is compiled twice.
+/// The native steps take the same packages, profile and flags, so that no dependency is compiled twice.
 fn test(runner: &mut Runner) -> Result<()> {
     runner.cargo("format", "fmt", &["--all", "--check"])?;
     let packages = guests::build(runner)?;
-    runner.cargo("lints", "clippy", &["--all-targets", "--", "-D", "warnings"])?;
+    runner.cargo("lints", "clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
     let mut arguments = guests::target_arguments(&packages);
     arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
     runner.cargo("lints of the guests", "clippy", &arguments)?;
-    runner.cargo("tests", "test", &[] as &[&str])?;
+    runner.cargo("tests", "test", &["--workspace"])?;
     runner.done("all checks passed");
     Ok(())
 }

@@ -10,7 +10,13 @@ use crate::presets::Preset;
 
 /// Tiered storage for the KV cache of large language models.
 #[derive(Debug, Parser)]
-#[command(name = "kvtier", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "kvtier",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "Log lines go to the standard error; KVTIER_LOG, or else RUST_LOG, says how many (default: warn)."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -29,7 +35,9 @@ pub enum Command {
     /// Make traces.
     #[command(subcommand)]
     Trace(TraceCommand),
-    /// Show the classes of a component, whether they fulfil the contract, and which grants they need.
+    /// Show a component's classes, whether they fulfil the contract, and what its imports are granted by.
+    ///
+    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component.
     Inspect(InspectArgs),
 }
 

@@ -61,6 +61,10 @@ impl Chain for EngineChain {
     }
 
     fn window(&self) -> usize {
+        if self.storage().tier_names().len() == 1 {
+            // Nothing is fetched, so nothing needs room; and a prefix is used from its tail to its head, as a whole.
+            return usize::MAX;
+        }
         let provider = self.storage().cpu().provider();
         let chunk = provider.footprint_bytes(self.chunk_bytes).max(1);
         (provider.capacity_bytes() / chunk / WINDOW_POOL_DIVISOR).max(1)
@@ -189,7 +193,7 @@ fn metadata(args: &ReplayArgs, chunk_size: usize) -> Result<EngineMetadata> {
             let extents = [geometry.layers, geometry.kv, tokens, geometry.kv_heads, geometry.head_size];
             (model.name(), Dtype::BFloat16, extents)
         }
-        None => (format!("{} bytes", args.chunk_bytes), Dtype::UInt8, [1, 1, tokens, 1, 1]),
+        None => (format!("chunks of {} bytes", args.chunk_bytes), Dtype::UInt8, [1, 1, tokens, 1, 1]),
     };
     let kv_shape = KvShape::new(extents)?;
     Ok(EngineMetadata { model_name, world_size: 1, worker_id: 0, kv_dtype, kv_shape })

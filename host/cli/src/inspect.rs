@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kvtier::wasm;
 
 /// What is known of a component.
@@ -106,8 +106,10 @@ const PACKAGES: [&str; 7] = [
 /// Looks into the component at `path`. None of its code runs.
 ///
 /// # Errors
-/// When the file is no component; the message names it.
+/// When the file cannot be read or is no component; the message names it.
 pub fn look(path: &Path) -> Result<Inspection> {
+    // The library speaks of configurations, where a relative path has another meaning.
+    std::fs::metadata(path).with_context(|| format!("cannot open the component {}", path.display()))?;
     let found = wasm::inspect(path)?;
     let imports = found.imports.into_iter().map(|(name, grant)| {
         let known = name.split_once('/').is_some_and(|(package, _)| PACKAGES.contains(&package));
@@ -196,7 +198,7 @@ pub fn render(inspection: &Inspection) -> String {
     for Import { name, grant, known } in &inspection.imports {
         match grant {
             _ if !known => line(format_args!("  {name:<width$}  NOT OFFERED by this kvtier")),
-            Some(grant) => line(format_args!("  {name:<width$}  needs the grant {grant}")),
+            Some(grant) => line(format_args!("  {name:<width$}  granted by {grant}")),
             None => line(format_args!("  {name}")),
         }
     }
@@ -278,7 +280,7 @@ class BadBackend (a:b/c): does NOT fulfil the contract
 
 imports
   kvtier:storage/buffers@0.1.0
-  wasi:sockets/tcp@0.2.0        needs the grant allow.net
+  wasi:sockets/tcp@0.2.0        granted by allow.net
   x:y/z                         NOT OFFERED by this kvtier
 ";
         assert_eq!(render(&inspection), expected);

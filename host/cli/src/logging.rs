@@ -28,7 +28,7 @@ pub fn start() -> Result<()> {
 
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter> {
     let set =
-        |name: &&str| variable(name).filter(|text| !text.is_empty()).map(|text| (name.to_owned(), text));
+        |name: &&str| variable(name).filter(|text| !text.is_empty()).map(|text| ((*name).to_owned(), text));
     let Some((name, text)) = VARIABLES.iter().find_map(set) else { return Ok(EnvFilter::new(DEFAULT)) };
     EnvFilter::builder().parse(&text).with_context(|| {
         format!("{name}={text} is no log filter; give a level such as `debug`, or `kvtier=debug,warn` for one crate")

@@ -74,11 +74,11 @@ pub struct Config {
     pub on_full: OnFull,
     /// Key that seals chunks against hostile backends; a checksum against accidents is used without it.
     pub integrity_key: Option<Secret>,
-    /// Directory of compiled components; nothing is kept without it.
-    pub compile_cache: Option<PathBuf>,
+    /// Where compiled components are kept.
+    pub compile_cache: CompileCache,
     /// Threads that run backends.
     pub lane_threads: usize,
-    /// Time of closing the whole chain.
+    /// Time that closing allows each backend to store what is queued, and again to close.
     pub close_timeout: Duration,
     /// The backends behind the CPU tier, in search order.
     pub backends: Vec<BackendConfig>,
@@ -86,6 +86,18 @@ pub struct Config {
     pub notes: Vec<String>,
     /// Things to log as warnings, such as unknown keys.
     pub warnings: Vec<String>,
+}
+
+/// Chooses where compiled components are kept from one start to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CompileCache {
+    /// `kvtier` in the user's cache directory (`$XDG_CACHE_HOME`, or `.cache` in `$HOME`); nowhere without these.
+    #[default]
+    User,
+    /// In this directory, which must belong to the user and be closed to others.
+    Directory(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// Chooses what happens when a valid backend cannot be loaded.
@@ -122,7 +134,7 @@ impl Default for Config {
             on_load_error: OnLoadError::default(),
             on_full: OnFull::default(),
             integrity_key: None,
-            compile_cache: None,
+            compile_cache: CompileCache::default(),
             lane_threads: default_lane_threads(),
             close_timeout: limits::CLOSE_TIMEOUT_MS.default_ms(),
             backends: Vec::new(),

@@ -11,7 +11,7 @@ use super::raw::{Entry, Environment, RawConfig};
 use super::secret::{Secret, SecretError, SecretSource};
 use super::section::{BackendSection, Listed, SECRET_FORM};
 use super::suggest::similar_to;
-use super::{Config, OnFull, OnLoadError, keys, limits};
+use super::{CompileCache, Config, OnFull, OnLoadError, keys, limits};
 use crate::cpu::Policy;
 
 impl Config {
@@ -94,8 +94,11 @@ impl Config {
                 self.integrity_key = Some(integrity_key(entry, base_dir, environment)?);
             }
             "compile_cache" => {
-                let path = entry.text("the path of a directory")?;
-                self.compile_cache = Some(base_dir.join(path));
+                let path = entry.text("the path of a directory, or off")?;
+                self.compile_cache = match path {
+                    path if path.eq_ignore_ascii_case("off") => CompileCache::Off,
+                    path => CompileCache::Directory(base_dir.join(path)),
+                };
             }
             "lane_threads" => self.lane_threads = entry.count(&limits::LANE_THREADS)?,
             "close_timeout_ms" => self.close_timeout = entry.millis(&limits::CLOSE_TIMEOUT_MS)?,

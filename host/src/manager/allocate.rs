@@ -17,7 +17,7 @@ pub struct Allocation {
     keys: Vec<ChunkKey>,
     writers: Vec<(usize, ChunkWriter)>,
     /// Held, so that making room for the missing ones does not evict the present ones.
-    present: Vec<Chunk>,
+    present: Vec<(usize, Chunk)>,
     n_covered: usize,
 }
 
@@ -61,7 +61,7 @@ impl StorageManager {
     /// runs out the buffers are those of a prefix.
     ///
     /// # Errors
-    /// [`AllocateError`] for sizes that can never be allocated.
+    /// [`AllocateError`] for sizes that can never be allocated, and after [`StorageManager::close`].
     pub async fn allocate(&self, chunks: &[ChunkSpec]) -> Result<Allocation, AllocateError> {
         let started = Instant::now();
         let deadline = started + self.0.options.timeout;
@@ -72,14 +72,10 @@ impl StorageManager {
             Allocation { keys, writers: Vec::new(), present: Vec::new(), n_covered: chunks.len() };
         for (index, (chunk, present)) in chunks.iter().zip(held).enumerate() {
             if let Some(present) = present {
-                allocation.present.push(present);
+                allocation.present.push((index, present));
                 continue;
             }
-            if chunk.size_bytes == 0 || chunk.size_bytes > self.0.cpu.provider().capacity_bytes() {
-                // Says precisely which.
-                self.0.cpu.allocate(chunk.size_bytes)?;
-            }
-            let Some(buffer) = self.buffer(chunk.size_bytes, deadline).await else {
+            let Some(buffer) = self.buffer(chunk.size_bytes, deadline).await? else {
                 allocation.n_covered = index;
                 self.0.cpu_metrics.drop_puts("no_memory", (chunks.len() - index) as u64);
                 break;
@@ -91,16 +87,27 @@ impl StorageManager {
     }
 
     /// Stores filled chunks: in the CPU tier by reference count, in the chosen backends in the background.
-    /// The tail of the request is evicted before its head. Returns when the CPU tier has them, and, if the
-    /// chain is configured to wait, when the queues have room or the timeout has passed.
+    /// Chunks that were present are offered to those backends that are not known to have them, so that a put
+    /// which was dropped is made up for. The tail of the request is evicted before its head. Returns when the
+    /// CPU tier has the chunks, and, if the chain is configured to wait, when the queues have room or the
+    /// timeout has passed.
     pub async fn put(&self, allocation: Allocation, tiers: &Tiers) -> Stored {
         let Allocation { keys, writers, present, n_covered } = allocation;
-        let chunks: Vec<Chunk> = writers.into_iter().map(|(_, writer)| writer.freeze()).collect();
-        let stored = self.put_chunks(&chunks, tiers).await;
-        drop(present);
-        if tiers.includes(CPU_TIER) && chunks.len() < n_covered {
-            self.0.cpu.refresh(&keys[..n_covered]);
+        let started = Instant::now();
+        let mut stored = Stored::default();
+        let new: Vec<(usize, Chunk)> =
+            writers.into_iter().map(|(index, writer)| (index, writer.freeze())).collect();
+        if tiers.includes(CPU_TIER) {
+            let chunks: Vec<Chunk> = new.iter().map(|(_, chunk)| chunk.clone()).collect();
+            stored.n_new = self.put_in_cpu(&chunks, started);
+            if !present.is_empty() {
+                self.0.cpu.refresh(&keys[..n_covered]);
+            }
         }
+        let mut chunks: Vec<(usize, Chunk)> = new.into_iter().chain(present).collect();
+        chunks.sort_unstable_by_key(|(index, _)| *index);
+        let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
+        stored.backends = self.offer(&chunks, tiers, started).await;
         stored
     }
 
@@ -109,23 +116,32 @@ impl StorageManager {
         let started = Instant::now();
         let mut stored = Stored::default();
         if tiers.includes(CPU_TIER) {
-            let mut inserted = Vec::with_capacity(chunks.len());
-            self.0.cpu.insert_all(chunks, &mut inserted);
-            let new = inserted.iter().zip(chunks).filter(|(inserted, _)| **inserted == Inserted::New);
-            let (n_new, n_bytes) =
-                new.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
-            stored.n_new = n_new;
-            self.0.cpu_metrics.stored(n_new as u64, n_bytes);
-            self.0.cpu_metrics.took(Operation::Put, started.elapsed());
+            stored.n_new = self.put_in_cpu(chunks, started);
         }
+        stored.backends = self.offer(chunks, tiers, started).await;
+        stored
+    }
+
+    fn put_in_cpu(&self, chunks: &[Chunk], started: Instant) -> usize {
+        let mut inserted = Vec::with_capacity(chunks.len());
+        self.0.cpu.insert_all(chunks, &mut inserted);
+        let new = inserted.iter().zip(chunks).filter(|(inserted, _)| **inserted == Inserted::New);
+        let (n_new, n_bytes) = new.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
+        self.0.cpu_metrics.stored(n_new as u64, n_bytes);
+        self.0.cpu_metrics.took(Operation::Put, started.elapsed());
+        n_new
+    }
+
+    /// Offers chunks to the chosen backends, side by side, so that one without room does not take the time of
+    /// those behind it.
+    async fn offer(&self, chunks: &[Chunk], tiers: &Tiers, started: Instant) -> Vec<(String, Offer)> {
         let wait_until = match self.0.options.on_full {
             OnFull::Drop => None,
             OnFull::Wait => Some(started + self.0.options.timeout),
         };
-        for (_, backend) in self.backends(tiers) {
-            let offer = backend.offer(chunks, wait_until).await;
-            stored.backends.push((backend.name.clone(), offer));
-        }
-        stored
+        let offers = self.backends(tiers).map(|(_, backend)| async move {
+            (backend.name.clone(), backend.offer(chunks, wait_until).await)
+        });
+        futures::future::join_all(offers).await
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::puts::{Batch, Offered, PutQueue};
+use super::NewBackend;
+use super::puts::{Batch, Cancelled, Offered, PutQueue};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::{Flaw, Sealer};
 use crate::key::ChunkKey;
@@ -65,6 +66,10 @@ pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
 
 pub(super) struct Backend {
     pub(super) name: String,
+    /// Its place among the backends.
+    place: usize,
+    /// Counts removals over the whole chain: what backends are known to have holds until the next one.
+    removals: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
     bypassed: AtomicBool,
@@ -78,17 +83,19 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(
-        name: String,
-        tier: Arc<dyn Tier>,
-        factory: Option<TierFactory>,
+        new: NewBackend,
+        place: usize,
         put_budget_bytes: usize,
         sealer: Sealer,
+        removals: Arc<AtomicU64>,
         control: Control,
     ) -> Self {
         Self {
-            name,
-            tier: RwLock::new(tier),
-            factory,
+            name: new.name,
+            place,
+            removals,
+            tier: RwLock::new(new.tier),
+            factory: new.factory,
             bypassed: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
             pins: Mutex::default(),
@@ -211,6 +218,7 @@ impl Backend {
         if keys.is_empty() {
             return;
         }
+        self.removals.fetch_add(1, Ordering::AcqRel);
         let tier = self.tier();
         self.control.handle().spawn(async move {
             let deadline = Instant::now() + tier.call_limit(0);
@@ -232,6 +240,7 @@ impl Backend {
     pub(super) async fn fetch(&self, writers: Vec<ChunkWriter>, deadline: Instant) -> Vec<Fetched> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers);
+        let removals = self.removals.load(Ordering::Acquire);
         let tier = self.tier();
         let answer = self.counted(Operation::Get, tier.get(Arc::clone(&keys), sinks.clone(), deadline)).await;
         let returned = sinks.revoke();
@@ -257,7 +266,10 @@ impl Backend {
         let mut damaged = Vec::new();
         for (outcome, key) in fetched.iter().zip(&*keys) {
             match outcome {
-                Ok(chunk) => self.metrics.hit(1, chunk.len() as u64),
+                Ok(chunk) => {
+                    chunk.note_holder(self.place, removals);
+                    self.metrics.hit(1, chunk.len() as u64);
+                }
                 Err((_, miss)) => {
                     self.metrics.miss(miss.reason(), 1);
                     if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
@@ -275,7 +287,12 @@ impl Backend {
     /// accepted and how many dropped.
     pub(super) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
         let mut offer = Offer::default();
+        let removals = self.removals.load(Ordering::Acquire);
         for chunk in chunks {
+            if chunk.has_holder(self.place, removals) {
+                offer.n_present += 1;
+                continue;
+            }
             let outcome = loop {
                 let settled = self.queue.settled();
                 let mut settled = pin!(settled);
@@ -314,19 +331,25 @@ impl Backend {
     async fn store(&self, batch: &Batch<'_>) {
         let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
         let (chunks, sealer) = (batch.chunks.clone(), self.sealer.clone());
-        let seal = move || chunks.into_iter().map(|chunk| Sealed::new(chunk, &sealer)).collect();
-        let sealed: Vec<Sealed> = self.control.compute(n_bytes, seal).await;
+        let seal_all = move || chunks.into_iter().map(|chunk| Sealed::new(chunk, &sealer)).collect();
+        let lent: Vec<Sealed> = self.control.compute(n_bytes, seal_all).await;
         let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
-        let sources = Sources::new(sealed);
+        let sources = Sources::new(lent);
         let tier = self.tier();
-        let deadline = Instant::now() + tier.call_limit(n_bytes);
+        // Batches share the store's speed.
+        let (_, n_bytes_pending) = self.queue.pending();
+        let deadline = Instant::now() + tier.call_limit(n_bytes.max(n_bytes_pending));
+        let removals = self.removals.load(Ordering::Acquire);
         let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
         sources.revoke();
         match answer {
             Ok(results) if results.len() == batch.chunks.len() => {
                 for (result, chunk) in results.iter().zip(&batch.chunks) {
                     match result {
-                        Ok(()) => self.metrics.stored(1, chunk.len() as u64),
+                        Ok(()) => {
+                            chunk.note_holder(self.place, removals);
+                            self.metrics.stored(1, chunk.len() as u64);
+                        }
                         Err(error) => {
                             self.metrics.error(Operation::Put, error.kind());
                             tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
@@ -364,22 +387,23 @@ impl Backend {
 
     /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for.
     pub(super) async fn remove(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        let cancelled = self.queue.cancel(Some(keys));
-        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
-        if cancelled.in_flight {
-            self.drained(Some(keys), deadline).await;
-        }
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        let cancelled = self.cancel_puts(Some(keys));
+        self.drained(Some(&cancelled.in_flight), deadline).await;
         self.lock_pins().retain(|key, _| !keys.contains(key));
         let tier = self.tier();
         self.counted(Operation::Remove, tier.remove(keys.into(), deadline)).await
     }
 
-    /// Cancels every queued put and waits for those in flight.
-    pub(super) async fn cancel_puts(&self, deadline: Instant) -> usize {
-        let cancelled = self.queue.cancel(None);
+    /// Cancels the queued puts of `keys`, or all.
+    pub(super) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+        let cancelled = self.queue.cancel(keys);
         self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
-        self.drained(None, deadline).await;
-        cancelled.n_chunks
+        cancelled
+    }
+
+    pub(super) fn can_be_recreated(&self) -> bool {
+        self.factory.is_some()
     }
 
     /// Closes this tier and puts a new one in its place.
@@ -387,6 +411,7 @@ impl Backend {
         let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
         let was_bypassed = self.bypassed.swap(true, Ordering::AcqRel);
         self.queue.pause(true);
+        let resume = Resume { backend: self, was_bypassed };
         let deadline = Instant::now() + close_limit;
         self.wait_for(|| self.queue.is_quiet(), deadline).await;
         if let Err(error) = self.tier().close(deadline).await {
@@ -394,10 +419,10 @@ impl Backend {
         }
         let (tier, started) = factory().await;
         *self.tier.write().unwrap_or_else(PoisonError::into_inner) = tier;
-        // What the old instance had pinned went with it.
+        // What the old instance had pinned, and perhaps what it had stored, went with it.
+        self.removals.fetch_add(1, Ordering::AcqRel);
         self.lock_pins().clear();
-        self.queue.pause(false);
-        self.bypassed.store(was_bypassed, Ordering::Release);
+        drop(resume);
         started.map_err(RecreateError::NotStarted)
     }
 
@@ -414,12 +439,27 @@ impl Backend {
     }
 }
 
+/// Puts a backend back to work, also when the caller of `recreate` has left in the middle.
+struct Resume<'a> {
+    backend: &'a Backend,
+    was_bypassed: bool,
+}
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        self.backend.queue.pause(false);
+        self.backend.bypassed.store(self.was_bypassed, Ordering::Release);
+    }
+}
+
 /// What became of offered puts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
     /// Chunks that the backend will be asked to store.
     pub n_queued: usize,
+    /// Chunks that the backend is known to have.
+    pub n_present: usize,
     /// Chunks that were dropped because the queue was full.
     pub n_dropped: usize,
 }

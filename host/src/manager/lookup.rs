@@ -59,7 +59,8 @@ impl Lookup {
 
 impl StorageManager {
     /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as
-    /// any tier extends it. A tier that fails or does not answer in time is passed over.
+    /// any tier extends it. A tier that fails or does not answer in time is passed over; its time is what is
+    /// left, divided by the number of backends that may still have to be asked.
     ///
     /// Cost: one hash lookup per key in the CPU tier; one call per backend that is asked, and one more for
     /// every change from tier to tier.
@@ -98,11 +99,16 @@ impl StorageManager {
                     continue;
                 }
             }
-            let next = self.backends(tiers).find(|(tier, _)| ends[tier.0] != Some(at) && !failed[tier.0]);
-            let Some((tier, backend)) = next else { break };
-            if Instant::now() >= deadline {
+            let mut candidates =
+                self.backends(tiers).filter(|(tier, _)| ends[tier.0] != Some(at) && !failed[tier.0]);
+            let Some((tier, backend)) = candidates.next() else { break };
+            let n_behind = candidates.count() as u32;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 break;
             }
+            // A tier that hangs leaves as much time to each of those behind it as it has taken.
+            let deadline = Instant::now() + left / (n_behind + 1);
             let answer = match lookup_id {
                 None => backend.contains(rest, deadline).await,
                 Some(_) => backend.contains_pinned(rest, deadline).await,

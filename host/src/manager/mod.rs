@@ -14,7 +14,8 @@ mod puts;
 mod retrieve;
 mod select;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,11 +81,12 @@ impl StorageManager {
     ) -> Self {
         let share = cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR;
         let budget = share as usize / backends.len().max(1);
-        let make = |new: NewBackend| {
-            let NewBackend { name, tier, factory } = new;
-            Arc::new(Backend::new(name, tier, factory, budget, options.sealer.clone(), control.clone()))
+        let removals = Arc::new(AtomicU64::new(0));
+        let make = |(place, new): (usize, NewBackend)| {
+            let (sealer, removals) = (options.sealer.clone(), Arc::clone(&removals));
+            Arc::new(Backend::new(new, place, budget, sealer, removals, control.clone()))
         };
-        let backends: Vec<_> = backends.into_iter().map(make).collect();
+        let backends: Vec<_> = backends.into_iter().enumerate().map(make).collect();
         for backend in &backends {
             for _ in 0..PUT_BATCHES_IN_FLIGHT {
                 let backend = Arc::clone(backend);
@@ -158,7 +160,7 @@ impl StorageManager {
     pub async fn expire_pins(&self) {
         let expired = self.ledger().expire(self.0.options.clock.now());
         if !expired.is_empty() {
-            self.0.cpu_metrics.drop_puts("pins_expired", expired.len() as u64);
+            self.0.cpu_metrics.pins_expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
             tracing::warn!(n_lookups = expired.len(), "pins expired without unpin");
         }
         self.release(expired).await;
@@ -188,6 +190,7 @@ impl StorageManager {
         let deadline = self.deadline();
         let started = Instant::now();
         let mut n_removed = 0;
+        self.forget_pins(keys, tiers);
         if tiers.includes(CPU_TIER) {
             n_removed += self.0.cpu.remove(keys);
             self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
@@ -208,17 +211,34 @@ impl StorageManager {
         }
     }
 
+    /// Takes `keys` out of the ledger, before the tiers drop their pins.
+    fn forget_pins(&self, keys: &[ChunkKey], tiers: &Tiers) {
+        let mut ledger = self.ledger();
+        if ledger.len() > 0 {
+            let keys: HashSet<ChunkKey> = keys.iter().copied().collect();
+            for (index, name) in self.tier_names().into_iter().enumerate() {
+                if tiers.includes(name) {
+                    ledger.forget(TierIndex(index), Some(&keys));
+                }
+            }
+        }
+    }
+
     /// Empties the chosen tiers as far as they can be emptied: the CPU tier of what is neither pinned nor
-    /// being read; of backends, the queued puts.
+    /// being read; of backends, the queued puts. Puts in flight are waited for.
     pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
         let deadline = self.deadline();
         let mut report = ClearReport::default();
+        let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
+        let cancelled: Vec<_> = chosen.map(|backend| (backend, backend.cancel_puts(None))).collect();
+        for (backend, cancelled) in cancelled {
+            report.puts_cancelled += cancelled.n_chunks;
+            report.skipped.push(backend.name.clone());
+            backend.drained(Some(&cancelled.in_flight), deadline).await;
+        }
+        // Last, because what waits to be stored or is being stored is being read.
         if tiers.includes(CPU_TIER) {
             report.cpu = self.0.cpu.clear();
-        }
-        for backend in self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)) {
-            report.puts_cancelled += backend.cancel_puts(deadline).await;
-            report.skipped.push(backend.name.clone());
         }
         report
     }
@@ -267,7 +287,13 @@ impl StorageManager {
     /// # Errors
     /// [`RecreateError`]
     pub async fn recreate(&self, name: &str) -> Result<(), RecreateError> {
-        let backend = self.backend(name).ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        let place = self.0.backends.iter().position(|backend| backend.name == name);
+        let place = place.ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        let backend = &self.0.backends[place];
+        if backend.can_be_recreated() {
+            // The pins go with the old instance.
+            self.ledger().forget(TierIndex(place + 1), None);
+        }
         backend.recreate(self.0.options.close_timeout).await
     }
 
@@ -298,7 +324,9 @@ impl StorageManager {
         cpu.evictions = self.0.cpu.stats().evictions.pressure;
         let backends = self.0.backends.iter().map(|backend| {
             let mut counts = backend.metrics.snapshot(&backend.name);
-            counts.lane_restarts = backend.tier().health().lane_restarts;
+            let health = backend.tier().health();
+            counts.lane_restarts = health.lane_restarts;
+            counts.is_up = health.down.is_none();
             counts
         });
         std::iter::once(cpu).chain(backends).collect()
@@ -374,7 +402,7 @@ pub struct BackendStatus {
     pub bypassed: bool,
     /// Chunks queued or being stored.
     pub puts_pending: usize,
-    /// Their payload in bytes.
+    /// Memory that they hold, in bytes.
     pub put_bytes_pending: usize,
     /// Keys that lookups hold.
     pub pinned_keys: usize,

@@ -1,6 +1,6 @@
 //! The ledger of pins: which lookup holds which chunks, in which tier, until when.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::select::TierIndex;
@@ -55,6 +55,18 @@ impl Ledger {
             }
         }
         expired
+    }
+
+    /// Forgets what anyone holds of `keys` in `tier`, because they are gone from there with their pins; `None`
+    /// means every key. A later pin of such a key is another lookup's, which these must not release.
+    pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {
+        self.entries.retain(|_, (_, held)| {
+            for (_, held_keys) in held.0.iter_mut().filter(|(held_tier, _)| *held_tier == tier) {
+                held_keys.retain(|key| keys.is_some_and(|keys| !keys.contains(key)));
+            }
+            held.0.retain(|(_, held_keys)| !held_keys.is_empty());
+            !held.0.is_empty()
+        });
     }
 
     /// Takes out everything.

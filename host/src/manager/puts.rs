@@ -27,6 +27,7 @@ struct State {
     queue: VecDeque<Chunk>,
     /// Keys queued (`false`) or in flight (`true`).
     keys: HashMap<ChunkKey, bool>,
+    /// Memory that they hold.
     n_bytes: usize,
     closed: bool,
     /// While set, nothing is handed to workers.
@@ -50,10 +51,14 @@ pub(super) struct Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        // Whoever hears that a put has settled may count on its memory, so the memory goes first.
+        let chunks = std::mem::take(&mut self.chunks);
+        let places: Vec<_> = chunks.iter().map(|chunk| (chunk.key(), chunk.footprint_bytes())).collect();
+        drop(chunks);
         let mut state = self.queue.lock();
-        for chunk in &self.chunks {
-            state.keys.remove(&chunk.key());
-            state.n_bytes -= chunk.len();
+        for (key, n_bytes) in places {
+            state.keys.remove(&key);
+            state.n_bytes -= n_bytes;
         }
         drop(state);
         self.queue.settled.notify_waiters();
@@ -77,11 +82,11 @@ impl PutQueue {
         if state.keys.contains_key(&chunk.key()) {
             return Offered::Pending;
         }
-        if !state.keys.is_empty() && state.n_bytes + chunk.len() > self.budget_bytes {
+        if !state.keys.is_empty() && state.n_bytes + chunk.footprint_bytes() > self.budget_bytes {
             return Offered::Full;
         }
         state.keys.insert(chunk.key(), false);
-        state.n_bytes += chunk.len();
+        state.n_bytes += chunk.footprint_bytes();
         state.queue.push_back(chunk.clone());
         drop(state);
         self.work.notify_one();
@@ -118,7 +123,7 @@ impl PutQueue {
         }
     }
 
-    /// Takes `keys` out of the queue, and returns those that are in flight. `None` means every key.
+    /// Takes `keys` out of the queue, and says which of them are in flight. `None` means every key.
     pub(super) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let mut state = self.lock();
         let concerns = |key: ChunkKey| keys.is_none_or(|keys| keys.contains(&key));
@@ -127,12 +132,15 @@ impl PutQueue {
         state.queue = kept.into();
         for chunk in &cancelled {
             state.keys.remove(&chunk.key());
-            state.n_bytes -= chunk.len();
+            state.n_bytes -= chunk.footprint_bytes();
         }
-        let in_flight = state.keys.iter().any(|(key, flying)| *flying && concerns(*key));
+        let flying = state.keys.iter().filter(|(key, flying)| **flying && concerns(**key));
+        let in_flight = flying.map(|(key, _)| *key).collect();
         drop(state);
+        let n_chunks = cancelled.len();
+        drop(cancelled);
         self.settled.notify_waiters();
-        Cancelled { n_chunks: cancelled.len(), in_flight }
+        Cancelled { n_chunks, in_flight }
     }
 
     /// Says whether nothing, or nothing of `keys`, is queued or in flight.
@@ -169,7 +177,7 @@ impl PutQueue {
 
 pub(super) struct Cancelled {
     pub(super) n_chunks: usize,
-    pub(super) in_flight: bool,
+    pub(super) in_flight: Vec<ChunkKey>,
 }
 
 fn take(state: &mut State, n_chunks_max: usize) -> Vec<Chunk> {

@@ -3,13 +3,15 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use super::backend::Fetched;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::cpu::Allocated;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::memory::BufferMut;
+use crate::memory::{AllocateError, BufferMut};
 use crate::metrics::Operation;
+use crate::tier::TierError;
 
 /// The leading run of chunks that could be served.
 #[derive(Debug, Default)]
@@ -88,12 +90,11 @@ impl StorageManager {
         misses: &mut Vec<(usize, TierIndex, Miss)>,
     ) {
         let asked;
-        let plan = match plan {
-            Some(plan) => plan,
-            None => {
-                asked = self.contains(keys, tiers).await;
-                &asked
-            }
+        let plan = if let Some(plan) = plan {
+            plan
+        } else {
+            asked = self.contains(keys, tiers).await;
+            &asked
         };
         let deadline = self.deadline();
         let n_run = plan.n_chunks.min(keys.len());
@@ -122,6 +123,7 @@ impl StorageManager {
                 let (places, writers): (Vec<_>, Vec<_>) = writers.into_iter().unzip();
                 let fetched =
                     if writers.is_empty() { Vec::new() } else { backend.fetch(writers, deadline).await };
+                let silence = fetched.iter().find_map(silence);
                 for ((index, spec), outcome) in places.into_iter().zip(fetched) {
                     match outcome {
                         Ok(chunk) => {
@@ -138,6 +140,13 @@ impl StorageManager {
                 if out_of_memory {
                     return;
                 }
+                // A tier that gave no answer would take as long again for each batch that is left, and the
+                // tiers behind it would have no time.
+                if let Some(miss) = silence {
+                    backend.metrics.miss(miss.reason(), asked.len() as u64);
+                    misses.extend(asked.iter().map(|wanted| (wanted.index, tier, miss.clone())));
+                    wanted.append(&mut asked);
+                }
             }
             wanted.sort_by_key(|wanted| wanted.index);
         }
@@ -152,44 +161,54 @@ impl StorageManager {
         let mut ready = Vec::with_capacity(wanted.len());
         let mut wanted = wanted.into_iter();
         while let Some(Wanted { index, spec, writer }) = wanted.next() {
-            let writer = match writer {
-                Some(writer) => Some(writer),
-                None => self
-                    .buffer(spec.size_bytes, deadline)
-                    .await
-                    .map(|buffer| ChunkWriter::new(spec.key, buffer)),
+            let writer = if let Some(writer) = writer {
+                Some(writer)
+            } else {
+                let buffer = self.buffer(spec.size_bytes, deadline).await;
+                buffer.ok().flatten().map(|buffer| ChunkWriter::new(spec.key, buffer))
             };
-            match writer {
-                Some(writer) => ready.push(((index, spec), writer)),
-                None => {
-                    let unserved = std::iter::once(Wanted { index, spec, writer: None }).chain(wanted);
-                    return (ready, unserved.collect());
-                }
-            }
+            let Some(writer) = writer else {
+                let unserved = std::iter::once(Wanted { index, spec, writer: None }).chain(wanted);
+                return (ready, unserved.collect());
+            };
+            ready.push(((index, spec), writer));
         }
         (ready, Vec::new())
     }
 
-    /// Allocates a buffer, waiting for one to be released until `deadline`. `None`: there is none, or the
-    /// size can never fit.
-    pub(super) async fn buffer(&self, size_bytes: usize, deadline: Instant) -> Option<BufferMut> {
+    /// Allocates a buffer, waiting for one to be released until `deadline`. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`AllocateError`]
+    pub(super) async fn buffer(
+        &self,
+        size_bytes: usize,
+        deadline: Instant,
+    ) -> Result<Option<BufferMut>, AllocateError> {
         loop {
             let mut waiter = self.0.cpu.waiter();
-            match self.0.cpu.allocate(size_bytes) {
-                Ok(Allocated::Ready(buffer)) => return Some(buffer),
-                Ok(Allocated::Exhausted(_)) => {}
-                Err(_) => return None,
-            }
             // If puts are on their way to backends their memory comes back; otherwise only the caller can
-            // release any, and waiting for oneself is in vain.
-            if self.0.backends.iter().all(|backend| backend.queue.is_idle(None)) {
-                return None;
+            // release any, and waiting for oneself is in vain. Asked before the attempt: a put that
+            // settles afterwards has not had its memory counted in.
+            let is_idle = self.0.backends.iter().all(|backend| backend.queue.is_idle(None));
+            match self.0.cpu.allocate(size_bytes)? {
+                Allocated::Ready(buffer) => return Ok(Some(buffer)),
+                Allocated::Exhausted(_) if is_idle => return Ok(None),
+                Allocated::Exhausted(_) => {}
             }
             let released = pin!(waiter.released());
             if self.0.control.until(deadline, released).await.is_err() {
-                return None;
+                return Ok(None);
             }
         }
+    }
+}
+
+/// Says whether the tier let a call expire.
+fn silence(fetched: &Fetched) -> Option<Miss> {
+    match fetched {
+        Err((_, miss @ Miss::Error(TierError::Timeout(_)))) => Some(miss.clone()),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Component files: reading, recognising, compiling, and the cache of compiled code on disk.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ pub enum ComponentError {
         found: Sha256Digest,
     },
     /// The bytes do not compile.
-    #[error("component `{}` does not compile: {cause}", path.display())]
+    #[error("component `{}` does not compile: {cause}; the file is damaged or uses what this host does not run, so build it again for wasm32-wasip2", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -91,7 +92,7 @@ pub enum ComponentError {
         found: String,
     },
     /// The component imports something that the host does not offer.
-    #[error("component `{}` cannot be linked: {cause}", path.display())]
+    #[error("component `{}` cannot be linked: {cause}; this host offers WASI 0.2 and 0.3 and kvtier:storage@{CONTRACT_VERSION}", path.display())]
     Unlinkable {
         /// The file.
         path: PathBuf,
@@ -235,20 +236,22 @@ impl Cache {
     /// Stores compiled code under its final name at once, or logs why not.
     fn store(&self, component: &Component) {
         let stored = component.serialize().map_err(|error| error.to_string()).and_then(|code| {
-            let temporary = self.file.with_extension(format!("tmp{}", std::process::id()));
+            // Engines of this process, and of others with the same number, may be storing the same file.
+            let unique = RandomState::new().build_hasher().finish();
+            let temporary = self.file.with_extension(format!("{unique:016x}.tmp"));
             let write = || -> io::Result<()> {
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&temporary)?;
+                let mut file =
+                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
                 file.write_all(CACHE_MAGIC)?;
                 file.write_all(blake3::hash(&code).as_bytes())?;
                 file.write_all(&code)?;
                 fs::rename(&temporary, &self.file)
             };
-            write().map_err(|error| error.to_string())
+            write().map_err(|error| {
+                // What was written of it; there may be nothing.
+                drop(fs::remove_file(&temporary));
+                error.to_string()
+            })
         });
         if let Err(error) = stored {
             tracing::warn!(file = %self.file.display(), error, "compiled code could not be cached");

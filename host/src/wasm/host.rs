@@ -41,6 +41,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
 
 type ReadArgs = (Resource<Sources>, u32, u64, u64);
 
+#[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
 fn read(
     store: StoreContextMut<'_, State>,
     (sources, index, offset, len): ReadArgs,
@@ -56,6 +57,7 @@ fn read(
 
 type WriteArgs = (Resource<Sinks>, u32, u64, WasmList<u8>);
 
+#[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
 fn write(
     store: StoreContextMut<'_, State>,
     (sinks, index, offset, bytes): WriteArgs,
@@ -427,7 +429,7 @@ impl logging::Host for &mut State {
     fn log(&mut self, level: logging::Level, message: String) -> Result<()> {
         let backend: &Arc<str> = &self.backend;
         let cut = message.floor_char_boundary(LOG_BYTES_MAX);
-        let message = message[..cut].escape_debug();
+        let message = escaped(&message[..cut]);
         match level {
             logging::Level::Trace => tracing::trace!(target: "kvtier::backend", %backend, "{message}"),
             logging::Level::Debug => tracing::debug!(target: "kvtier::backend", %backend, "{message}"),
@@ -437,4 +439,16 @@ impl logging::Host for &mut State {
         }
         Ok(())
     }
+}
+
+/// Escapes whatever could pass for another line or move the reader's cursor; quotes stay as they are.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' => escaped.push(character),
+            other => escaped.extend(other.escape_debug()),
+        }
+    }
+    escaped
 }

@@ -14,7 +14,7 @@ mod sandbox;
 mod threads;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,8 +65,13 @@ pub enum LoadError {
         source: ClassError,
     },
     /// A secret that the configuration names.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
+    #[error("secrets.{key}: {source}")]
+    Secret {
+        /// The key of the configuration.
+        key: String,
+        /// Why it cannot be had.
+        source: SecretError,
+    },
     /// A secret that is no text.
     #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
     SecretNotText(String),
@@ -135,6 +140,29 @@ impl Prepared {
 pub struct WasmTier {
     config: BackendConfig,
     state: Arc<Mutex<Running>>,
+    /// What calls in flight move, in bytes.
+    bytes_in_flight: AtomicUsize,
+}
+
+/// Bytes that one call moves, counted while it lasts.
+struct Moving<'a> {
+    in_flight: &'a AtomicUsize,
+    bytes: usize,
+    /// Those of all calls when this one began, its own included.
+    total_bytes: usize,
+}
+
+impl<'a> Moving<'a> {
+    fn new(in_flight: &'a AtomicUsize, bytes: usize) -> Self {
+        let total_bytes = in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        Self { in_flight, bytes, total_bytes }
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Whether the backend has been loaded.
@@ -160,7 +188,8 @@ impl WasmTier {
         control: Control,
     ) -> (Self, Result<(), LoadError>) {
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
-        let tier = Self { config: config.clone(), state: Arc::clone(&state) };
+        let tier =
+            Self { config: config.clone(), state: Arc::clone(&state), bytes_in_flight: AtomicUsize::new(0) };
         let outcome = load(&config, &facts, &threads, &control, &state).await;
         // A class that did not start is tried again by its lanes' own supervisors.
         if let Err(error) = &outcome
@@ -177,10 +206,11 @@ impl WasmTier {
                         return;
                     }
                     match load(&config, &facts, &threads, &control, &state).await {
-                        Ok(()) | Err(LoadError::NotStarted { .. }) => {
+                        Ok(()) => {
                             tracing::info!(backend = %config.name, "backend loaded after all");
                             return;
                         }
+                        Err(LoadError::NotStarted { .. }) => return,
                         Err(error) => set_down(&state, error.to_string()),
                     }
                     pause = (pause * 2).min(RESTART_PAUSE_MAX);
@@ -192,7 +222,9 @@ impl WasmTier {
 
     async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let lanes = self.lanes()?;
-        let limit = self.config.limits.call_timeout_for(bytes as u64);
+        // Calls share the store's speed, so each is given the time of all bytes that are under way.
+        let moving = Moving::new(&self.bytes_in_flight, bytes);
+        let limit = self.config.limits.call_timeout_for(moving.total_bytes as u64);
         let deadline = deadline.min(Instant::now() + limit);
         let idlest = lanes.lanes.iter().min_by_key(|lane| lane.load());
         match idlest {
@@ -274,7 +306,7 @@ fn prepare(
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
     let mut settings = config.config.clone();
     for (key, source) in &config.secrets {
-        let secret = source.resolve()?;
+        let secret = source.resolve().map_err(|source| LoadError::Secret { key: key.clone(), source })?;
         let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
         settings.push((key.clone(), text.to_owned()));
     }
@@ -360,7 +392,11 @@ impl Tier for WasmTier {
             for lane in &lanes.lanes {
                 lane.end();
             }
-            closed.into_iter().try_for_each(|answer| answer.map(drop))
+            closed.into_iter().try_for_each(|answer| match answer {
+                // Without an instance there is nothing to close.
+                Ok(_) | Err(TierError::Down(_)) => Ok(()),
+                Err(error) => Err(error),
+            })
         })
     }
 

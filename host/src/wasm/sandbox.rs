@@ -134,7 +134,7 @@ pub(super) fn new_store(
         };
         Box::pin(async move { allowed })
     });
-    let memory = MemoryLimit { max_bytes: config.limits.memory_bytes, memory_bytes, used_bytes: 0 };
+    let memory = MemoryLimit { max_bytes: config.limits.memory_bytes, shown: memory_bytes, used_bytes: 0 };
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let backend = config.name.as_str().into();
@@ -155,7 +155,7 @@ struct MemoryLimit {
     max_bytes: u64,
     used_bytes: u64,
     /// What `status()` shows.
-    memory_bytes: Arc<AtomicU64>,
+    shown: Arc<AtomicU64>,
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -169,7 +169,7 @@ impl ResourceLimiter for MemoryLimit {
         let allowed = grown <= self.max_bytes && maximum.is_none_or(|maximum| desired <= maximum);
         if allowed {
             self.used_bytes = grown;
-            self.memory_bytes.store(grown, Ordering::Relaxed);
+            self.shown.store(grown, Ordering::Relaxed);
         }
         Ok(allowed)
     }

@@ -1,11 +1,10 @@
 //! What a configuration comes to, beyond what `LMCache` has.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::super::{
-    BackendConfig, BackendLimits, Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource,
-    Sha256Digest,
+    BackendConfig, BackendLimits, CompileCache, Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError,
+    SecretSource, Sha256Digest,
 };
 use super::{disk_with, extra_config, names, read, read_with};
 
@@ -33,7 +32,9 @@ fn every_key_of_kvtiers_section_is_read() {
     assert_eq!(config.on_load_error, OnLoadError::Fail);
     assert_eq!(config.on_full, OnFull::Wait);
     assert_eq!(config.integrity_key.as_ref().unwrap().expose_bytes(), b"0123456789abcdef");
-    assert_eq!(config.compile_cache.as_deref(), Some(Path::new("/etc/kvtier/cache")));
+    assert_eq!(config.compile_cache, CompileCache::Directory("/etc/kvtier/cache".into()));
+    let off = read("extra_config: {kvtier.compile_cache: 'off'}").unwrap();
+    assert_eq!(off.compile_cache, CompileCache::Off);
     assert_eq!(config.lane_threads, 3);
     assert_eq!(config.close_timeout, Duration::from_millis(70));
 }

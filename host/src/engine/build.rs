@@ -1,0 +1,248 @@
+//! Building an engine: the pool, the backends, the chain.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::{Engine, Inner};
+use crate::clock::Clock;
+use crate::config::{BackendConfig, CompileCache, Config, ConfigError, OnLoadError};
+use crate::cpu::CpuTier;
+use crate::integrity::Sealer;
+use crate::key::Namespace;
+use crate::layout::EngineMetadata;
+use crate::manager::{ManagerOptions, NewBackend, StorageManager, TierFactory};
+use crate::memory::{Pool, PoolError, Provider};
+use crate::runtime::{Control, block_on};
+use crate::tier::Tier;
+use crate::wasm::{EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
+
+/// Why an engine could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Configuration and metadata disagree on the chunk size.
+    #[error(
+        "chunk_size is {configured} in the configuration but {metadata} in the metadata's kv_shape; make them equal"
+    )]
+    ChunkSize {
+        /// Tokens of a chunk in the configuration.
+        configured: usize,
+        /// Tokens of a chunk in the metadata.
+        metadata: usize,
+    },
+    /// Two tiers have one name.
+    #[error("there are two backends called `{0}`; names must be unique")]
+    DuplicateName(String),
+    /// The buffer pool could not be reserved.
+    #[error("the buffer pool of max_local_cpu_size could not be reserved: {0}")]
+    Pool(#[from] PoolError),
+    /// The system grants no more threads.
+    #[error("the control thread could not be started: {0}")]
+    Control(#[source] std::io::Error),
+    /// The threads that run backends could not be started.
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    /// A backend could not be loaded and `kvtier.on_load_error` is `fail`.
+    #[error("backend `{backend}`: {source}")]
+    Load {
+        /// The backend's name.
+        backend: String,
+        /// What went wrong.
+        source: LoadError,
+    },
+}
+
+/// Collects what an engine is built from.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape};
+///
+/// let metadata = EngineMetadata {
+///     model_name: "meta-llama/Llama-3-8B".into(),
+///     world_size: 1,
+///     worker_id: 0,
+///     kv_dtype: Dtype::BFloat16,
+///     kv_shape: KvShape::new([32, 2, 256, 8, 128])?,
+/// };
+/// let engine = EngineBuilder::from_file("kvtier.yaml", metadata)?.build().await?;
+/// # Ok(()) }
+/// ```
+pub struct EngineBuilder {
+    config: Config,
+    metadata: EngineMetadata,
+    dst_device: String,
+    provider: Option<Arc<dyn Provider>>,
+    clock: Clock,
+    native: Vec<(String, Arc<dyn Tier>)>,
+}
+
+impl EngineBuilder {
+    /// Starts from a configuration made in code.
+    pub fn new(config: Config, metadata: EngineMetadata) -> Self {
+        let dst_device = "cpu".to_owned();
+        Self { config, metadata, dst_device, provider: None, clock: Clock::system(), native: Vec::new() }
+    }
+
+    /// Starts from a configuration file and the environment's `LMCACHE_*` variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn from_file(path: impl AsRef<Path>, metadata: EngineMetadata) -> Result<Self, ConfigError> {
+        Ok(Self::new(Config::from_file(path)?, metadata))
+    }
+
+    /// Names the device that chunks are copied to, for backends that want to know; `cpu` by default.
+    #[must_use]
+    pub fn dst_device(mut self, device: impl Into<String>) -> Self {
+        self.dst_device = device.into();
+        self
+    }
+
+    /// Takes buffers from memory of the embedding runtime instead of a pool of kvtier's own.
+    #[must_use]
+    pub fn memory(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Uses another clock for the expiry of pins.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Appends a native tier behind the configured backends.
+    #[must_use]
+    pub fn tier(mut self, name: impl Into<String>, tier: Arc<dyn Tier>) -> Self {
+        self.native.push((name.into(), tier));
+        self
+    }
+
+    /// Reserves the pool, loads the backends side by side, and waits until each is open or has failed.
+    ///
+    /// # Errors
+    /// [`BuildError`]. A backend that cannot be loaded is one only under `kvtier.on_load_error: fail`;
+    /// otherwise it is logged, stands in the status, and is tried again in the background.
+    pub async fn build(self) -> Result<Engine, BuildError> {
+        let Self { config, metadata, dst_device, provider, clock, native } = self;
+        config.validate()?;
+        if config.chunk_size != metadata.kv_shape.chunk_size() {
+            let metadata = metadata.kv_shape.chunk_size();
+            return Err(BuildError::ChunkSize { configured: config.chunk_size, metadata });
+        }
+        for (name, _) in &native {
+            let same = |other: &str| other == name;
+            let n_native = native.iter().filter(|(other, _)| same(other)).count();
+            if n_native > 1 || config.backends.iter().any(|backend| same(&backend.name)) {
+                return Err(BuildError::DuplicateName(name.clone()));
+            }
+        }
+        config.notes.iter().for_each(|note| tracing::info!("{note}"));
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+        let namespace = Namespace::new(&metadata);
+        let sealer = match &config.integrity_key {
+            None => Sealer::checksum(namespace),
+            Some(secret) => Sealer::mac(namespace, secret.expose_bytes()),
+        };
+        let (pool, provider) = if let Some(provider) = provider {
+            (None, provider)
+        } else {
+            let pool = Arc::new(Pool::new(config.pool_size_bytes as usize)?);
+            (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
+        };
+        let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu);
+        let control = Control::start().map_err(BuildError::Control)?;
+        let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
+        let mut backends = load(&config, &facts, &control).await?;
+        let given = native.into_iter().map(|(name, tier)| NewBackend { name, tier, factory: None });
+        backends.extend(given);
+        let options = ManagerOptions {
+            lookup_timeout: config.lookup_timeout,
+            timeout: config.blocking_timeout,
+            close_timeout: config.close_timeout,
+            pin_timeout: config.pin_timeout,
+            on_full: config.on_full,
+            clock,
+            sealer,
+        };
+        let manager = StorageManager::new(cpu, backends, options, control);
+        let (chunk_size, save_unfull_chunk) = (config.chunk_size, config.save_unfull_chunk);
+        Ok(Engine(Arc::new(Inner { manager, metadata, namespace, chunk_size, save_unfull_chunk, pool })))
+    }
+
+    /// As [`EngineBuilder::build`], for callers without an executor.
+    ///
+    /// # Errors
+    /// [`BuildError`]
+    pub fn build_blocking(self) -> Result<Engine, BuildError> {
+        block_on(self.build())
+    }
+}
+
+impl std::fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineBuilder").field("metadata", &self.metadata).finish_non_exhaustive()
+    }
+}
+
+/// Loads the configured backends.
+async fn load(
+    config: &Config,
+    facts: &EngineFacts,
+    control: &Control,
+) -> Result<Vec<NewBackend>, BuildError> {
+    if config.backends.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cache = match &config.compile_cache {
+        CompileCache::User => crate::wasm::default_cache_directory(),
+        CompileCache::Directory(directory) => Some(directory.clone()),
+        CompileCache::Off => None,
+    };
+    let threads = LaneThreads::start(config.lane_threads, cache)?;
+    let starting = config
+        .backends
+        .iter()
+        .map(|backend| WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone()));
+    let mut backends = Vec::new();
+    for (backend, (tier, outcome)) in config.backends.iter().zip(futures::future::join_all(starting).await) {
+        let name = backend.name.clone();
+        match outcome {
+            Ok(()) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
+            Err(source) if config.on_load_error == OnLoadError::Fail => {
+                return Err(BuildError::Load { backend: name, source });
+            }
+            Err(error) => {
+                tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
+            }
+        }
+        let factory = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
+        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory) });
+    }
+    Ok(backends)
+}
+
+/// Remembers how a backend was made.
+fn factory(
+    backend: BackendConfig,
+    facts: EngineFacts,
+    threads: LaneThreads,
+    control: Control,
+) -> TierFactory {
+    type Made = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
+    Arc::new(move || -> Made {
+        let starting = WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone());
+        Box::pin(async move {
+            let (tier, outcome) = starting.await;
+            (Arc::new(tier) as Arc<dyn Tier>, outcome.map_err(|error| error.to_string()))
+        })
+    })
+}

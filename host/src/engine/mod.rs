@@ -1,0 +1,225 @@
+//! The engine: tokens in, chunks out. A thin layer over the [`StorageManager`], which works on keys.
+
+mod blocking;
+mod build;
+mod request;
+
+use std::sync::Arc;
+
+pub use blocking::Blocking;
+pub use build::{BuildError, EngineBuilder};
+pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
+
+use crate::chunk::Chunk;
+use crate::key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Salt};
+use crate::layout::EngineMetadata;
+use crate::manager::{
+    Allocation, CloseError, FlushError, RecreateError, RemoveError, Status, StorageManager, Stored, Tiers,
+};
+use crate::memory::Pool;
+
+/// Stores and finds the KV cache of prompts. Cloning shares it.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    manager: StorageManager,
+    metadata: EngineMetadata,
+    namespace: Namespace,
+    chunk_size: usize,
+    save_unfull_chunk: bool,
+    /// `None` if the embedding runtime provides the memory.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Engine {
+    /// Returns the storage manager, which does the same on keys.
+    pub fn storage(&self) -> &StorageManager {
+        &self.0.manager
+    }
+
+    /// Returns the metadata that the engine was built with.
+    pub fn metadata(&self) -> &EngineMetadata {
+        &self.0.metadata
+    }
+
+    /// Returns the namespace of requests without tags.
+    pub fn namespace(&self) -> Namespace {
+        self.0.namespace
+    }
+
+    /// Returns the buffer pool, whose base address and length a device can be told; `None` if the embedding
+    /// runtime provides the memory.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        self.0.pool.as_ref()
+    }
+
+    /// Derives the chunks of a request: full ones, and a trailing partial one if `save_unfull_chunk` is set.
+    /// Cost: one pass over the tokens.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the tokens to skip do not fit.
+    pub fn chunks(&self, request: &Request<'_>) -> Result<Vec<PromptChunk>, RequestError> {
+        let chunk_size = self.0.chunk_size;
+        let (skip_tokens, n_tokens) = (request.skip_tokens, request.tokens.len());
+        if !skip_tokens.is_multiple_of(chunk_size) {
+            return Err(RequestError::SkipNotAligned { skip_tokens, chunk_size });
+        }
+        if skip_tokens > n_tokens {
+            return Err(RequestError::SkipTooLong { skip_tokens, n_tokens });
+        }
+        let namespace = match &request.salt {
+            salt if *salt == Salt::none() => self.0.namespace,
+            salt => Namespace::salted(&self.0.metadata, salt),
+        };
+        let mut chain = KeyChain::new(namespace);
+        let mut chunks = Vec::with_capacity(n_tokens.div_ceil(chunk_size));
+        for (index, tokens) in request.tokens.chunks(chunk_size).enumerate() {
+            if tokens.len() < chunk_size && !self.0.save_unfull_chunk {
+                break;
+            }
+            let key = chain.push(tokens);
+            let start = index * chunk_size;
+            if start >= skip_tokens {
+                let size_bytes = self.0.metadata.chunk_bytes(tokens.len());
+                let tokens = start..start + tokens.len();
+                chunks.push(PromptChunk { spec: ChunkSpec { key, size_bytes }, tokens });
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Returns how much of a prompt is stored, and where.
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub async fn lookup(&self, request: &Request<'_>) -> Result<Prefix, RequestError> {
+        let chunks = self.chunks(request)?;
+        let lookup = self.0.manager.contains(&keys(&chunks), &request.tiers).await;
+        Ok(Prefix { n_tokens: n_tokens(&chunks[..lookup.n_chunks]), lookup })
+    }
+
+    /// As [`Engine::lookup`], and pins what it counts for `lookup_id` until [`Engine::unpin`], or until the
+    /// pins expire.
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub async fn lookup_pinned(
+        &self,
+        request: &Request<'_>,
+        lookup_id: &str,
+    ) -> Result<Prefix, RequestError> {
+        let chunks = self.chunks(request)?;
+        let lookup = self.0.manager.contains_pinned(&keys(&chunks), &request.tiers, lookup_id).await;
+        Ok(Prefix { n_tokens: n_tokens(&chunks[..lookup.n_chunks]), lookup })
+    }
+
+    /// Retrieves the stored prefix of a prompt; see [`StorageManager::get`]. `plan` is the answer of a lookup
+    /// of the same request.
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub async fn retrieve(
+        &self,
+        request: &Request<'_>,
+        plan: Option<&Prefix>,
+    ) -> Result<RetrievedPrefix, RequestError> {
+        let chunks = self.chunks(request)?;
+        let specs: Vec<ChunkSpec> = chunks.iter().map(|chunk| chunk.spec).collect();
+        let plan = plan.map(|prefix| &prefix.lookup);
+        let retrieved = self.0.manager.get(&specs, &request.tiers, plan).await;
+        Ok(RetrievedPrefix { n_tokens: n_tokens(&chunks[..retrieved.chunks.len()]), retrieved })
+    }
+
+    /// Reserves buffers for the chunks of a prompt that the CPU tier does not have; see
+    /// [`StorageManager::allocate`].
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub async fn allocate(&self, request: &Request<'_>) -> Result<Allocation, RequestError> {
+        let specs: Vec<ChunkSpec> = self.chunks(request)?.iter().map(|chunk| chunk.spec).collect();
+        Ok(self.0.manager.allocate(&specs).await?)
+    }
+
+    /// Stores filled chunks; see [`StorageManager::put`].
+    pub async fn store(&self, allocation: Allocation, tiers: &Tiers) -> Stored {
+        self.0.manager.put(allocation, tiers).await
+    }
+
+    /// Releases what `lookup_id` has pinned. The second time nothing happens.
+    pub async fn unpin(&self, lookup_id: &str) {
+        self.0.manager.unpin(lookup_id).await;
+    }
+
+    /// Removes the chunks of a prompt from the request's tiers; see [`StorageManager::remove`].
+    ///
+    /// # Errors
+    /// [`RemoveError`]; a request that cannot be chunked removes nothing.
+    pub async fn remove(&self, request: &Request<'_>) -> Result<usize, RemoveError> {
+        match self.chunks(request) {
+            Ok(chunks) => self.0.manager.remove(&keys(&chunks), &request.tiers).await,
+            Err(_) => Ok(0),
+        }
+    }
+
+    /// Waits until every queued put has been stored or has failed.
+    ///
+    /// # Errors
+    /// [`FlushError`]
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.0.manager.flush().await
+    }
+
+    /// Closes a backend and makes it anew, in the same place; see [`StorageManager::recreate`].
+    ///
+    /// # Errors
+    /// [`RecreateError`]
+    pub async fn recreate(&self, backend: &str) -> Result<(), RecreateError> {
+        self.0.manager.recreate(backend).await
+    }
+
+    /// Says how every tier is.
+    pub fn status(&self) -> Status {
+        self.0.manager.status()
+    }
+
+    /// Returns all counters and latencies as Prometheus text.
+    pub fn metrics(&self) -> String {
+        self.0.manager.metrics()
+    }
+
+    /// Stores what is queued and closes all tiers; see [`StorageManager::close`].
+    ///
+    /// # Errors
+    /// [`CloseError`]
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.0.manager.close().await
+    }
+
+    /// Returns the same operations for callers without an executor. They block the calling thread, each
+    /// until its deadline at most.
+    pub fn blocking(&self) -> Blocking<'_> {
+        Blocking(self)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("storage", &self.0.manager).finish_non_exhaustive()
+    }
+}
+
+fn keys(chunks: &[PromptChunk]) -> Vec<ChunkKey> {
+    chunks.iter().map(|chunk| chunk.spec.key).collect()
+}
+
+fn n_tokens(chunks: &[PromptChunk]) -> usize {
+    chunks.iter().map(|chunk| chunk.tokens.len()).sum()
+}
+
+/// Chunk handles go to other threads and outlive the engine.
+const _: () = {
+    const fn owned<T: Send + Sync + 'static>() {}
+    owned::<Chunk>();
+    owned::<Engine>();
+};

@@ -1,0 +1,247 @@
+//! What belongs to one generation of a lane, and where each of its calls is.
+//!
+//! A retired generation's task may run on for a moment, until it next yields. Whatever it still counts or
+//! answers lands here, where nobody looks any more, and never in its successor.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::Answer;
+use crate::tier::TierError;
+
+pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
+
+/// One store's life.
+#[derive(Default)]
+pub(super) struct Generation {
+    /// Calls inside the guest.
+    in_flight: AtomicUsize,
+    /// Those among them whose callers left.
+    abandoned: AtomicUsize,
+    /// Whether it ever took a call.
+    used: AtomicBool,
+    /// Moves whenever the lane's task runs.
+    progress: AtomicU64,
+    /// Asks the lane's task to show that it runs.
+    pub(super) ping: Notify,
+    pub(super) guest_memory_bytes: Arc<AtomicU64>,
+    replies: Mutex<Replies>,
+    retirement: Mutex<Option<String>>,
+}
+
+/// The replies of calls that are inside the guest: kept here so that they hear why their generation ended.
+struct Replies(Result<Vec<Option<Reply>>, TierError>);
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self(Ok(Vec::new()))
+    }
+}
+
+/// A call's claim to be answered.
+pub(super) struct Entry(usize);
+
+impl Generation {
+    /// Takes a call in. `None`: its caller has left, or the generation has ended and the caller was told.
+    pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<Entry> {
+        let mut place = ticket.lock();
+        if !matches!(*place, Place::Queued) {
+            return None;
+        }
+        let mut replies = lock(&self.replies);
+        let replies = match &mut replies.0 {
+            Ok(replies) => replies,
+            Err(error) => {
+                // The caller may have left.
+                drop(reply.send(Err(error.clone())));
+                return None;
+            }
+        };
+        let free = replies.iter().position(Option::is_none).unwrap_or(replies.len());
+        if free == replies.len() {
+            replies.push(None);
+        }
+        replies[free] = Some(reply);
+        *place = Place::Inside(Arc::clone(self));
+        self.used.store(true, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Some(Entry(free))
+    }
+
+    /// Answers a call that has come out.
+    pub(super) fn leave(&self, ticket: &Ticket, entry: &Entry, answer: Result<Answer, TierError>) {
+        let mut place = ticket.lock();
+        if matches!(std::mem::replace(&mut *place, Place::Out), Place::Left) {
+            self.abandoned.fetch_sub(1, Ordering::AcqRel);
+        }
+        drop(place);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let reply = lock(&self.replies).0.as_mut().ok().and_then(|replies| replies[entry.0].take());
+        if let Some(reply) = reply {
+            // The caller may have left.
+            drop(reply.send(answer));
+        }
+    }
+
+    /// Ends the generation for its callers: those inside, and those that its task still takes in, are told
+    /// `error`.
+    pub(super) fn fail(&self, error: &TierError) {
+        let ended = std::mem::replace(&mut lock(&self.replies).0, Err(error.clone()));
+        for reply in ended.into_iter().flatten().flatten() {
+            // The caller may have left.
+            drop(reply.send(Err(error.clone())));
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    pub(super) fn abandoned(&self) -> usize {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Acquire)
+    }
+
+    pub(super) fn advance(&self) {
+        self.progress.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Notes that the generation is to be ended; the first reason stands.
+    pub(super) fn retire(&self, reason: String) {
+        lock(&self.retirement).get_or_insert(reason);
+    }
+
+    pub(super) fn retirement(&self) -> Option<String> {
+        lock(&self.retirement).clone()
+    }
+}
+
+/// Where a call is: shared by its caller and the lane.
+#[derive(Default)]
+pub(super) struct Ticket(Mutex<Place>);
+
+#[derive(Default)]
+enum Place {
+    #[default]
+    Queued,
+    Inside(Arc<Generation>),
+    /// Out of the guest, or never let in.
+    Out,
+    /// Its caller went away first.
+    Left,
+}
+
+impl Ticket {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        lock(&self.0)
+    }
+
+    /// Notes that the caller is gone. If the call is inside, returns its generation and how many such calls
+    /// that has now.
+    pub(super) fn abandon(&self) -> Option<(Arc<Generation>, usize)> {
+        let mut place = self.lock();
+        match std::mem::replace(&mut *place, Place::Left) {
+            // Counted under the ticket's lock, so that `leave` never takes away what was not yet added.
+            Place::Inside(generation) => {
+                let n_abandoned = generation.abandoned.fetch_add(1, Ordering::AcqRel) + 1;
+                Some((generation, n_abandoned))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> (Ticket, Reply, oneshot::Receiver<Result<Answer, TierError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Ticket::default(), reply, answer)
+    }
+
+    fn count(answer: Result<Result<Answer, TierError>, oneshot::error::TryRecvError>) -> u32 {
+        match answer {
+            Ok(Ok(Answer::Count(count))) => count,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_call_gets_its_own_answer_in_whatever_order_they_come_out() {
+        let generation = Arc::new(Generation::default());
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let (ticket, reply, answer) = call();
+                let entry = generation.enter(&ticket, reply).unwrap();
+                (ticket, entry, answer)
+            })
+            .collect();
+        assert_eq!(generation.in_flight(), 3);
+        for (number, (ticket, entry, mut answer)) in (0..3).zip(calls).rev() {
+            generation.leave(&ticket, &entry, Ok(Answer::Count(number)));
+            assert_eq!(count(answer.try_recv()), number);
+        }
+        assert_eq!(generation.in_flight(), 0);
+        assert!(generation.was_used());
+    }
+
+    #[test]
+    fn a_call_that_comes_out_of_a_retired_generation_answers_nobody_in_the_next() {
+        let (old, new) = (Arc::new(Generation::default()), Arc::new(Generation::default()));
+        let (old_ticket, reply, mut old_answer) = call();
+        let old_entry = old.enter(&old_ticket, reply).unwrap();
+        old.fail(&TierError::Lost("retired".into()));
+        let (new_ticket, reply, mut new_answer) = call();
+        let new_entry = new.enter(&new_ticket, reply).unwrap();
+        old.leave(&old_ticket, &old_entry, Ok(Answer::Count(1)));
+        assert!(matches!(old_answer.try_recv(), Ok(Err(TierError::Lost(_)))));
+        assert!(new_answer.try_recv().is_err(), "not answered by another call");
+        new.leave(&new_ticket, &new_entry, Ok(Answer::Count(2)));
+        assert_eq!(count(new_answer.try_recv()), 2);
+        assert_eq!(new.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_call_taken_by_a_generation_that_has_ended_hears_why() {
+        let generation = Arc::new(Generation::default());
+        generation.fail(&TierError::Trap("gone".into()));
+        let (ticket, reply, mut answer) = call();
+        assert!(generation.enter(&ticket, reply).is_none());
+        assert!(matches!(answer.try_recv(), Ok(Err(TierError::Trap(_)))));
+        assert_eq!(generation.in_flight(), 0);
+    }
+
+    #[test]
+    fn abandoned_calls_are_counted_from_when_their_callers_leave_until_they_come_out() {
+        let generation = Arc::new(Generation::default());
+        let (ticket, reply, _answer) = call();
+        let entry = generation.enter(&ticket, reply).unwrap();
+        assert_eq!(ticket.abandon().map(|(_, n_abandoned)| n_abandoned), Some(1));
+        generation.leave(&ticket, &entry, Ok(Answer::Done));
+        assert_eq!(generation.abandoned(), 0);
+
+        let (ticket, reply, _answer) = call();
+        let entry = generation.enter(&ticket, reply).unwrap();
+        generation.leave(&ticket, &entry, Ok(Answer::Done));
+        assert!(ticket.abandon().is_none(), "answered before the caller left");
+        assert_eq!(generation.abandoned(), 0);
+
+        let (ticket, reply, _answer) = call();
+        assert!(ticket.abandon().is_none());
+        assert!(generation.enter(&ticket, reply).is_none(), "left while queued: not run at all");
+    }
+}

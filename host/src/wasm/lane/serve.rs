@@ -1,0 +1,180 @@
+//! One generation of a lane: the task that owns the store.
+
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::oneshot;
+use wasmtime::component::{Accessor, ResourceAny};
+
+use super::generation::{Entry, Generation, Ticket};
+use super::{Answer, Call, Job, Prepared, Shared};
+use crate::tier::TierError;
+use crate::wasm::contract::{self, Bound};
+use crate::wasm::sandbox::{State, Stderr};
+
+/// How the task ended of itself.
+pub(super) enum End {
+    /// `close` was called, or the lane's owner is gone.
+    Closed,
+    /// The class could not be constructed or opened.
+    NotStarted(String),
+    /// The guest trapped, or an answer could not be read.
+    Trapped(String),
+}
+
+/// One generation, on a thread that runs guests: instantiates, constructs, opens, then serves calls.
+pub(super) async fn run(
+    prepared: Arc<Prepared>,
+    jobs: async_channel::Receiver<Job>,
+    shared: Arc<Shared>,
+    generation: Arc<Generation>,
+    ready: oneshot::Sender<()>,
+) -> End {
+    let mut store = match prepared.new_store(Arc::clone(&generation.guest_memory_bytes)) {
+        Ok(store) => store,
+        Err(error) => return End::NotStarted(error.to_string()),
+    };
+    let stderr = store.data().stderr();
+    let instance = match prepared.pre.instantiate_async(&mut store).await {
+        Ok(instance) => instance,
+        Err(error) => return End::NotStarted(format!("{error:#}")),
+    };
+    let bound = match Bound::new(&prepared.class, &mut store, &instance) {
+        Ok(bound) => bound,
+        Err(error) => return End::NotStarted(format!("{error:#}")),
+    };
+    let mut opened = false;
+    let served = store
+        .run_concurrent(async |accessor| -> wasmtime::Result<End> {
+            let object = match start(accessor, &bound, &prepared).await? {
+                Ok(object) => object,
+                Err(error) => return Ok(End::NotStarted(error.to_string())),
+            };
+            opened = true;
+            let _unheard = ready.send(()).is_err();
+            serve(accessor, &bound, object, &jobs, &shared, &generation).await
+        })
+        .await;
+    match served.and_then(|end| end) {
+        Ok(end) => end,
+        Err(error) => {
+            let message = describe_trap(&error, &stderr);
+            if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
+        }
+    }
+}
+
+async fn start(
+    accessor: &Accessor<State>,
+    bound: &Bound,
+    prepared: &Prepared,
+) -> wasmtime::Result<Result<ResourceAny, TierError>> {
+    let (constructed,) = bound.constructor.call_concurrent(accessor, (prepared.init(),)).await?;
+    let object = match constructed {
+        Ok(object) => object,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let (opened,) = bound.open.call_concurrent(accessor, (object,)).await?;
+    Ok(opened.map(|()| object).map_err(TierError::from))
+}
+
+async fn serve(
+    accessor: &Accessor<State>,
+    bound: &Bound,
+    object: ResourceAny,
+    jobs: &async_channel::Receiver<Job>,
+    shared: &Shared,
+    generation: &Arc<Generation>,
+) -> wasmtime::Result<End> {
+    let n_calls_max = if shared.blocking { 1 } else { shared.limits.calls_in_flight_max };
+    let mut calls = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(finished) = calls.next(), if !calls.is_empty() => {
+                let closed: bool = finished?;
+                if closed {
+                    return Ok(End::Closed);
+                }
+            }
+            job = jobs.recv(), if calls.len() < n_calls_max => {
+                let Ok(Job { call, reply, ticket }) = job else { return Ok(End::Closed) };
+                if let Some(entry) = generation.enter(&ticket, reply) {
+                    shared.busy.notify_one();
+                    calls.push(serve_one(accessor, bound, object, call, ticket, entry, generation));
+                }
+            }
+            () = generation.ping.notified() => {}
+        }
+        generation.advance();
+    }
+}
+
+/// Serves one call and says whether it was the last.
+async fn serve_one(
+    accessor: &Accessor<State>,
+    bound: &Bound,
+    object: ResourceAny,
+    call: Call,
+    ticket: Arc<Ticket>,
+    entry: Entry,
+    generation: &Generation,
+) -> wasmtime::Result<bool> {
+    let last = matches!(call, Call::Close);
+    let answer = perform(accessor, bound, object, call).await?;
+    generation.leave(&ticket, &entry, answer);
+    Ok(last)
+}
+
+async fn perform(
+    accessor: &Accessor<State>,
+    bound: &Bound,
+    object: ResourceAny,
+    call: Call,
+) -> wasmtime::Result<Result<Answer, TierError>> {
+    let count =
+        |answer: (Result<u32, contract::types::Error>,)| answer.0.map(Answer::Count).map_err(TierError::from);
+    Ok(match call {
+        Call::Contains(keys, pin) => {
+            let keys = contract::keys(&keys);
+            count(bound.contains.call_concurrent(accessor, (object, keys, pin)).await?)
+        }
+        Call::Put(keys, sources) => {
+            let lent = accessor.with(|mut access| access.get().lend(sources.clone()))?;
+            let keys = contract::keys(&keys);
+            let (answer,) = bound.put.call_concurrent(accessor, (object, keys, lent)).await?;
+            sources.revoke();
+            Ok(Answer::Put(answer.into_iter().map(|one| one.map_err(TierError::from)).collect()))
+        }
+        Call::Get(keys, sinks) => {
+            let lent = accessor.with(|mut access| access.get().lend(sinks))?;
+            let keys = contract::keys(&keys);
+            let (answer,) = bound.get.call_concurrent(accessor, (object, keys, lent)).await?;
+            Ok(Answer::Get(answer.into_iter().map(|one| one.map_err(TierError::from)).collect()))
+        }
+        Call::Pin(keys) => count(bound.pin.call_concurrent(accessor, (object, contract::keys(&keys))).await?),
+        Call::Unpin(keys) => {
+            count(bound.unpin.call_concurrent(accessor, (object, contract::keys(&keys))).await?)
+        }
+        Call::Remove(keys) => {
+            count(bound.remove.call_concurrent(accessor, (object, contract::keys(&keys))).await?)
+        }
+        Call::Close => {
+            let (answer,) = bound.close.call_concurrent(accessor, (object,)).await?;
+            answer.map(|()| Answer::Done).map_err(TierError::from)
+        }
+    })
+}
+
+/// Says why a guest died: the trap, and what it wrote to its standard error last, which is where a panic's
+/// message goes.
+fn describe_trap(error: &wasmtime::Error, stderr: &Stderr) -> String {
+    let cause = match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    match stderr.last_lines() {
+        Some(lines) => format!("{cause}; its last words: {lines}"),
+        None => cause,
+    }
+}

@@ -1,0 +1,153 @@
+//! What keeps a lane alive, and what finds out that it is not. Runs on threads that run no guest.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::generation::Generation;
+use super::serve::{End, run};
+use super::{Condition, Job, Phase, Prepared, Shared};
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::tier::TierError;
+
+/// Why a generation ended.
+enum Ended {
+    /// `close` was called, or the lane's owner is gone.
+    Closed,
+    /// It never served: not constructed, not opened, or dead before its first call.
+    NotStarted(String),
+    Trapped(String),
+    Retired(String),
+}
+
+/// Keeps a lane alive: starts a generation, waits for its end or its retirement, starts the next.
+pub(super) async fn supervise(
+    prepared: Arc<Prepared>,
+    jobs: async_channel::Receiver<Job>,
+    shared: Arc<Shared>,
+) {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let generation = shared.next_generation();
+        let ended = live(&prepared, &jobs, &shared, &generation).await;
+        // Health and load no longer count what the old one leaves behind.
+        let gone = shared.next_generation();
+        let (reason, error) = match ended {
+            Ended::Closed => {
+                generation.fail(&TierError::Down("closed".into()));
+                break;
+            }
+            Ended::NotStarted(cause) => {
+                let error = TierError::Down(cause.clone());
+                shared.set_phase(Phase::Down(cause.clone()));
+                generation.fail(&error);
+                refuse_queued(&jobs, &error);
+                tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
+                if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
+                    break;
+                }
+                pause = (pause * 2).min(RESTART_PAUSE_MAX);
+                continue;
+            }
+            Ended::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
+            Ended::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
+        };
+        pause = RESTART_PAUSE_MIN;
+        tracing::warn!(backend = %prepared.name, reason, "lane retired");
+        shared.restarts.fetch_add(1, Ordering::Relaxed);
+        *shared.lock_condition() = Condition { phase: Phase::Starting, last_restart: Some(reason) };
+        // Last, so that whoever is told finds the restart in the status.
+        generation.fail(&error);
+    }
+    jobs.close();
+    refuse_queued(&jobs, &TierError::Down("closed".into()));
+    shared.set_phase(Phase::Closed);
+    shared.busy.notify_one();
+}
+
+fn refuse_queued(jobs: &async_channel::Receiver<Job>, error: &TierError) {
+    while let Ok(job) = jobs.try_recv() {
+        // The caller may have left.
+        drop(job.reply.send(Err(error.clone())));
+    }
+}
+
+/// Runs one generation from its construction to its end.
+async fn live(
+    prepared: &Arc<Prepared>,
+    jobs: &async_channel::Receiver<Job>,
+    shared: &Arc<Shared>,
+    generation: &Arc<Generation>,
+) -> Ended {
+    let (ready, is_ready) = oneshot::channel();
+    let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
+    let task = prepared.lanes.spawn(task);
+    let abort = task.abort_handle();
+    let end = async {
+        let limit = prepared.limits.open_timeout;
+        let opened = match tokio::time::timeout(limit, is_ready).await {
+            Ok(Ok(())) => {
+                shared.set_phase(Phase::Ready);
+                true
+            }
+            // The task has ended; it says why.
+            Ok(Err(_)) => false,
+            Err(_) => {
+                let cause = format!(
+                    "constructor or open gave no answer within {limit:?}; raise limits.open_timeout_ms if it needs longer"
+                );
+                return Ended::NotStarted(cause);
+            }
+        };
+        let dead = match task.await {
+            Ok(End::Closed) => return Ended::Closed,
+            Ok(End::NotStarted(cause)) => return Ended::NotStarted(cause),
+            Ok(End::Trapped(trap)) => trap,
+            Err(error) if error.is_panic() => "the host's side panicked; please report this".into(),
+            Err(_) => "the lane's thread is gone".into(),
+        };
+        // One that dies of itself would otherwise be restarted without a pause, for ever.
+        if opened && generation.was_used() {
+            Ended::Trapped(dead)
+        } else {
+            Ended::NotStarted(format!("trapped: {dead}"))
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        reason = shared.retired(generation) => reason.map_or(Ended::Closed, Ended::Retired),
+        ended = end => ended,
+    };
+    // Takes effect when the task next yields, which a computing guest does at the next epoch.
+    abort.abort();
+    ended
+}
+
+/// Retires a lane whose task does not run though calls are inside. A class in blocking style is judged by
+/// its calls' deadlines alone.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let stall = shared.limits.lane_stall;
+    loop {
+        shared.busy.notified().await;
+        if shared.condition().phase == Phase::Closed {
+            return;
+        }
+        if shared.blocking {
+            continue;
+        }
+        loop {
+            let generation = shared.current();
+            if generation.in_flight() == 0 {
+                break;
+            }
+            let before = generation.progress();
+            generation.ping.notify_one();
+            tokio::time::sleep(stall).await;
+            if generation.progress() == before && generation.in_flight() > 0 {
+                let reason = format!("no progress for {stall:?}: the guest computes or blocks");
+                shared.retire(&generation, reason);
+            }
+        }
+    }
+}

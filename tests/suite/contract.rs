@@ -1,0 +1,225 @@
+//! The contract: its text, what components fulfil it, and how classes are found by name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kvtier::config::Sha256Digest;
+use kvtier::manager::Tiers;
+use kvtier::runtime::block_on;
+use kvtier::wasm::{CONTRACT_VERSION, MethodReport, inspect};
+use sha2::Digest as _;
+use wit_parser::{Docs, Resolve, Stability, TypeDefKind};
+
+use crate::support;
+
+fn wit() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit")
+}
+
+fn wit_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            wit_files(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// Components in the field are built against this text. A change of a published version's files, even of a
+/// comment, is to be made here too, knowingly.
+#[test]
+fn the_text_of_the_contract_is_pinned() {
+    let mut files = Vec::new();
+    wit_files(&wit(), &mut files);
+    files.sort();
+    let line = |path: &PathBuf| {
+        let digest = Sha256Digest(sha2::Sha256::digest(fs::read(path).unwrap()).into()).to_string();
+        format!("{} {digest}\n", path.strip_prefix(wit()).unwrap().display())
+    };
+    let text: String = files.iter().map(line).collect();
+    insta::assert_snapshot!(text, @r"
+    backend.wit sha256:a1b65c2647fb90c8d4b2758600a6aecacda89a5ed579ece3aa90c7cb2fd6e06a
+    buffers.wit sha256:380035c02f0080a116d8fce0c7915f072c1b4d1032441c7276e064c9ffd55c15
+    class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
+    deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
+    deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
+    deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
+    files.wit sha256:99e192a6a82d1afaa2b35cd7f446afb57faa482c4cbcc903c25c8809cdcb23cb
+    logging.wit sha256:4d729b07b78f01a6ce728d42142c2bbe5788e3755d9d8656a95027cd044ad09f
+    types.wit sha256:456ef843ca272f8b518059a1cc8cb61cb273f82f0b92cbeacdfc00080e18d3f7
+    ");
+}
+
+fn assert_documented(what: &str, docs: &Docs, stability: &Stability) {
+    assert!(docs.contents.as_ref().is_some_and(|text| text.len() > 10), "{what} has no documentation");
+    match stability {
+        Stability::Stable { since, .. } => assert_eq!(since.to_string(), "0.1.0", "{what}"),
+        other => panic!("{what} has no @since: {other:?}"),
+    }
+}
+
+#[test]
+fn every_item_of_the_contract_is_documented_and_dated() {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wit()).unwrap();
+    let package = &resolve.packages[package];
+    assert_eq!(package.name.to_string(), format!("kvtier:storage@{CONTRACT_VERSION}"));
+    let mut interfaces: Vec<&str> = package.interfaces.keys().map(String::as_str).collect();
+    interfaces.sort_unstable();
+    assert_eq!(interfaces, ["backend", "buffers", "files", "files-blocking", "logging", "types"]);
+    let mut n_items = 0;
+    for (name, id) in &package.interfaces {
+        let interface = &resolve.interfaces[*id];
+        assert_documented(name, &interface.docs, &interface.stability);
+        for (function_name, function) in &interface.functions {
+            assert_documented(&format!("{name}: {function_name}"), &function.docs, &function.stability);
+            n_items += 1;
+        }
+        for (type_name, id) in &interface.types {
+            let ty = &resolve.types[*id];
+            let what = format!("{name}: {type_name}");
+            let parts: Vec<(&String, &Docs)> = match &ty.kind {
+                // `use`: documented where it is defined.
+                TypeDefKind::Type(_) => continue,
+                TypeDefKind::Record(record) => record.fields.iter().map(|f| (&f.name, &f.docs)).collect(),
+                TypeDefKind::Variant(variant) => variant.cases.iter().map(|c| (&c.name, &c.docs)).collect(),
+                TypeDefKind::Enum(of) => of.cases.iter().map(|c| (&c.name, &c.docs)).collect(),
+                _ => Vec::new(),
+            };
+            assert_documented(&what, &ty.docs, &ty.stability);
+            for (part, docs) in parts {
+                assert!(docs.contents.is_some(), "{what}: {part} has no documentation");
+            }
+            n_items += 1;
+        }
+    }
+    assert!(n_items > 25, "{n_items}");
+    for (name, id) in &package.worlds {
+        let world = &resolve.worlds[*id];
+        assert_documented(name, &world.docs, &world.stability);
+    }
+}
+
+#[test]
+fn every_class_of_the_examples_and_of_the_test_components_fulfils_the_contract() {
+    let expected: [(&str, &[&str]); 7] = [
+        ("log", &["ExternalLogBackend"]),
+        ("memory", &["LruMemoryBackend", "MemoryBackend"]),
+        ("fs", &["FsBackend"]),
+        ("plain", &["AlphaBackend", "BetaStore2"]),
+        ("blocking", &["BlockingMemoryBackend"]),
+        ("probe", &["ProbeBackend", "SleeperBackend"]),
+        (
+            "misbehaving",
+            &[
+                "BlockBackend",
+                "FailBackend",
+                "GoodBackend",
+                "GreedyBackend",
+                "HangBackend",
+                "KeepBackend",
+                "LateBackend",
+                "LogFloodBackend",
+                "OverclaimBackend",
+                "ReentrantWrites",
+                "ShortBackend",
+                "SlowMemory",
+                "SpinBackend",
+                "SwappedBackend",
+                "TrapBackend",
+                "WrongBytesBackend",
+                "WrongCountBackend",
+            ],
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (component, classes) in expected {
+            scope.spawn(move || {
+                let inspection = inspect(&support::component(component)).unwrap();
+                let mut found: Vec<&str> =
+                    inspection.classes.iter().map(|class| class.name.as_str()).collect();
+                found.sort_unstable();
+                assert_eq!(found, classes, "{component}");
+                for class in &inspection.classes {
+                    let flaws: Vec<_> = class.methods.iter().filter_map(MethodReport::flaw).collect();
+                    assert!(class.fulfils_contract(), "{component}: {}: {flaws:?}", class.name);
+                    let blocking = ["blocking", "probe"].contains(&component);
+                    let asynchronous = class.methods[1..].iter().all(|method| method.asynchronous);
+                    assert_eq!(asynchronous, !blocking, "{component}: {}", class.name);
+                }
+                assert_eq!(inspection.contract_version.as_deref(), Some(CONTRACT_VERSION));
+                let bytes = fs::read(support::component(component)).unwrap();
+                assert_eq!(inspection.size_bytes, bytes.len() as u64);
+                assert_eq!(inspection.digest, Sha256Digest(sha2::Sha256::digest(&bytes).into()));
+            });
+        }
+    });
+}
+
+#[test]
+fn inspection_names_the_grants_that_imports_need() {
+    let imports = |component: &str| inspect(&support::component(component)).unwrap().imports;
+    let grant = |imports: &[(String, Option<&str>)], prefix: &str| {
+        let found = imports.iter().find(|(name, _)| name.starts_with(prefix));
+        found.unwrap_or_else(|| panic!("{prefix} in {imports:?}")).1.map(str::to_owned)
+    };
+    let fs = imports("fs");
+    assert_eq!(grant(&fs, "kvtier:storage/files@").as_deref(), Some("allow.fs"));
+    assert_eq!(grant(&fs, "wasi:filesystem/types@0.3").as_deref(), Some("allow.fs"));
+    assert_eq!(grant(&fs, "kvtier:storage/buffers@"), None);
+    let probe = imports("probe");
+    assert_eq!(grant(&probe, "wasi:sockets/tcp@").as_deref(), Some("allow.net"));
+    assert_eq!(grant(&probe, "wasi:cli/environment@").as_deref(), Some("allow.env"));
+}
+
+/// Stores three chunks in one backend, and gets them back from it alone, twice.
+fn stores_and_serves(name: &str, component: &str, class_name: &str) {
+    let engine = support::engine(support::config(vec![support::backend(name, component, class_name)]));
+    let storage = engine.storage();
+    let keys = support::keys(3);
+    support::put_in(storage, &keys, name);
+    assert_eq!(support::counted(storage, name).puts, 3, "{class_name}");
+    storage.set_hot_cache(false);
+    for _ in 0..2 {
+        assert_eq!(support::served(&support::get(storage, &keys)), [1; 3], "{class_name}");
+    }
+    assert_eq!(block_on(storage.remove(&keys[1..2], &Tiers::only([name]))), Ok(1));
+    assert_eq!(block_on(storage.contains(&keys, &Tiers::only([name]))).n_chunks, 1);
+    assert_eq!(support::counted(storage, name).errors.len(), 0, "{:?}", support::counted(storage, name));
+    support::assert_nothing_leaks(storage);
+    engine.blocking().close().unwrap();
+}
+
+#[test]
+fn both_classes_written_against_plain_wit_store_and_serve_chunks() {
+    stores_and_serves("plain-alpha", "plain", "AlphaBackend");
+    stores_and_serves("plain-beta", "plain", "BetaStore2");
+}
+
+#[test]
+fn a_class_in_blocking_style_stores_and_serves_chunks() {
+    stores_and_serves("blocking-style", "blocking", "BlockingMemoryBackend");
+}
+
+#[test]
+fn a_class_answers_to_its_rust_name_its_kebab_name_and_its_full_name() {
+    let names = ["BetaStore2", "beta-store2", "kvtier-test:plain/second/beta-store2"];
+    for (number, class_name) in names.into_iter().enumerate() {
+        stores_and_serves(&format!("named-{number}"), "plain", class_name);
+    }
+}
+
+#[test]
+fn two_classes_of_one_component_are_two_backends_that_share_nothing() {
+    let alpha = support::backend("share-alpha", "plain", "AlphaBackend");
+    let beta = support::backend("share-beta", "plain", "BetaStore2");
+    let engine = support::engine(support::config(vec![alpha, beta]));
+    let storage = engine.storage();
+    let keys = support::keys(2);
+    support::put_in(storage, &keys, "share-beta");
+    let n_in = |name: &str| block_on(storage.contains(&keys, &Tiers::only([name]))).n_chunks;
+    assert_eq!((n_in("share-alpha"), n_in("share-beta")), (0, 2));
+    assert_eq!(support::served(&support::get(storage, &keys)), [2, 2]);
+}

@@ -1,0 +1,352 @@
+//! Backends that do not start, die, hang, are taken out, made anew and closed.
+
+use std::time::Duration;
+
+use kvtier::config::{BackendConfig, Config, OnLoadError};
+use kvtier::engine::BuildError;
+use kvtier::manager::{RecreateError, StorageManager, Tiers};
+use kvtier::runtime::block_on;
+use kvtier::tier::TierError;
+use kvtier::{Engine, EngineBuilder};
+
+use crate::scripted::{Heard, Scripted, engine_over};
+use crate::support::{
+    backend, chunks_in_memory, component, config, counts_at, engine, eventually, get, in_tier, key, keys,
+    log, memories, metadata, misbehaving, put, put_in, served,
+};
+
+fn with_second(second: BackendConfig, on_load_error: OnLoadError) -> Config {
+    let mut config = memories(&["t05_a", "t05_c"]);
+    config.backends.insert(1, second);
+    Config { on_load_error, ..config }
+}
+
+/// Backends that cannot start, with what is said of each.
+fn that_do_not_start(name: &str) -> Vec<(BackendConfig, &'static str)> {
+    let misbehaving = |class: &str, method| misbehaving(name, class, &[("in", method)]);
+    let missing = BackendConfig::new(name, "no/such/file.wasm", "MemoryBackend");
+    vec![
+        (misbehaving("FailBackend", "constructor"), "failed on purpose in constructor"),
+        (misbehaving("FailBackend", "open"), "failed on purpose in open"),
+        (misbehaving("TrapBackend", "constructor"), "trapped"),
+        (missing, "no/such/file.wasm"),
+        (backend(name, "memory", "NoSuchBackend"), "NoSuchBackend"),
+    ]
+}
+
+#[test]
+fn t05_the_other_backends_run_and_the_status_names_the_cause_when_one_does_not_start() {
+    for (second, cause) in that_do_not_start("t05_b") {
+        let engine = engine(with_second(second, OnLoadError::Continue));
+        let (storage, keys) = (engine.storage(), keys(2));
+        assert_eq!(storage.tier_names(), ["cpu", "t05_a", "t05_b", "t05_c"]);
+        let status = engine.status();
+        let down = status.backends[1].health.down.as_deref().unwrap_or("up");
+        assert!(down.contains(cause), "{cause}: {down}");
+        assert_eq!((&status.backends[0].health.down, &status.backends[2].health.down), (&None, &None));
+        let metrics = engine.metrics();
+        for line in [r#"kvtier_up{tier="t05_b"} 0"#, r#"kvtier_up{tier="t05_c"} 1"#] {
+            assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+        }
+
+        put(storage, &keys, &Tiers::All);
+        block_on(storage.flush()).unwrap();
+        assert_eq!(counts_at(storage, 2).drops["lost"], 2);
+        for name in ["t05_a", "t05_c"] {
+            assert_eq!(in_tier(storage, &keys, name), 2, "{cause}");
+        }
+        block_on(storage.remove(&keys, &Tiers::only(["cpu", "t05_a"]))).unwrap();
+        assert_eq!(served(&get(storage, &keys)), [3, 3], "{cause}");
+        engine.blocking().close().unwrap();
+    }
+}
+
+#[test]
+fn t05_start_fails_and_names_backend_and_cause_when_it_is_told_to() {
+    for (second, cause) in that_do_not_start("t05_b") {
+        let config = with_second(second, OnLoadError::Fail);
+        let error = EngineBuilder::new(config, metadata()).build_blocking().unwrap_err();
+        assert!(matches!(&error, BuildError::Load { backend, .. } if backend == "t05_b"), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("t05_b") && message.contains(cause), "{message}");
+    }
+}
+
+#[test]
+fn t05_a_backend_whose_component_appears_later_is_loaded_in_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("late.wasm");
+    let second = BackendConfig::new("t05_late", &path, "MemoryBackend");
+    let engine = engine(with_second(second, OnLoadError::Continue));
+    let (storage, keys) = (engine.storage(), keys(1));
+    assert!(engine.status().backends[1].health.down.is_some());
+    std::fs::copy(component("memory"), folder.path().join("copy")).unwrap();
+    std::fs::rename(folder.path().join("copy"), &path).unwrap();
+    eventually("loading", || engine.status().backends[1].health.down.is_none());
+    put_in(storage, &keys, "t05_late");
+    assert_eq!(served(&get(storage, &keys)), [2]);
+}
+
+#[test]
+fn t65_a_class_in_blocking_style_is_served_like_any_other() {
+    let mut config = memories(&["t65_async"]);
+    config.backends.insert(0, backend("t65_blocking", "blocking", "BlockingMemoryBackend"));
+    let engine = engine(config);
+    let (storage, keys) = (engine.storage(), keys(5));
+    let style = |place: usize| {
+        engine.status().backends[place]
+            .health
+            .notes
+            .iter()
+            .any(|(name, value)| name == "style" && value == "blocking")
+    };
+    assert!(style(0) && !style(1));
+    put_in(storage, &keys[..3], "t65_blocking");
+    put_in(storage, &keys[3..], "t65_async");
+    assert_eq!(served(&get(storage, &keys)), [1, 1, 1, 2, 2]);
+    block_on(storage.contains_pinned(&keys[..2], &Tiers::only(["t65_blocking"]), "t65"));
+    assert_eq!(engine.status().backends[0].pinned_keys, 2);
+    block_on(storage.unpin("t65"));
+    assert_eq!(block_on(storage.remove(&keys, &Tiers::only(["t65_blocking"]))), Ok(3));
+    assert_eq!(in_tier(storage, &keys, "t65_blocking"), 0);
+    assert!(counts_at(storage, 1).errors.is_empty());
+    engine.blocking().close().unwrap();
+}
+
+#[test]
+fn t67_nothing_reaches_a_bypassed_backend_until_it_is_put_back() {
+    let (a, b) = (Scripted::new(), Scripted::new());
+    let engine = engine_over(config(vec![]), metadata(), &[("a", &a), ("b", &b)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "a");
+    a.heard();
+    storage.bypass("a", true).unwrap();
+    assert!(storage.status().backends[0].bypassed);
+    assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 0);
+    assert!(get(storage, &keys).chunks.is_empty());
+    put(storage, &[key(5)], &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    assert_eq!(a.heard(), []);
+    assert!(b.has(key(5)), "the others go on");
+
+    storage.bypass("a", false).unwrap();
+    assert_eq!(served(&get(storage, &keys)), [1, 1]);
+    put(storage, &[key(6)], &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    assert!(a.has(key(6)) && !a.has(key(5)));
+    assert_eq!(storage.bypass("none", true), Err(RecreateError::Unknown("none".into())));
+}
+
+#[test]
+fn t67_a_removal_reaches_a_bypassed_backend() {
+    let engine = engine(memories(&["t67"]));
+    let (storage, keys) = (engine.storage(), keys(1));
+    put_in(storage, &keys, "t67");
+    storage.bypass("t67", true).unwrap();
+    assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(1));
+    storage.bypass("t67", false).unwrap();
+    assert!(get(storage, &keys).chunks.is_empty(), "what was removed does not come back");
+}
+
+#[test]
+fn t68_close_drains_and_closes_the_last_first_and_none_keeps_another_from_closing() {
+    let log = log();
+    let good = |name| misbehaving(name, "GoodBackend", &[]);
+    let mut hangs = misbehaving("t68_hangs", "HangBackend", &[("in", "close")]);
+    hangs.limits.close_timeout = Duration::from_millis(50);
+    let fails = misbehaving("t68_fails", "FailBackend", &[("in", "close")]);
+    let traps = misbehaving("t68_traps", "TrapBackend", &[("in", "close")]);
+    let engine = engine(config(vec![good("t68_1"), hangs, good("t68_2"), fails, traps, good("t68_3")]));
+    let (storage, keys) = (engine.storage(), keys(4));
+    put(storage, &keys, &Tiers::All);
+    let error = engine.blocking().close().unwrap_err();
+    let failed: Vec<_> = error.failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    assert_eq!(failed, [("t68_traps", "trap"), ("t68_fails", "other"), ("t68_hangs", "timeout")]);
+
+    let lines = log.lines_with(" close backend=t68_");
+    let order: Vec<_> = lines.iter().filter_map(|line| line.split("backend=").nth(1)).collect();
+    assert_eq!(order, ["t68_3", "t68_2", "t68_1"]);
+    for name in ["t68_1", "t68_2", "t68_3"] {
+        let puts = log.heard(name);
+        let n_put: usize =
+            puts.iter().filter(|line| line.starts_with("put")).map(|line| line.split(' ').count() - 1).sum();
+        assert_eq!(n_put, 4, "{name} has stored what was queued");
+        assert_eq!(puts.last().map(String::as_str), Some("close"), "{name}");
+    }
+    assert_eq!(chunks_in_memory(storage), 0);
+
+    // Closed is closed: nothing fails, nothing is found, and closing again does nothing.
+    assert!(get(storage, &keys).chunks.is_empty());
+    assert!(block_on(storage.allocate(&crate::support::specs(&keys))).is_err());
+    engine.blocking().close().unwrap();
+    assert_eq!(log.lines_with(" close backend=t68_").len(), 3);
+}
+
+#[test]
+fn t68_a_backend_that_never_finishes_its_puts_is_closed_all_the_same() {
+    let mut hangs = misbehaving("t68_busy", "HangBackend", &[("in", "put")]);
+    hangs.limits.call_timeout = Duration::from_hours(1);
+    let tier = Scripted::new();
+    let config = Config { close_timeout: Duration::from_millis(100), ..config(vec![hangs]) };
+    let engine = engine_over(config, metadata(), &[("last", &tier)]);
+    let storage = engine.storage();
+    put(storage, &keys(3), &Tiers::All);
+    // Whether it says that it closed is the backend's affair; that it is closed is not.
+    let _answer = engine.blocking().close();
+    assert_eq!(tier.heard().last(), Some(&Heard::Close));
+    assert!(engine.status().backends[0].health.down.is_some());
+    eventually("freeing the memory lent to the hung put", || chunks_in_memory(storage) == 0);
+}
+
+#[test]
+fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
+    let log = log();
+    let good = |name| misbehaving(name, "GoodBackend", &[]);
+    let engine = engine(config(vec![good("t69_a"), good("t69_b"), good("t69_c")]));
+    let (storage, keys) = (engine.storage(), keys(1));
+    for name in ["t69_a", "t69_b", "t69_c"] {
+        put_in(storage, &keys, name);
+    }
+    let names = storage.tier_names().join(" ");
+    engine.blocking().recreate("t69_b").unwrap();
+    assert_eq!(storage.tier_names().join(" "), names);
+    assert_eq!(log.operations("t69_a"), ["open", "put"]);
+    assert_eq!(log.operations("t69_c"), ["open", "put"]);
+    let heard = log.operations("t69_b");
+    assert_eq!(heard, ["open", "put", "close", "open"]);
+    // A new instance, which knows nothing, in the old place.
+    let held = ["t69_a", "t69_b", "t69_c"].map(|name| in_tier(storage, &keys, name));
+    assert_eq!(held, [1, 0, 1]);
+    put_in(storage, &keys, "t69_b");
+    block_on(storage.remove(&keys, &Tiers::only(["t69_a"]))).unwrap();
+    assert_eq!(served(&get(storage, &keys)), [2]);
+    assert_eq!(engine.blocking().recreate("none"), Err(RecreateError::Unknown("none".into())));
+    engine.blocking().close().unwrap();
+}
+
+#[test]
+fn t69_what_cannot_be_made_anew_says_so_and_stays() {
+    let tier = Scripted::new();
+    let engine = engine_over(config(vec![]), metadata(), &[("native", &tier)]);
+    assert_eq!(engine.blocking().recreate("native"), Err(RecreateError::NotConfigured));
+    put_in(engine.storage(), &keys(1), "native");
+    assert_eq!(served(&get(engine.storage(), &keys(1))), [1]);
+}
+
+/// Backends that die or never return in `method`, with the kinds of error that this may be.
+fn deadly(prefix: &str, method: &str) -> Vec<(BackendConfig, Vec<&'static str>)> {
+    let kinds = [
+        ("Trap", vec!["trap"]),
+        ("Hang", vec!["timeout"]),
+        ("Spin", vec!["timeout", "lost"]),
+        ("Block", vec!["timeout", "lost"]),
+        ("Greedy", vec!["no_space", "trap"]),
+    ];
+    let make = |(class, kinds): (&str, Vec<&'static str>)| {
+        let name = format!("{prefix}_{}", class.to_lowercase());
+        let mut config = misbehaving(&name, &format!("{class}Backend"), &[("in", method)]);
+        config.limits.call_timeout = Duration::from_millis(200);
+        config.limits.lane_stall = Duration::from_millis(50);
+        config.limits.memory_bytes = 8 << 20;
+        (config, kinds)
+    };
+    kinds.into_iter().map(make).collect()
+}
+
+fn before_a_good_one(bad: BackendConfig) -> Engine {
+    let mut config = memories(&["t71_good"]);
+    config.backends.insert(0, bad);
+    engine(config)
+}
+
+/// The kinds of error that a tier has counted for an operation.
+fn kinds(storage: &StorageManager, tier: usize, operation: &str) -> Vec<&'static str> {
+    let errors = counts_at(storage, tier).errors;
+    errors.keys().filter(|(of, _)| *of == operation).map(|(_, kind)| *kind).collect()
+}
+
+#[test]
+fn t71_a_backend_that_dies_in_get_is_a_miss_with_a_reason_and_the_next_tier_serves() {
+    for (bad, expected) in deadly("t71_get", "get") {
+        let name = bad.name.clone();
+        let engine = before_a_good_one(bad);
+        let (storage, keys) = (engine.storage(), keys(2));
+        put_in(storage, &keys, &name);
+        put_in(storage, &keys, "t71_good");
+        let found = get(storage, &keys);
+        assert_eq!(served(&found), [2, 2], "{name}");
+        for index in 0..2 {
+            let miss = found.misses.iter().find(|(missed, tier, _)| *missed == index && tier.0 == 1);
+            let reason = miss.map_or("none", |(_, _, miss)| miss.reason());
+            assert!(expected.contains(&reason), "{name}: {reason}");
+            assert!(counts_at(storage, 1).misses.contains_key(reason), "{name}");
+        }
+        // It goes on, with what it kept or without.
+        put_in(storage, &[key(9)], &name);
+        assert_eq!(in_tier(storage, &[key(9)], &name), 1, "{name}");
+        drop(found);
+        block_on(storage.clear(&Tiers::All));
+        assert_eq!(chunks_in_memory(storage), 0, "{name}");
+    }
+}
+
+#[test]
+fn t71_a_backend_that_lets_one_call_expire_is_not_waited_for_again_in_the_same_request() {
+    let mut hung = misbehaving("t71_batches", "HangBackend", &[]);
+    hung.limits.call_timeout = Duration::from_millis(100);
+    hung.limits.batch_chunks_max = 1;
+    let engine = before_a_good_one(hung);
+    let (storage, keys) = (engine.storage(), keys(5));
+    put_in(storage, &keys, "t71_batches");
+    put_in(storage, &keys, "t71_good");
+    let found = get(storage, &keys);
+    assert_eq!(served(&found), [2; 5]);
+    let missed: Vec<_> =
+        found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect();
+    assert_eq!(missed, [0, 1, 2, 3, 4].map(|index| (index, 1, "timeout")));
+    assert_eq!(counts_at(storage, 1).errors[&("get", "timeout")], 1);
+    assert_eq!(counts_at(storage, 1).misses["timeout"], 5);
+}
+
+#[test]
+fn t71_a_backend_that_dies_in_put_loses_what_it_was_given_and_that_is_counted() {
+    for (bad, expected) in deadly("t71_put", "put") {
+        let name = bad.name.clone();
+        let engine = before_a_good_one(bad);
+        let (storage, keys) = (engine.storage(), keys(2));
+        assert_eq!(put(storage, &keys, &Tiers::All).n_new, 2);
+        block_on(storage.flush()).unwrap();
+        let found = kinds(storage, 1, "put");
+        assert!(!found.is_empty() && found.iter().all(|kind| expected.contains(kind)), "{name}: {found:?}");
+        let bad = counts_at(storage, 1);
+        assert_eq!(bad.puts, 0, "{name}");
+        if !found.contains(&"no_space") {
+            assert_eq!(bad.drops["lost"], 2, "{name}");
+        }
+        assert_eq!(in_tier(storage, &keys, &name), 0, "{name}");
+        assert_eq!(in_tier(storage, &keys, "t71_good"), 2, "{name}");
+        assert_eq!(served(&get(storage, &keys)), [0, 0], "{name}");
+    }
+}
+
+#[test]
+fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
+    let engine = engine(config(vec![misbehaving("t71_anew", "TrapBackend", &[])]));
+    let (storage, keys) = (engine.storage(), keys(1));
+    for n_restarts in 1..=3 {
+        put_in(storage, &keys, "t71_anew");
+        assert_eq!(in_tier(storage, &keys, "t71_anew"), 1);
+        let found = get(storage, &keys);
+        assert!(found.chunks.is_empty());
+        assert!(
+            matches!(&found.misses[..], [(0, _, kvtier::manager::Miss::Error(TierError::Trap(_)))]),
+            "{found:?}"
+        );
+        // The new instance is another: the chunk went with the old one.
+        assert_eq!(in_tier(storage, &keys, "t71_anew"), 0);
+        let health = engine.status().backends.swap_remove(0).health;
+        assert_eq!((health.lane_restarts, &health.down), (n_restarts, &None));
+        assert!(health.last_restart.unwrap().starts_with("trapped: "));
+    }
+    assert!(chunks_in_memory(storage) == 0);
+}

@@ -1,0 +1,222 @@
+//! A native tier whose answers a test decides: it may lose or break chunks that it claims to have, and hold
+//! puts back until the test lets them go. Writes down every call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kvtier::config::Config;
+use kvtier::runtime::block_on;
+use kvtier::tier::{Pinning, Tier, TierError, TierFuture};
+use kvtier::transfer::{Sinks, Sources};
+use kvtier::{ChunkKey, Engine, EngineBuilder, EngineMetadata};
+use tokio::sync::Semaphore;
+
+/// A call that the tier has heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Contains(Vec<ChunkKey>, Pinning),
+    Put(Vec<ChunkKey>),
+    Get(Vec<ChunkKey>),
+    Pin(Vec<ChunkKey>),
+    Unpin(Vec<ChunkKey>),
+    Remove(Vec<ChunkKey>),
+    Close,
+}
+
+#[derive(Default)]
+struct Store {
+    chunks: BTreeMap<ChunkKey, Vec<u8>>,
+    lost: BTreeSet<ChunkKey>,
+    broken: BTreeSet<ChunkKey>,
+    heard: Vec<Heard>,
+}
+
+/// The tier. Keeps everything and forgets nothing, unless it is told to.
+pub(crate) struct Scripted {
+    store: Mutex<Store>,
+    gate: Semaphore,
+    arrived: Semaphore,
+    batch_chunks_max: usize,
+    fails_lookups: AtomicBool,
+}
+
+impl Scripted {
+    /// Makes a tier that works.
+    pub(crate) fn new() -> Arc<Self> {
+        let tier = Self::gated(64);
+        tier.open_gate();
+        tier
+    }
+
+    /// Makes a tier whose puts wait at the gate, and carry so many chunks at most.
+    pub(crate) fn gated(batch_chunks_max: usize) -> Arc<Self> {
+        let (gate, arrived) = (Semaphore::new(0), Semaphore::new(0));
+        let fails_lookups = AtomicBool::new(false);
+        Arc::new(Self { store: Mutex::default(), gate, arrived, batch_chunks_max, fails_lookups })
+    }
+
+    /// Lets all puts through, now and later.
+    pub(crate) fn open_gate(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Waits until so many more puts have come to the gate.
+    pub(crate) fn wait_for_puts(&self, n: u32) {
+        block_on(self.arrived.acquire_many(n)).unwrap().forget();
+    }
+
+    /// Goes on claiming to have `key`, but delivers a miss.
+    pub(crate) fn lose(&self, key: ChunkKey) {
+        self.store.lock().unwrap().lost.insert(key);
+    }
+
+    /// Goes on claiming to have `key`, but answers an error.
+    pub(crate) fn spoil(&self, key: ChunkKey) {
+        self.store.lock().unwrap().broken.insert(key);
+    }
+
+    /// Answers lookups with an error from now on.
+    pub(crate) fn fail_lookups(&self) {
+        self.fails_lookups.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has(&self, key: ChunkKey) -> bool {
+        self.store.lock().unwrap().chunks.contains_key(&key)
+    }
+
+    pub(crate) fn payload(&self, key: ChunkKey, n_bytes: usize) -> Vec<u8> {
+        self.store.lock().unwrap().chunks[&key][..n_bytes].to_vec()
+    }
+
+    /// Returns what was heard since the last time.
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        std::mem::take(&mut self.store.lock().unwrap().heard)
+    }
+
+    /// Returns the keys of the puts that were heard since the last time, in the order of the keys.
+    pub(crate) fn put_keys(&self) -> Vec<ChunkKey> {
+        let puts = self.heard().into_iter().filter_map(|heard| match heard {
+            Heard::Put(keys) => Some(keys),
+            _ => None,
+        });
+        let mut keys: Vec<ChunkKey> = puts.flatten().collect();
+        keys.sort();
+        keys
+    }
+
+    fn count(&self, keys: &[ChunkKey]) -> usize {
+        let store = self.store.lock().unwrap();
+        keys.iter().take_while(|key| store.chunks.contains_key(key)).count()
+    }
+
+    fn hear(&self, heard: Heard) {
+        self.store.lock().unwrap().heard.push(heard);
+    }
+
+    fn keep(&self, key: ChunkKey, data: &Sources, index: usize) -> Result<(), TierError> {
+        let revoked = |error: kvtier::transfer::TransferError| TierError::Other(error.to_string());
+        let sealed = data.chunk(index).map_err(revoked)?;
+        let bytes = sealed.bytes(0..sealed.size_bytes()).map_err(revoked)?.to_vec();
+        self.store.lock().unwrap().chunks.entry(key).or_insert(bytes);
+        Ok(())
+    }
+
+    fn deliver(&self, key: ChunkKey, into: &Sinks, index: usize) -> Result<Option<u64>, TierError> {
+        let store = self.store.lock().unwrap();
+        if store.broken.contains(&key) {
+            return Err(TierError::Other("spoilt".into()));
+        }
+        let Some(bytes) = store.chunks.get(&key).filter(|_| !store.lost.contains(&key)) else {
+            return Ok(None);
+        };
+        into.lease(index).unwrap().write(0, bytes).unwrap();
+        Ok(Some(bytes.len() as u64))
+    }
+}
+
+fn ready<T: Send + 'static>(answer: T) -> TierFuture<'static, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Tier for Scripted {
+    fn contains(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        pinning: Pinning,
+        _deadline: Instant,
+    ) -> TierFuture<'_, Result<usize, TierError>> {
+        self.hear(Heard::Contains(keys.to_vec(), pinning));
+        if self.fails_lookups.load(Ordering::SeqCst) {
+            return ready(Err(TierError::Unavailable("on purpose".into())));
+        }
+        ready(Ok(self.count(&keys)))
+    }
+
+    fn put(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        data: Sources,
+        _deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>> {
+        self.hear(Heard::Put(keys.to_vec()));
+        self.arrived.add_permits(1);
+        Box::pin(async move {
+            let _through = self.gate.acquire().await.unwrap();
+            Ok(keys.iter().enumerate().map(|(index, key)| self.keep(*key, &data, index)).collect())
+        })
+    }
+
+    fn get(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        into: Sinks,
+        _deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
+        self.hear(Heard::Get(keys.to_vec()));
+        ready(Ok(keys.iter().enumerate().map(|(index, key)| self.deliver(*key, &into, index)).collect()))
+    }
+
+    fn pin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        self.hear(Heard::Pin(keys.to_vec()));
+        ready(Ok(self.count(&keys)))
+    }
+
+    fn unpin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        self.hear(Heard::Unpin(keys.to_vec()));
+        ready(Ok(keys.len()))
+    }
+
+    fn remove(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        self.hear(Heard::Remove(keys.to_vec()));
+        let mut store = self.store.lock().unwrap();
+        ready(Ok(keys.iter().filter(|key| store.chunks.remove(key).is_some()).count()))
+    }
+
+    fn close(&self, _deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {
+        self.hear(Heard::Close);
+        ready(Ok(()))
+    }
+
+    fn batch_chunks_max(&self) -> usize {
+        self.batch_chunks_max
+    }
+
+    fn call_limit(&self, _bytes: usize) -> Duration {
+        Duration::from_mins(1)
+    }
+}
+
+/// An engine with scripted tiers behind the configured ones.
+pub(crate) fn engine_over(
+    config: Config,
+    metadata: EngineMetadata,
+    tiers: &[(&str, &Arc<Scripted>)],
+) -> Engine {
+    let mut builder = EngineBuilder::new(config, metadata);
+    for (name, tier) in tiers {
+        builder = builder.tier(*name, Arc::clone(*tier) as Arc<dyn Tier>);
+    }
+    builder.build_blocking().unwrap()
+}
