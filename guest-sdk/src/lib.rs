@@ -34,7 +34,7 @@ pub use wit_bindgen;
 
 /// Exports classes of a component by their Rust names. Once per component.
 ///
-/// ```ignore
+/// ```text
 /// kvtier_guest::export!(ExternalLogBackend);                    // implements `StorageBackend`
 /// kvtier_guest::export!(MemoryBackend, lru::LruMemoryBackend);  // two classes in one component
 /// kvtier_guest::export!(blocking FileBackend, NetBackend);      // the first is a `BlockingBackend`

@@ -11,11 +11,13 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
+use crate::limits::HOLDER_TRUST_MAX;
 use crate::memory::{BufferMut, lock};
 
 /// A chunk being written: a key and a buffer with one owner.
@@ -93,6 +95,8 @@ struct Payload {
 struct Holders {
     generation: u64,
     backends: u64,
+    /// When the first of them was noted: a backend may evict, and says nothing.
+    since: Option<Instant>,
 }
 
 /// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours, and
@@ -128,7 +132,11 @@ impl Chunk {
     pub(crate) fn note_holder(&self, place: usize, generation: u64) {
         let mut holders = lock(&self.payload().holders);
         if holders.generation != generation {
-            *holders = Holders { generation, backends: 0 };
+            *holders = Holders { generation, backends: 0, since: None };
+        }
+        let since = *holders.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > HOLDER_TRUST_MAX {
+            *holders = Holders { generation, backends: 0, since: Some(Instant::now()) };
         }
         holders.backends |= 1_u64.checked_shl(place as u32).unwrap_or(0);
     }
@@ -137,7 +145,8 @@ impl Chunk {
     pub(crate) fn has_holder(&self, place: usize, generation: u64) -> bool {
         let holders = lock(&self.payload().holders);
         let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
-        holders.generation == generation && holders.backends & bit != 0
+        let is_fresh = holders.since.is_some_and(|since| since.elapsed() <= HOLDER_TRUST_MAX);
+        is_fresh && holders.generation == generation && holders.backends & bit != 0
     }
 
     /// Returns the handle under which an index keeps the chunk, or `None` when one has it already.

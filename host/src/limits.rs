@@ -45,3 +45,8 @@ pub const STREAM_STEP_BYTES: usize = 256 << 10;
 pub const SPLICE_THREADS_MAX: usize = 32;
 /// How often pins are looked over for expiry.
 pub const PIN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a backend that has stored a chunk is believed to have it still. Then the chunk is offered again,
+/// which stores it anew if it was evicted, and counts as a use if not.
+pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
+/// Splices of one lane that run at a time, so that one slow disk does not take all threads.
+pub const SPLICES_PER_LANE_MAX: usize = 16;

@@ -7,13 +7,14 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::{Sealer, TRAILER_BYTES, Trailer};
 use crate::limits::SINK_RANGES_MAX;
+use crate::memory::lock;
 
 /// Why bytes could not be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -151,6 +152,8 @@ struct SinksInner {
 
 enum Slot {
     Idle(Box<Sink>),
+    /// A stream is filling it, piece by piece.
+    Claimed(Box<Sink>),
     /// A transfer has it.
     Busy,
     /// Taken back, or to be dropped when the running transfer ends.
@@ -258,6 +261,10 @@ impl Sinks {
         let mut slot = lock(slot);
         match std::mem::replace(&mut *slot, Slot::Busy) {
             Slot::Idle(sink) => Ok(Lease { set: self.clone(), index, sink: Some(sink) }),
+            Slot::Claimed(sink) => {
+                *slot = Slot::Claimed(sink);
+                Err(TransferError::Busy)
+            }
             Slot::Busy => Err(TransferError::Busy),
             Slot::Revoked => {
                 *slot = Slot::Revoked;
@@ -266,11 +273,34 @@ impl Sinks {
         }
     }
 
+    /// Keeps buffer `index` for one stream, which fills it piece by piece. Unlike a lease, a claim does not keep
+    /// the memory when the set is revoked: a stream may stay open for as long as a guest likes.
+    ///
+    /// # Errors
+    /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
+    pub fn claim(&self, index: usize) -> Result<Claim, TransferError> {
+        let mut slot = lock(self.0.slots.get(index).ok_or(TransferError::OutOfRange)?);
+        match std::mem::replace(&mut *slot, Slot::Busy) {
+            Slot::Idle(sink) => {
+                *slot = Slot::Claimed(sink);
+                Ok(Claim { set: self.clone(), index })
+            }
+            Slot::Revoked => {
+                *slot = Slot::Revoked;
+                Err(TransferError::Revoked)
+            }
+            taken => {
+                *slot = taken;
+                Err(TransferError::Busy)
+            }
+        }
+    }
+
     /// Takes all buffers back, in order. `None` stands for a buffer that a transfer still has; it is
     /// freed when that transfer ends.
     pub fn revoke(&self) -> Vec<Option<Sink>> {
         let take = |slot: &Mutex<Slot>| match std::mem::replace(&mut *lock(slot), Slot::Revoked) {
-            Slot::Idle(sink) => Some(*sink),
+            Slot::Idle(sink) | Slot::Claimed(sink) => Some(*sink),
             Slot::Busy | Slot::Revoked => None,
         };
         self.0.slots.iter().map(take).collect()
@@ -280,6 +310,36 @@ impl Sinks {
 impl fmt::Debug for Sinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sinks").field("capacities", &self.0.capacities).finish_non_exhaustive()
+    }
+}
+
+/// One buffer for the time of one stream.
+#[derive(Debug)]
+pub struct Claim {
+    set: Sinks,
+    index: usize,
+}
+
+impl Claim {
+    /// Copies `bytes` to `offset`; see [`Sink::write`].
+    ///
+    /// # Errors
+    /// Those of [`Sink::write`], and [`TransferError::Revoked`].
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), TransferError> {
+        match &mut *lock(&self.set.0.slots[self.index]) {
+            Slot::Claimed(sink) => sink.write(offset, bytes),
+            _ => Err(TransferError::Revoked),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.set.0.slots[self.index]);
+        match std::mem::replace(&mut *slot, Slot::Busy) {
+            Slot::Claimed(sink) => *slot = Slot::Idle(sink),
+            other => *slot = other,
+        }
     }
 }
 
@@ -325,11 +385,14 @@ impl Written {
         // Ranges that touch or overlap the new one melt into it.
         let from = self.0.partition_point(|range| range.end < new.start);
         let to = self.0.partition_point(|range| range.start <= new.end);
+        if self.0.len() - (to - from) >= SINK_RANGES_MAX {
+            return Err(TransferError::TooScattered);
+        }
         let melted = self.0[from..to]
             .iter()
             .fold(new, |melted, range| melted.start.min(range.start)..melted.end.max(range.end));
         self.0.splice(from..to, [melted]);
-        if self.0.len() > SINK_RANGES_MAX { Err(TransferError::TooScattered) } else { Ok(()) }
+        Ok(())
     }
 
     fn covers(&self, size: usize) -> bool {
@@ -347,6 +410,117 @@ fn split(range: &Range<usize>, payload: usize) -> Result<[Range<usize>; 2], Tran
     Ok([in_payload, in_trailer])
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{ChunkKey, Namespace};
+    use crate::layout::{Dtype, EngineMetadata, KvShape};
+    use crate::memory::{BufferMut, Pool, Provider};
+
+    const SIZE: usize = 100;
+
+    fn pool() -> Arc<dyn Provider> {
+        Arc::new(Pool::new(16 * 4096).unwrap())
+    }
+
+    fn writer(pool: &Arc<dyn Provider>) -> ChunkWriter {
+        let buffer = BufferMut::allocate(pool, SIZE).unwrap().unwrap();
+        ChunkWriter::new(ChunkKey { hi: 1, lo: 1 }, buffer)
+    }
+
+    fn sinks(pool: &Arc<dyn Provider>) -> Sinks {
+        Sinks::new(vec![writer(pool)])
+    }
+
+    #[test]
+    fn a_sink_is_full_only_when_every_byte_of_payload_and_trailer_was_written() {
+        let pool = pool();
+        let set = sinks(&pool);
+        let mut lease = set.lease(0).unwrap();
+        let capacity = lease.capacity();
+        assert_eq!(capacity, SIZE + TRAILER_BYTES);
+        // Backwards, and across the border between payload and trailer.
+        lease.write(90, &vec![2; capacity - 90]).unwrap();
+        lease.write(0, &[1; 89]).unwrap();
+        assert!(!lease.is_full(), "byte 89 is missing");
+        lease.write(89, &[3]).unwrap();
+        assert!(lease.is_full());
+        assert_eq!(lease.write(capacity, &[0]), Err(TransferError::OutOfRange));
+        assert_eq!(lease.write(usize::MAX, &[0]), Err(TransferError::OutOfRange));
+        drop(lease);
+        let sink = set.revoke().pop().unwrap().unwrap();
+        let (payload, trailer) = sink.into_parts();
+        assert_eq!((payload[88], payload[89], payload[90], trailer[0]), (1, 3, 2, 2));
+    }
+
+    #[test]
+    fn a_buffer_has_one_writer_at_a_time() {
+        let pool = pool();
+        let set = sinks(&pool);
+        let lease = set.lease(0).unwrap();
+        assert_eq!(set.lease(0).err(), Some(TransferError::Busy));
+        assert_eq!(set.claim(0).err(), Some(TransferError::Busy));
+        drop(lease);
+        let claim = set.claim(0).unwrap();
+        assert_eq!(set.lease(0).err(), Some(TransferError::Busy));
+        assert_eq!(set.claim(0).err(), Some(TransferError::Busy));
+        drop(claim);
+        assert!(set.lease(0).is_ok());
+        assert_eq!(set.lease(1).err(), Some(TransferError::OutOfRange));
+    }
+
+    #[test]
+    fn memory_of_a_running_transfer_comes_back_when_it_ends_and_that_of_a_stream_at_once() {
+        let pool = pool();
+        let set = sinks(&pool);
+        let lease = set.lease(0).unwrap();
+        assert!(set.revoke()[0].is_none());
+        assert_eq!(pool.allocated_bytes(), 4096, "the transfer still writes into it");
+        drop(lease);
+        assert_eq!(pool.allocated_bytes(), 0);
+        assert_eq!(set.lease(0).err(), Some(TransferError::Revoked));
+
+        let set = sinks(&pool);
+        let mut claim = set.claim(0).unwrap();
+        claim.write(0, b"x").unwrap();
+        drop(set.revoke());
+        assert_eq!(pool.allocated_bytes(), 0, "an open stream keeps nothing");
+        assert_eq!(claim.write(1, b"x"), Err(TransferError::Revoked));
+    }
+
+    #[test]
+    fn a_buffer_cannot_be_filled_in_ever_more_pieces() {
+        let mut written = Written::default();
+        for piece in 0..SINK_RANGES_MAX {
+            written.add(2 * piece..2 * piece + 1).unwrap();
+        }
+        let next = 2 * SINK_RANGES_MAX;
+        assert_eq!(written.add(next..next + 1), Err(TransferError::TooScattered));
+        assert_eq!(written.0.len(), SINK_RANGES_MAX, "nothing was kept of it");
+        written.add(1..2).unwrap();
+        assert_eq!(written.0.len(), SINK_RANGES_MAX - 1, "pieces that touch melt");
+    }
+
+    #[test]
+    fn revoked_sources_tell_sizes_and_no_bytes() {
+        let kv_shape = KvShape::new([1, 2, 1, 1, 1]).unwrap();
+        let metadata = EngineMetadata {
+            model_name: "m".into(),
+            world_size: 1,
+            worker_id: 0,
+            kv_dtype: Dtype::UInt8,
+            kv_shape,
+        };
+        let sealer = Sealer::checksum(Namespace::new(&metadata));
+        let pool = pool();
+        let sources = Sources::new(vec![Sealed::new(writer(&pool).freeze(), &sealer)]);
+        let reading = sources.chunk(0).unwrap();
+        sources.revoke();
+        assert_eq!(sources.chunk(0).err(), Some(TransferError::Revoked));
+        assert_eq!((sources.count(), sources.size_bytes(0)), (1, Some(SIZE + TRAILER_BYTES)));
+        assert_eq!(pool.allocated_bytes(), 4096, "a reader keeps its chunk");
+        assert_eq!(reading.bytes(90..110).unwrap().len(), 20, "across the border");
+        drop(reading);
+        assert_eq!(pool.allocated_bytes(), 0);
+    }
 }

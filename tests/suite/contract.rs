@@ -40,8 +40,8 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:a1b65c2647fb90c8d4b2758600a6aecacda89a5ed579ece3aa90c7cb2fd6e06a
-    buffers.wit sha256:380035c02f0080a116d8fce0c7915f072c1b4d1032441c7276e064c9ffd55c15
+    backend.wit sha256:2aba35ae201f8d8f3edd69303dc287b453de46936a1a02cefe956eccb5ef04a4
+    buffers.wit sha256:fb40a76ebe4fe1aa1f6a4178ee569d9952514748337bd1bcab625a451872ef13
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6

@@ -175,10 +175,10 @@ fn t68_close_drains_and_closes_the_last_first_and_none_keeps_another_from_closin
     }
     assert_eq!(chunks_in_memory(storage), 0);
 
-    // Closed is closed: nothing fails, nothing is found, and closing again does nothing.
+    // Closed is closed: nothing fails, nothing is found, and closing again only tells the outcome again.
     assert!(get(storage, &keys).chunks.is_empty());
     assert!(block_on(storage.allocate(&crate::support::specs(&keys))).is_err());
-    engine.blocking().close().unwrap();
+    assert_eq!(engine.blocking().close(), Err(error));
     assert_eq!(log.lines_with(" close backend=t68_").len(), 3);
 }
 
@@ -349,4 +349,51 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
         assert!(health.last_restart.unwrap().starts_with("trapped: "));
     }
     assert!(chunks_in_memory(storage) == 0);
+}
+
+#[test]
+fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
+    // It takes its time to close, so the second one comes while the first is at it.
+    let mut slow = misbehaving("t69_slow", "HangBackend", &[("in", "close")]);
+    slow.limits.close_timeout = Duration::from_millis(200);
+    let engine = engine(config(vec![slow]));
+    let storage = engine.storage();
+    let (first, second) = block_on(async {
+        let first = engine.recreate("t69_slow");
+        let second = engine.recreate("t69_slow");
+        futures::join!(first, second)
+    });
+    assert_eq!(first, Ok(()));
+    assert_eq!(second, Err(RecreateError::Busy));
+    put_in(storage, &keys(2), "t69_slow");
+    assert_eq!(served(&get(storage, &keys(2))), [1, 1]);
+}
+
+#[test]
+fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
+    let log = log();
+    let engine = engine(config(vec![misbehaving("t69_left", "GoodBackend", &[])]));
+    leave(engine.recreate("t69_left"));
+    eventually("making it anew", || log.operations("t69_left") == ["open", "close", "open"]);
+    eventually("putting it back", || {
+        put(engine.storage(), &keys(1), &Tiers::only(["t69_left"])).backends.len() == 1
+    });
+}
+
+#[test]
+fn t68_closing_goes_on_when_its_caller_leaves() {
+    let log = log();
+    let engine = engine(config(vec![misbehaving("t68_left", "GoodBackend", &[])]));
+    put(engine.storage(), &keys(1), &Tiers::All);
+    leave(engine.close());
+    engine.blocking().close().unwrap();
+    assert_eq!(log.operations("t68_left"), ["open", "put", "close"]);
+    assert_eq!(chunks_in_memory(engine.storage()), 0);
+}
+
+/// Begins something and drops it at its first pause.
+fn leave<T>(future: impl Future<Output = T>) {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_pending(), "done before its caller could leave");
 }

@@ -76,7 +76,7 @@ pub const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// `chunk_size`, in tokens.
 pub const CHUNK_SIZE_TOKENS: Bound = Bound::new(256, 1, 1 << 20);
 /// `max_local_cpu_size` as bytes. The smallest pool is one page of 4 KiB.
-pub const POOL_SIZE_BYTES: Bound = Bound::new(5 * GIB, 4 * KIB, SIZE_BYTES_MAX);
+pub const POOL_SIZE_BYTES: Bound = Bound::new(5 * GIB, 4 * KIB, 4096 * GIB);
 /// `lookup_timeout_ms`, in milliseconds.
 pub const LOOKUP_TIMEOUT_MS: Bound = Bound::new(3_000, 1, DAY_SECS * 1_000);
 /// `blocking_timeout_secs`, in seconds.

@@ -94,7 +94,7 @@ pub enum CompileCache {
     /// `kvtier` in the user's cache directory (`$XDG_CACHE_HOME`, or `.cache` in `$HOME`); nowhere without these.
     #[default]
     User,
-    /// In this directory, which must belong to the user and be closed to others.
+    /// In this directory, which must belong to the user and which others cannot write to.
     Directory(PathBuf),
     /// Nowhere.
     Off,

@@ -1,7 +1,7 @@
 //! The engine's operations for callers without an executor.
 
 use super::{Engine, Prefix, Request, RequestError, RetrievedPrefix};
-use crate::manager::{Allocation, CloseError, FlushError, RecreateError, RemoveError, Stored, Tiers};
+use crate::manager::{Allocation, ClearReport, CloseError, FlushError, RecreateError, Stored, Tiers};
 use crate::runtime::block_on;
 
 /// The engine's operations as blocking calls.
@@ -58,9 +58,14 @@ impl Blocking<'_> {
     /// See [`Engine::remove`].
     ///
     /// # Errors
-    /// [`RemoveError`]
-    pub fn remove(&self, request: &Request<'_>) -> Result<usize, RemoveError> {
+    /// [`RequestError`]
+    pub fn remove(&self, request: &Request<'_>) -> Result<usize, RequestError> {
         block_on(self.0.remove(request))
+    }
+
+    /// See [`Engine::clear`].
+    pub fn clear(&self, tiers: &Tiers) -> ClearReport {
+        block_on(self.0.clear(tiers))
     }
 
     /// See [`Engine::flush`].

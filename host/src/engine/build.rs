@@ -35,6 +35,14 @@ pub enum BuildError {
         /// Tokens of a chunk in the metadata.
         metadata: usize,
     },
+    /// The metadata contradicts itself.
+    #[error("worker_id is {worker_id} of world_size {world_size}; give a worker in 0..world_size")]
+    Worker {
+        /// The worker's index.
+        worker_id: u32,
+        /// The number of workers.
+        world_size: u32,
+    },
     /// Two tiers have one name.
     #[error("there are two backends called `{0}`; names must be unique")]
     DuplicateName(String),
@@ -136,6 +144,10 @@ impl EngineBuilder {
         if config.chunk_size != metadata.kv_shape.chunk_size() {
             let metadata = metadata.kv_shape.chunk_size();
             return Err(BuildError::ChunkSize { configured: config.chunk_size, metadata });
+        }
+        let (worker_id, world_size) = (metadata.worker_id, metadata.world_size);
+        if worker_id >= world_size {
+            return Err(BuildError::Worker { worker_id, world_size });
         }
         for (name, _) in &native {
             let same = |other: &str| other == name;

@@ -14,7 +14,7 @@ use crate::chunk::Chunk;
 use crate::key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Salt};
 use crate::layout::EngineMetadata;
 use crate::manager::{
-    Allocation, CloseError, FlushError, RecreateError, RemoveError, Status, StorageManager, Stored, Tiers,
+    Allocation, ClearReport, CloseError, FlushError, RecreateError, Status, StorageManager, Stored, Tiers,
 };
 use crate::memory::Pool;
 
@@ -151,15 +151,32 @@ impl Engine {
         self.0.manager.unpin(lookup_id).await;
     }
 
-    /// Removes the chunks of a prompt from the request's tiers; see [`StorageManager::remove`].
+    /// Removes the chunks of a prompt from the request's tiers and returns how many were present; see
+    /// [`StorageManager::remove`].
     ///
     /// # Errors
-    /// [`RemoveError`]; a request that cannot be chunked removes nothing.
-    pub async fn remove(&self, request: &Request<'_>) -> Result<usize, RemoveError> {
-        match self.chunks(request) {
-            Ok(chunks) => self.0.manager.remove(&keys(&chunks), &request.tiers).await,
-            Err(_) => Ok(0),
-        }
+    /// [`RequestError`]
+    pub async fn remove(&self, request: &Request<'_>) -> Result<usize, RequestError> {
+        let chunks = self.chunks(request)?;
+        Ok(self.0.manager.remove(&keys(&chunks), &request.tiers).await?)
+    }
+
+    /// Empties tiers as far as they can be emptied; see [`StorageManager::clear`].
+    pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
+        self.0.manager.clear(tiers).await
+    }
+
+    /// Turns the hot cache on or off; see [`StorageManager::set_hot_cache`].
+    pub fn set_hot_cache(&self, on: bool) {
+        self.0.manager.set_hot_cache(on);
+    }
+
+    /// Takes a backend out of the chain, or puts it back in; see [`StorageManager::bypass`].
+    ///
+    /// # Errors
+    /// [`RecreateError::Unknown`]
+    pub fn bypass(&self, backend: &str, bypassed: bool) -> Result<(), RecreateError> {
+        self.0.manager.bypass(backend, bypassed)
     }
 
     /// Waits until every queued put has been stored or has failed.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::key::{ChunkSpec, Salt};
-use crate::manager::{Lookup, Retrieved, Tiers};
+use crate::manager::{Lookup, RemoveError, Retrieved, Tiers};
 use crate::memory::AllocateError;
 
 /// A prompt, and how to treat it.
@@ -74,7 +74,7 @@ pub struct RetrievedPrefix {
     pub retrieved: Retrieved,
 }
 
-/// Why a request was refused.
+/// Why a request was refused or failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -97,4 +97,7 @@ pub enum RequestError {
     /// A chunk can never be allocated.
     #[error(transparent)]
     Allocate(#[from] AllocateError),
+    /// A tier could not say what it removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
 }

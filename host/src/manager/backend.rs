@@ -12,6 +12,7 @@ use super::puts::{Batch, Cancelled, Offered, PutQueue};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::{Flaw, Sealer};
 use crate::key::ChunkKey;
+use crate::memory::lock;
 use crate::metrics::{Operation, TierMetrics};
 use crate::runtime::Control;
 use crate::tier::{Pinning, Tier, TierError};
@@ -73,6 +74,8 @@ pub(super) struct Backend {
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
     bypassed: AtomicBool,
+    /// Out of the chain while it is made anew.
+    recreating: AtomicBool,
     pub(super) queue: PutQueue,
     /// How many lookups hold each key; the tier hears the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
@@ -97,6 +100,7 @@ impl Backend {
             tier: RwLock::new(new.tier),
             factory: new.factory,
             bypassed: AtomicBool::new(false),
+            recreating: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
             pins: Mutex::default(),
             metrics: TierMetrics::default(),
@@ -110,7 +114,7 @@ impl Backend {
     }
 
     pub(super) fn is_bypassed(&self) -> bool {
-        self.bypassed.load(Ordering::Relaxed)
+        self.bypassed.load(Ordering::Relaxed) || self.recreating.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_bypassed(&self, bypassed: bool) {
@@ -153,22 +157,24 @@ impl Backend {
             if fresh.is_empty() {
                 n_present
             } else {
-                let n_pinned = match tier.pin(fresh_keys, deadline).await {
-                    Err(TierError::Unsupported) => fresh.len(),
-                    other => other?,
+                let mut doubt = PinDoubt { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
+                let call = async {
+                    match tier.pin(fresh_keys, deadline).await {
+                        // It never evicts, or cannot protect: as good as pinned.
+                        Err(TierError::Unsupported) => Ok(fresh.len()),
+                        other => other,
+                    }
                 };
+                let n_pinned = self.counted(Operation::Contains, call).await?;
+                doubt.keys = None;
                 fresh.get(n_pinned).copied().unwrap_or(n_present)
             }
         } else {
+            let mut doubt = PinDoubt { backend: self, keys: Some(keys.into()) };
             let call = tier.contains(keys.into(), Pinning::Pin, deadline);
-            match self.counted(Operation::Contains, call).await {
-                Ok(n_run) => n_run,
-                Err(error) => {
-                    // The tier may have pinned and failed to say so.
-                    self.unpin_later(keys.into());
-                    return Err(error);
-                }
-            }
+            let n_run = self.counted(Operation::Contains, call).await?;
+            doubt.keys = None;
+            n_run
         };
         let mut pins = self.lock_pins();
         for key in &keys[..n_run] {
@@ -202,7 +208,10 @@ impl Backend {
         }
     }
 
-    fn unpin_later(&self, keys: Arc<[ChunkKey]>) {
+    fn unpin_later(&self, keys: &[ChunkKey]) {
+        let pins = self.lock_pins();
+        let keys: Arc<[ChunkKey]> = keys.iter().copied().filter(|key| !pins.contains_key(key)).collect();
+        drop(pins);
         let tier = self.tier();
         self.control.handle().spawn(async move {
             let deadline = Instant::now() + tier.call_limit(0);
@@ -218,18 +227,18 @@ impl Backend {
         if keys.is_empty() {
             return;
         }
-        self.removals.fetch_add(1, Ordering::AcqRel);
-        let tier = self.tier();
+        let (tier, removals) = (self.tier(), Arc::clone(&self.removals));
         self.control.handle().spawn(async move {
             let deadline = Instant::now() + tier.call_limit(0);
             if let Err(error) = tier.remove(keys.into(), deadline).await {
                 tracing::debug!(%error, "damaged chunks could not be removed");
             }
+            removals.fetch_add(1, Ordering::AcqRel);
         });
     }
 
     fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
-        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pins)
     }
 
     pub(super) fn n_pinned(&self) -> usize {
@@ -387,12 +396,14 @@ impl Backend {
 
     /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for.
     pub(super) async fn remove(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        self.removals.fetch_add(1, Ordering::AcqRel);
         let cancelled = self.cancel_puts(Some(keys));
         self.drained(Some(&cancelled.in_flight), deadline).await;
         self.lock_pins().retain(|key, _| !keys.contains(key));
         let tier = self.tier();
-        self.counted(Operation::Remove, tier.remove(keys.into(), deadline)).await
+        let outcome = self.counted(Operation::Remove, tier.remove(keys.into(), deadline)).await;
+        // After the answer: what was stored meanwhile may have been removed as well.
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        outcome
     }
 
     /// Cancels the queued puts of `keys`, or all.
@@ -409,9 +420,11 @@ impl Backend {
     /// Closes this tier and puts a new one in its place.
     pub(super) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
         let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
-        let was_bypassed = self.bypassed.swap(true, Ordering::AcqRel);
+        if self.recreating.swap(true, Ordering::AcqRel) {
+            return Err(RecreateError::Busy);
+        }
         self.queue.pause(true);
-        let resume = Resume { backend: self, was_bypassed };
+        let resume = Resume(self);
         let deadline = Instant::now() + close_limit;
         self.wait_for(|| self.queue.is_quiet(), deadline).await;
         if let Err(error) = self.tier().close(deadline).await {
@@ -439,16 +452,28 @@ impl Backend {
     }
 }
 
-/// Puts a backend back to work, also when the caller of `recreate` has left in the middle.
-struct Resume<'a> {
+/// A call that may have pinned without saying so: it failed, or its caller left.
+struct PinDoubt<'a> {
     backend: &'a Backend,
-    was_bypassed: bool,
+    /// Taken out when the call has answered.
+    keys: Option<Arc<[ChunkKey]>>,
 }
+
+impl Drop for PinDoubt<'_> {
+    fn drop(&mut self) {
+        if let Some(keys) = self.keys.take() {
+            self.backend.unpin_later(&keys);
+        }
+    }
+}
+
+/// Puts a backend back to work, also when making it anew was interrupted.
+struct Resume<'a>(&'a Backend);
 
 impl Drop for Resume<'_> {
     fn drop(&mut self) {
-        self.backend.queue.pause(false);
-        self.backend.bypassed.store(self.was_bypassed, Ordering::Release);
+        self.0.recreating.store(false, Ordering::Release);
+        self.0.queue.pause(false);
     }
 }
 
@@ -468,6 +493,12 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecreateError {
+    /// Somebody else is making it anew.
+    #[error("the backend is being made anew already")]
+    Busy,
+    /// The engine's threads are gone.
+    #[error("the engine was closed meanwhile")]
+    Interrupted,
     /// No backend of that name.
     #[error("there is no backend `{0}`")]
     Unknown(String),

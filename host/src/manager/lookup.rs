@@ -71,7 +71,8 @@ impl StorageManager {
     /// As [`StorageManager::contains`], and pins what was counted, for `lookup_id`, until
     /// [`StorageManager::unpin`] or until the pins expire. A pinned lookup counts as a use.
     pub async fn contains_pinned(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: &str) -> Lookup {
-        self.expire_pins().await;
+        // Nobody waits for the release of other lookups' pins.
+        drop(self.release_expired());
         self.find(keys, tiers, Some(lookup_id)).await
     }
 
@@ -124,7 +125,7 @@ impl StorageManager {
                 Err(_counted) => failed[tier.0] = true,
             }
         }
-        hold.keep().await;
+        drop(hold);
         lookup
     }
 }
@@ -142,24 +143,15 @@ impl Hold<'_> {
             self.held.0.push((tier, keys.to_vec()));
         }
     }
-
-    fn enter(&mut self) -> Vec<Held> {
-        let Some(lookup_id) = self.lookup_id.take() else { return Vec::new() };
-        let options = &self.manager.0.options;
-        let expiry = options.clock.now() + options.pin_timeout;
-        self.manager.ledger().hold(lookup_id, std::mem::take(&mut self.held), expiry)
-    }
-
-    async fn keep(mut self) {
-        let surplus = self.enter();
-        self.manager.release(surplus).await;
-    }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // What exceeds the ledger's limit here expires with nobody to await its release.
-        drop(self.enter());
+        let Some(lookup_id) = self.lookup_id else { return };
+        let options = &self.manager.0.options;
+        let expiry = options.clock.now() + options.pin_timeout;
+        let surplus = self.manager.ledger().hold(lookup_id, std::mem::take(&mut self.held), expiry);
+        drop(self.manager.release(surplus));
     }
 }
 

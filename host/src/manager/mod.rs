@@ -16,7 +16,7 @@ mod select;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use allocate::{Allocation, Stored};
@@ -34,6 +34,7 @@ use crate::cpu::{Cleared, CpuStats, CpuTier};
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
 use crate::limits::{PIN_CHECK_INTERVAL, PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
+use crate::memory::lock;
 use crate::metrics::{self, Operation, TierCounts, TierMetrics};
 use crate::runtime::Control;
 use crate::tier::{Tier, TierError, TierHealth};
@@ -57,6 +58,9 @@ pub(crate) struct NewBackend {
     pub(crate) factory: Option<TierFactory>,
 }
 
+/// A release of pins that goes on whether it is awaited or not.
+type Release = tokio::task::JoinHandle<()>;
+
 /// The chain of tiers. Cloning shares it.
 #[derive(Clone)]
 pub struct StorageManager(Arc<Inner>);
@@ -68,6 +72,7 @@ struct Inner {
     options: ManagerOptions,
     cpu_metrics: TierMetrics,
     closed: AtomicBool,
+    closing: OnceLock<tokio::sync::watch::Receiver<Option<Result<(), CloseError>>>>,
     cpu: CpuTier,
     control: Control,
 }
@@ -99,6 +104,7 @@ impl StorageManager {
             options,
             cpu_metrics: TierMetrics::default(),
             closed: AtomicBool::new(false),
+            closing: OnceLock::new(),
             cpu,
             control,
         });
@@ -134,7 +140,7 @@ impl StorageManager {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.ledger)
     }
 
     /// The backends that an operation may use, with their places in the chain.
@@ -150,35 +156,46 @@ impl StorageManager {
     }
 
     /// Releases what `lookup_id` has pinned, in the tiers where it did. The second time nothing happens.
+    ///
+    /// # Cancellation
+    /// The release goes on.
     pub async fn unpin(&self, lookup_id: &str) {
         let held = self.ledger().release(lookup_id);
-        self.release(held).await;
-        self.expire_pins().await;
+        futures::future::join_all(self.release(held)).await;
     }
 
     /// Releases the pins whose time is over. Runs by itself every [`PIN_CHECK_INTERVAL`].
     pub async fn expire_pins(&self) {
+        futures::future::join_all(self.release_expired()).await;
+    }
+
+    fn release_expired(&self) -> Vec<Release> {
         let expired = self.ledger().expire(self.0.options.clock.now());
         if !expired.is_empty() {
             self.0.cpu_metrics.pins_expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
             tracing::warn!(n_lookups = expired.len(), "pins expired without unpin");
         }
-        self.release(expired).await;
+        self.release(expired)
     }
 
-    async fn release(&self, held: impl IntoIterator<Item = Held>) {
+    /// Releases pins: in the CPU tier at once, in backends in the background, so that no caller waits for them
+    /// who does not want to.
+    fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
         let deadline = self.deadline();
+        let mut releases = Vec::new();
         for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
-            match tier.0.checked_sub(1) {
-                None => drop(self.0.cpu.unpin(&keys)),
-                Some(index) => {
-                    let backend = &self.0.backends[index];
-                    if let Err(error) = backend.unpin(&keys, deadline).await {
-                        tracing::debug!(backend = %backend.name, %error, "unpin failed");
-                    }
+            let Some(index) = tier.0.checked_sub(1) else {
+                self.0.cpu.unpin(&keys);
+                continue;
+            };
+            let backend = Arc::clone(&self.0.backends[index]);
+            releases.push(self.0.control.handle().spawn(async move {
+                if let Err(error) = backend.unpin(&keys, deadline).await {
+                    tracing::debug!(backend = %backend.name, %error, "unpin failed");
                 }
-            }
+            }));
         }
+        releases
     }
 
     /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
@@ -195,10 +212,12 @@ impl StorageManager {
             n_removed += self.0.cpu.remove(keys);
             self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
         }
-        let mut failed = None;
         // Bypassed tiers too: what is removed must not come back.
-        for backend in self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)) {
-            match backend.remove(keys, deadline).await {
+        let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
+        let removals = chosen.map(|backend| async move { (backend, backend.remove(keys, deadline).await) });
+        let mut failed = None;
+        for (backend, outcome) in futures::future::join_all(removals).await {
+            match outcome {
                 Ok(n) => n_removed += n,
                 Err(error) => {
                     failed.get_or_insert(RemoveError { tier: backend.name.clone(), n_removed: 0, error });
@@ -284,6 +303,9 @@ impl StorageManager {
 
     /// Closes a backend and makes it anew from its configuration, in the same place of the chain.
     ///
+    /// # Cancellation
+    /// The backend is made anew all the same.
+    ///
     /// # Errors
     /// [`RecreateError`]
     pub async fn recreate(&self, name: &str) -> Result<(), RecreateError> {
@@ -294,7 +316,9 @@ impl StorageManager {
             // The pins go with the old instance.
             self.ledger().forget(TierIndex(place + 1), None);
         }
-        backend.recreate(self.0.options.close_timeout).await
+        let (backend, limit) = (Arc::clone(backend), self.0.options.close_timeout);
+        let recreating = self.0.control.handle().spawn(async move { backend.recreate(limit).await });
+        recreating.await.unwrap_or(Err(RecreateError::Interrupted))
     }
 
     /// Says how every tier is.
@@ -342,10 +366,26 @@ impl StorageManager {
     ///
     /// # Errors
     /// [`CloseError`] names those that did not close cleanly. The chain is closed all the same.
+    ///
+    /// # Cancellation
+    /// Closing goes on; calling it again waits for its end and gives its outcome.
     pub async fn close(&self) -> Result<(), CloseError> {
-        if self.0.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
+        self.0.closed.store(true, Ordering::Release);
+        let closing = self.0.closing.get_or_init(|| {
+            let this = self.clone();
+            let (done, outcome) = tokio::sync::watch::channel(None);
+            self.0.control.handle().spawn(async move {
+                let closed = this.close_tiers().await;
+                done.send_replace(Some(closed));
+            });
+            outcome
+        });
+        let mut closing = closing.clone();
+        // The sender is dropped unsent only if the threads are gone, and the tiers with them.
+        closing.wait_for(Option::is_some).await.map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
+    }
+
+    async fn close_tiers(&self) -> Result<(), CloseError> {
         drop(self.ledger().drain());
         let mut failed = Vec::new();
         for backend in self.0.backends.iter().rev() {

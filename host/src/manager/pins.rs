@@ -7,6 +7,9 @@ use super::select::TierIndex;
 use crate::key::ChunkKey;
 use crate::limits::LOOKUP_IDS_MAX;
 
+/// Entries of the expiry order that may be out of date before it is cleaned, beside as many as are current.
+const ORDER_SLACK: usize = 64;
+
 /// What one lookup id holds.
 #[derive(Debug, Default)]
 pub(super) struct Held(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
@@ -31,8 +34,15 @@ impl Ledger {
         self.order.push_back((expiry, lookup_id.to_owned()));
         let mut released = Vec::new();
         while self.entries.len() > LOOKUP_IDS_MAX {
-            let Some((_, oldest)) = self.order.pop_front() else { break };
-            released.extend(self.release(&oldest));
+            let Some((expiry, oldest)) = self.order.pop_front() else { break };
+            // An id that was extended since stands further behind again.
+            if self.entries.get(&oldest).is_some_and(|(current, _)| *current == expiry) {
+                released.extend(self.release(&oldest));
+            }
+        }
+        if self.order.len() > 2 * self.entries.len() + ORDER_SLACK {
+            let entries = &self.entries;
+            self.order.retain(|(expiry, id)| entries.get(id).is_some_and(|(current, _)| current == expiry));
         }
         released
     }

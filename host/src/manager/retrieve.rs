@@ -54,6 +54,11 @@ impl StorageManager {
             self.0.cpu_metrics.took(Operation::Get, started.elapsed());
         }
         found.resize(keys.len(), None);
+        let in_cpu: Vec<bool> = found.iter().map(Option::is_some).collect();
+        if tiers.includes(CPU_TIER) {
+            let n_absent = in_cpu.iter().filter(|present| !**present).count();
+            self.0.cpu_metrics.miss("not_found", n_absent as u64);
+        }
         let mut served = vec![TierIndex(0); keys.len()];
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
         if n_cpu < keys.len() && self.backends(tiers).next().is_some() {
@@ -62,9 +67,6 @@ impl StorageManager {
         }
         // The answer ends at the first gap; what was fetched behind it goes back.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
-        if n_run < keys.len() {
-            self.0.cpu_metrics.miss("not_found", (keys.len() - n_cpu.max(n_run)) as u64);
-        }
         retrieved.chunks = found.into_iter().take(n_run).flatten().collect();
         served.truncate(n_run);
         let from_cpu = served.iter().zip(&retrieved.chunks).filter(|(tier, _)| tier.0 == 0);
@@ -72,7 +74,10 @@ impl StorageManager {
             from_cpu.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
         self.0.cpu_metrics.hit(n_hits, n_bytes);
         if (n_hits as usize) < n_run {
-            self.0.cpu.insert_all(&retrieved.chunks, &mut Vec::new());
+            let promoted = retrieved.chunks.iter().zip(&in_cpu).filter(|(_, present)| !**present);
+            let promoted: Vec<Chunk> = promoted.map(|(chunk, _)| chunk.clone()).collect();
+            self.0.cpu.insert_all(&promoted, &mut Vec::new());
+            self.0.cpu.refresh(&keys[..n_run]);
         }
         retrieved.tiers = served;
         retrieved
@@ -89,6 +94,7 @@ impl StorageManager {
         served: &mut [TierIndex],
         misses: &mut Vec<(usize, TierIndex, Miss)>,
     ) {
+        let deadline = self.deadline();
         let asked;
         let plan = if let Some(plan) = plan {
             plan
@@ -96,7 +102,6 @@ impl StorageManager {
             asked = self.contains(keys, tiers).await;
             &asked
         };
-        let deadline = self.deadline();
         let n_run = plan.n_chunks.min(keys.len());
         let mut wanted: Vec<Wanted> = (0..n_run)
             .filter(|&index| found[index].is_none())

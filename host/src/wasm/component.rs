@@ -37,6 +37,12 @@ pub enum ComponentError {
         /// The directory.
         path: PathBuf,
     },
+    /// The path is a device, a pipe or a socket.
+    #[error("component `{}` is not a regular file; give the path of a .wasm file", path.display())]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("component `{}` cannot be read: {source}", path.display())]
     Unreadable {
@@ -143,6 +149,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ComponentError> {
     };
     if metadata.is_dir() {
         return Err(ComponentError::Directory { path: path.into() });
+    }
+    if !metadata.is_file() {
+        return Err(ComponentError::NotAFile { path: path.into() });
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

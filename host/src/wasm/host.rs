@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::{
     Access, Accessor, Destination, Linker, Resource, Source, StreamConsumer, StreamProducer, StreamReader,
     StreamResult, VecBuffer, WasmList,
@@ -19,7 +19,7 @@ use super::contract::types::Error;
 use super::contract::{buffers, files, files_blocking, logging, types};
 use super::sandbox::{Host, State};
 use crate::limits::{LOG_BYTES_MAX, READ_BYTES_MAX, STREAM_STEP_BYTES};
-use crate::transfer::{Lease, Sealed, Sinks, Sources, TransferError};
+use crate::transfer::{Claim, Lease, Sealed, Sinks, Sources, TransferError};
 
 const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
 
@@ -125,15 +125,21 @@ impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
         offset: u64,
         len: u64,
     ) -> Result<StreamReader<u8>> {
-        let sources = access.get().table.get(&sources)?;
+        let sources = access.get().table.get(&sources)?.clone();
         check_index(index, sources.count())?;
-        let bytes = sources.chunk(index as usize).and_then(|chunk| chunk.bytes(range(offset, len)?));
-        StreamReader::new(&mut access, ChunkStream(bytes.unwrap_or_default()))
+        let index = index as usize;
+        let range = range(offset, len).unwrap_or(0..0);
+        StreamReader::new(&mut access, ChunkStream { sources, index, range })
     }
 }
 
-/// Delivers a chunk's bytes from the host's memory.
-struct ChunkStream(Bytes);
+/// Delivers a chunk's bytes from the host's memory, for as long as its call lasts: it holds the chunk only
+/// while it copies.
+struct ChunkStream {
+    sources: Sources,
+    index: usize,
+    range: std::ops::Range<usize>,
+}
 
 impl<D> StreamProducer<D> for ChunkStream {
     type Item = u8;
@@ -146,12 +152,25 @@ impl<D> StreamProducer<D> for ChunkStream {
         destination: Destination<'a, u8, Self::Buffer>,
         _: bool,
     ) -> Poll<Result<StreamResult>> {
+        let Ok(chunk) = self.sources.chunk(self.index) else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let Ok(pieces) = chunk.pieces(self.range.clone()) else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
         let mut destination = destination.as_direct(store, STREAM_STEP_BYTES);
-        let room = destination.remaining();
-        let n_bytes = room.len().min(self.0.len());
-        room[..n_bytes].copy_from_slice(&self.0.split_to(n_bytes));
+        let mut room = destination.remaining();
+        let mut n_bytes = 0;
+        for piece in pieces {
+            let n = room.len().min(piece.len());
+            let (filled, rest) = room.split_at_mut(n);
+            filled.copy_from_slice(&piece[..n]);
+            room = rest;
+            n_bytes += n;
+        }
         destination.mark_written(n_bytes);
-        let all = self.0.is_empty();
+        self.range.start += n_bytes;
+        let all = self.range.is_empty();
         Poll::Ready(Ok(if all { StreamResult::Dropped } else { StreamResult::Completed }))
     }
 }
@@ -195,7 +214,7 @@ impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Host {
         let leased = accessor.with(|mut access| -> Result<_> {
             let sinks = access.get().table.get(&sinks)?;
             check_index(index, sinks.count())?;
-            match sinks.lease(index as usize) {
+            match sinks.claim(index as usize) {
                 Ok(sink) => {
                     let into = SinkStream {
                         sink: Some(sink),
@@ -219,7 +238,7 @@ impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Host {
 
 /// Fills a sink from a stream, straight out of the writer's memory.
 struct SinkStream {
-    sink: Option<Lease>,
+    sink: Option<Claim>,
     offset: usize,
     n_bytes: u64,
     done: Option<oneshot::Sender<std::result::Result<u64, TransferError>>>,
@@ -283,7 +302,7 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         at: u64,
     ) -> Result<std::result::Result<u64, Error>> {
         match accessor.with(|mut access| access.get().splice_out(&chunks, index, &file))? {
-            Ok((chunk, file)) => off_thread(move || write_at(&chunk, &file, at)).await,
+            Ok((slots, chunk, file)) => off_thread(slots, move || write_at(&chunk, &file, at)).await,
             Err(error) => Ok(Err(error)),
         }
     }
@@ -296,7 +315,7 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         at: u64,
     ) -> Result<std::result::Result<u64, Error>> {
         match accessor.with(|mut access| access.get().splice_in(&buffers, index, &file))? {
-            Ok((sink, file)) => off_thread(move || read_at(sink, &file, at)).await,
+            Ok((slots, sink, file)) => off_thread(slots, move || read_at(sink, &file, at)).await,
             Err(error) => Ok(Err(error)),
         }
     }
@@ -311,7 +330,7 @@ impl files_blocking::Host for &mut State {
         at: u64,
     ) -> Result<std::result::Result<u64, Error>> {
         match self.splice_out(&chunks, index, &file)? {
-            Ok((chunk, file)) => off_thread(move || write_at(&chunk, &file, at)).await,
+            Ok((slots, chunk, file)) => off_thread(slots, move || write_at(&chunk, &file, at)).await,
             Err(error) => Ok(Err(error)),
         }
     }
@@ -324,11 +343,14 @@ impl files_blocking::Host for &mut State {
         at: u64,
     ) -> Result<std::result::Result<u64, Error>> {
         match self.splice_in(&buffers, index, &file)? {
-            Ok((sink, file)) => off_thread(move || read_at(sink, &file, at)).await,
+            Ok((slots, sink, file)) => off_thread(slots, move || read_at(sink, &file, at)).await,
             Err(error) => Ok(Err(error)),
         }
     }
 }
+
+/// What a splice needs: the lane's slots, the memory, the file.
+type Splice<T> = std::result::Result<(Arc<Semaphore>, T, File), Error>;
 
 impl State {
     fn splice_out(
@@ -336,12 +358,12 @@ impl State {
         chunks: &Resource<Sources>,
         index: u32,
         file: &Resource<Descriptor>,
-    ) -> Result<std::result::Result<(Sealed, File), Error>> {
+    ) -> Result<Splice<Sealed>> {
         let sources = self.table.get(chunks)?;
         check_index(index, sources.count())?;
         let chunk = sources.chunk(index as usize).map_err(refused);
         let file = self.open_file(file, OpenMode::WRITE)?;
-        Ok(chunk.and_then(|chunk| Ok((chunk, file?))))
+        Ok(chunk.and_then(|chunk| Ok((Arc::clone(&self.splices), chunk, file?))))
     }
 
     fn splice_in(
@@ -349,14 +371,15 @@ impl State {
         buffers: &Resource<Sinks>,
         index: u32,
         file: &Resource<Descriptor>,
-    ) -> Result<std::result::Result<(Lease, File), Error>> {
+    ) -> Result<Splice<Lease>> {
         let sinks = self.table.get(buffers)?;
         check_index(index, sinks.count())?;
         let file = match self.open_file(file, OpenMode::READ)? {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(sinks.lease(index as usize).map(|sink| (sink, file)).map_err(refused))
+        let lease = sinks.lease(index as usize);
+        Ok(lease.map(|sink| (Arc::clone(&self.splices), sink, file)).map_err(refused))
     }
 
     /// Looks a file up and checks that it may be used so: the descriptor's rights are not enforced for us.
@@ -381,8 +404,16 @@ impl State {
     }
 }
 
-/// Runs blocking work where it holds up no lane.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+/// Runs blocking work where it holds up no lane, as soon as the lane has a slot for it.
+async fn off_thread<T: Send + 'static>(
+    slots: Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let slot = slots.acquire_owned().await;
+    let work = move || {
+        let _slot = slot;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|error| format_err!("{error}"))
 }
 

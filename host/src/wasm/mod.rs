@@ -15,7 +15,7 @@ mod threads;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
@@ -34,6 +34,7 @@ use crate::config::{BackendConfig, SecretError};
 use crate::key::{ChunkKey, Namespace};
 use crate::layout::EngineMetadata;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::memory::lock;
 use crate::runtime::Control;
 use crate::tier::{Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
@@ -262,7 +263,7 @@ async fn load(
 ) -> Result<(), LoadError> {
     let prepare = {
         let (config, facts, threads) = (config.clone(), facts.clone(), threads.clone());
-        control.handle().spawn_blocking(move || prepare(config, facts, threads))
+        threads.handle().clone().spawn_blocking(move || prepare(config, facts, threads))
     };
     let (prepared, notes) = match prepare.await {
         Ok(prepared) => prepared?,
@@ -387,6 +388,7 @@ impl Tier for WasmTier {
             let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
             let Running::Lanes(lanes) = running else { return Ok(()) };
             let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
+            lanes.lanes.iter().for_each(Lane::close_after_this);
             let closing = lanes.lanes.iter().map(|lane| lane.call(Call::Close, deadline));
             let closed = futures::future::join_all(closing).await;
             for lane in &lanes.lanes {
@@ -456,8 +458,4 @@ fn set_down(state: &Mutex<Running>, cause: String) {
     if !matches!(*state, Running::Closed) {
         *state = Running::Down(cause);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

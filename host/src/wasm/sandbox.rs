@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
@@ -15,7 +16,8 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use crate::config::{BackendConfig, EnvGrant, FsAccess, IpNetwork, NetGrant, NetHost, PortRange};
 use crate::limits::{
-    HANDLES_MAX, HOSTCALL_BYTES_MAX, RANDOM_BYTES_MAX, STDERR_BYTES_MAX, TABLE_ELEMENTS_MAX,
+    HANDLES_MAX, HOSTCALL_BYTES_MAX, RANDOM_BYTES_MAX, SPLICES_PER_LANE_MAX, STDERR_BYTES_MAX,
+    TABLE_ELEMENTS_MAX,
 };
 
 /// The state of a lane's store.
@@ -25,6 +27,8 @@ pub(super) struct State {
     wasi: WasiCtx,
     memory: MemoryLimit,
     stderr: Stderr,
+    /// Splices that may run at a time.
+    pub(super) splices: Arc<Semaphore>,
 }
 
 impl State {
@@ -124,7 +128,11 @@ pub(super) fn new_store(
         }
     }
     let net = net.clone();
-    wasi.allow_udp(false).allow_tcp(!net.0.is_empty()).allow_ip_name_lookup(!net.0.is_empty());
+    let names_a_host = config.allow.net.iter().any(|grant| {
+        let (NetGrant::Tcp { host, .. } | NetGrant::Http { host, .. }) = grant;
+        matches!(host, NetHost::Name(_))
+    });
+    wasi.allow_udp(false).allow_tcp(!net.0.is_empty()).allow_ip_name_lookup(names_a_host);
     wasi.socket_addr_check(move |address, usage| {
         let allowed = match usage {
             SocketAddrUse::TcpConnect => net.allows(address),
@@ -137,8 +145,9 @@ pub(super) fn new_store(
     let memory = MemoryLimit { max_bytes: config.limits.memory_bytes, shown: memory_bytes, used_bytes: 0 };
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
+    let splices = Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX));
     let backend = config.name.as_str().into();
-    let mut store = Store::new(engine, State { backend, table, wasi: wasi.build(), memory, stderr });
+    let mut store = Store::new(engine, State { backend, table, wasi: wasi.build(), memory, stderr, splices });
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);

@@ -155,12 +155,12 @@ fn the_same_key_twice() {
 
 #[test]
 fn sizes_and_numbers_out_of_range() {
-    assert_snapshot!(refusal("max_local_cpu_size: -5"), @"configuration text: `max_local_cpu_size`: -5 is out of range; give a value from 0.000004 GiB to 65536 GiB");
-    assert_snapshot!(refusal("max_local_cpu_size: 0"), @"configuration text: `max_local_cpu_size`: 0 is out of range; give a value from 0.000004 GiB to 65536 GiB");
+    assert_snapshot!(refusal("max_local_cpu_size: -5"), @"configuration text: `max_local_cpu_size`: -5 is out of range; give a value from 0.000004 GiB to 4096 GiB");
+    assert_snapshot!(refusal("max_local_cpu_size: 0"), @"configuration text: `max_local_cpu_size`: 0 is out of range; give a value from 0.000004 GiB to 4096 GiB");
     assert_snapshot!(refusal("max_local_cpu_size: .nan"), @"configuration text: `max_local_cpu_size`: expected a number of GiB such as 5 or 0.5, found the number NaN");
-    assert_snapshot!(refusal("max_local_cpu_size: .inf"), @"configuration text: `max_local_cpu_size`: inf is out of range; give a value from 0.000004 GiB to 65536 GiB");
-    assert_snapshot!(refusal("max_local_cpu_size: 1e30"), @"configuration text: `max_local_cpu_size`: 1e30 is out of range; give a value from 0.000004 GiB to 65536 GiB");
-    assert_snapshot!(refusal("max_local_cpu_size: 65537"), @"configuration text: `max_local_cpu_size`: 65537 is out of range; give a value from 0.000004 GiB to 65536 GiB");
+    assert_snapshot!(refusal("max_local_cpu_size: .inf"), @"configuration text: `max_local_cpu_size`: inf is out of range; give a value from 0.000004 GiB to 4096 GiB");
+    assert_snapshot!(refusal("max_local_cpu_size: 1e30"), @"configuration text: `max_local_cpu_size`: 1e30 is out of range; give a value from 0.000004 GiB to 4096 GiB");
+    assert_snapshot!(refusal("max_local_cpu_size: 4097"), @"configuration text: `max_local_cpu_size`: 4097 is out of range; give a value from 0.000004 GiB to 4096 GiB");
     assert_snapshot!(refusal("max_local_cpu_size: 5GiB"), @r#"configuration text: `max_local_cpu_size`: expected a number of GiB such as 5 or 0.5, found the text "5GiB""#);
     assert_snapshot!(refusal("chunk_size: 0"), @"configuration text: `chunk_size`: 0 is out of range; give a value from 1 to 1048576");
     assert_snapshot!(refusal("chunk_size: -1"), @"configuration text: `chunk_size`: -1 is out of range; give a value from 1 to 1048576");
@@ -174,7 +174,7 @@ fn sizes_and_numbers_out_of_range() {
     assert_snapshot!(refusal_of_disk("limits.min_bytes_per_s: 0"), @"configuration text: `external_backend.disk.limits.min_bytes_per_s`: 0 is out of range; give a value from 1 byte to 64 TiB");
     assert_snapshot!(refusal_of_disk("limits.call_timeout_ms: 0"), @"configuration text: `external_backend.disk.limits.call_timeout_ms`: 0 is out of range; give a value from 1 to 3600000");
     assert_snapshot!(refusal_of_disk("lanes: 1000"), @"configuration text: `external_backend.disk.lanes`: 1000 is out of range; give a value from 1 to 64");
-    assert_snapshot!(refusal_of_variable("LMCACHE_MAX_LOCAL_CPU_SIZE", "-1"), @"environment variable `LMCACHE_MAX_LOCAL_CPU_SIZE`: `max_local_cpu_size`: -1 is out of range; give a value from 0.000004 GiB to 65536 GiB");
+    assert_snapshot!(refusal_of_variable("LMCACHE_MAX_LOCAL_CPU_SIZE", "-1"), @"environment variable `LMCACHE_MAX_LOCAL_CPU_SIZE`: `max_local_cpu_size`: -1 is out of range; give a value from 0.000004 GiB to 4096 GiB");
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! answers lands here, where nobody looks any more, and never in its successor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::Answer;
+use crate::memory::lock;
 use crate::tier::TierError;
 
 pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
@@ -158,10 +159,6 @@ impl Ticket {
             _ => None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

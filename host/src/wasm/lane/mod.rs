@@ -13,7 +13,7 @@ mod serve;
 mod supervise;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use self::generation::{Generation, Reply, Ticket};
 use super::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
+use crate::memory::lock;
 use crate::runtime::Control;
 use crate::tier::TierError;
 use crate::transfer::{Sinks, Sources};
@@ -84,8 +85,10 @@ struct Shared {
     busy: Notify,
     /// Tells the supervisor that the current generation, or the lane, is to end.
     retiring: Notify,
-    /// The owner is gone: no further generation is started.
+    /// The owner is gone: the current generation is ended.
     ending: AtomicBool,
+    /// `close` is being called: no further generation is started.
+    closing: AtomicBool,
     restarts: AtomicU64,
     condition: Mutex<Condition>,
     changed: Notify,
@@ -129,6 +132,7 @@ impl Lane {
             busy: Notify::new(),
             retiring: Notify::new(),
             ending: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
             condition: Mutex::default(),
             changed: Notify::new(),
@@ -181,6 +185,11 @@ impl Lane {
                 Phase::Ready | Phase::Closed => return Ok(()),
             }
         }
+    }
+
+    /// Has the current generation be the last.
+    pub(super) fn close_after_this(&self) {
+        self.shared.closing.store(true, Ordering::Release);
     }
 
     /// Ends the lane without waiting for the guest.
@@ -244,7 +253,7 @@ impl Shared {
     }
 
     fn lock_condition(&self) -> MutexGuard<'_, Condition> {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.condition)
     }
 
     fn set_phase(&self, phase: Phase) {
@@ -253,13 +262,13 @@ impl Shared {
     }
 
     fn current(&self) -> Arc<Generation> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.current))
     }
 
     /// Puts a fresh generation into the place of the current one, and returns it.
     fn next_generation(&self) -> Arc<Generation> {
         let next = Arc::new(Generation::default());
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
+        *lock(&self.current) = Arc::clone(&next);
         next
     }
 

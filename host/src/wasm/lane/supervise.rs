@@ -59,6 +59,9 @@ pub(super) async fn supervise(
         *shared.lock_condition() = Condition { phase: Phase::Starting, last_restart: Some(reason) };
         // Last, so that whoever is told finds the restart in the status.
         generation.fail(&error);
+        if shared.closing.load(Ordering::Acquire) {
+            break;
+        }
     }
     jobs.close();
     refuse_queued(&jobs, &TierError::Down("closed".into()));
@@ -83,7 +86,8 @@ async fn live(
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
     let task = prepared.lanes.spawn(task);
-    let abort = task.abort_handle();
+    // Also when the control threads end: a computing guest would go on for ever.
+    let _abort = AbortOnDrop(task.abort_handle());
     let end = async {
         let limit = prepared.limits.open_timeout;
         let opened = match tokio::time::timeout(limit, is_ready).await {
@@ -114,14 +118,21 @@ async fn live(
             Ended::NotStarted(format!("trapped: {dead}"))
         }
     };
-    let ended = tokio::select! {
+    tokio::select! {
         biased;
         reason = shared.retired(generation) => reason.map_or(Ended::Closed, Ended::Retired),
         ended = end => ended,
-    };
-    // Takes effect when the task next yields, which a computing guest does at the next epoch.
-    abort.abort();
-    ended
+    }
+}
+
+/// Ends a lane's task; it takes effect when the task next yields, which a computing guest does at the next
+/// epoch.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Retires a lane whose task does not run though calls are inside. A class in blocking style is judged by
