@@ -71,7 +71,7 @@ impl From<wasip3::filesystem::types::ErrorCode> for Error {
         match code {
             Code::InsufficientSpace | Code::Quota | Code::FileTooLarge => Self::NoSpace,
             Code::Access | Code::NotPermitted | Code::ReadOnly => {
-                Self::Other(format!("not permitted by the operator's grant ({code:?})"))
+                Self::Other("not permitted; grant the directory with `allow.fs` and `:rw`".into())
             }
             Code::Other(Some(words)) => Self::Other(words),
             code => Self::Other(format!("{code:?}")),

@@ -1,6 +1,6 @@
 //! Embeds kvtier: stores the KV cache of a prompt, and finds it again for a prompt with the same beginning.
 //!
-//! `cargo run --example embed -- kvtier.yaml`
+//! `cargo run --example embed -- kvtier.yaml`, with `chunk_size: 64` in the file.
 
 use std::error::Error;
 

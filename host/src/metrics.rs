@@ -120,11 +120,11 @@ pub struct TierCounts {
     pub hits: u64,
     /// Payload bytes served.
     pub bytes_read: u64,
-    /// Payload bytes stored.
+    /// Payload bytes stored; in the CPU tier also those of promoted chunks.
     pub bytes_written: u64,
-    /// Chunks stored.
+    /// Chunks stored; in the CPU tier also promoted ones.
     pub puts: u64,
-    /// Chunks asked for and not served, by reason.
+    /// Chunks that a retrieval asked for and did not get here, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// Failed calls and failed chunks, by operation and kind.
     pub errors: BTreeMap<(&'static str, &'static str), u64>,

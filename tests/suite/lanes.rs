@@ -468,6 +468,22 @@ fn a_greedy_guest_gets_no_more_than_its_memory_and_its_neighbour_notices_nothing
 }
 
 #[test]
+fn a_guest_that_dies_for_want_of_memory_is_said_to() {
+    let mut backend = support::backend("starved", "plain", "AlphaBackend");
+    backend.limits.memory_bytes = 2 << 20;
+    let config = Config { pool_size_bytes: 32 << 20, ..support::config(vec![backend]) };
+    let engine = support::engine(config);
+    let storage = engine.storage();
+    let large = |key| kvtier::ChunkSpec { key, size_bytes: 1 << 20 };
+    let specs: Vec<_> = support::keys(6).into_iter().map(large).collect();
+    let allocation = block_on(storage.allocate(&specs)).unwrap();
+    block_on(storage.put(allocation, &Tiers::All));
+    block_on(storage.flush()).unwrap();
+    let reason = support::health(storage, "starved").last_restart.unwrap();
+    assert!(reason.starts_with("trapped: ") && reason.contains("limits.memory (2 MiB)"), "{reason}");
+}
+
+#[test]
 fn a_flood_of_log_lines_arrives_cut_and_escaped() {
     let log = support::log();
     let mut backend = bad("flood", "LogFloodBackend", &[("lines", "40")]);

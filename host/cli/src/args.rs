@@ -57,7 +57,8 @@ pub enum Policy {
 /// `kvtier replay`.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// Configuration in LMCache's form (YAML). Without it: a CPU tier alone.
+    /// Configuration in LMCache's form (YAML). Without it: a CPU tier alone. Whatever it says, a replay waits where a
+    /// queue is full, and stops if a backend cannot be loaded.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -167,7 +167,8 @@ fn help_of_replay() {
 
     Options:
           --config <FILE>
-              Configuration in LMCache's form (YAML). Without it: a CPU tier alone
+              Configuration in LMCache's form (YAML). Without it: a CPU tier alone. Whatever it says, a
+              replay waits where a queue is full, and stops if a backend cannot be loaded
 
           --trace <FILE>
               Trace: one JSON object a line with timestamp, input_length, output_length and hash_ids

@@ -122,7 +122,7 @@ impl StorageManager {
         stored
     }
 
-    fn put_in_cpu(&self, chunks: &[Chunk], started: Instant) -> usize {
+    pub(super) fn put_in_cpu(&self, chunks: &[Chunk], started: Instant) -> usize {
         let mut inserted = Vec::with_capacity(chunks.len());
         self.0.cpu.insert_all(chunks, &mut inserted);
         let new = inserted.iter().zip(chunks).filter(|(inserted, _)| **inserted == Inserted::New);

@@ -76,7 +76,7 @@ impl StorageManager {
         if (n_hits as usize) < n_run {
             let promoted = retrieved.chunks.iter().zip(&in_cpu).filter(|(_, present)| !**present);
             let promoted: Vec<Chunk> = promoted.map(|(chunk, _)| chunk.clone()).collect();
-            self.0.cpu.insert_all(&promoted, &mut Vec::new());
+            self.put_in_cpu(&promoted, Instant::now());
             self.0.cpu.refresh(&keys[..n_run]);
         }
         retrieved.tiers = served;

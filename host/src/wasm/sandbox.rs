@@ -37,6 +37,11 @@ impl State {
         self.table.push(lent)
     }
 
+    /// Says whether the guest was refused memory, and what it may have in bytes.
+    pub(super) fn memory_refusal(&self) -> Option<u64> {
+        self.memory.refused.then_some(self.memory.max_bytes)
+    }
+
     pub(super) fn stderr(&self) -> Stderr {
         self.stderr.clone()
     }
@@ -142,7 +147,8 @@ pub(super) fn new_store(
         };
         Box::pin(async move { allowed })
     });
-    let memory = MemoryLimit { max_bytes: config.limits.memory_bytes, shown: memory_bytes, used_bytes: 0 };
+    let max_bytes = config.limits.memory_bytes;
+    let memory = MemoryLimit { max_bytes, used_bytes: 0, refused: false, shown: memory_bytes };
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let splices = Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX));
@@ -163,6 +169,8 @@ pub(super) fn new_store(
 struct MemoryLimit {
     max_bytes: u64,
     used_bytes: u64,
+    /// Whether growth was refused: the likely cause of a trap that comes later.
+    refused: bool,
     /// What `status()` shows.
     shown: Arc<AtomicU64>,
 }
@@ -180,6 +188,7 @@ impl ResourceLimiter for MemoryLimit {
             self.used_bytes = grown;
             self.shown.store(grown, Ordering::Relaxed);
         }
+        self.refused |= !allowed;
         Ok(allowed)
     }
 

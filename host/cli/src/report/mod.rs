@@ -210,7 +210,7 @@ fn misses_and_errors(outcome: &Outcome) -> String {
     });
     section(
         "Misses and errors",
-        "A miss is a chunk that a tier was asked for and did not serve; the next tier was asked then.",
+        "A miss is a chunk that a retrieval asked a tier for and did not get there; the next tier was asked then. What no lookup found is not asked for.",
         &table(&["tier", "", "reason", "count"], 3, rows),
     )
 }

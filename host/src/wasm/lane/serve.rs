@@ -58,7 +58,7 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = describe_trap(&error, &stderr);
+            let message = describe_trap(&error, &stderr, store.data().memory_refusal());
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
     }
@@ -166,13 +166,17 @@ async fn perform(
     })
 }
 
-/// Says why a guest died: the trap, and what it wrote to its standard error last, which is where a panic's
+/// Says why a guest died: the trap, whether it had run out of memory, and what it wrote to its standard error last, which is where a panic's
 /// message goes.
-fn describe_trap(error: &wasmtime::Error, stderr: &Stderr) -> String {
-    let cause = match error.downcast_ref::<wasmtime::Trap>() {
+fn describe_trap(error: &wasmtime::Error, stderr: &Stderr, memory_refusal: Option<u64>) -> String {
+    let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
     };
+    if let Some(max_bytes) = memory_refusal {
+        let max_mib = max_bytes >> 20;
+        cause = format!("{cause}, after it was refused memory beyond limits.memory ({max_mib} MiB)");
+    }
     match stderr.last_lines() {
         Some(lines) => format!("{cause}; its last words: {lines}"),
         None => cause,

@@ -43,7 +43,10 @@ pub(super) async fn supervise(
                 shared.set_phase(Phase::Down(cause.clone()));
                 generation.fail(&error);
                 refuse_queued(&jobs, &error);
-                tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
+                // The first failure is told to whoever started the backend.
+                if pause > RESTART_PAUSE_MIN {
+                    tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
+                }
                 if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
                     break;
                 }
