@@ -1,6 +1,7 @@
 //! kvtier's integration tests: real components, built by `cargo xtask guests`, in a real engine.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+mod answers;
 mod chain;
 mod cli;
 mod contract;
