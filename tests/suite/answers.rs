@@ -81,6 +81,35 @@ fn a_second_writer_into_one_buffer_is_refused_and_the_first_delivers() {
 }
 
 #[test]
+fn chunks_move_by_stream_in_both_directions() {
+    let streams = bad("streams", "StreamBackend", &[]);
+    let config = Config { pool_size_bytes: 64 << 20, local_cpu: false, ..support::config(vec![streams]) };
+    let engine = support::engine(config);
+    let storage = engine.storage();
+    // Larger than one step of a stream, and not a multiple of anything.
+    let sizes = [1, 4096, (300 << 10) + 7, (2 << 20) + 1];
+    let specs: Vec<kvtier::ChunkSpec> = support::keys(4)
+        .into_iter()
+        .zip(sizes)
+        .map(|(key, size_bytes)| kvtier::ChunkSpec { key, size_bytes })
+        .collect();
+    let mut allocation = block_on(storage.allocate(&specs)).unwrap();
+    for (_, key, bytes) in allocation.missing() {
+        kvtier_cli::content::fill(key, bytes);
+    }
+    block_on(storage.put(allocation, &Tiers::All));
+    block_on(storage.flush()).unwrap();
+    let found = block_on(storage.get(&specs, &Tiers::All, None));
+    assert_eq!(support::served(&found), [1; 4], "{:?}", found.misses);
+    for (chunk, spec) in found.chunks.iter().zip(&specs) {
+        assert_eq!(chunk.len(), spec.size_bytes);
+        kvtier_cli::content::verify(spec.key, chunk).unwrap();
+    }
+    drop(found);
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
 fn handles_kept_after_their_call_are_revoked() {
     let log = support::log();
     let engine = engine(bad("keeper", "KeepBackend", &[]));

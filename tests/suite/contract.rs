@@ -110,7 +110,7 @@ fn every_class_of_the_examples_and_of_the_test_components_fulfils_the_contract()
         ("fs", &["FsBackend"]),
         ("plain", &["AlphaBackend", "BetaStore2"]),
         ("blocking", &["BlockingMemoryBackend"]),
-        ("probe", &["ProbeBackend", "SleeperBackend"]),
+        ("probe", &["ProbeBackend", "SleeperBackend", "SpliceBackend"]),
         (
             "misbehaving",
             &[
@@ -127,6 +127,7 @@ fn every_class_of_the_examples_and_of_the_test_components_fulfils_the_contract()
                 "ShortBackend",
                 "SlowMemory",
                 "SpinBackend",
+                "StreamBackend",
                 "SwappedBackend",
                 "TrapBackend",
                 "WrongBytesBackend",

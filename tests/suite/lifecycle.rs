@@ -353,10 +353,8 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
 
 #[test]
 fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
-    // It takes its time to close, so the second one comes while the first is at it.
-    let mut slow = misbehaving("t69_slow", "HangBackend", &[("in", "close")]);
-    slow.limits.close_timeout = Duration::from_millis(200);
-    let engine = engine(config(vec![slow]));
+    // The second one comes while the first is at it.
+    let engine = engine(config(vec![slow_to_close("t69_slow")]));
     let storage = engine.storage();
     let (first, second) = block_on(async {
         let first = engine.recreate("t69_slow");
@@ -369,24 +367,37 @@ fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
     assert_eq!(served(&get(storage, &keys(2))), [1, 1]);
 }
 
+/// Takes its time to close, so that a caller can leave meanwhile.
+fn slow_to_close(name: &str) -> BackendConfig {
+    let mut slow = misbehaving(name, "HangBackend", &[("in", "close")]);
+    slow.limits.close_timeout = Duration::from_millis(200);
+    slow
+}
+
 #[test]
 fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
-    let log = log();
-    let engine = engine(config(vec![misbehaving("t69_left", "GoodBackend", &[])]));
+    let engine = engine(config(vec![slow_to_close("t69_left")]));
+    let (storage, keys) = (engine.storage(), keys(1));
+    put_in(storage, &keys, "t69_left");
     leave(engine.recreate("t69_left"));
-    eventually("making it anew", || log.operations("t69_left") == ["open", "close", "open"]);
-    eventually("putting it back", || {
-        put(engine.storage(), &keys(1), &Tiers::only(["t69_left"])).backends.len() == 1
+    eventually("a new instance, in its place", || {
+        let status = engine.status();
+        let offered = put(storage, &keys, &Tiers::only(["t69_left"])).backends.len() == 1;
+        status.backends[0].health.down.is_none() && offered
     });
+    block_on(storage.flush()).unwrap();
+    assert_eq!(in_tier(storage, &keys, "t69_left"), 1);
 }
 
 #[test]
 fn t68_closing_goes_on_when_its_caller_leaves() {
     let log = log();
-    let engine = engine(config(vec![misbehaving("t68_left", "GoodBackend", &[])]));
+    let good = misbehaving("t68_left", "GoodBackend", &[]);
+    let engine = engine(config(vec![good, slow_to_close("t68_slow")]));
     put(engine.storage(), &keys(1), &Tiers::All);
     leave(engine.close());
-    engine.blocking().close().unwrap();
+    let error = engine.blocking().close().unwrap_err();
+    assert_eq!(error.failed.len(), 1, "only the slow one: {error}");
     assert_eq!(log.operations("t68_left"), ["open", "put", "close"]);
     assert_eq!(chunks_in_memory(engine.storage()), 0);
 }

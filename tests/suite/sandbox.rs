@@ -294,3 +294,24 @@ fn no_compiled_code_is_kept_when_the_cache_is_off() {
         assert_eq!(code_with(CompileCache::Off, name), "compiled");
     }
 }
+
+#[test]
+fn a_class_in_blocking_style_splices_between_chunks_and_granted_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut backend = support::backend("splicer", "probe", "SpliceBackend");
+    backend.allow.fs.push(grant(directory.path(), FsAccess::ReadWrite));
+    let engine = support::engine(Config { local_cpu: false, ..support::config(vec![backend]) });
+    let (storage, keys) = (engine.storage(), support::keys(3));
+    support::put_in(storage, &keys, "splicer");
+    for key in &keys {
+        let stored = fs::read(directory.path().join(key.to_string())).unwrap();
+        assert_eq!(stored.len(), support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES);
+        kvtier_cli::content::verify(*key, &stored[..support::CHUNK_BYTES]).unwrap();
+    }
+    assert_eq!(support::served(&support::get(storage, &keys)), [1; 3]);
+    // A file that ends early is a miss, not a chunk.
+    fs::write(directory.path().join(keys[1].to_string()), b"torn").unwrap();
+    let found = support::get(storage, &keys);
+    assert_eq!(support::served(&found), [1]);
+    assert_eq!(found.misses[0].2.reason(), "wrong_length");
+}

@@ -47,7 +47,7 @@ impl<'a> Runner<'a> {
 
     /// Runs one step; its output goes where ours goes.
     pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
-        let shown = show(command);
+        let shown = show(command, &self.workspace.root);
         eprintln!("==> {name}: {shown}");
         let start = Instant::now();
         let status = command
@@ -67,10 +67,11 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The command as one would type it: the program's name without its folder.
-fn show(command: &Command) -> String {
+/// The command as one would type it in the repository's root: cargo by its name, our own programs by their path.
+fn show(command: &Command, root: &Path) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());
-    let words = std::iter::once(name).chain(command.get_args());
+    let shown = program.strip_prefix(root).map_or(name, Path::as_os_str);
+    let words = std::iter::once(shown).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -2,7 +2,7 @@
 
 use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::futures_util::future::join;
-use kvtier_guest::{ChunkKey, Error, Sinks, info};
+use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info};
 
 use crate::class::Behaviour;
 use crate::settings::Settings;
@@ -97,5 +97,26 @@ impl Behaviour for Reentrant {
             drop(sender);
         };
         join(into.write_stream(index, 0, receiver), interrupt).await.0
+    }
+}
+
+/// Works, and moves all bytes by stream.
+#[derive(Default)]
+pub(crate) struct Streams;
+
+impl Behaviour for Streams {
+    async fn read(&self, data: &Sources, index: u32) -> Result<Vec<u8>, Error> {
+        Ok(data.read_stream(index, 0, data.len(index)).collect().await)
+    }
+
+    async fn write(&self, bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
+        let (mut sender, receiver) = wit_stream::new::<u8>();
+        let send = async {
+            let unsent = sender.write_all(bytes).await;
+            drop(sender);
+            unsent.len()
+        };
+        let (written, n_unsent) = join(into.write_stream(index, 0, receiver), send).await;
+        if n_unsent > 0 { Err(Error::other(format!("{n_unsent} bytes were not taken"))) } else { written }
     }
 }

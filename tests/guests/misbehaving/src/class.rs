@@ -29,6 +29,11 @@ pub(crate) trait Behaviour: Default + 'static {
         store.bytes(key)
     }
 
+    /// Reads the bytes that a `put` stores.
+    async fn read(&self, data: &Sources, index: u32) -> Result<Vec<u8>, Error> {
+        data.read_all(index)
+    }
+
     /// Writes them, and returns the number it claims.
     async fn write(&self, bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
         into.write(index, 0, &bytes)?;
@@ -73,7 +78,7 @@ impl<B: Behaviour> StorageBackend for Class<B> {
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         let mut results = match self.first(Op::Put, keys).await {
-            Ok(()) => each(keys, async |index, key| self.store.put(key, data, index)).await,
+            Ok(()) => each(keys, async |index, key| self.put_one(index, key, data).await).await,
             Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
         };
         self.behaviour.results(&self.settings, &mut results);
@@ -112,6 +117,12 @@ impl<B: Behaviour> StorageBackend for Class<B> {
 impl<B: Behaviour> Class<B> {
     async fn first(&self, op: Op, keys: &[ChunkKey]) -> Result<(), Error> {
         self.behaviour.first(&self.settings, op, keys).await
+    }
+
+    async fn put_one(&self, index: u32, key: ChunkKey, data: &Sources) -> Result<(), Error> {
+        let bytes = self.behaviour.read(data, index).await?;
+        self.store.put(key, bytes);
+        Ok(())
     }
 
     async fn get_one(&self, index: u32, key: ChunkKey, into: &Sinks) -> Result<Option<u64>, Error> {

@@ -70,7 +70,8 @@ impl keep::GuestKeepBackend for KeepBackend {
 
     async fn put(&self, keys: Vec<ChunkKey>, data: Sources) -> Vec<Result<(), Error>> {
         self.use_kept();
-        let put = |(key, index): (&ChunkKey, u32)| self.store.put(*key, &data, index);
+        let put =
+            |(key, index): (&ChunkKey, u32)| data.read_all(index).map(|bytes| self.store.put(*key, bytes));
         let results = keys.iter().zip(0..).map(put).collect();
         self.sources.borrow_mut().push(data);
         results

@@ -40,6 +40,8 @@ pub(crate) type LogFloodBackend = Class<calls::LogFlood>;
 pub(crate) type LateBackend = Class<calls::Late>;
 /// Works, after waiting `ms` in `put`, `get` and `contains`.
 pub(crate) type SlowMemory = Class<calls::Slow>;
+/// Works, and moves all bytes by stream.
+pub(crate) type StreamBackend = Class<answers::Streams>;
 /// Works, and logs every call at debug: `put <key> <key>`.
 pub(crate) type GoodBackend = Class<calls::Good>;
 
@@ -59,5 +61,6 @@ kvtier_guest::export!(
     LogFloodBackend,
     LateBackend,
     SlowMemory,
+    StreamBackend,
     GoodBackend,
 );

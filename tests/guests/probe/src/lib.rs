@@ -1,5 +1,5 @@
-//! Two classes in blocking style that use the standard library: one tries what a sandbox may refuse, one
-//! sleeps inside a call.
+//! Classes in blocking style: one tries what a sandbox may refuse, one sleeps inside a call, one splices between
+//! chunks and files.
 
 use std::env;
 use std::fmt::Debug;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use kvtier_guest::info;
 use kvtier_guest::prelude::*;
+use kvtier_guest::wasip2::filesystem::preopens;
+use kvtier_guest::wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 
 /// Logs, when it is opened, what it can see and what became of what it tried: the environment, the
 /// arguments, `config.read` and `config.write` (files), `config.connect` (an address). Stores nothing.
@@ -84,4 +86,55 @@ impl BlockingBackend for SleeperBackend {
     }
 }
 
-kvtier_guest::export!(blocking ProbeBackend, blocking SleeperBackend);
+/// Keeps each chunk in a file of the granted directory, by splices that block.
+pub struct SpliceBackend {
+    root: Descriptor,
+}
+
+impl SpliceBackend {
+    fn open_file(
+        &self,
+        key: &ChunkKey,
+        open: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> Result<Descriptor, ErrorCode> {
+        self.root.open_at(PathFlags::empty(), &key.to_hex(), open, flags)
+    }
+
+    fn put_one(&self, key: &ChunkKey, data: &Sources, index: u32) -> Result<(), Error> {
+        let file = self.open_file(key, OpenFlags::CREATE, DescriptorFlags::WRITE);
+        let file = file.map_err(|code| Error::other(format!("{code:?}")))?;
+        data.store_to_blocking(index, &file, 0).map(drop)
+    }
+
+    fn get_one(&self, key: &ChunkKey, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
+        match self.open_file(key, OpenFlags::empty(), DescriptorFlags::READ) {
+            Ok(file) => into.load_from_blocking(index, &file, 0).map(Some),
+            Err(ErrorCode::NoEntry) => Ok(None),
+            Err(code) => Err(Error::other(format!("{code:?}"))),
+        }
+    }
+}
+
+impl BlockingBackend for SpliceBackend {
+    fn new(_init: Init) -> Result<Self, Error> {
+        let granted = preopens::get_directories().into_iter().next();
+        let (root, _) = granted.ok_or_else(|| Error::other("no directory is granted"))?;
+        Ok(Self { root })
+    }
+
+    fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+        let present = |key: &&ChunkKey| self.root.stat_at(PathFlags::empty(), &key.to_hex()).is_ok();
+        Ok(keys.iter().take_while(present).count() as u32)
+    }
+
+    fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        keys.iter().zip(0..).map(|(key, index)| self.put_one(key, data, index)).collect()
+    }
+
+    fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        keys.iter().zip(0..).map(|(key, index)| self.get_one(key, into, index)).collect()
+    }
+}
+
+kvtier_guest::export!(blocking ProbeBackend, blocking SleeperBackend, blocking SpliceBackend);
