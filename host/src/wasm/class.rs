@@ -235,7 +235,7 @@ pub enum ClassError {
         exported: Vec<String>,
     },
     /// Methods are missing or have other signatures.
-    #[error("class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract", super::contract::CONTRACT_VERSION, flaws.join("; "))]
+    #[error("class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract", super::CONTRACT_VERSION, flaws.join("; "))]
     Contract {
         /// The class.
         class: String,

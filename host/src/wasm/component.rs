@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::contract::CONTRACT_VERSION;
+use super::CONTRACT_VERSION;
 use crate::config::Sha256Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
 

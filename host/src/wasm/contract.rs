@@ -33,9 +33,6 @@ mod generated {
 
 pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logging, types};
 
-/// The version of the contract that this host serves.
-pub const CONTRACT_VERSION: &str = "0.1.0";
-
 type Reply<T> = (Result<T, types::Error>,);
 type Keys = Vec<types::ChunkKey>;
 type Counting = TypedFunc<(ResourceAny, Keys), Reply<u32>>;

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
 pub use component::{ComponentError, default_cache_directory};
-pub use contract::CONTRACT_VERSION;
 pub use inspect::{Inspection, inspect};
 pub use threads::{LaneThreads, ThreadsError};
 use tokio::runtime::Handle;
@@ -38,6 +37,9 @@ use crate::memory::lock;
 use crate::runtime::Control;
 use crate::tier::{Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
+
+/// The version of the contract that this host serves.
+pub const CONTRACT_VERSION: &str = "0.1.0";
 
 /// What a class's constructor is told of the engine.
 #[derive(Clone, Debug)]
