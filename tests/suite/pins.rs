@@ -270,3 +270,19 @@ fn a_backend_that_fails_while_it_pins_is_passed_over_and_told_to_unpin() {
     assert_eq!(bad.heard(), [], "it holds nothing that could be released");
     assert_eq!(good.heard().last(), Some(&Heard::Unpin(keys)));
 }
+
+#[test]
+fn a_lookup_does_not_wait_for_the_release_of_other_lookups_pins() {
+    let mut hangs = misbehaving("unpin_hangs", "HangBackend", &[("in", "unpin")]);
+    hangs.limits.call_timeout = Duration::from_hours(1);
+    let (engine, clock) = on_clock(config(vec![hangs]), &[]);
+    let (storage, keys) = (engine.storage(), keys(3));
+    let only = Tiers::only(["unpin_hangs"]);
+    put_in(storage, &keys, "unpin_hangs");
+    assert_eq!(block_on(storage.contains_pinned(&keys[..2], &only, "expires")).n_chunks, 2);
+    clock.advance(Duration::from_secs(301));
+    assert_eq!(block_on(storage.contains_pinned(&keys[2..], &only, "second")).n_chunks, 1);
+    // The guest is still inside `unpin`; whoever waited for it would have left it expired there.
+    assert_eq!(engine.status().backends[0].health.abandoned_calls, 0);
+    assert_eq!(engine.status().lookups_pinned, 1);
+}
