@@ -1,6 +1,7 @@
 //! One real chunk all the way: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
 
 use kvtier::Request;
+use kvtier::config::{Config, Secret};
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
 
@@ -53,4 +54,31 @@ fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
     let again = engine.blocking().retrieve(&request, None).unwrap();
     assert_eq!(support::served(&again.retrieved), [0; 5]);
     engine.blocking().close().unwrap();
+}
+
+#[test]
+fn chunks_sealed_under_one_key_are_no_chunks_under_another_or_under_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let keyed = |secret: Option<&str>| {
+        let integrity_key = secret.map(|secret| Secret::new(secret.as_bytes()));
+        let config = support::config(vec![support::fs("disk", directory.path())]);
+        support::engine(Config { integrity_key, local_cpu: false, ..config })
+    };
+    let keys = support::keys(2);
+    let engine = keyed(Some("the key that they were sealed under"));
+    support::put(engine.storage(), &keys, &Tiers::All);
+    block_on(engine.flush()).unwrap();
+    assert_eq!(support::served(&support::get(engine.storage(), &keys)), [1, 1]);
+    engine.blocking().close().unwrap();
+    // One chunk for each stranger: what fails a check is removed.
+    for (secret, key, reason) in [
+        (Some("a key that somebody has guessed"), keys[0], "check_failed"),
+        (None, keys[1], "other_algorithm"),
+    ] {
+        let engine = keyed(secret);
+        let found = support::get(engine.storage(), &[key]);
+        assert!(found.chunks.is_empty());
+        assert_eq!(found.misses[0].2.reason(), reason);
+        engine.blocking().close().unwrap();
+    }
 }

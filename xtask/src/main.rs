@@ -47,7 +47,9 @@ fn run(arguments: &[String]) -> Result<()> {
         "test" => test(&mut runner)?,
         "bench" => {
             guests::build(&mut runner)?;
-            runner.cargo("bench", "bench", rest)?;
+            let mut arguments = vec!["--package", "kvtier"];
+            arguments.extend(rest.iter().map(String::as_str));
+            runner.cargo("bench", "bench", &arguments)?;
         }
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
