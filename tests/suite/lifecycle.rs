@@ -380,6 +380,8 @@ fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
     let (storage, keys) = (engine.storage(), keys(1));
     put_in(storage, &keys, "t69_left");
     leave(engine.recreate("t69_left"));
+    // Out of the chain, or made anew: either way the old one's chunk is gone.
+    eventually("the old instance leaves its place", || in_tier(storage, &keys, "t69_left") == 0);
     eventually("a new instance, in its place", || {
         let status = engine.status();
         let offered = put(storage, &keys, &Tiers::only(["t69_left"])).backends.len() == 1;
