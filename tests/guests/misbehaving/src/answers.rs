@@ -4,20 +4,22 @@ use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::futures_util::future::join;
 use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info};
 
+use twox_hash::XxHash3_128;
+
 use crate::class::Behaviour;
-use crate::settings::Settings;
+use crate::settings::{Results, Settings};
 use crate::store::Store;
 
-/// Returns one result too few, or too many.
+/// Returns one result too few, one too many, or none.
 #[derive(Default)]
 pub(crate) struct WrongCount;
 
 impl Behaviour for WrongCount {
     fn results<T>(&self, settings: &Settings, results: &mut Vec<Result<T, Error>>) {
-        if settings.too_long {
-            results.push(Err(Error::other("one too many")));
-        } else {
-            results.pop();
+        match settings.results {
+            Results::Short => _ = results.pop(),
+            Results::Long => results.push(Err(Error::other("one too many"))),
+            Results::Empty => results.clear(),
         }
     }
 }
@@ -52,6 +54,57 @@ impl Behaviour for WrongBytes {
             *byte ^= 1;
         }
         Some(bytes)
+    }
+}
+
+/// Returns bytes that it made up, as many as asked for.
+#[derive(Default)]
+pub(crate) struct Garbage;
+
+impl Behaviour for Garbage {
+    fn bytes(&self, store: &Store, key: &ChunkKey) -> Option<Vec<u8>> {
+        let n_bytes = store.bytes(key)?.len();
+        Some((0..n_bytes).map(|n| (n as u8).wrapping_mul(31) ^ key.lo as u8).collect())
+    }
+}
+
+/// Flips a bit and computes the checksum anew, as anybody can who has read how chunks are sealed.
+#[derive(Default)]
+pub(crate) struct Forge;
+
+impl Behaviour for Forge {
+    fn bytes(&self, store: &Store, key: &ChunkKey) -> Option<Vec<u8>> {
+        let mut bytes = store.bytes(key)?;
+        let n_payload = bytes.len() - 64;
+        let (payload, trailer) = bytes.split_at_mut(n_payload);
+        payload[0] ^= 1;
+        let mut checked = trailer[..48].to_vec();
+        checked.extend(XxHash3_128::oneshot(payload).to_le_bytes());
+        trailer[48..].copy_from_slice(&XxHash3_128::oneshot(&checked).to_le_bytes());
+        Some(bytes)
+    }
+}
+
+/// Writes the first half of a chunk and claims the whole.
+#[derive(Default)]
+pub(crate) struct Half;
+
+impl Behaviour for Half {
+    async fn write(&self, bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
+        into.write(index, 0, &bytes[..bytes.len() / 2])?;
+        Ok(bytes.len() as u64)
+    }
+}
+
+/// Writes one byte more than the buffer holds, and says what it was told.
+#[derive(Default)]
+pub(crate) struct PastEnd;
+
+impl Behaviour for PastEnd {
+    async fn write(&self, mut bytes: Vec<u8>, into: &Sinks, index: u32) -> Result<u64, Error> {
+        bytes.push(0);
+        into.write(index, 0, &bytes)?;
+        Ok(bytes.len() as u64)
     }
 }
 

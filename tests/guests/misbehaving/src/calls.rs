@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use kvtier_guest::wasip3::clocks::monotonic_clock;
+use kvtier_guest::wasip3::random::random;
 use kvtier_guest::{ChunkKey, Error, debug, info};
 
 use crate::class::Behaviour;
@@ -49,6 +50,28 @@ macro_rules! at_once {
 at_once! {
     /// Traps.
     Trap, _op => std::process::abort()
+}
+
+at_once! {
+    /// Panics.
+    Panic, op => panic!("panicked on purpose in {op}")
+}
+
+at_once! {
+    /// Calls itself until there is no stack.
+    Overflow, _op => {
+        fn dive(depth: u64) -> u64 {
+            if depth == u64::MAX { 0 } else { black_box(dive(black_box(depth + 1))) + 1 }
+        }
+        Err(Error::other(dive(0).to_string()))
+    }
+}
+
+at_once! {
+    /// Asks the host for random bytes for ever, a page at a time.
+    RandomFlood, _op => loop {
+        black_box(random::get_random_bytes(4096));
+    }
 }
 
 at_once! {

@@ -12,6 +12,12 @@ use class::Class;
 
 /// Traps in the method `in` (default `get`).
 pub(crate) type TrapBackend = Class<calls::Trap>;
+/// Panics in the method `in` (default `get`).
+pub(crate) type PanicBackend = Class<calls::Panic>;
+/// Calls itself without end in the method `in` (default `get`).
+pub(crate) type OverflowBackend = Class<calls::Overflow>;
+/// Asks for random bytes for ever in the method `in` (default `get`).
+pub(crate) type RandomFloodBackend = Class<calls::RandomFlood>;
 /// Computes for ever in the method `in` (default `get`).
 pub(crate) type SpinBackend = Class<calls::Spin>;
 /// Awaits for ever in the method `in` (default `get`).
@@ -20,12 +26,20 @@ pub(crate) type HangBackend = Class<calls::Hang>;
 pub(crate) type BlockBackend = Class<calls::Block>;
 /// Answers `other("failed on purpose in …")` in the method `in` (default `get`).
 pub(crate) type FailBackend = Class<calls::Fail>;
-/// Returns one result too few, or with `results: long` too many, from `put` and `get`.
+/// Returns one result too few, with `results: long` one too many, or with `results: empty` none, from `put` and `get`.
 pub(crate) type WrongCountBackend = Class<answers::WrongCount>;
 /// Claims to contain `u32::MAX` keys and to have filled buffers that it has not touched.
 pub(crate) type OverclaimBackend = Class<answers::Overclaim>;
 /// Returns chunks with one bit flipped.
 pub(crate) type WrongBytesBackend = Class<answers::WrongBytes>;
+/// Returns bytes that it made up.
+pub(crate) type GarbageBackend = Class<answers::Garbage>;
+/// Returns chunks with one bit flipped and a checksum that fits.
+pub(crate) type ForgeBackend = Class<answers::Forge>;
+/// Returns half of each chunk and claims the whole.
+pub(crate) type HalfBackend = Class<answers::Half>;
+/// Writes past the end of each buffer.
+pub(crate) type PastEndBackend = Class<answers::PastEnd>;
 /// Returns another chunk than the one asked for.
 pub(crate) type SwappedBackend = Class<answers::Swapped>;
 /// Returns chunks without their last byte.
@@ -47,6 +61,9 @@ pub(crate) type GoodBackend = Class<calls::Good>;
 
 kvtier_guest::export!(
     TrapBackend,
+    PanicBackend,
+    OverflowBackend,
+    RandomFloodBackend,
     SpinBackend,
     HangBackend,
     BlockBackend,
@@ -54,6 +71,10 @@ kvtier_guest::export!(
     WrongCountBackend,
     OverclaimBackend,
     WrongBytesBackend,
+    GarbageBackend,
+    ForgeBackend,
+    HalfBackend,
+    PastEndBackend,
     SwappedBackend,
     ShortBackend,
     GreedyBackend,

@@ -56,23 +56,35 @@ pub(crate) struct Settings {
     pub(crate) wait_ms: u64,
     /// `config.lines`: how much the talkative one logs.
     pub(crate) n_lines: u64,
-    /// `config.results`: `long` for one result too many, `short` for one too few.
-    pub(crate) too_long: bool,
+    /// `config.results`: how many.
+    pub(crate) results: Results,
+}
+
+/// How many results a wrong list has.
+#[derive(Clone, Copy)]
+pub(crate) enum Results {
+    /// One too few.
+    Short,
+    /// One too many.
+    Long,
+    /// None.
+    Empty,
 }
 
 impl Settings {
     pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
         init.only(&["in", "ms", "lines", "results"])?;
-        let too_long = match init.get("results") {
-            None | Some("short") => false,
-            Some("long") => true,
-            Some(_) => return Err(Error::invalid_config("results", "must be short or long")),
+        let results = match init.get("results") {
+            None | Some("short") => Results::Short,
+            Some("long") => Results::Long,
+            Some("empty") => Results::Empty,
+            Some(_) => return Err(Error::invalid_config("results", "must be short, long or empty")),
         };
         Ok(Self {
             wrong_in: init.parse("in")?,
             wait_ms: init.parse("ms")?.unwrap_or(50),
             n_lines: init.parse("lines")?.unwrap_or(100_000),
-            too_long,
+            results,
         })
     }
 }

@@ -10,17 +10,17 @@ use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
 
 /// Tokens of a chunk in the tests' engines.
-pub(crate) const CHUNK_SIZE: usize = 16;
+pub const CHUNK_SIZE: usize = 16;
 
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
-pub(crate) const CHUNK_BYTES: usize = 2048;
+pub const CHUNK_BYTES: usize = 2048;
 
 fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
 /// Returns the path of a component that `cargo xtask guests` has built.
-pub(crate) fn component(name: &str) -> PathBuf {
+pub fn component(name: &str) -> PathBuf {
     let folder = target().join("kvtier-guests");
     let path = folder.join(format!("{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `cargo xtask guests` first", path.display());
@@ -28,19 +28,19 @@ pub(crate) fn component(name: &str) -> PathBuf {
 }
 
 /// A backend of the tests' own components.
-pub(crate) fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
+pub fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
     BackendConfig::new(name, component(component_name), class_name)
 }
 
 /// A class of the misbehaving component, with settings for its constructor.
-pub(crate) fn misbehaving(name: &str, class_name: &str, settings: &[(&str, &str)]) -> BackendConfig {
+pub fn misbehaving(name: &str, class_name: &str, settings: &[(&str, &str)]) -> BackendConfig {
     let mut config = backend(name, "misbehaving", class_name);
     config.config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     config
 }
 
 /// The `fs` backend in a directory.
-pub(crate) fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
+pub fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
     use kvtier::config::{FsAccess, FsGrant};
     let mut config = backend(name, "fs", "FsBackend");
     let (host_dir, guest_path) = (directory.to_owned(), "/data".to_owned());
@@ -50,7 +50,7 @@ pub(crate) fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
 }
 
 /// A configuration with a pool of 64 chunks of 4 KiB pages, in which nothing is dropped silently.
-pub(crate) fn config(backends: Vec<BackendConfig>) -> Config {
+pub fn config(backends: Vec<BackendConfig>) -> Config {
     Config {
         chunk_size: CHUNK_SIZE,
         pool_size_bytes: 64 * 4096,
@@ -63,7 +63,8 @@ pub(crate) fn config(backends: Vec<BackendConfig>) -> Config {
     }
 }
 
-pub(crate) fn metadata() -> EngineMetadata {
+/// A small model.
+pub fn metadata() -> EngineMetadata {
     EngineMetadata {
         model_name: "test-model".into(),
         world_size: 1,
@@ -73,28 +74,33 @@ pub(crate) fn metadata() -> EngineMetadata {
     }
 }
 
-pub(crate) fn engine(config: Config) -> Engine {
+/// Builds an engine.
+pub fn engine(config: Config) -> Engine {
     EngineBuilder::new(config, metadata()).build_blocking().unwrap()
 }
 
-pub(crate) fn keys(n: u64) -> Vec<ChunkKey> {
+/// The first `n` keys.
+pub fn keys(n: u64) -> Vec<ChunkKey> {
     (0..n).map(key).collect()
 }
 
-pub(crate) fn key(n: u64) -> ChunkKey {
+/// The `n`th key.
+pub fn key(n: u64) -> ChunkKey {
     ChunkKey { hi: 0xabcd_0000 + n, lo: n }
 }
 
-pub(crate) fn spec(key: ChunkKey) -> ChunkSpec {
+/// A full chunk of that key.
+pub fn spec(key: ChunkKey) -> ChunkSpec {
     ChunkSpec { key, size_bytes: CHUNK_BYTES }
 }
 
-pub(crate) fn specs(keys: &[ChunkKey]) -> Vec<ChunkSpec> {
+/// Full chunks of those keys.
+pub fn specs(keys: &[ChunkKey]) -> Vec<ChunkSpec> {
     keys.iter().copied().map(spec).collect()
 }
 
 /// Stores chunks whose bytes follow from their keys.
-pub(crate) fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) -> Stored {
+pub fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) -> Stored {
     let mut allocation = block_on(storage.allocate(&specs(keys))).unwrap();
     for (_, key, bytes) in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
@@ -103,13 +109,13 @@ pub(crate) fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) ->
 }
 
 /// Stores chunks in one backend only, bytes as with [`put`], and waits until it has them.
-pub(crate) fn put_in(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
+pub fn put_in(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
     put(storage, keys, &Tiers::only([tier]));
     block_on(storage.flush()).unwrap();
 }
 
 /// Retrieves chunks and checks every byte.
-pub(crate) fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
+pub fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
     let retrieved = block_on(storage.get(&specs(keys), &Tiers::All, None));
     for (chunk, key) in retrieved.chunks.iter().zip(keys) {
         assert_eq!(chunk.key(), *key);
@@ -120,20 +126,22 @@ pub(crate) fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
 }
 
 /// Returns the places in the chain of the tiers that served.
-pub(crate) fn served(retrieved: &Retrieved) -> Vec<usize> {
+pub fn served(retrieved: &Retrieved) -> Vec<usize> {
     retrieved.tiers.iter().map(|tier| tier.0).collect()
 }
 
 /// Collects what backends log.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+pub struct Log(Arc<std::sync::Mutex<Vec<String>>>);
 
 impl Log {
-    pub(crate) fn lines(&self) -> Vec<String> {
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
-    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+    /// The lines with `text` in them.
+    pub fn lines_with(&self, text: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(text)).collect()
     }
 }
@@ -145,7 +153,8 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
     }
 }
 
-pub(crate) struct LogLine(Log, Vec<u8>);
+/// A line being written.
+pub struct LogLine(Log, Vec<u8>);
 
 impl std::io::Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -166,7 +175,7 @@ impl Drop for LogLine {
 }
 
 /// Sends everything that is logged in this process into one log, which tests filter by their backend's name.
-pub(crate) fn log() -> Log {
+pub fn log() -> Log {
     static LOG: std::sync::OnceLock<Log> = std::sync::OnceLock::new();
     LOG.get_or_init(|| {
         let log = Log::default();
@@ -183,7 +192,7 @@ pub(crate) fn log() -> Log {
 
 impl Log {
     /// Returns what a backend has logged, without time and name.
-    pub(crate) fn heard(&self, backend: &str) -> Vec<String> {
+    pub fn heard(&self, backend: &str) -> Vec<String> {
         let end = format!(" backend={backend}");
         let lines = self.lines();
         let of_backend = lines.iter().filter_map(|line| {
@@ -194,39 +203,39 @@ impl Log {
     }
 
     /// Returns the operations of which a `GoodBackend` has heard, without their keys.
-    pub(crate) fn operations(&self, backend: &str) -> Vec<String> {
+    pub fn operations(&self, backend: &str) -> Vec<String> {
         let first_word = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
         self.heard(backend).into_iter().map(first_word).collect()
     }
 }
 
 /// The configuration of [`config`] with backends of the `memory` component, by name.
-pub(crate) fn memories(names: &[&str]) -> Config {
+pub fn memories(names: &[&str]) -> Config {
     config(names.iter().map(|name| backend(name, "memory", "MemoryBackend")).collect())
 }
 
 /// Returns how many of `keys`, from the first on, are in one tier.
-pub(crate) fn in_tier(storage: &StorageManager, keys: &[ChunkKey], tier: &str) -> usize {
+pub fn in_tier(storage: &StorageManager, keys: &[ChunkKey], tier: &str) -> usize {
     block_on(storage.contains(keys, &Tiers::only([tier]))).n_chunks
 }
 
 /// Returns the runs of a lookup as places in the chain and lengths.
-pub(crate) fn runs(lookup: &kvtier::manager::Lookup) -> Vec<(usize, usize)> {
+pub fn runs(lookup: &kvtier::manager::Lookup) -> Vec<(usize, usize)> {
     lookup.served.iter().map(|served| (served.tier.0, served.range.len())).collect()
 }
 
 /// Returns how many chunks hold memory of the pool.
-pub(crate) fn chunks_in_memory(storage: &StorageManager) -> usize {
+pub fn chunks_in_memory(storage: &StorageManager) -> usize {
     storage.status().cpu.allocated_bytes / 4096
 }
 
 /// Returns what the tier at a place of the chain has counted.
-pub(crate) fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::metrics::TierCounts {
+pub fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::metrics::TierCounts {
     storage.counts().swap_remove(tier)
 }
 
 /// Waits until `done`, for a minute at most: for what happens in the background and tells nobody.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !done() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -235,7 +244,7 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Empties the CPU tier and waits until every byte of the pool has come back, from wherever it was lent to.
-pub(crate) fn assert_nothing_leaks(storage: &StorageManager) {
+pub fn assert_nothing_leaks(storage: &StorageManager) {
     let cpu = storage.cpu();
     let deadline = Instant::now() + Duration::from_mins(1);
     block_on(storage.flush()).unwrap();
@@ -252,12 +261,12 @@ pub(crate) fn assert_nothing_leaks(storage: &StorageManager) {
 }
 
 /// Returns what a backend says of itself.
-pub(crate) fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth {
+pub fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth {
     let status = storage.status();
     status.backends.into_iter().find(|backend| backend.name == name).unwrap().health
 }
 
 /// Returns what the tier of a name has counted.
-pub(crate) fn counted(storage: &StorageManager, name: &str) -> kvtier::metrics::TierCounts {
+pub fn counted(storage: &StorageManager, name: &str) -> kvtier::metrics::TierCounts {
     storage.counts().into_iter().find(|counts| counts.name == name).unwrap()
 }

@@ -1,0 +1,255 @@
+//! Provoking one fault.
+
+use std::time::{Duration, Instant};
+
+use kvtier::config::{Config, OnLoadError, Secret};
+use kvtier::manager::{Lookup, Retrieved, Served, StorageManager, TierIndex, Tiers};
+use kvtier::runtime::block_on;
+use kvtier::{ChunkKey, Engine, EngineBuilder};
+
+use super::{After, Caller, Fault, Method, Times, table};
+use crate::support::{
+    assert_nothing_leaks, config, counted, eventually, get, health, in_tier, key, keys, metadata, put,
+    put_in, served, specs,
+};
+
+/// Longer than anything that is expected to end by itself.
+const FOR_EVER: Duration = Duration::from_secs(30);
+const FAULTY: &str = "faulty";
+const NEIGHBOUR: &str = "neighbour";
+
+/// What one run of a fault has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// The limit of time of the call.
+    pub deadline: Duration,
+    /// After which the caller had its answer.
+    pub answered: Duration,
+    /// From the answer until a further call had been served by a new instance, where there was one.
+    pub recovered: Option<Duration>,
+}
+
+/// Provokes a fault in an engine of its own and checks all that must hold.
+pub fn run(fault: &Fault, times: Times) -> Observed {
+    let deadline = match fault.caller {
+        Caller::Told(_) => FOR_EVER,
+        Caller::Expires | Caller::Served => times.deadline,
+    };
+    let mut faulty = (fault.backend)(&times);
+    faulty.name = FAULTY.into();
+    faulty.limits.call_timeout = deadline;
+    faulty.limits.open_timeout =
+        if fault.method == Method::Constructor || fault.method == Method::Open { deadline } else { FOR_EVER };
+    faulty.limits.close_timeout = deadline;
+    faulty.limits.lane_stall = if matches!(fault.after, After::Replaced(_)) { times.stall } else { FOR_EVER };
+    faulty.limits.memory_bytes = 16 << 20;
+    let config = Config {
+        on_load_error: OnLoadError::Continue,
+        blocking_timeout: FOR_EVER,
+        lookup_timeout: FOR_EVER,
+        close_timeout: FOR_EVER,
+        integrity_key: fault.keyed.then(|| Secret::new(*b"a key of 32 bytes for the table.")),
+        ..config(vec![faulty, table::neighbour()])
+    };
+    let builder = EngineBuilder::new(config, metadata());
+    let started = Instant::now();
+    let engine = builder.build_blocking().unwrap();
+    let answered = started.elapsed();
+    let observed = match fault.after {
+        After::Down(cause) => not_started(&engine, cause, Observed { deadline, answered, recovered: None }),
+        _ => serving(fault, &engine, deadline),
+    };
+    let storage = engine.storage();
+    let neighbour = health(storage, NEIGHBOUR);
+    assert_eq!((neighbour.lane_restarts, neighbour.down), (0, None), "the neighbour notices nothing");
+    assert_nothing_leaks(storage);
+    let status = storage.status();
+    assert_eq!(status.lookups_pinned, 0);
+    assert!(status.backends.iter().all(|backend| backend.pinned_keys == 0), "{status:?}");
+    assert_eq!(status.backends.iter().map(|backend| backend.puts_pending).sum::<usize>(), 0);
+    close(fault, &engine, observed)
+}
+
+/// A backend that did not start is no part of the chain, and the status says why.
+fn not_started(engine: &Engine, cause: &str, observed: Observed) -> Observed {
+    let storage = engine.storage();
+    let down = health(storage, FAULTY).down.expect("not running");
+    assert!(down.contains(cause), "{down}");
+    put(storage, &keys(3), &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    assert_eq!(in_tier(storage, &keys(3), FAULTY), 0);
+    assert_eq!(in_tier(storage, &keys(3), NEIGHBOUR), 3);
+    observed
+}
+
+fn serving(fault: &Fault, engine: &Engine, deadline: Duration) -> Observed {
+    let storage = engine.storage();
+    let keys = keys(3);
+    let without_faulty = fault.method == Method::Put;
+    let tiers = if without_faulty { Tiers::only([NEIGHBOUR]) } else { Tiers::only([FAULTY, NEIGHBOUR]) };
+    put(storage, &keys, &tiers);
+    block_on(storage.flush()).unwrap();
+    if fault.method == Method::Close {
+        return Observed { deadline, answered: Duration::ZERO, recovered: None };
+    }
+    let (answered, kind) = provoke(fault, storage, &keys);
+    match fault.caller {
+        Caller::Told(expected) => told(fault.method, kind, expected),
+        Caller::Expires => {
+            told(fault.method, kind, "timeout");
+            assert!(answered >= deadline, "answered after {answered:?}");
+        }
+        Caller::Served => assert_eq!(kind, None),
+    }
+    let recovered = match fault.after {
+        After::Replaced(why) => Some(replaced(fault.method, storage, why)),
+        _ => {
+            assert_eq!(health(storage, FAULTY).lane_restarts, 0, "the same instance serves");
+            None
+        }
+    };
+    // Whatever the faulty one does: the chunks are there, every byte of them.
+    let found = get(storage, &keys);
+    let from =
+        if fault.method == Method::Get && fault.caller != Caller::Served { 2 } else { served(&found)[0] };
+    assert_eq!(served(&found), [from; 3], "{:?}", found.misses);
+    if recovered.is_some() {
+        // The search for them may have run into the fault again.
+        eventually("the lane is replaced again", || health(storage, FAULTY).abandoned_calls == 0);
+    }
+    Observed { deadline, answered, recovered }
+}
+
+/// The chain has nobody to tell of a pin that failed but the debug log.
+fn told(method: Method, kind: Option<String>, expected: &str) {
+    if !matches!(method, Method::Pin | Method::Unpin) {
+        assert_eq!(kind.as_deref(), Some(expected));
+    }
+}
+
+/// Has the chain call the method; returns how long the caller waited, and the kind of error that it was told or
+/// that was counted.
+fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Duration, Option<String>) {
+    let only = Tiers::only([FAULTY]);
+    let error_in = |operation: &str| {
+        let errors = counted(storage, FAULTY).errors;
+        let mut kinds = errors.keys().filter(|(counted, _)| *counted == operation);
+        kinds.next().map(|(_, kind)| (*kind).to_owned())
+    };
+    // The chain asks for pins once some keys of a lookup are held.
+    if fault.method == Method::Pin {
+        assert_eq!(block_on(storage.contains_pinned(&keys[..1], &only, "first")).n_chunks, 1);
+    }
+    if fault.method == Method::Unpin {
+        assert_eq!(block_on(storage.contains_pinned(keys, &only, "first")).n_chunks, 3);
+    }
+    let started = Instant::now();
+    match fault.method {
+        Method::Contains => {
+            let n_chunks = block_on(storage.contains(keys, &only)).n_chunks;
+            let answered = started.elapsed();
+            assert_eq!(n_chunks, 0);
+            (answered, error_in("contains"))
+        }
+        Method::Get => {
+            let found = block_on(storage.get(&specs(keys), &only, Some(&all_in_faulty())));
+            let answered = started.elapsed();
+            let kind = check_misses(&found, fault.caller == Caller::Served);
+            if fault.caller != Caller::Served {
+                assert_eq!(storage.cpu().contains_run(keys), 0, "never promoted");
+            }
+            (answered, kind)
+        }
+        Method::Put => {
+            // One chunk, so that it is one call.
+            put(storage, &keys[..1], &only);
+            let answered = started.elapsed();
+            block_on(storage.flush()).unwrap();
+            let counts = counted(storage, FAULTY);
+            assert_eq!(counts.puts, 0);
+            // The caller never waits for a backend; what waits is the put worker.
+            let waited = if fault.caller == Caller::Expires { started.elapsed() } else { answered };
+            (waited, error_in("put"))
+        }
+        Method::Pin => {
+            assert_eq!(block_on(storage.contains_pinned(keys, &only, "second")).n_chunks, 0);
+            let answered = started.elapsed();
+            block_on(storage.unpin("first"));
+            (answered, None)
+        }
+        Method::Unpin => {
+            block_on(storage.unpin("first"));
+            (started.elapsed(), None)
+        }
+        Method::Remove => {
+            let error = block_on(storage.remove(keys, &only)).unwrap_err();
+            let answered = started.elapsed();
+            assert_eq!(error_in("remove").as_deref(), Some(error.error.kind()));
+            (answered, error_in("remove"))
+        }
+        Method::Constructor | Method::Open | Method::Close => unreachable!("not while serving"),
+    }
+}
+
+/// A lookup's answer, as it was before the backend changed its mind.
+fn all_in_faulty() -> Lookup {
+    let mut plan = Lookup::default();
+    plan.n_chunks = 3;
+    plan.served = vec![Served { tier: TierIndex(1), range: 0..3 }];
+    plan
+}
+
+/// All chunks or none, with one reason for all.
+fn check_misses(found: &Retrieved, served: bool) -> Option<String> {
+    if served {
+        assert_eq!(found.chunks.len(), 3, "{:?}", found.misses);
+        for chunk in &found.chunks {
+            kvtier_cli::content::verify(chunk.key(), chunk).unwrap();
+        }
+        return None;
+    }
+    assert_eq!(found.chunks.len(), 0);
+    let reasons: Vec<_> = found.misses.iter().map(|(_, _, miss)| miss.reason()).collect();
+    assert_eq!(reasons.len(), 3, "{reasons:?}");
+    assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:?}");
+    Some(reasons[0].to_owned())
+}
+
+/// Waits until a new instance has served a call; returns how long that took.
+fn replaced(method: Method, storage: &StorageManager, why: &str) -> Duration {
+    let started = Instant::now();
+    eventually("the lane is replaced", || health(storage, FAULTY).lane_restarts > 0);
+    let before = counted(storage, FAULTY);
+    // By another method than the one that fails.
+    if method == Method::Contains {
+        put_in(storage, &[key(77)], FAULTY);
+        assert_eq!(counted(storage, FAULTY).puts, before.puts + 1, "the new instance answers");
+    } else {
+        assert_eq!(in_tier(storage, &[key(77)], FAULTY), 0);
+        assert_eq!(counted(storage, FAULTY).errors, before.errors, "the new instance answers");
+    }
+    let recovered = started.elapsed();
+    let health = health(storage, FAULTY);
+    let reason = health.last_restart.expect("a reason");
+    assert!(reason.contains(why), "{reason}");
+    assert_eq!((health.lane_restarts, health.abandoned_calls, health.down), (1, 0, None));
+    recovered
+}
+
+fn close(fault: &Fault, engine: &Engine, observed: Observed) -> Observed {
+    let started = Instant::now();
+    let closed = engine.blocking().close();
+    let answered = started.elapsed();
+    if fault.method != Method::Close {
+        closed.unwrap();
+        return observed;
+    }
+    let failed = closed.unwrap_err().failed;
+    let failed: Vec<_> = failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    match fault.caller {
+        Caller::Told(kind) => assert_eq!(failed, [(FAULTY, kind)]),
+        _ => assert_eq!(failed, [(FAULTY, "timeout")]),
+    }
+    assert_eq!(health(engine.storage(), FAULTY).down.as_deref(), Some("closed"));
+    Observed { answered, ..observed }
+}
