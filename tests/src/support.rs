@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvtier::config::{BackendConfig, CompileCache, Config, OnFull, OnLoadError};
-use kvtier::manager::{Retrieved, StorageManager, Stored, Tiers};
+use kvtier::manager::{Lookup, Retrieved, Served, StorageManager, Stored, TierIndex, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
 
@@ -219,8 +219,16 @@ pub fn in_tier(storage: &StorageManager, keys: &[ChunkKey], tier: &str) -> usize
     block_on(storage.contains(keys, &Tiers::only([tier]))).n_chunks
 }
 
+/// A lookup's answer: the first `n_chunks` are in the tier at a place of the chain.
+pub fn promise(tier: usize, n_chunks: usize) -> Lookup {
+    let mut lookup = Lookup::default();
+    lookup.n_chunks = n_chunks;
+    lookup.served = vec![Served { tier: TierIndex(tier), range: 0..n_chunks }];
+    lookup
+}
+
 /// Returns the runs of a lookup as places in the chain and lengths.
-pub fn runs(lookup: &kvtier::manager::Lookup) -> Vec<(usize, usize)> {
+pub fn runs(lookup: &Lookup) -> Vec<(usize, usize)> {
     lookup.served.iter().map(|served| (served.tier.0, served.range.len())).collect()
 }
 

@@ -2,7 +2,7 @@
 //! and never anybody else's trouble.
 
 use kvtier::config::Config;
-use kvtier::manager::{Lookup, Served, TierIndex, Tiers};
+use kvtier::manager::{Lookup, Tiers};
 use kvtier::runtime::block_on;
 
 use crate::lanes::{FOR_EVER, bad, engine, reasons};
@@ -31,9 +31,7 @@ fn never_exposed(class_name: &str, settings: &[(&str, &str)], plan: Option<&Look
 
 #[test]
 fn wrong_answers_are_counted_misses_and_never_exposed() {
-    let mut plan = Lookup::default();
-    plan.n_chunks = 2;
-    plan.served = vec![Served { tier: TierIndex(1), range: 0..2 }];
+    let plan = support::promise(1, 2);
     never_exposed("WrongBytesBackend", &[], None, "check_failed");
     never_exposed("SwappedBackend", &[], None, "other_key");
     never_exposed("ShortBackend", &[], None, "wrong_length");

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use kvtier::config::{Config, OnLoadError, Secret};
-use kvtier::manager::{Lookup, Retrieved, Served, StorageManager, TierIndex, Tiers};
+use kvtier::manager::{Retrieved, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Engine, EngineBuilder};
 
 use super::{After, Caller, Fault, Method, Times, table};
 use crate::support::{
-    assert_nothing_leaks, config, counted, eventually, get, health, in_tier, key, keys, metadata, put,
-    put_in, served, specs,
+    assert_nothing_leaks, config, counted, eventually, get, health, in_tier, key, keys, metadata, promise,
+    put, put_in, served, specs,
 };
 
 /// Longer than anything that is expected to end by itself.
@@ -152,7 +152,7 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
             (answered, error_in("contains"))
         }
         Method::Get => {
-            let found = block_on(storage.get(&specs(keys), &only, Some(&all_in_faulty())));
+            let found = block_on(storage.get(&specs(keys), &only, Some(&promise(1, 3))));
             let answered = started.elapsed();
             let kind = check_misses(&found, fault.caller == Caller::Served);
             if fault.caller != Caller::Served {
@@ -189,14 +189,6 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
         }
         Method::Constructor | Method::Open | Method::Close => unreachable!("not while serving"),
     }
-}
-
-/// A lookup's answer, as it was before the backend changed its mind.
-fn all_in_faulty() -> Lookup {
-    let mut plan = Lookup::default();
-    plan.n_chunks = 3;
-    plan.served = vec![Served { tier: TierIndex(1), range: 0..3 }];
-    plan
 }
 
 /// All chunks or none, with one reason for all.
