@@ -16,4 +16,6 @@ mod prefix;
 mod put_queue;
 mod sandbox;
 mod scripted;
+mod transfers;
+
 use kvtier_tests::support;

@@ -1,0 +1,52 @@
+//! A class that hands bytes from a socket straight into the buffers of a `get`, however slowly they come.
+
+use std::net::SocketAddrV4;
+
+use kvtier_guest::prelude::*;
+use kvtier_guest::wasip3::sockets::types::{
+    ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket,
+};
+
+/// Contains everything; each chunk is what the server at `config.address` sends until it hangs up.
+pub struct ConduitBackend {
+    address: SocketAddrV4,
+}
+
+fn network(code: ErrorCode) -> Error {
+    Error::unavailable(format!("{code:?}"))
+}
+
+impl ConduitBackend {
+    async fn receive(&self, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
+        let socket = TcpSocket::create(IpAddressFamily::Ipv4).map_err(network)?;
+        let [a, b, c, d] = self.address.ip().octets();
+        let address = Ipv4SocketAddress { port: self.address.port(), address: (a, b, c, d) };
+        socket.connect(IpSocketAddress::Ipv4(address)).await.map_err(network)?;
+        let (bytes, _ended) = socket.receive();
+        let outcome = into.write_stream(index, 0, bytes).await;
+        info!("the transfer ended: {outcome:?}");
+        outcome.map(Some)
+    }
+}
+
+impl StorageBackend for ConduitBackend {
+    fn new(init: Init) -> Result<Self, Error> {
+        init.only(&["address"])?;
+        let address = init.parse("address")?;
+        Ok(Self { address: address.ok_or_else(|| Error::invalid_config("address", "is missing"))? })
+    }
+
+    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+        Ok(keys.len() as u32)
+    }
+
+    async fn put(&self, keys: &[ChunkKey], _data: &Sources) -> Vec<Result<(), Error>> {
+        keys.iter().map(|_| Err(Error::NoSpace)).collect()
+    }
+
+    async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        each(keys, async |index, _| self.receive(into, index).await).await
+    }
+}
+
+kvtier_guest::export!(ConduitBackend);
