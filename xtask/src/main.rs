@@ -1,6 +1,7 @@
 //! The commands of this repository: `cargo xtask help`.
 
 mod demo;
+mod deny;
 mod guests;
 mod manifest;
 mod step;
@@ -19,6 +20,7 @@ Usage: cargo xtask COMMAND
   test     check and test everything: guests, format, lints, tests
   bench    run the benches; what follows goes to `cargo bench`
   guests   build the WebAssembly components into target/kvtier-guests
+  deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
   help     show this
 ";
 
@@ -37,7 +39,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((command, rest)) = arguments.split_first() else {
         bail!("no command\n\n{HELP}");
     };
-    if command != "bench" && !rest.is_empty() {
+    if !["bench", "deny"].contains(&command.as_str()) && !rest.is_empty() {
         bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
     }
     let workspace = Workspace::find()?;
@@ -47,10 +49,11 @@ fn run(arguments: &[String]) -> Result<()> {
         "test" => test(&mut runner)?,
         "bench" => {
             guests::build(&mut runner)?;
-            let mut arguments = vec!["--package", "kvtier"];
+            let mut arguments = vec!["--package", "kvtier", "--package", "kvtier-tests"];
             arguments.extend(rest.iter().map(String::as_str));
             runner.cargo("bench", "bench", &arguments)?;
         }
+        "deny" => deny::run(&mut runner, rest)?,
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("there is no command `{command}`\n\n{HELP}"),

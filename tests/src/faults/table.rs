@@ -39,6 +39,7 @@ fn deaths() -> Vec<Fault> {
     for (what, class, how) in [
         ("trap", "TrapBackend", "trapped: "),
         ("panic", "PanicBackend", "trapped: "),
+        ("exit", "ExitBackend", "trapped: "),
         ("stack overflow", "OverflowBackend", "trapped: "),
     ] {
         rows.extend(
@@ -85,13 +86,9 @@ fn floods() -> Vec<Fault> {
         row("memory bomb", Open, "GreedyBackend", Caller::Told("no_space"), After::Down("no space left")),
     ];
     for method in [Contains, Get] {
-        rows.push(row(
-            "random flood",
-            method,
-            "RandomFloodBackend",
-            Caller::Expires,
-            After::Replaced("no progress"),
-        ));
+        for (what, class) in [("random flood", "RandomFloodBackend")] {
+            rows.push(row(what, method, class, Caller::Expires, After::Replaced("no progress")));
+        }
         let flood = move |_: &_| {
             let lines = u64::MAX.to_string();
             misbehaving("faulty", "LogFloodBackend", &[("in", method.name()), ("lines", &lines)])

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::wasip3::random::random;
+use kvtier_guest::wit_bindgen::spawn_local;
 use kvtier_guest::{ChunkKey, Error, debug, info};
 
 use crate::class::Behaviour;
@@ -55,6 +56,18 @@ at_once! {
 at_once! {
     /// Panics.
     Panic, op => panic!("panicked on purpose in {op}")
+}
+
+at_once! {
+    /// Ends the process, as it thinks.
+    Exit, _op => std::process::exit(0)
+}
+
+at_once! {
+    /// Writes to its standard error for ever.
+    StderrFlood, op => loop {
+        eprintln!("a line of {op}, {}", "x".repeat(1000));
+    }
 }
 
 at_once! {
@@ -125,6 +138,26 @@ impl Behaviour for Late {
     async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
         if is_wrong(settings, op, op) {
             wait(Duration::from_millis(settings.wait_ms)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Answers, and computes for ever afterwards.
+#[derive(Default)]
+pub(crate) struct Hog;
+
+impl Behaviour for Hog {
+    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
+        if is_wrong(settings, op, Op::Contains) {
+            spawn_local(async {
+                // Not before the answer is out.
+                wait(Duration::from_millis(1)).await;
+                let mut n = 0_u64;
+                loop {
+                    n = black_box(n.wrapping_add(1));
+                }
+            });
         }
         Ok(())
     }

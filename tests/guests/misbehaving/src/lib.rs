@@ -14,6 +14,12 @@ use class::Class;
 pub(crate) type TrapBackend = Class<calls::Trap>;
 /// Panics in the method `in` (default `get`).
 pub(crate) type PanicBackend = Class<calls::Panic>;
+/// Exits in the method `in` (default `get`).
+pub(crate) type ExitBackend = Class<calls::Exit>;
+/// Writes to its standard error for ever in the method `in` (default `get`).
+pub(crate) type StderrFloodBackend = Class<calls::StderrFlood>;
+/// Answers the method `in` (default `contains`), and then computes for ever.
+pub(crate) type HogBackend = Class<calls::Hog>;
 /// Calls itself without end in the method `in` (default `get`).
 pub(crate) type OverflowBackend = Class<calls::Overflow>;
 /// Asks for random bytes for ever in the method `in` (default `get`).
@@ -62,6 +68,9 @@ pub(crate) type GoodBackend = Class<calls::Good>;
 kvtier_guest::export!(
     TrapBackend,
     PanicBackend,
+    ExitBackend,
+    StderrFloodBackend,
+    HogBackend,
     OverflowBackend,
     RandomFloodBackend,
     SpinBackend,
