@@ -92,6 +92,11 @@ impl<V> Lru<V> {
         self.used_bytes + self.reserved_bytes
     }
 
+    /// Returns the bytes that a chunk may have without evicting another.
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.size_bytes())
+    }
+
     /// Returns the value and the size of `key`.
     pub fn get(&self, key: &ChunkKey) -> Option<(&V, u64)> {
         self.entries.get(key).map(|entry| (&entry.value, entry.size_bytes))

@@ -1,4 +1,7 @@
 //! The directory: names, temporary files and what can be done with them. Knows nothing of capacity.
+//!
+//! Nothing is synced. The end of the process loses nothing that was renamed; the end of the machine may leave
+//! files that are short or torn, which the host notices when it verifies the chunk.
 
 use std::cell::Cell;
 
@@ -7,7 +10,7 @@ use kvtier_guest::wasip3::filesystem::preopens;
 use kvtier_guest::wasip3::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
-use kvtier_guest::{ChunkKey, Error, Sinks, Sources};
+use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info, warn};
 
 use crate::config::locate;
 
@@ -19,9 +22,13 @@ const SUFFIX: &str = ".kv";
 /// A directory of chunks: `ab/ab….kv` for each, and `tmp/` for those that are being written.
 pub(crate) struct Disk {
     granted: Descriptor,
+    /// The directory as the guest sees it, for messages.
+    name: String,
     /// Empty, or a path below the granted directory that ends in `/`.
     prefix: String,
     n_temporary: Cell<u64>,
+    /// Whether the last chunk could not be written.
+    refuses: Cell<bool>,
 }
 
 /// A chunk found on disk.
@@ -37,22 +44,33 @@ impl Disk {
         let mut granted = preopens::get_directories();
         let paths: Vec<String> = granted.iter().map(|(_, path)| path.clone()).collect();
         let (index, rest) = locate(root, &paths)?;
-        let (granted, _) = granted.swap_remove(index);
         let prefix = if rest.is_empty() { String::new() } else { format!("{rest}/") };
-        Ok(Self { granted, prefix, n_temporary: Cell::new(0) })
+        let name = root.unwrap_or(&paths[index]).to_owned();
+        let (granted, _) = granted.swap_remove(index);
+        Ok(Self { granted, name, prefix, n_temporary: Cell::new(0), refuses: Cell::new(false) })
     }
 
-    /// Makes the directories that are missing, and removes what an earlier instance left unfinished.
-    pub(crate) async fn prepare(&self) -> Result<(), Error> {
+    /// Makes the directories that are missing, removes what an earlier instance left unfinished, and returns
+    /// how many files that were.
+    pub(crate) async fn prepare(&self) -> Result<usize, Error> {
         let ends = self.prefix.match_indices('/').map(|(end, _)| end);
         for end in ends.collect::<Vec<_>>() {
             self.make_directory(self.prefix[..end].to_owned()).await?;
         }
         self.make_directory(self.path(TEMPORARY)).await?;
-        for (_, name) in self.list(&self.path(TEMPORARY)).await? {
-            self.unlink(self.path(&format!("{TEMPORARY}/{name}"))).await?;
+        let mut n_removed = 0;
+        for (kind, name) in self.list(&self.path(TEMPORARY)).await? {
+            if matches!(kind, DescriptorType::Directory) || !is_temporary(&name) {
+                continue;
+            }
+            if let Err(error) = self.unlink(self.path(&format!("{TEMPORARY}/{name}"))).await {
+                // What cannot be cleaned can be read all the same.
+                warn!("unfinished files stay: {error}");
+                break;
+            }
+            n_removed += 1;
         }
-        Ok(())
+        Ok(n_removed)
     }
 
     /// Returns all chunks, those written first before the others.
@@ -84,10 +102,26 @@ impl Disk {
         let n = self.n_temporary.replace(self.n_temporary.get() + 1);
         let temporary = self.path(&format!("{TEMPORARY}/{key}-{n}"));
         let written = self.write_and_rename(key, &temporary, data, index).await;
-        if written.is_err() {
-            self.unlink(temporary).await?;
+        if written.is_err()
+            && let Err(error) = self.unlink(temporary).await
+        {
+            warn!("an unfinished file stays: {error}");
         }
+        self.note(&written);
         written
+    }
+
+    /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again.
+    fn note(&self, written: &Result<(), Error>) {
+        match written {
+            Ok(()) if self.refuses.replace(false) => info!("{}: chunks are stored again", self.name),
+            // A call that is over is no fault of the disk's.
+            Ok(()) | Err(Error::InvalidArgument(_)) => {}
+            Err(error) if !self.refuses.replace(true) => {
+                warn!("{}: chunks cannot be stored, and are only read: {error:?}", self.name);
+            }
+            Err(_) => {}
+        }
     }
 
     async fn write_and_rename(
@@ -108,9 +142,9 @@ impl Disk {
             // The first chunk of its directory.
             Err(ErrorCode::NoEntry) => {
                 self.make_directory(self.path(&directory_of(key))).await?;
-                Ok(self.rename(temporary, key).await?)
+                self.rename(temporary, key).await.map_err(|code| self.failed(code))
             }
-            renamed => Ok(renamed?),
+            renamed => renamed.map_err(|code| self.failed(code)),
         }
     }
 
@@ -121,7 +155,7 @@ impl Disk {
         match self.granted.open_at(PathFlags::empty(), path, flags.0, flags.1).await {
             Ok(file) => Ok(Some(into.load_from(index, &file, 0).await?)),
             Err(ErrorCode::NoEntry) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(code) => Err(self.failed(code)),
         }
     }
 
@@ -138,7 +172,7 @@ impl Disk {
                 Ok(Some(Found { key, size_bytes: stat.size, modified }))
             }
             Ok(_) | Err(ErrorCode::NoEntry) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(code) => Err(self.failed(code)),
         }
     }
 
@@ -147,14 +181,15 @@ impl Disk {
         let directory = self.open(path, OpenFlags::DIRECTORY, DescriptorFlags::READ).await?;
         let (entries, done) = directory.read_directory();
         let entries = entries.collect().await;
-        done.await?;
+        done.await.map_err(|code| self.failed(code))?;
         let named = entries.into_iter().map(|entry| (entry.type_, entry.name));
         Ok(named.filter(|(_, name)| name != "." && name != "..").collect())
     }
 
     async fn open(&self, path: &str, how: OpenFlags, flags: DescriptorFlags) -> Result<Descriptor, Error> {
         // Links are not followed: nothing here makes any.
-        Ok(self.granted.open_at(PathFlags::empty(), path.to_owned(), how, flags).await?)
+        let opened = self.granted.open_at(PathFlags::empty(), path.to_owned(), how, flags).await;
+        opened.map_err(|code| self.failed(code))
     }
 
     async fn rename(&self, from: &str, key: ChunkKey) -> Result<(), ErrorCode> {
@@ -162,17 +197,39 @@ impl Disk {
     }
 
     async fn make_directory(&self, path: String) -> Result<(), Error> {
-        match self.granted.create_directory_at(path).await {
-            Ok(()) | Err(ErrorCode::Exist) => Ok(()),
-            Err(error) => Err(error.into()),
+        let code = match self.granted.create_directory_at(path.clone()).await {
+            Ok(()) | Err(ErrorCode::Exist) => return Ok(()),
+            Err(code) => code,
+        };
+        // Where nothing may be made, what is there will do.
+        match self.granted.stat_at(PathFlags::empty(), path).await {
+            Ok(stat) if matches!(stat.type_, DescriptorType::Directory) => Ok(()),
+            _ => Err(self.failed(code)),
         }
     }
 
     async fn unlink(&self, path: String) -> Result<(), Error> {
         match self.granted.unlink_file_at(path).await {
             Ok(()) | Err(ErrorCode::NoEntry) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(code) => Err(self.failed(code)),
         }
+    }
+
+    /// The contract's error, which names the directory. A full disk is `no-space`.
+    fn failed(&self, code: ErrorCode) -> Error {
+        let why = match code {
+            ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly => {
+                "not permitted; the directory's owner and mode must allow it, and `allow.fs` grant it with `:rw`"
+                    .to_owned()
+            }
+            // WASI has codes for a read-only file system and for a quota, but hosts say `io`.
+            ErrorCode::Io => "the file system is read-only, over its quota, or failing".to_owned(),
+            code => match Error::from(code) {
+                Error::Other(words) => words,
+                error => return error,
+            },
+        };
+        Error::other(format!("{}: {why}", self.name))
     }
 
     fn path(&self, name: &str) -> String {
@@ -189,11 +246,29 @@ fn directory_of(key: ChunkKey) -> String {
     format!("{:02x}", key.hi >> 56)
 }
 
+/// Whether a file in `tmp/` is one of ours: a key and a number.
+fn is_temporary(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(key, number)| {
+        ChunkKey::from_hex(key).is_some()
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use kvtier_guest::ChunkKey;
 
-    use super::directory_of;
+    use super::{directory_of, is_temporary};
+
+    #[test]
+    fn only_our_own_temporary_files_are_ours() {
+        let key = ChunkKey { hi: 1, lo: 2 }.to_hex();
+        assert!(is_temporary(&format!("{key}-0")) && is_temporary(&format!("{key}-123")));
+        for other in [&key[1..], &key, "notes.txt", &format!("{key}-"), &format!("{key}-1.bak")] {
+            assert!(!is_temporary(other), "{other}");
+        }
+    }
 
     #[test]
     fn the_directory_is_the_beginning_of_the_name() {

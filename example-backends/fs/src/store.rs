@@ -39,18 +39,23 @@ impl Store {
 
     /// Finds what earlier instances stored.
     pub(crate) async fn open(&self) -> Result<(), Error> {
-        self.disk.prepare().await?;
+        let n_unfinished = self.disk.prepare().await?;
         for chunk in self.disk.scan().await? {
             let mut index = self.index.borrow_mut();
             let call = index.call(1);
             index.adopt(call, 0, chunk.key, chunk.size_bytes, self.generation());
         }
+        let (n_found, found_bytes) = (self.index.borrow().len(), self.index.borrow().size_bytes());
         let surplus = self.index.borrow_mut().shrink();
-        for chunk in &surplus {
-            self.disk.remove(chunk.key).await?;
+        if let Err(error) = self.dispose_all(surplus).await {
+            // More than the capacity can be read all the same.
+            warn!("chunks beyond the capacity stay: {error}");
         }
-        let index = self.index.borrow();
-        info!("open: {} chunks, {} bytes found, {} evicted", index.len(), index.size_bytes(), surplus.len());
+        let n_evicted = n_found - self.index.borrow().len();
+        info!(
+            "open: {n_found} chunks, {found_bytes} bytes found, {n_evicted} evicted, \
+             {n_unfinished} unfinished files removed"
+        );
         Ok(())
     }
 
@@ -86,12 +91,26 @@ impl Store {
     /// Reserves room, and has the files gone that were in it, so that the disk never holds more than
     /// the capacity.
     async fn make_room(&self, call: Call, size_bytes: u64) -> Result<Room<'_>, Error> {
-        let evicted = self.index.borrow_mut().reserve(call, size_bytes)?;
+        let (evicted, left_over) = {
+            let mut index = self.index.borrow_mut();
+            let evicted = index.reserve(call, size_bytes)?;
+            // Nobody may use what the victims leave over before their files are gone.
+            let left_over = if evicted.is_empty() { 0 } else { index.free_bytes() };
+            index.reserve(call, left_over)?;
+            (evicted, left_over)
+        };
         let room = Room { index: &self.index, size_bytes };
+        let _left_over = Room { index: &self.index, size_bytes: left_over };
+        self.dispose_all(evicted).await?;
+        Ok(room)
+    }
+
+    /// Removes the files of chunks that left the index. Those that stay count again, and a later put tries
+    /// once more.
+    async fn dispose_all(&self, evicted: Vec<Removed<Generation>>) -> Result<(), Error> {
         let mut victims = evicted.into_iter();
         while let Some(victim) = victims.next() {
             if let Err(error) = self.dispose(&victim).await {
-                // Their files are still there: they count, and a later put tries again.
                 let mut index = self.index.borrow_mut();
                 for kept in std::iter::once(victim).chain(victims) {
                     if index.get(&kept.key).is_none() {
@@ -102,7 +121,7 @@ impl Store {
                 return Err(error);
             }
         }
-        Ok(room)
+        Ok(())
     }
 
     /// Removes the file of a chunk that is no longer in the index, unless it was stored anew.
@@ -158,8 +177,9 @@ impl Store {
         let is_same = self.index.borrow().get(&key).is_some_and(|(found, _)| *found == generation);
         if is_same {
             warn!("{key}: the file is missing or damaged; the chunk is dropped");
-            self.index.borrow_mut().remove(&key);
+            // In this order: as long as there is a file, it counts.
             self.disk.remove(key).await?;
+            self.index.borrow_mut().remove(&key);
         }
         Ok(())
     }

@@ -88,6 +88,7 @@ fn reserved_room_counts_and_comes_back() {
     let call = lru.call(3);
     assert_eq!(lru.reserve(call, 15), Ok(vec![]));
     assert_eq!(lru.reserve(call, 6), Err(Full));
+    assert_eq!(lru.free_bytes(), 5);
     lru.release(15);
     assert_eq!(lru.reserve(call, 20), Ok(vec![]));
     assert_eq!(lru.size_bytes(), 20);
