@@ -1,0 +1,168 @@
+//! The process that is killed, and the one that reads afterwards: a real engine on a directory.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kvtier::config::{BackendConfig, CompileCache, Config, FsAccess, FsGrant, OnFull, OnLoadError};
+use kvtier::manager::Tiers;
+use kvtier::runtime::block_on;
+use kvtier::{ChunkKey, Engine, EngineBuilder, StorageManager};
+
+use crate::chunks::{CHUNK_SIZE, FILLER_BYTES, FIRST_FILLER, N_CHUNKS, key, metadata, spec};
+use crate::journal::Line;
+use crate::random::Random;
+use crate::{Backend, ChildArgs};
+
+const THREADS: u64 = 4;
+
+/// Chunks that one put stores, at most.
+const CHUNKS_PER_PUT: u64 = 3;
+
+/// Puts, gets and removes chunks from several threads, until the process is killed or nobody listens any more.
+pub(crate) fn load(args: &ChildArgs) -> Result<()> {
+    let engine = open(args)?;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let storage = engine.storage();
+            let mut random = Random::new(args.seed.wrapping_add(thread));
+            scope.spawn(move || while work(storage, thread, &mut random).is_ok() {});
+        }
+    });
+    Ok(())
+}
+
+/// One operation of a thread. Each thread puts and removes chunks of its own, so that the order of what is done
+/// to a chunk is the order of the lines; all threads read all.
+fn work(storage: &StorageManager, thread: u64, random: &mut Random) -> Result<()> {
+    let own = |random: &mut Random| thread + THREADS * random.below(N_CHUNKS / THREADS);
+    match random.below(10) {
+        0..=4 => {
+            let numbers: Vec<u64> = (0..=random.below(CHUNKS_PER_PUT)).map(|_| own(random)).collect();
+            for number in &numbers {
+                say(Line::Put(*number))?;
+            }
+            put(storage, numbers.iter().copied().map(key))?;
+            // Half of the puts go on while the next operation begins.
+            if random.below(2) == 0 {
+                block_on(storage.flush())?;
+                for number in numbers.into_iter().filter(|&number| is_present(storage, key(number))) {
+                    say(Line::Stored(number))?;
+                }
+            }
+        }
+        5 | 6 => {
+            let number = own(random);
+            say(Line::Remove(number))?;
+            if block_on(storage.remove(&[key(number)], &Tiers::All)).is_ok() {
+                say(Line::Removed(number))?;
+            }
+        }
+        _ => _ = get(storage, random.below(N_CHUNKS))?,
+    }
+    Ok(())
+}
+
+/// Reads every chunk, compares with a lookup, and with `fill` stores chunks until all others are evicted.
+pub(crate) fn read(args: &ChildArgs) -> Result<()> {
+    let engine = open(args)?;
+    let storage = engine.storage();
+    for number in 0..N_CHUNKS {
+        let present = is_present(storage, key(number));
+        if get(storage, number)? != present {
+            say(Line::Wrong(number))?;
+        }
+    }
+    if let Some(capacity) = args.capacity.filter(|_| args.fill) {
+        for number in 0..=capacity / FILLER_BYTES as u64 {
+            put(storage, [key(FIRST_FILLER + number)])?;
+            block_on(storage.flush())?;
+        }
+    }
+    engine.blocking().close()?;
+    say(Line::Closed)
+}
+
+fn put(storage: &StorageManager, keys: impl IntoIterator<Item = ChunkKey>) -> Result<()> {
+    let specs: Vec<_> = keys.into_iter().map(spec).collect();
+    let mut allocation = block_on(storage.allocate(&specs))?;
+    for (_, key, bytes) in allocation.missing() {
+        kvtier_cli::content::fill(key, bytes);
+    }
+    block_on(storage.put(allocation, &Tiers::All));
+    Ok(())
+}
+
+fn is_present(storage: &StorageManager, key: ChunkKey) -> bool {
+    block_on(storage.contains(&[key], &Tiers::All)).n_chunks == 1
+}
+
+/// Reads a chunk, says what came of it, and returns whether it was there.
+fn get(storage: &StorageManager, number: u64) -> Result<bool> {
+    let spec = spec(key(number));
+    let found = block_on(storage.get(&[spec], &Tiers::All, None));
+    let line = match found.chunks.first() {
+        None if found.misses.iter().all(|(_, _, miss)| miss.reason() == "not_found") => Line::Miss(number),
+        Some(chunk)
+            if chunk.key() == spec.key
+                && chunk.len() == spec.size_bytes
+                && kvtier_cli::content::verify(spec.key, chunk).is_ok() =>
+        {
+            Line::Hit(number)
+        }
+        _ => {
+            eprintln!("chunk {number}: {found:?}");
+            Line::Wrong(number)
+        }
+    };
+    say(line)?;
+    Ok(!found.chunks.is_empty())
+}
+
+/// Writes a line for the parent, in one piece.
+#[expect(clippy::needless_pass_by_value, reason = "said and gone")]
+fn say(line: Line) -> Result<()> {
+    let text = format!("{line}\n");
+    std::io::stdout().lock().write_all(text.as_bytes()).context("the parent is gone")
+}
+
+fn open(args: &ChildArgs) -> Result<Engine> {
+    tracing_subscriber::fmt()
+        .with_env_filter("kvtier=info")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let (file, class) = match args.backend {
+        Backend::Fs => ("fs.wasm", "FsBackend"),
+        Backend::Inplace => ("inplace.wasm", "InPlaceBackend"),
+    };
+    let component = target.join("kvtier-guests").join(file);
+    ensure!(component.exists(), "{} is missing: run `cargo xtask guests` first", component.display());
+
+    let mut disk = BackendConfig::new("disk", component, class);
+    let (host_dir, guest_path) = (args.directory.clone(), "/data".to_owned());
+    disk.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadWrite });
+    disk.config.extend(args.capacity.map(|bytes| ("capacity".to_owned(), bytes.to_string())));
+    // A machine that is busy must not look like a fault.
+    let patience = Duration::from_mins(2);
+    disk.limits.call_timeout = patience;
+    disk.limits.open_timeout = patience;
+    disk.limits.lane_stall = patience;
+    let config = Config {
+        chunk_size: CHUNK_SIZE,
+        local_cpu: false,
+        pool_size_bytes: 64 << 20,
+        on_load_error: OnLoadError::Fail,
+        on_full: OnFull::Wait,
+        lookup_timeout: patience,
+        blocking_timeout: patience,
+        compile_cache: CompileCache::Directory(target.join("kvtier-test-cache")),
+        backends: vec![disk],
+        ..Config::default()
+    };
+    let engine = EngineBuilder::new(config, metadata()).build_blocking()?;
+    say(Line::Open)?;
+    Ok(engine)
+}

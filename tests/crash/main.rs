@@ -1,0 +1,91 @@
+//! Kills a process that stores chunks, again and again, and looks at what it leaves behind.
+//!
+//! The parent (`harness`) starts itself as a child that embeds an engine with a backend of files and works on it
+//! from several threads (`child`). At a random moment it kills the child with SIGKILL, examines every file of the
+//! directory by itself (`folder`), compares that with what the child had been told (`journal`), starts a new
+//! process on the directory and has it read everything back.
+
+mod child;
+mod chunks;
+mod folder;
+mod harness;
+mod journal;
+mod process;
+mod random;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Kills a process that stores chunks, again and again, and checks what it leaves behind.
+#[derive(Debug, Parser)]
+#[command(name = "kvtier-crash")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    child: Option<Role>,
+    /// How often the process is killed
+    #[arg(long, default_value_t = 250)]
+    pub(crate) kills: u32,
+    /// Draws moments and operations; a new one by default
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The backend that is tried
+    #[arg(long, value_enum, default_value = "fs")]
+    pub(crate) backend: Backend,
+}
+
+/// The backend that is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// The `fs` backend
+    Fs,
+    /// A backend that writes files in place, which must fail
+    Inplace,
+}
+
+/// What the process does that is killed.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Puts, gets and removes chunks until it is killed (started by the harness)
+    #[command(hide = true)]
+    Load(ChildArgs),
+    /// Reads all chunks once (started by the harness)
+    #[command(hide = true)]
+    Read(ChildArgs),
+}
+
+/// What a child is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ChildArgs {
+    #[arg(long, value_enum)]
+    pub(crate) backend: Backend,
+    #[arg(long)]
+    pub(crate) directory: PathBuf,
+    /// Bytes that the backend may keep; no limit by default
+    #[arg(long)]
+    pub(crate) capacity: Option<u64>,
+    /// Draws the operations
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Stores chunks until the capacity is used up, after reading
+    #[arg(long)]
+    pub(crate) fill: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match &args.child {
+        Some(Role::Load(child)) => child::load(child),
+        Some(Role::Read(child)) => child::read(child),
+        None => harness::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
