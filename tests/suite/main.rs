@@ -5,6 +5,8 @@ mod answers;
 mod chain;
 mod cli;
 mod contract;
+mod crash;
+mod disk;
 mod embed;
 mod faults;
 mod first_chunk;

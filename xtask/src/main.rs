@@ -7,7 +7,7 @@ mod manifest;
 mod step;
 
 use std::env;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
@@ -19,6 +19,7 @@ Usage: cargo xtask COMMAND
   demo     build, generate a trace, and replay it through CPU tier, log and fs, twice
   test     check and test everything: guests, format, lints, tests
   bench    run the benches; what follows goes to `cargo bench`
+  crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
   guests   build the WebAssembly components into target/kvtier-guests
   deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
   help     show this
@@ -39,7 +40,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((command, rest)) = arguments.split_first() else {
         bail!("no command\n\n{HELP}");
     };
-    if !["bench", "deny"].contains(&command.as_str()) && !rest.is_empty() {
+    if !["bench", "crash", "deny"].contains(&command.as_str()) && !rest.is_empty() {
         bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
     }
     let workspace = Workspace::find()?;
@@ -54,11 +55,21 @@ fn run(arguments: &[String]) -> Result<()> {
             runner.cargo("bench", "bench", &arguments)?;
         }
         "deny" => deny::run(&mut runner, rest)?,
+        "crash" => crash(&mut runner, rest)?,
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("there is no command `{command}`\n\n{HELP}"),
     }
     Ok(())
+}
+
+/// Kills a process that stores chunks; the harness is `tests/crash`.
+fn crash(runner: &mut Runner, arguments: &[String]) -> Result<()> {
+    guests::build(runner)?;
+    runner.cargo("harness", "build", &["--workspace", "--bin", "kvtier-crash"])?;
+    let harness = format!("kvtier-crash{}", env::consts::EXE_SUFFIX);
+    let harness = runner.workspace.target.join("debug").join(harness);
+    runner.run("kills", Command::new(harness).args(arguments))
 }
 
 /// The native steps take the same packages, profile and flags, so that no dependency is compiled twice.
