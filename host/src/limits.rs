@@ -1,10 +1,146 @@
-//! Every bound of the native side that is not configured, by name and with its unit. Configurable
-//! bounds and their defaults stand in [`crate::config::limits`].
+//! Every bound of kvtier, by name and with its unit; there is no other place.
+//!
+//! Three kinds: what an operator sets for each backend, what an operator sets for the engine, and what is
+//! fixed. For the first two a [`Bound`] is the only place where default and accepted range stand: reading a
+//! file, [`Config::validate`](crate::Config::validate) and the test of the reference table all use it. What
+//! happens when a bound is reached stands in `docs/configuration.md`.
 
 use std::time::Duration;
 
-/// Separate pieces in which one buffer may be filled by one call.
-pub const SINK_RANGES_MAX: usize = 64;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_SECS: u64 = 86_400;
+
+/// States a whole-number setting's default and the range it is accepted in, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Value when the setting is not given.
+    pub default: u64,
+    /// Smallest accepted value.
+    pub min: u64,
+    /// Largest accepted value.
+    pub max: u64,
+}
+
+impl Bound {
+    const fn new(default: u64, min: u64, max: u64) -> Self {
+        assert!(min <= default && default <= max);
+        Self { default, min, max }
+    }
+
+    /// Tells whether `value` is in the accepted range.
+    #[must_use]
+    pub const fn contains(&self, value: u64) -> bool {
+        self.min <= value && value <= self.max
+    }
+
+    /// Returns the default of a setting that counts milliseconds.
+    #[must_use]
+    pub const fn default_ms(&self) -> Duration {
+        Duration::from_millis(self.default)
+    }
+
+    /// Returns the default of a setting that counts seconds.
+    #[must_use]
+    pub const fn default_secs(&self) -> Duration {
+        Duration::from_secs(self.default)
+    }
+}
+
+// Set for each backend, under `limits.*`.
+
+/// `limits.memory`: linear memory of one instance, all its memories together, in bytes. One 32-bit memory can
+/// have 4 GiB.
+pub const BACKEND_MEMORY_BYTES: Bound = Bound::new(64 * MIB, MIB, 4 * GIB);
+/// `limits.table_elements`: elements of one instance's tables, all together. Each takes a pointer of the host's.
+pub const BACKEND_TABLE_ELEMENTS: Bound = Bound::new(100_000, 1, 10_000_000);
+/// `limits.handles_max`: handles that one instance may hold, of each kind, beside those that its calls need
+/// (see [`HANDLES_PER_CALL`]).
+pub const BACKEND_HANDLES_MAX: Bound = Bound::new(4_096, 64, 1 << 20);
+/// `limits.hostcall_bytes`: bytes that one call of a host function, or one answer, may carry. The smallest
+/// value is the piece in which the SDK copies chunks.
+pub const BACKEND_HOSTCALL_BYTES: Bound = Bound::new(128 * MIB, MIB, 4 * GIB);
+/// `limits.random_bytes`: random bytes of one call.
+pub const BACKEND_RANDOM_BYTES: Bound = Bound::new(64 * KIB, 64, 64 * MIB);
+/// `limits.log_lines_per_s`: lines a second that a backend may log, over all its lanes.
+pub const BACKEND_LOG_LINES_PER_S: Bound = Bound::new(1_000, 1, 1_000_000);
+/// `limits.log_bytes_per_s`: bytes a second that a backend may log, over all its lanes. The longest line passes
+/// the smallest value.
+pub const BACKEND_LOG_BYTES_PER_S: Bound = Bound::new(MIB, LOG_BYTES_MAX as u64, GIB);
+/// `limits.bytes_in_flight`: bytes that a backend's puts and gets may have under way. The default leaves room
+/// for all batches of puts that the chain has in flight ([`PUT_BATCHES_IN_FLIGHT`] × [`BATCH_BYTES_MAX`]) and
+/// for 28 batches of gets.
+pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX);
+/// `limits.component_bytes`: size of the component's file, in bytes.
+pub const BACKEND_COMPONENT_BYTES: Bound = Bound::new(256 * MIB, KIB, 4 * GIB);
+/// `limits.call_timeout_ms` of a backend, in milliseconds.
+pub const BACKEND_CALL_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
+/// `limits.min_bytes_per_s` of a backend, in bytes a second.
+pub const BACKEND_MIN_BYTES_PER_S: Bound = Bound::new(32 * MIB, 1, SIZE_BYTES_MAX);
+/// `limits.open_timeout_ms` of a backend, in milliseconds.
+pub const BACKEND_OPEN_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
+/// `limits.close_timeout_ms` of a backend, in milliseconds.
+pub const BACKEND_CLOSE_TIMEOUT_MS: Bound = Bound::new(2_000, 1, HOUR_MS);
+/// `limits.lane_stall_ms` of a backend, in milliseconds.
+pub const BACKEND_LANE_STALL_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
+/// `limits.abandoned_calls_max` of a backend, in calls. 0 retires the lane at its first expired call.
+pub const BACKEND_ABANDONED_CALLS_MAX: Bound = Bound::new(64, 0, 65_536);
+/// `limits.calls_in_flight_max` of a backend, in calls.
+pub const BACKEND_CALLS_IN_FLIGHT_MAX: Bound = Bound::new(256, 1, 65_536);
+/// `limits.batch_chunks_max` of a backend, in chunks of one call.
+pub const BACKEND_BATCH_CHUNKS_MAX: Bound = Bound::new(64, 1, 4_096);
+/// `lanes` of a backend.
+pub const BACKEND_LANES: Bound = Bound::new(1, 1, 64);
+
+// Set for the engine.
+
+/// `chunk_size`, in tokens.
+pub const CHUNK_SIZE_TOKENS: Bound = Bound::new(256, 1, 1 << 20);
+/// `max_local_cpu_size` as bytes. The smallest pool is one page of 4 KiB.
+pub const POOL_SIZE_BYTES: Bound = Bound::new(5 * GIB, 4 * KIB, 4096 * GIB);
+/// `lookup_timeout_ms`, in milliseconds.
+pub const LOOKUP_TIMEOUT_MS: Bound = Bound::new(3_000, 1, DAY_SECS * 1_000);
+/// `blocking_timeout_secs`, in seconds.
+pub const BLOCKING_TIMEOUT_SECS: Bound = Bound::new(10, 1, DAY_SECS);
+/// `pin_timeout_sec`, in seconds.
+pub const PIN_TIMEOUT_SECS: Bound = Bound::new(300, 1, DAY_SECS);
+/// `kvtier.lane_threads`, in threads. The default is lowered to the machine's parallelism.
+pub const LANE_THREADS: Bound = Bound::new(4, 1, 256);
+/// `kvtier.close_timeout_ms`, in milliseconds.
+pub const CLOSE_TIMEOUT_MS: Bound = Bound::new(5_000, 1, HOUR_MS);
+
+// Fixed: the configuration itself.
+
+/// Largest configuration file or `LMCACHE_EXTRA_CONFIG` text, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = MIB;
+/// Largest configuration after YAML aliases are expanded, in bytes of text plus
+/// [`NODE_COST_BYTES`] for each value. An alias may repeat an anchor of any size, so the size of the
+/// file bounds nothing.
+pub const EXPANDED_BYTES_MAX: u64 = 8 * MIB;
+/// What one value counts towards [`EXPANDED_BYTES_MAX`] beside its text, in bytes.
+pub const NODE_COST_BYTES: u64 = 16;
+/// Deepest nesting of lists and mappings in a configuration text.
+pub const NESTING_DEPTH_MAX: usize = 64;
+/// Most opening brackets times bytes of a YAML text, which bounds its scanning to about one second. A text
+/// of 16 KiB can never reach it, one of 1 MiB may have 256 brackets.
+pub const SCAN_COST_MAX: u64 = 1 << 28;
+/// Longest backend name, in characters.
+pub const NAME_CHARS_MAX: usize = 64;
+/// Longest class name, in characters.
+pub const CLASS_NAME_CHARS_MAX: usize = 256;
+/// Most backends in one chain.
+pub const BACKENDS_MAX: usize = 64;
+/// Largest secret, in bytes.
+pub const SECRET_BYTES_MAX: u64 = 64 * KIB;
+/// Shortest `kvtier.integrity_key`, in bytes. A shorter key could be guessed by trying.
+pub const INTEGRITY_KEY_BYTES_MIN: usize = 16;
+/// Largest size that any setting accepts, in bytes (64 TiB).
+pub const SIZE_BYTES_MAX: u64 = 1 << 46;
+
+// Fixed: the chain.
+
 /// The share of the pool that puts in flight may hold, as its divisor: a quarter. One chunk is always
 /// allowed.
 pub const PUT_POOL_DIVISOR: u64 = 4;
@@ -16,37 +152,45 @@ pub const BATCH_BYTES_MAX: usize = 64 << 20;
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
 /// Lookup ids whose pins are held at a time; the oldest goes first.
 pub const LOOKUP_IDS_MAX: usize = 1 << 16;
-/// First pause before a backend that could not be started is tried again; it doubles up to
-/// [`RESTART_PAUSE_MAX`].
-pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause before a backend that could not be started is tried again.
-pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The slice of time after which a computing guest lets others run.
-pub const EPOCH_TICK: Duration = Duration::from_millis(1);
-/// Bytes of one `sources.read`.
-pub const READ_BYTES_MAX: u64 = 16 << 20;
-/// Bytes of one log message; longer ones are cut.
-pub const LOG_BYTES_MAX: usize = 8 << 10;
-/// Bytes that one call may hand to one host function.
-pub const HOSTCALL_BYTES_MAX: usize = 128 << 20;
-/// Handles that one instance may hold at a time, of each kind.
-pub const HANDLES_MAX: usize = 4096;
-/// Random bytes that one call may ask for.
-pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of a component file.
-pub const COMPONENT_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of standard error that are kept of a guest, for the cause of a trap.
-pub const STDERR_BYTES_MAX: usize = 16 << 10;
-/// Elements of one table of a guest.
-pub const TABLE_ELEMENTS_MAX: usize = 100_000;
-/// Bytes that a stream out of a chunk moves at a time when the receiver names no amount.
-pub const STREAM_STEP_BYTES: usize = 256 << 10;
-/// Threads for splices and other blocking work of guests.
-pub const SPLICE_THREADS_MAX: usize = 32;
 /// How often pins are looked over for expiry.
 pub const PIN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a backend that has stored a chunk is believed to have it still. Then the chunk is offered again,
 /// which stores it anew if it was evicted, and counts as a use if not.
 pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
+
+// Fixed: what one instance may have.
+
+/// Core instances that a component may consist of.
+pub const CORE_INSTANCES_MAX: usize = 128;
+/// Linear memories that a component may have. Each reserves address space of the host's.
+pub const MEMORIES_MAX: usize = 16;
+/// Tables that a component may have.
+pub const TABLES_MAX: usize = 64;
+/// Handles of each kind that a call in flight may take beside `limits.handles_max`, such as its task.
+pub const HANDLES_PER_CALL: usize = 8;
+/// Bytes of one `sources.read`, if `limits.hostcall_bytes` allows as many.
+pub const READ_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of one log line as it is written; longer ones are cut.
+pub const LOG_BYTES_MAX: usize = 8 << 10;
+/// Bytes of standard error that are kept of a guest, the last ones, for the cause of a trap.
+pub const STDERR_BYTES_MAX: usize = 16 << 10;
+/// Bytes that a guest is told it may write to a standard stream at a time.
+pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
+/// Separate pieces in which one buffer may be filled by one call.
+pub const SINK_RANGES_MAX: usize = 64;
+/// Bytes that a stream out of a chunk moves at a time when the receiver names no amount.
+pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one lane that run at a time, so that one slow disk does not take all threads.
 pub const SPLICES_PER_LANE_MAX: usize = 16;
+
+// Fixed: threads and pauses.
+
+/// Threads for splices and other blocking work of guests.
+pub const SPLICE_THREADS_MAX: usize = 32;
+/// The slice of time after which a computing guest lets others run.
+pub const EPOCH_TICK: Duration = Duration::from_millis(1);
+/// First pause before a backend that could not be started is tried again; it doubles up to
+/// [`RESTART_PAUSE_MAX`].
+pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a backend that could not be started is tried again.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);

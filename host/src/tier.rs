@@ -94,8 +94,10 @@ pub struct TierHealth {
     pub last_restart: Option<String>,
     /// Calls that expired and are still inside the guest.
     pub abandoned_calls: usize,
-    /// Bytes of memory that guests hold.
+    /// Bytes of linear memory that instances hold: all memories of all lanes together.
     pub guest_memory_bytes: u64,
+    /// Lines that the backend wanted to log beyond its limits, and that were dropped, since it was configured.
+    pub log_lines_dropped: u64,
     /// Further facts, for people: compile cache, versions, digest.
     pub notes: Vec<(String, String)>,
 }
@@ -113,8 +115,8 @@ pub enum TierError {
     /// The guest trapped.
     #[error("the guest trapped: {0}")]
     Trap(String),
-    /// Too many calls are in flight.
-    #[error("too many calls in flight")]
+    /// Too many calls, or too many bytes of calls, are in flight.
+    #[error("too many calls or bytes in flight")]
     Busy,
     /// The tier is not running.
     #[error("not running: {0}")]

@@ -56,7 +56,7 @@ impl BackendConfig {
 /// Bounds what one backend may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendLimits {
-    /// Linear memory of one instance, in bytes.
+    /// Linear memory of one instance, all its memories together, in bytes.
     pub memory_bytes: u64,
     /// Time of one call, before what its bytes add.
     pub call_timeout: Duration,
@@ -74,6 +74,22 @@ pub struct BackendLimits {
     pub calls_in_flight_max: usize,
     /// How many chunks one call may carry.
     pub batch_chunks_max: usize,
+    /// How many elements the tables of one instance may have, all together.
+    pub table_elements: usize,
+    /// How many handles of each kind one instance may hold, beside those of its calls.
+    pub handles_max: usize,
+    /// How many bytes one call of a host function, or one answer, may carry.
+    pub hostcall_bytes: u64,
+    /// How many random bytes one call may ask for.
+    pub random_bytes: u64,
+    /// How many lines a second may be logged, over all lanes.
+    pub log_lines_per_s: u64,
+    /// How many bytes a second may be logged, over all lanes.
+    pub log_bytes_per_s: u64,
+    /// How many bytes puts and gets may have under way; one call is always allowed.
+    pub bytes_in_flight: u64,
+    /// Size of the component's file, in bytes.
+    pub component_bytes: u64,
 }
 
 impl Default for BackendLimits {
@@ -88,6 +104,14 @@ impl Default for BackendLimits {
             abandoned_calls_max: limits::BACKEND_ABANDONED_CALLS_MAX.default as usize,
             calls_in_flight_max: limits::BACKEND_CALLS_IN_FLIGHT_MAX.default as usize,
             batch_chunks_max: limits::BACKEND_BATCH_CHUNKS_MAX.default as usize,
+            table_elements: limits::BACKEND_TABLE_ELEMENTS.default as usize,
+            handles_max: limits::BACKEND_HANDLES_MAX.default as usize,
+            hostcall_bytes: limits::BACKEND_HOSTCALL_BYTES.default,
+            random_bytes: limits::BACKEND_RANDOM_BYTES.default,
+            log_lines_per_s: limits::BACKEND_LOG_LINES_PER_S.default,
+            log_bytes_per_s: limits::BACKEND_LOG_BYTES_PER_S.default,
+            bytes_in_flight: limits::BACKEND_BYTES_IN_FLIGHT.default,
+            component_bytes: limits::BACKEND_COMPONENT_BYTES.default,
         }
     }
 }

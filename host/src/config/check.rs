@@ -126,6 +126,14 @@ impl BackendLimits {
             ("abandoned_calls_max", self.abandoned_calls_max as u64, limits::BACKEND_ABANDONED_CALLS_MAX),
             ("calls_in_flight_max", self.calls_in_flight_max as u64, limits::BACKEND_CALLS_IN_FLIGHT_MAX),
             ("batch_chunks_max", self.batch_chunks_max as u64, limits::BACKEND_BATCH_CHUNKS_MAX),
+            ("table_elements", self.table_elements as u64, limits::BACKEND_TABLE_ELEMENTS),
+            ("handles_max", self.handles_max as u64, limits::BACKEND_HANDLES_MAX),
+            ("hostcall_bytes", self.hostcall_bytes, limits::BACKEND_HOSTCALL_BYTES),
+            ("random_bytes", self.random_bytes, limits::BACKEND_RANDOM_BYTES),
+            ("log_lines_per_s", self.log_lines_per_s, limits::BACKEND_LOG_LINES_PER_S),
+            ("log_bytes_per_s", self.log_bytes_per_s, limits::BACKEND_LOG_BYTES_PER_S),
+            ("bytes_in_flight", self.bytes_in_flight, limits::BACKEND_BYTES_IN_FLIGHT),
+            ("component_bytes", self.component_bytes, limits::BACKEND_COMPONENT_BYTES),
         ] {
             check_bound(origin, &key(&format!("limits.{name}")), value, &bound)?;
         }

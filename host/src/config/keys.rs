@@ -32,7 +32,7 @@ pub(super) const KVTIER: [&str; 6] =
     ["on_load_error", "on_full", "integrity_key", "compile_cache", "lane_threads", "close_timeout_ms"];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
-pub(super) const BACKEND: [&str; 16] = [
+pub(super) const BACKEND: [&str; 24] = [
     "module_path",
     "class_name",
     "digest",
@@ -49,6 +49,14 @@ pub(super) const BACKEND: [&str; 16] = [
     "limits.abandoned_calls_max",
     "limits.calls_in_flight_max",
     "limits.batch_chunks_max",
+    "limits.table_elements",
+    "limits.handles_max",
+    "limits.hostcall_bytes",
+    "limits.random_bytes",
+    "limits.log_lines_per_s",
+    "limits.log_bytes_per_s",
+    "limits.bytes_in_flight",
+    "limits.component_bytes",
 ];
 
 /// Groups of a backend whose keys the backend's author chooses.

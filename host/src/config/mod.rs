@@ -12,7 +12,6 @@ mod digest;
 mod error;
 mod grants;
 mod keys;
-pub mod limits;
 mod node;
 mod raw;
 mod read;
@@ -28,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cpu::Policy;
+use crate::limits;
 pub use backend::{BackendConfig, BackendLimits};
 pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};

@@ -157,6 +157,14 @@ impl BackendLimits {
             "batch_chunks_max" => {
                 self.batch_chunks_max = entry.count(&limits::BACKEND_BATCH_CHUNKS_MAX)?;
             }
+            "table_elements" => self.table_elements = entry.count(&limits::BACKEND_TABLE_ELEMENTS)?,
+            "handles_max" => self.handles_max = entry.count(&limits::BACKEND_HANDLES_MAX)?,
+            "hostcall_bytes" => self.hostcall_bytes = entry.size_bytes(&limits::BACKEND_HOSTCALL_BYTES)?,
+            "random_bytes" => self.random_bytes = entry.size_bytes(&limits::BACKEND_RANDOM_BYTES)?,
+            "log_lines_per_s" => self.log_lines_per_s = entry.whole(&limits::BACKEND_LOG_LINES_PER_S)?,
+            "log_bytes_per_s" => self.log_bytes_per_s = entry.size_bytes(&limits::BACKEND_LOG_BYTES_PER_S)?,
+            "bytes_in_flight" => self.bytes_in_flight = entry.size_bytes(&limits::BACKEND_BYTES_IN_FLIGHT)?,
+            "component_bytes" => self.component_bytes = entry.size_bytes(&limits::BACKEND_COMPONENT_BYTES)?,
             _ => return Err(unknown_key(entry, &format!("limits.{limit}"))),
         }
         Ok(())

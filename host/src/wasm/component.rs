@@ -12,7 +12,6 @@ use wasmtime::component::Component;
 
 use super::CONTRACT_VERSION;
 use crate::config::Sha256Digest;
-use crate::limits::COMPONENT_BYTES_MAX;
 
 /// A compiled component, and where its code came from.
 pub(super) struct Loaded {
@@ -52,12 +51,14 @@ pub enum ComponentError {
         source: io::Error,
     },
     /// The file is larger than any component that is accepted.
-    #[error("component `{}` has {size_bytes} bytes, more than the {COMPONENT_BYTES_MAX} that are accepted", path.display())]
+    #[error("component `{}` has {size_bytes} bytes, more than the {max_bytes} of limits.component_bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size.
         size_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
     },
     /// The file is no WebAssembly.
     #[error("`{}` is not WebAssembly; build the backend with `cargo build --target wasm32-wasip2`", path.display())]
@@ -114,10 +115,11 @@ pub enum ComponentError {
 pub(super) fn load(
     engine: &Engine,
     path: &Path,
+    max_bytes: u64,
     pinned: Option<&Sha256Digest>,
     cache: Option<&Path>,
 ) -> Result<Loaded, ComponentError> {
-    let bytes = read(path)?;
+    let bytes = read(path, max_bytes)?;
     let digest = Sha256Digest(Sha256::digest(&bytes).into());
     if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
         return Err(ComponentError::Digest { path: path.into(), pinned: *pinned, found: digest });
@@ -138,7 +140,8 @@ pub(super) fn load(
     Ok(Loaded { component, digest, from_cache: false })
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, ComponentError> {
+/// Reads a component's file, if it has no more than `max_bytes`.
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
     let unreadable = |source| ComponentError::Unreadable { path: path.into(), source };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -155,9 +158,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ComponentError> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(COMPONENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
-        return Err(ComponentError::TooLarge { path: path.into(), size_bytes: metadata.len() });
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(ComponentError::TooLarge { path: path.into(), size_bytes: metadata.len(), max_bytes });
     }
     Ok(bytes)
 }

@@ -18,7 +18,7 @@ use wasmtime_wasi::filesystem::{Descriptor, File};
 use super::contract::types::Error;
 use super::contract::{buffers, files, files_blocking, logging, types};
 use super::sandbox::{Host, State};
-use crate::limits::{LOG_BYTES_MAX, READ_BYTES_MAX, STREAM_STEP_BYTES};
+use crate::limits::STREAM_STEP_BYTES;
 use crate::transfer::{Claim, Lease, Sealed, Sinks, Sources, TransferError};
 
 const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
@@ -46,10 +46,11 @@ fn read(
     store: StoreContextMut<'_, State>,
     (sources, index, offset, len): ReadArgs,
 ) -> Result<(std::result::Result<Bytes, Error>,)> {
-    let sources = store.data().table.get(&sources)?;
+    let State { table, read_bytes_max, .. } = store.data();
+    let sources = table.get(&sources)?;
     check_index(index, sources.count())?;
-    if len > READ_BYTES_MAX {
-        let text = format!("{len} bytes are more than the {READ_BYTES_MAX} of one read");
+    if len > *read_bytes_max {
+        let text = format!("{len} bytes are more than the {read_bytes_max} of one read");
         return Ok((Err(Error::InvalidArgument(text)),));
     }
     Ok((sources.chunk(index as usize).and_then(|chunk| chunk.bytes(range(offset, len)?)).map_err(refused),))
@@ -458,28 +459,14 @@ fn io_error(error: rustix::io::Errno) -> Error {
 
 impl logging::Host for &mut State {
     fn log(&mut self, level: logging::Level, message: String) -> Result<()> {
-        let backend: &Arc<str> = &self.backend;
-        let cut = message.floor_char_boundary(LOG_BYTES_MAX);
-        let message = escaped(&message[..cut]);
-        match level {
-            logging::Level::Trace => tracing::trace!(target: "kvtier::backend", %backend, "{message}"),
-            logging::Level::Debug => tracing::debug!(target: "kvtier::backend", %backend, "{message}"),
-            logging::Level::Info => tracing::info!(target: "kvtier::backend", %backend, "{message}"),
-            logging::Level::Warn => tracing::warn!(target: "kvtier::backend", %backend, "{message}"),
-            logging::Level::Error => tracing::error!(target: "kvtier::backend", %backend, "{message}"),
-        }
+        let level = match level {
+            logging::Level::Trace => tracing::Level::TRACE,
+            logging::Level::Debug => tracing::Level::DEBUG,
+            logging::Level::Info => tracing::Level::INFO,
+            logging::Level::Warn => tracing::Level::WARN,
+            logging::Level::Error => tracing::Level::ERROR,
+        };
+        self.log.write(level, &message);
         Ok(())
     }
-}
-
-/// Escapes whatever could pass for another line or move the reader's cursor; quotes stay as they are.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '"' | '\'' => escaped.push(character),
-            other => escaped.extend(other.escape_debug()),
-        }
-    }
-    escaped
 }

@@ -8,6 +8,7 @@ use super::class::{self, ClassReport};
 use super::component::{self, ComponentError};
 use super::threads::engine_config;
 use crate::config::Sha256Digest;
+use crate::limits::BACKEND_COMPONENT_BYTES;
 
 /// What a component is, what it offers and what it asks for.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub struct Inspection {
 /// # Errors
 /// [`ComponentError`]
 pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
-    let bytes = component::read(path)?;
+    let bytes = component::read(path, BACKEND_COMPONENT_BYTES.max)?;
     component::recognise(path, &bytes)?;
     let invalid =
         |error: wasmtime::Error| ComponentError::Invalid { path: path.into(), cause: format!("{error:#}") };

@@ -7,10 +7,13 @@
 mod class;
 mod component;
 mod contract;
+mod footprint;
 mod host;
 mod inspect;
 mod lane;
+mod log;
 mod sandbox;
+mod stdio;
 mod threads;
 
 use std::path::PathBuf;
@@ -28,7 +31,9 @@ use wasmtime::component::{InstancePre, Linker};
 use self::class::Class;
 use self::contract::types;
 use self::lane::{Answer, Call, Lane, Phase};
+use self::log::BackendLog;
 use self::sandbox::{NetPolicy, State};
+use crate::clock::Clock;
 use crate::config::{BackendConfig, SecretError};
 use crate::key::{ChunkKey, Namespace};
 use crate::layout::EngineMetadata;
@@ -99,6 +104,7 @@ struct Prepared {
     pre: InstancePre<State>,
     limits: LaneLimits,
     net: NetPolicy,
+    log: Arc<BackendLog>,
     facts: EngineFacts,
     /// `config.*` and `secrets.*`, resolved.
     settings: Vec<(String, String)>,
@@ -117,7 +123,8 @@ struct LaneLimits {
 
 impl Prepared {
     fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
-        sandbox::new_store(self.threads.engine(), &self.config, &self.net, memory_bytes)
+        let log = Arc::clone(&self.log);
+        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, memory_bytes)
     }
 
     fn init(&self) -> types::Init {
@@ -145,6 +152,7 @@ pub struct WasmTier {
     state: Arc<Mutex<Running>>,
     /// What calls in flight move, in bytes.
     bytes_in_flight: AtomicUsize,
+    log: Arc<BackendLog>,
 }
 
 /// Bytes that one call moves, counted while it lasts.
@@ -156,9 +164,14 @@ struct Moving<'a> {
 }
 
 impl<'a> Moving<'a> {
-    fn new(in_flight: &'a AtomicUsize, bytes: usize) -> Self {
-        let total_bytes = in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        Self { in_flight, bytes, total_bytes }
+    /// Counts a call in, if it is within `max_bytes` with all others, or is the only one that moves anything.
+    fn new(in_flight: &'a AtomicUsize, bytes: usize, max_bytes: usize) -> Option<Self> {
+        let add = |others: usize| {
+            let total = others.saturating_add(bytes);
+            (bytes == 0 || others == 0 || total <= max_bytes).then_some(total)
+        };
+        let others = in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Self { in_flight, bytes, total_bytes: others + bytes })
     }
 }
 
@@ -191,9 +204,14 @@ impl WasmTier {
         control: Control,
     ) -> (Self, Result<(), LoadError>) {
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
-        let tier =
-            Self { config: config.clone(), state: Arc::clone(&state), bytes_in_flight: AtomicUsize::new(0) };
-        let outcome = load(&config, &facts, &threads, &control, &state).await;
+        let log = Arc::new(BackendLog::new(&config, Clock::system()));
+        let tier = Self {
+            config: config.clone(),
+            state: Arc::clone(&state),
+            bytes_in_flight: AtomicUsize::new(0),
+            log: Arc::clone(&log),
+        };
+        let outcome = load(&config, &facts, &threads, &control, &state, &log).await;
         // A class that did not start is tried again by its lanes' own supervisors.
         if let Err(error) = &outcome
             && !matches!(error, LoadError::NotStarted { .. })
@@ -208,7 +226,7 @@ impl WasmTier {
                     if matches!(*lock(&state), Running::Closed) {
                         return;
                     }
-                    match load(&config, &facts, &threads, &control, &state).await {
+                    match load(&config, &facts, &threads, &control, &state, &log).await {
                         Ok(()) => {
                             tracing::info!(backend = %config.name, "backend loaded after all");
                             return;
@@ -226,7 +244,8 @@ impl WasmTier {
     async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let lanes = self.lanes()?;
         // Calls share the store's speed, so each is given the time of all bytes that are under way.
-        let moving = Moving::new(&self.bytes_in_flight, bytes);
+        let max_bytes = usize::try_from(self.config.limits.bytes_in_flight).unwrap_or(usize::MAX);
+        let moving = Moving::new(&self.bytes_in_flight, bytes, max_bytes).ok_or(TierError::Busy)?;
         let limit = self.config.limits.call_timeout_for(moving.total_bytes as u64);
         let deadline = deadline.min(Instant::now() + limit);
         let idlest = lanes.lanes.iter().min_by_key(|lane| lane.load());
@@ -262,10 +281,11 @@ async fn load(
     threads: &LaneThreads,
     control: &Control,
     state: &Mutex<Running>,
+    log: &Arc<BackendLog>,
 ) -> Result<(), LoadError> {
     let prepare = {
-        let (config, facts, threads) = (config.clone(), facts.clone(), threads.clone());
-        threads.handle().clone().spawn_blocking(move || prepare(config, facts, threads))
+        let (config, facts, threads, log) = (config.clone(), facts.clone(), threads.clone(), Arc::clone(log));
+        threads.handle().clone().spawn_blocking(move || prepare(config, facts, threads, log))
     };
     let (prepared, notes) = match prepare.await {
         Ok(prepared) => prepared?,
@@ -292,10 +312,17 @@ fn prepare(
     config: BackendConfig,
     facts: EngineFacts,
     threads: LaneThreads,
+    log: Arc<BackendLog>,
 ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
     let path = &config.module_path;
     let engine = threads.engine();
-    let loaded = component::load(engine, path, config.digest.as_ref(), threads.cache())?;
+    let loaded = component::load(
+        engine,
+        path,
+        config.limits.component_bytes,
+        config.digest.as_ref(),
+        threads.cache(),
+    )?;
     let class = Class::find(engine, &loaded.component, &config.class_name)
         .map_err(|source| LoadError::Class { path: path.clone(), source })?;
     let unlinkable = |error: wasmtime::Error| ComponentError::Unlinkable {
@@ -327,7 +354,7 @@ fn prepare(
     let net = NetPolicy::resolve(&config.allow.net).map_err(LoadError::Resolve)?;
     let lanes = threads.handle().clone();
     let name = config.name.clone();
-    Ok((Prepared { name, config, class, pre, limits, net, facts, settings, threads, lanes }, notes))
+    Ok((Prepared { name, config, class, pre, limits, net, log, facts, settings, threads, lanes }, notes))
 }
 
 impl Tier for WasmTier {
@@ -405,7 +432,7 @@ impl Tier for WasmTier {
     }
 
     fn health(&self) -> TierHealth {
-        let mut health = TierHealth::default();
+        let mut health = TierHealth { log_lines_dropped: self.log.n_dropped(), ..TierHealth::default() };
         match &*lock(&self.state) {
             Running::Closed => health.down = Some("closed".into()),
             Running::Down(cause) => health.down = Some(cause.clone()),

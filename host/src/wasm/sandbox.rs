@@ -1,32 +1,33 @@
-//! What a guest may see and use: the state of its store, its WASI context, its memory.
+//! What a guest may see and use: the state of its store, its WASI context, its limits.
 //!
 //! Nothing is granted by default. Full WASI is linked, so that every component instantiates, with a
 //! context that holds no directory, no address, no variable and no standard stream of the host's.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, ResourceLimiter, Store};
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
+use super::footprint::Footprint;
+use super::log::BackendLog;
+use super::stdio::Tail;
 use crate::config::{BackendConfig, EnvGrant, FsAccess, IpNetwork, NetGrant, NetHost, PortRange};
-use crate::limits::{
-    HANDLES_MAX, HOSTCALL_BYTES_MAX, RANDOM_BYTES_MAX, SPLICES_PER_LANE_MAX, STDERR_BYTES_MAX,
-    TABLE_ELEMENTS_MAX,
-};
+use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX, SPLICES_PER_LANE_MAX};
 
 /// The state of a lane's store.
 pub(super) struct State {
-    pub(super) backend: Arc<str>,
+    pub(super) log: Arc<BackendLog>,
     pub(super) table: ResourceTable,
+    /// Bytes that one `sources.read` may ask for.
+    pub(super) read_bytes_max: u64,
     wasi: WasiCtx,
-    memory: MemoryLimit,
-    stderr: Stderr,
+    footprint: Footprint,
+    stderr: Tail,
     /// Splices that may run at a time.
     pub(super) splices: Arc<Semaphore>,
 }
@@ -37,14 +38,35 @@ impl State {
         self.table.push(lent)
     }
 
-    /// Says whether the guest was refused memory, and what it may have in bytes.
-    pub(super) fn memory_refusal(&self) -> Option<u64> {
-        self.memory.refused.then_some(self.memory.max_bytes)
+    /// Says why the guest died: the trap, the limit that it ran into, and what it wrote to its standard error
+    /// last, which is where a panic's message goes.
+    pub(super) fn describe(&self, error: &wasmtime::Error) -> String {
+        let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
+            Some(trap) => trap.to_string(),
+            None => error.root_cause().to_string(),
+        };
+        if let Some(limit) = limit_in(&cause) {
+            cause = format!("{cause}; limits.{limit} is reached");
+        }
+        if let Some(refusal) = self.footprint.refusal() {
+            cause = format!("{cause}, after it was refused {refusal}");
+        }
+        match self.stderr.last_lines() {
+            Some(lines) => format!("{cause}; its last words: {lines}"),
+            None => cause,
+        }
     }
+}
 
-    pub(super) fn stderr(&self) -> Stderr {
-        self.stderr.clone()
-    }
+/// Names the limit that a trap of wasmtime's own is about. Not all of them have a type.
+fn limit_in(cause: &str) -> Option<&'static str> {
+    const LIMITS: [(&str, &str); 4] = [
+        ("resource table has no free keys", "handles_max"),
+        ("store handle limit exceeded", "handles_max"),
+        ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes"),
+        ("requested len ", "random_bytes"),
+    ];
+    LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
 }
 
 impl WasiView for State {
@@ -109,11 +131,14 @@ pub(super) fn new_store(
     engine: &Engine,
     config: &BackendConfig,
     net: &NetPolicy,
+    log: Arc<BackendLog>,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<State>> {
-    let stderr = Stderr(MemoryOutputPipe::new(STDERR_BYTES_MAX));
+    let limits = &config.limits;
+    let stderr = Tail::stderr();
     let mut wasi = WasiCtx::builder();
-    wasi.stderr(stderr.0.clone()).max_random_size(RANDOM_BYTES_MAX);
+    // Standard output is swallowed, and standard input empty, by default.
+    wasi.stderr(stderr.clone()).max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
         let perms = match grant.access {
             FsAccess::ReadOnly => FsPerms::ReadOnly,
@@ -147,72 +172,28 @@ pub(super) fn new_store(
         };
         Box::pin(async move { allowed })
     });
-    let max_bytes = config.limits.memory_bytes;
-    let memory = MemoryLimit { max_bytes, used_bytes: 0, refused: false, shown: memory_bytes };
     let mut table = ResourceTable::new();
-    table.set_max_capacity(HANDLES_MAX);
-    let splices = Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX));
-    let backend = config.name.as_str().into();
-    let mut store = Store::new(engine, State { backend, table, wasi: wasi.build(), memory, stderr, splices });
-    store.limiter(|state| &mut state.memory);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_max_component_handles(HANDLES_MAX);
+    // The one handle that a call is lent.
+    table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
+    let state = State {
+        log,
+        table,
+        read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
+        wasi: wasi.build(),
+        footprint: Footprint::new(limits, memory_bytes),
+        stderr,
+        splices: Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX)),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.footprint);
+    store.set_hostcall_fuel(limits.hostcall_bytes as usize);
+    let n_handles_max =
+        limits.handles_max.saturating_add(limits.calls_in_flight_max.saturating_mul(HANDLES_PER_CALL));
+    store.set_max_component_handles(n_handles_max);
     if let Some(table) = store.concurrent_resource_table() {
-        table.set_max_capacity(HANDLES_MAX);
+        table.set_max_capacity(n_handles_max);
     }
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
     Ok(store)
-}
-
-/// Caps the linear memories of one instance, taken together, and its tables.
-struct MemoryLimit {
-    max_bytes: u64,
-    used_bytes: u64,
-    /// Whether growth was refused: the likely cause of a trap that comes later.
-    refused: bool,
-    /// What `status()` shows.
-    shown: Arc<AtomicU64>,
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let grown = self.used_bytes.saturating_add((desired - current) as u64);
-        let allowed = grown <= self.max_bytes && maximum.is_none_or(|maximum| desired <= maximum);
-        if allowed {
-            self.used_bytes = grown;
-            self.shown.store(grown, Ordering::Relaxed);
-        }
-        self.refused |= !allowed;
-        Ok(allowed)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum))
-    }
-}
-
-/// What a guest wrote to its standard error, up to a limit: the only place where a panic leaves its message.
-#[derive(Clone)]
-pub(super) struct Stderr(MemoryOutputPipe);
-
-impl Stderr {
-    /// Returns the end of the text, on one line, control characters escaped.
-    pub(super) fn last_lines(&self) -> Option<String> {
-        let bytes = self.0.contents();
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = lines[lines.len().saturating_sub(4)..].join(" / ");
-        (!last.is_empty()).then(|| last.escape_debug().take(500).collect())
-    }
 }

@@ -63,6 +63,14 @@ fn every_key_of_a_backend_is_read() {
          limits.abandoned_calls_max: 0\n\
          limits.calls_in_flight_max: 6\n\
          limits.batch_chunks_max: 7\n\
+         limits.table_elements: 8\n\
+         limits.handles_max: 64\n\
+         limits.hostcall_bytes: 2MiB\n\
+         limits.random_bytes: 1KiB\n\
+         limits.log_lines_per_s: 9\n\
+         limits.log_bytes_per_s: 10KiB\n\
+         limits.bytes_in_flight: 11\n\
+         limits.component_bytes: 12MB\n\
          lanes: 2",
     )))
     .unwrap();
@@ -116,6 +124,14 @@ fn every_key_of_a_backend_is_read() {
             abandoned_calls_max: 0,
             calls_in_flight_max: 6,
             batch_chunks_max: 7,
+            table_elements: 8,
+            handles_max: 64,
+            hostcall_bytes: 2 << 20,
+            random_bytes: 1 << 10,
+            log_lines_per_s: 9,
+            log_bytes_per_s: 10 << 10,
+            bytes_in_flight: 11,
+            component_bytes: 12_000_000,
         }
     );
     assert_eq!(disk.lanes, 2);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::limits::{self, Bound};
 use super::super::size::show_size;
 use super::super::{Config, keys};
-use super::read;
+use super::{extra_config, read};
+use crate::limits::{self, Bound};
 
 const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
 
@@ -54,8 +54,6 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
         assert_eq!(cells[3], range, "range of {key}");
     };
     check("max_local_cpu_size", &limits::POOL_SIZE_BYTES, &gib);
-    check("limits.memory", &limits::BACKEND_MEMORY_BYTES, &show_size);
-    check("limits.min_bytes_per_s", &limits::BACKEND_MIN_BYTES_PER_S, &show_size);
     for (key, bound) in [
         ("chunk_size", limits::CHUNK_SIZE_TOKENS),
         ("lookup_timeout_ms", limits::LOOKUP_TIMEOUT_MS),
@@ -63,16 +61,56 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
         ("pin_timeout_sec", limits::PIN_TIMEOUT_SECS),
         ("kvtier.lane_threads", limits::LANE_THREADS),
         ("kvtier.close_timeout_ms", limits::CLOSE_TIMEOUT_MS),
-        ("limits.call_timeout_ms", limits::BACKEND_CALL_TIMEOUT_MS),
-        ("limits.open_timeout_ms", limits::BACKEND_OPEN_TIMEOUT_MS),
-        ("limits.close_timeout_ms", limits::BACKEND_CLOSE_TIMEOUT_MS),
-        ("limits.lane_stall_ms", limits::BACKEND_LANE_STALL_MS),
-        ("limits.abandoned_calls_max", limits::BACKEND_ABANDONED_CALLS_MAX),
-        ("limits.calls_in_flight_max", limits::BACKEND_CALLS_IN_FLIGHT_MAX),
-        ("limits.batch_chunks_max", limits::BACKEND_BATCH_CHUNKS_MAX),
         ("lanes", limits::BACKEND_LANES),
     ] {
         check(key, &bound, &whole);
+    }
+    for (key, bound, is_size) in BACKEND_LIMITS {
+        let show: &dyn Fn(u64) -> String = if is_size { &show_size } else { &whole };
+        check(&format!("limits.{key}"), &bound, show);
+    }
+}
+
+/// The limits of a backend: key, bound, and whether it is a size.
+const BACKEND_LIMITS: [(&str, Bound, bool); 17] = [
+    ("memory", limits::BACKEND_MEMORY_BYTES, true),
+    ("table_elements", limits::BACKEND_TABLE_ELEMENTS, false),
+    ("handles_max", limits::BACKEND_HANDLES_MAX, false),
+    ("hostcall_bytes", limits::BACKEND_HOSTCALL_BYTES, true),
+    ("random_bytes", limits::BACKEND_RANDOM_BYTES, true),
+    ("log_lines_per_s", limits::BACKEND_LOG_LINES_PER_S, false),
+    ("log_bytes_per_s", limits::BACKEND_LOG_BYTES_PER_S, true),
+    ("bytes_in_flight", limits::BACKEND_BYTES_IN_FLIGHT, true),
+    ("component_bytes", limits::BACKEND_COMPONENT_BYTES, true),
+    ("call_timeout_ms", limits::BACKEND_CALL_TIMEOUT_MS, false),
+    ("min_bytes_per_s", limits::BACKEND_MIN_BYTES_PER_S, true),
+    ("open_timeout_ms", limits::BACKEND_OPEN_TIMEOUT_MS, false),
+    ("close_timeout_ms", limits::BACKEND_CLOSE_TIMEOUT_MS, false),
+    ("lane_stall_ms", limits::BACKEND_LANE_STALL_MS, false),
+    ("abandoned_calls_max", limits::BACKEND_ABANDONED_CALLS_MAX, false),
+    ("calls_in_flight_max", limits::BACKEND_CALLS_IN_FLIGHT_MAX, false),
+    ("batch_chunks_max", limits::BACKEND_BATCH_CHUNKS_MAX, false),
+];
+
+#[test]
+fn every_limit_of_a_backend_accepts_its_range_and_nothing_beyond() {
+    let listed = keys::BACKEND.iter().filter_map(|key| key.strip_prefix("limits."));
+    for key in listed {
+        let (_, bound, _) = BACKEND_LIMITS
+            .iter()
+            .find(|(known, ..)| *known == key)
+            .unwrap_or_else(|| panic!("{key} has no bound here"));
+        let read_with = |value: u64| {
+            let extra = extra_config(&["a"]);
+            read(&format!("external_backends: a\n{extra}  external_backend.a.limits.{key}: {value}\n"))
+        };
+        for value in [bound.min, bound.max] {
+            read_with(value).unwrap_or_else(|error| panic!("{key}: {value}: {error}"));
+        }
+        for value in bound.min.checked_sub(1).into_iter().chain([bound.max + 1]) {
+            let error = read_with(value).unwrap_err().to_string();
+            assert!(error.contains(&format!("external_backend.a.limits.{key}")), "{error}");
+        }
     }
 }
 

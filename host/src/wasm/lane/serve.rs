@@ -10,7 +10,7 @@ use super::generation::{Entry, Generation, Ticket};
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
-use crate::wasm::sandbox::{State, Stderr};
+use crate::wasm::sandbox::State;
 
 /// How the task ended of itself.
 pub(super) enum End {
@@ -34,10 +34,9 @@ pub(super) async fn run(
         Ok(store) => store,
         Err(error) => return End::NotStarted(error.to_string()),
     };
-    let stderr = store.data().stderr();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
-        Err(error) => return End::NotStarted(format!("{error:#}")),
+        Err(error) => return End::NotStarted(store.data().describe(&error)),
     };
     let bound = match Bound::new(&prepared.class, &mut store, &instance) {
         Ok(bound) => bound,
@@ -58,7 +57,7 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = describe_trap(&error, &stderr, store.data().memory_refusal());
+            let message = store.data().describe(&error);
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
     }
@@ -164,21 +163,4 @@ async fn perform(
             answer.map(|()| Answer::Done).map_err(TierError::from)
         }
     })
-}
-
-/// Says why a guest died: the trap, whether it had run out of memory, and what it wrote to its standard error last, which is where a panic's
-/// message goes.
-fn describe_trap(error: &wasmtime::Error, stderr: &Stderr, memory_refusal: Option<u64>) -> String {
-    let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
-    };
-    if let Some(max_bytes) = memory_refusal {
-        let max_mib = max_bytes >> 20;
-        cause = format!("{cause}, after it was refused memory beyond limits.memory ({max_mib} MiB)");
-    }
-    match stderr.last_lines() {
-        Some(lines) => format!("{cause}; its last words: {lines}"),
-        None => cause,
-    }
 }

@@ -1,0 +1,151 @@
+//! A guest's standard streams: what it writes is swallowed, and of standard error the end is kept.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::limits::{STDERR_BYTES_MAX, STDIO_WRITE_BYTES_MAX};
+use crate::memory::lock;
+
+/// An output that never blocks, fails or traps, and keeps the last bytes written to it, up to a limit.
+///
+/// WASI's own adapter for outputs queues what is written, and grows with every empty write; this holds one
+/// buffer of fixed size and nothing else.
+#[derive(Clone)]
+pub(super) struct Tail(Arc<Mutex<Kept>>);
+
+struct Kept {
+    bytes: VecDeque<u8>,
+    max: usize,
+}
+
+impl Tail {
+    /// Makes the output for standard error: the only place where a panic leaves its message.
+    pub(super) fn stderr() -> Self {
+        Self::keeping(STDERR_BYTES_MAX)
+    }
+
+    fn keeping(max: usize) -> Self {
+        Self(Arc::new(Mutex::new(Kept { bytes: VecDeque::new(), max })))
+    }
+
+    fn push(&self, new: &[u8]) {
+        let Kept { bytes, max } = &mut *lock(&self.0);
+        let new = &new[new.len().saturating_sub(*max)..];
+        let n_out = (bytes.len() + new.len()).saturating_sub(*max);
+        bytes.drain(..n_out);
+        bytes.extend(new);
+    }
+
+    /// Returns the end of the text, on one line, control characters escaped.
+    pub(super) fn last_lines(&self) -> Option<String> {
+        const LINES: usize = 4;
+        const CHARS: usize = 500;
+        let bytes = lock(&self.0).bytes.make_contiguous().to_vec();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(LINES)..].join(" / ");
+        (!last.is_empty()).then(|| last.escape_debug().take(CHARS).collect())
+    }
+}
+
+impl IsTerminal for Tail {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Tail {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Tail {
+    async fn ready(&mut self) {}
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for Tail {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(STDIO_WRITE_BYTES_MAX)
+    }
+}
+
+impl AsyncWrite for Tail {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.push(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(tail: &Tail) -> Vec<u8> {
+        lock(&tail.0).bytes.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_last_bytes_are_kept_and_no_more() {
+        let tail = Tail::keeping(8);
+        tail.push(b"01234567");
+        assert_eq!(kept(&tail), b"01234567", "exactly the limit");
+        tail.push(b"8");
+        assert_eq!(kept(&tail), b"12345678", "one beyond");
+        tail.push(b"abcdefghijklmnop");
+        assert_eq!(kept(&tail), b"ijklmnop", "more than the limit at once");
+    }
+
+    #[test]
+    fn writes_never_fail_and_their_number_costs_no_memory() {
+        let tail = Tail::keeping(8);
+        let mut stream = tail.p2_stream();
+        for _ in 0..100_000 {
+            stream.write(Bytes::new()).unwrap();
+            stream.write(Bytes::from_static(b"abc")).unwrap();
+            stream.flush().unwrap();
+            assert_eq!(stream.check_write().unwrap(), STDIO_WRITE_BYTES_MAX);
+        }
+        assert_eq!(kept(&tail), b"bcabcabc");
+        assert!(lock(&tail.0).bytes.capacity() <= 16, "{}", lock(&tail.0).bytes.capacity());
+    }
+
+    #[test]
+    fn last_lines_are_one_line_without_control_characters() {
+        let tail = Tail::keeping(100);
+        assert_eq!(tail.last_lines(), None);
+        tail.push(b"\n1\n2\n  3\n\x1b[31m4\r\n5\xff\n\n");
+        assert_eq!(tail.last_lines().unwrap(), "2 / 3 / \\u{1b}[31m4 / 5\u{fffd}");
+    }
+}
