@@ -12,6 +12,7 @@ mod faults;
 mod first_chunk;
 mod lanes;
 mod lifecycle;
+mod limits;
 mod load_errors;
 mod pins;
 mod prefix;

@@ -178,11 +178,10 @@ mod tests {
     /// Instantiates a component of core modules, each as given, under a [`Footprint`].
     fn instantiate(modules: &[String], footprint: Footprint) -> wasmtime::Result<()> {
         let engine = wasmtime::Engine::default();
-        let cores: String = modules
-            .iter()
-            .enumerate()
-            .map(|(n, fields)| format!("(core module $m{n} {fields}) (core instance (instantiate $m{n}))"))
-            .collect();
+        let core = |(n, fields): (usize, &String)| {
+            format!("(core module $m{n} {fields}) (core instance (instantiate $m{n}))")
+        };
+        let cores = modules.iter().enumerate().map(core).collect::<Vec<_>>().join(" ");
         let component = wasmtime::component::Component::new(&engine, format!("(component {cores})"))?;
         let mut store = wasmtime::Store::new(&engine, footprint);
         store.limiter(|footprint| footprint);
