@@ -57,8 +57,8 @@ pub const BACKEND_MEMORY_BYTES: Bound = Bound::new(64 * MIB, MIB, 4 * GIB);
 /// `limits.table_elements`: elements of one instance's tables, all together. Each takes a pointer of the host's.
 pub const BACKEND_TABLE_ELEMENTS: Bound = Bound::new(100_000, 1, 10_000_000);
 /// `limits.handles_max`: handles that one instance may hold, of each kind, beside those that its calls need
-/// (see [`HANDLES_PER_CALL`]).
-pub const BACKEND_HANDLES_MAX: Bound = Bound::new(4_096, 64, 1 << 20);
+/// (see [`HANDLES_PER_CALL`]). The default is for 256 calls that each work on 16 chunks at a time.
+pub const BACKEND_HANDLES_MAX: Bound = Bound::new(16_384, 64, 1 << 20);
 /// `limits.hostcall_bytes`: bytes that one call of a host function, or one answer, may carry. The smallest
 /// value is the piece in which the SDK copies chunks.
 pub const BACKEND_HOSTCALL_BYTES: Bound = Bound::new(128 * MIB, MIB, 4 * GIB);
@@ -172,6 +172,8 @@ pub const HANDLES_PER_CALL: usize = 8;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one log line as it is written; longer ones are cut.
 pub const LOG_BYTES_MAX: usize = 8 << 10;
+/// Bytes of what a guest says of an error; longer texts are cut.
+pub const ERROR_BYTES_MAX: usize = 2 << 10;
 /// Bytes of standard error that are kept of a guest, the last ones, for the cause of a trap.
 pub const STDERR_BYTES_MAX: usize = 16 << 10;
 /// Bytes that a guest is told it may write to a standard stream at a time.

@@ -41,13 +41,13 @@ fn the_text_of_the_contract_is_pinned() {
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
     backend.wit sha256:2aba35ae201f8d8f3edd69303dc287b453de46936a1a02cefe956eccb5ef04a4
-    buffers.wit sha256:fb40a76ebe4fe1aa1f6a4178ee569d9952514748337bd1bcab625a451872ef13
+    buffers.wit sha256:d0595d81b879c8c7e6f4338f62f8ea02ae72dfd1f90a9ebd28c7258df3e591aa
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
     files.wit sha256:99e192a6a82d1afaa2b35cd7f446afb57faa482c4cbcc903c25c8809cdcb23cb
-    logging.wit sha256:4d729b07b78f01a6ce728d42142c2bbe5788e3755d9d8656a95027cd044ad09f
+    logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
     types.wit sha256:456ef843ca272f8b518059a1cc8cb61cb273f82f0b92cbeacdfc00080e18d3f7
     ");
 }

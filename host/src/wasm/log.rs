@@ -99,7 +99,7 @@ impl BackendLog {
         let mut rates = lock(&self.rates);
         let Rates { lines, bytes, n_untold } = &mut *rates;
         if lines.has(1, now) {
-            let text = escaped(message);
+            let text = escaped(message, LOG_BYTES_MAX);
             if bytes.has(text.len() as u64, now) {
                 lines.take(1);
                 bytes.take(text.len() as u64);
@@ -141,16 +141,16 @@ impl Bucket {
 }
 
 /// Escapes whatever could pass for another line or move the reader's cursor, and cuts what is then longer
-/// than [`LOG_BYTES_MAX`]; quotes stay as they are.
-fn escaped(message: &str) -> String {
-    let mut text = String::with_capacity(message.len().min(LOG_BYTES_MAX));
+/// than `bytes_max`; quotes stay as they are.
+pub(super) fn escaped(message: &str, bytes_max: usize) -> String {
+    let mut text = String::with_capacity(message.len().min(bytes_max));
     for character in message.chars() {
         let whole = text.len();
         match character {
             '"' | '\'' => text.push(character),
             other => text.extend(other.escape_debug()),
         }
-        if text.len() > LOG_BYTES_MAX {
+        if text.len() > bytes_max {
             text.truncate(whole);
             break;
         }
@@ -217,6 +217,7 @@ mod tests {
 
     #[test]
     fn messages_are_cut_after_they_were_escaped() {
+        let escaped = |message: &str| escaped(message, LOG_BYTES_MAX);
         assert_eq!(escaped("a \"b\" 'c'\n\u{1b}[31m\u{202e}é"), "a \"b\" 'c'\\n\\u{1b}[31m\\u{202e}é");
         assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX)).len(), LOG_BYTES_MAX);
         assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX + 1)).len(), LOG_BYTES_MAX);
