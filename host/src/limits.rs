@@ -93,6 +93,14 @@ pub const BACKEND_CALLS_IN_FLIGHT_MAX: Bound = Bound::new(256, 1, 65_536);
 pub const BACKEND_BATCH_CHUNKS_MAX: Bound = Bound::new(64, 1, 4_096);
 /// `lanes` of a backend.
 pub const BACKEND_LANES: Bound = Bound::new(1, 1, 64);
+/// `breaker.failures` of a backend, in calls of the window. 0 never opens it.
+pub const BREAKER_FAILURES: Bound = Bound::new(5, 0, 64);
+/// `breaker.window` of a backend, in calls.
+pub const BREAKER_WINDOW: Bound = Bound::new(20, 1, 64);
+/// `breaker.pause_ms` of a backend, in milliseconds.
+pub const BREAKER_PAUSE_MS: Bound = Bound::new(500, 1, HOUR_MS);
+/// `breaker.pause_max_ms` of a backend, in milliseconds.
+pub const BREAKER_PAUSE_MAX_MS: Bound = Bound::new(30_000, 1, DAY_SECS * 1_000);
 
 // Set for the engine.
 

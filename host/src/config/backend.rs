@@ -27,6 +27,8 @@ pub struct BackendConfig {
     pub allow: Grants,
     /// What the backend may use.
     pub limits: BackendLimits,
+    /// When the backend is passed over because it fails.
+    pub breaker: BreakerConfig,
     /// Number of independent instances.
     pub lanes: usize,
 }
@@ -48,6 +50,7 @@ impl BackendConfig {
             secrets: Vec::new(),
             allow: Grants::default(),
             limits: BackendLimits::default(),
+            breaker: BreakerConfig::default(),
             lanes: limits::BACKEND_LANES.default as usize,
         }
     }
@@ -112,6 +115,30 @@ impl Default for BackendLimits {
             log_bytes_per_s: limits::BACKEND_LOG_BYTES_PER_S.default,
             bytes_in_flight: limits::BACKEND_BYTES_IN_FLIGHT.default,
             component_bytes: limits::BACKEND_COMPONENT_BYTES.default,
+        }
+    }
+}
+
+/// When a backend is passed over because it fails, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// How many of the last `window` calls must have failed; 0 means never.
+    pub failures: usize,
+    /// How many calls are looked back on.
+    pub window: usize,
+    /// The first pause. It doubles whenever the call after it fails.
+    pub pause: Duration,
+    /// The longest pause.
+    pub pause_max: Duration,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failures: limits::BREAKER_FAILURES.default as usize,
+            window: limits::BREAKER_WINDOW.default as usize,
+            pause: limits::BREAKER_PAUSE_MS.default_ms(),
+            pause_max: limits::BREAKER_PAUSE_MAX_MS.default_ms(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::backend::{BackendConfig, BackendLimits, is_class_name};
+use super::backend::{BackendConfig, BackendLimits, BreakerConfig, is_class_name};
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::grants::EnvGrant;
 use super::limits::{self, Bound};
@@ -99,7 +99,8 @@ impl BackendConfig {
             })
             .map_err(|(key, what)| refuse(ConfigProblem::Repeated { key, what }))?;
         check_bound(origin, &key("lanes"), self.lanes as u64, &limits::BACKEND_LANES)?;
-        self.limits.check(origin, key)
+        self.limits.check(origin, key)?;
+        self.breaker.check(origin, key)
     }
 }
 
@@ -136,6 +137,23 @@ impl BackendLimits {
             ("component_bytes", self.component_bytes, limits::BACKEND_COMPONENT_BYTES),
         ] {
             check_bound(origin, &key(&format!("limits.{name}")), value, &bound)?;
+        }
+        Ok(())
+    }
+}
+
+impl BreakerConfig {
+    fn check(&self, origin: &Origin, key: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let at_most = |bound: Bound, max: u64| Bound { max: bound.max.min(max), ..bound };
+        // More failures than calls would never open it, and pauses cannot shrink.
+        for (name, value, bound) in [
+            ("window", self.window as u64, limits::BREAKER_WINDOW),
+            ("failures", self.failures as u64, at_most(limits::BREAKER_FAILURES, self.window as u64)),
+            ("pause_max_ms", ms(self.pause_max), limits::BREAKER_PAUSE_MAX_MS),
+            ("pause_ms", ms(self.pause), at_most(limits::BREAKER_PAUSE_MS, ms(self.pause_max))),
+        ] {
+            check_bound(origin, &key(&format!("breaker.{name}")), value, &bound)?;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub(super) const KVTIER: [&str; 6] =
     ["on_load_error", "on_full", "integrity_key", "compile_cache", "lane_threads", "close_timeout_ms"];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
-pub(super) const BACKEND: [&str; 24] = [
+pub(super) const BACKEND: [&str; 28] = [
     "module_path",
     "class_name",
     "digest",
@@ -57,12 +57,16 @@ pub(super) const BACKEND: [&str; 24] = [
     "limits.log_bytes_per_s",
     "limits.bytes_in_flight",
     "limits.component_bytes",
+    "breaker.failures",
+    "breaker.window",
+    "breaker.pause_ms",
+    "breaker.pause_max_ms",
 ];
 
 /// Groups of a backend whose keys the backend's author chooses.
 pub(super) const BACKEND_FREE_GROUPS: [&str; 2] = ["config", "secrets"];
 /// Groups of a backend that are mappings.
-pub(super) const BACKEND_GROUPS: [&str; 4] = ["config", "secrets", "allow", "limits"];
+pub(super) const BACKEND_GROUPS: [&str; 5] = ["config", "secrets", "allow", "limits", "breaker"];
 
 /// Lower-case names of built-in tiers, here and in `LMCache`.
 const RESERVED_NAMES: [&str; 16] = [

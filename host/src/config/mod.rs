@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::cpu::Policy;
 use crate::limits;
-pub use backend::{BackendConfig, BackendLimits};
+pub use backend::{BackendConfig, BackendLimits, BreakerConfig};
 pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};
 pub use grants::{EnvGrant, FsAccess, FsGrant, Grants, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};

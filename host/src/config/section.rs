@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::backend::{BackendConfig, BackendLimits, is_class_name};
+use super::backend::{BackendConfig, BackendLimits, BreakerConfig, is_class_name};
 use super::digest::Sha256Digest;
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::grants::{ENV_FORM, EnvGrant, FS_FORM, FsGrant, NET_FORM, NetGrant};
@@ -120,6 +120,7 @@ impl BackendConfig {
                 self.secrets.push((key.to_owned(), source));
             }
             Some(("limits", limit)) => return self.limits.read(limit, entry),
+            Some(("breaker", key)) => return self.breaker.read(key, entry),
             None if key.is_empty() || keys::BACKEND_GROUPS.contains(&key) => {
                 if entry.value != Node::Null {
                     return Err(entry.wrong("a mapping of keys to values"));
@@ -166,6 +167,19 @@ impl BackendLimits {
             "bytes_in_flight" => self.bytes_in_flight = entry.size_bytes(&limits::BACKEND_BYTES_IN_FLIGHT)?,
             "component_bytes" => self.component_bytes = entry.size_bytes(&limits::BACKEND_COMPONENT_BYTES)?,
             _ => return Err(unknown_key(entry, &format!("limits.{limit}"))),
+        }
+        Ok(())
+    }
+}
+
+impl BreakerConfig {
+    fn read(&mut self, key: &str, entry: &Entry) -> Result<(), ConfigError> {
+        match key {
+            "failures" => self.failures = entry.count(&limits::BREAKER_FAILURES)?,
+            "window" => self.window = entry.count(&limits::BREAKER_WINDOW)?,
+            "pause_ms" => self.pause = entry.millis(&limits::BREAKER_PAUSE_MS)?,
+            "pause_max_ms" => self.pause_max = entry.millis(&limits::BREAKER_PAUSE_MAX_MS)?,
+            _ => return Err(unknown_key(entry, &format!("breaker.{key}"))),
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");
     assert_snapshot!(refusal_of_disk("limit.memory: 5"), @"configuration text: unknown key `external_backend.disk.limit.memory`; did you mean `external_backend.disk.limits.memory`?");
     assert_snapshot!(refusal_of_disk("allow.http: 'http://a'"), @"configuration text: unknown key `external_backend.disk.allow.http`; did you mean `external_backend.disk.allow.net`?");
-    assert_snapshot!(refusal_of_disk("root: /data"), @"configuration text: unknown key `external_backend.disk.root`; a backend has module_path, class_name, digest, lanes, allow.fs, allow.net, allow.env, limits.memory, limits.call_timeout_ms, limits.min_bytes_per_s, limits.open_timeout_ms, limits.close_timeout_ms, limits.lane_stall_ms, limits.abandoned_calls_max, limits.calls_in_flight_max, limits.batch_chunks_max, limits.table_elements, limits.handles_max, limits.hostcall_bytes, limits.random_bytes, limits.log_lines_per_s, limits.log_bytes_per_s, limits.bytes_in_flight, limits.component_bytes, config.* and secrets.*; keys for the class itself stand under `config.`");
+    assert_snapshot!(refusal_of_disk("root: /data"), @"configuration text: unknown key `external_backend.disk.root`; a backend has module_path, class_name, digest, lanes, allow.fs, allow.net, allow.env, limits.memory, limits.call_timeout_ms, limits.min_bytes_per_s, limits.open_timeout_ms, limits.close_timeout_ms, limits.lane_stall_ms, limits.abandoned_calls_max, limits.calls_in_flight_max, limits.batch_chunks_max, limits.table_elements, limits.handles_max, limits.hostcall_bytes, limits.random_bytes, limits.log_lines_per_s, limits.log_bytes_per_s, limits.bytes_in_flight, limits.component_bytes, breaker.failures, breaker.window, breaker.pause_ms, breaker.pause_max_ms, config.* and secrets.*; keys for the class itself stand under `config.`");
     assert_snapshot!(refusal_of_variable("LMCACHE_CHUNKSIZE", "64"), @"environment variable `LMCACHE_CHUNKSIZE`: unknown key `LMCACHE_CHUNKSIZE`; did you mean `LMCACHE_CHUNK_SIZE`?");
     assert_snapshot!(refusal_of_variable("LMCACHE_chunk_size", "64"), @"environment variable `LMCACHE_chunk_size`: unknown key `LMCACHE_chunk_size`; did you mean `LMCACHE_CHUNK_SIZE`?");
 }
@@ -175,6 +175,15 @@ fn sizes_and_numbers_out_of_range() {
     assert_snapshot!(refusal_of_disk("limits.call_timeout_ms: 0"), @"configuration text: `external_backend.disk.limits.call_timeout_ms`: 0 is out of range; give a value from 1 to 3600000");
     assert_snapshot!(refusal_of_disk("lanes: 1000"), @"configuration text: `external_backend.disk.lanes`: 1000 is out of range; give a value from 1 to 64");
     assert_snapshot!(refusal_of_variable("LMCACHE_MAX_LOCAL_CPU_SIZE", "-1"), @"environment variable `LMCACHE_MAX_LOCAL_CPU_SIZE`: `max_local_cpu_size`: -1 is out of range; give a value from 0.000004 GiB to 4096 GiB");
+}
+
+#[test]
+fn breakers_that_could_not_work() {
+    assert_snapshot!(refusal_of_disk("breaker.failures: 7\nbreaker.window: 6"), @"configuration text: `external_backend.disk.breaker.failures`: 7 is out of range; give a value from 0 to 6");
+    assert_snapshot!(refusal_of_disk("breaker.failures: 65"), @"configuration text: `external_backend.disk.breaker.failures`: 65 is out of range; give a value from 0 to 64");
+    assert_snapshot!(refusal_of_disk("breaker.window: 65"), @"configuration text: `external_backend.disk.breaker.window`: 65 is out of range; give a value from 1 to 64");
+    assert_snapshot!(refusal_of_disk("breaker: {pause_ms: 600, pause_max_ms: 500}"), @"configuration text: `external_backend.disk.breaker.pause_ms`: 600 is out of range; give a value from 1 to 500");
+    assert_snapshot!(refusal_of_disk("breaker.pause: 5"), @"configuration text: unknown key `external_backend.disk.breaker.pause`; did you mean `external_backend.disk.breaker.pause_ms`?");
 }
 
 #[test]

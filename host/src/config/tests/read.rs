@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::{
-    BackendConfig, BackendLimits, CompileCache, Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError,
-    SecretSource, Sha256Digest,
+    BackendConfig, BackendLimits, BreakerConfig, CompileCache, Config, EnvGrant, FsAccess, FsGrant, OnFull,
+    OnLoadError, SecretSource, Sha256Digest,
 };
 use super::{disk_with, extra_config, names, read, read_with};
 
@@ -71,6 +71,9 @@ fn every_key_of_a_backend_is_read() {
          limits.log_bytes_per_s: 10KiB\n\
          limits.bytes_in_flight: 11\n\
          limits.component_bytes: 12MB\n\
+         breaker: {{failures: 8, window: 9}}\n\
+         breaker.pause_ms: 10\n\
+         breaker.pause_max_ms: 11\n\
          lanes: 2",
     )))
     .unwrap();
@@ -134,6 +137,8 @@ fn every_key_of_a_backend_is_read() {
             component_bytes: 12_000_000,
         }
     );
+    let (pause, pause_max) = (Duration::from_millis(10), Duration::from_millis(11));
+    assert_eq!(disk.breaker, BreakerConfig { failures: 8, window: 9, pause, pause_max });
     assert_eq!(disk.lanes, 2);
 }
 

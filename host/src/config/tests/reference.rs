@@ -62,6 +62,10 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
         ("kvtier.lane_threads", limits::LANE_THREADS),
         ("kvtier.close_timeout_ms", limits::CLOSE_TIMEOUT_MS),
         ("lanes", limits::BACKEND_LANES),
+        ("breaker.failures", limits::BREAKER_FAILURES),
+        ("breaker.window", limits::BREAKER_WINDOW),
+        ("breaker.pause_ms", limits::BREAKER_PAUSE_MS),
+        ("breaker.pause_max_ms", limits::BREAKER_PAUSE_MAX_MS),
     ] {
         check(key, &bound, &whole);
     }
