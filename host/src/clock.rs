@@ -1,4 +1,4 @@
-//! The clock by which pins expire: the system's, or one that a test moves.
+//! The clock by which pins expire and breakers pause: the system's, or one that a test moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

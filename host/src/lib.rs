@@ -9,6 +9,7 @@
 //! between the chain and a backend), [`wasm`] (backends as components), [`cpu`] and [`memory`] (the native
 //! tier), [`integrity`] and [`transfer`] (what crosses to a backend and back).
 
+mod backoff;
 pub mod chunk;
 pub mod clock;
 pub mod config;

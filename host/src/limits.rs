@@ -160,6 +160,10 @@ pub const BATCH_BYTES_MAX: usize = 64 << 20;
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
 /// Lookup ids whose pins are held at a time; the oldest goes first.
 pub const LOOKUP_IDS_MAX: usize = 1 << 16;
+/// Keys of chunks that a backend is still to be told to remove, because it could not be asked.
+pub const REMOVALS_OWED_MAX: usize = 1 << 14;
+/// How often a backend that is let work again is asked to remove them before they are given up.
+pub const REMOVAL_TRIES_MAX: u32 = 8;
 /// How often pins are looked over for expiry.
 pub const PIN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a backend that has stored a chunk is believed to have it still. Then the chunk is offered again,
@@ -200,7 +204,9 @@ pub const SPLICE_THREADS_MAX: usize = 32;
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 /// First pause before a backend that could not be started is tried again; it doubles up to
-/// [`RESTART_PAUSE_MAX`].
+/// [`RESTART_PAUSE_MAX`]. Each pause is drawn from the upper half of its range.
 pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a backend that could not be started is tried again.
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long an instance must have served for the pause after its successor fails to start small again.
+pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);

@@ -105,6 +105,9 @@ impl TierMetrics {
             evictions: 0,
             lane_restarts: 0,
             is_up: true,
+            is_passed_over: false,
+            breaker_opened: 0,
+            skipped: 0,
             latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
         }
     }
@@ -138,6 +141,12 @@ pub struct TierCounts {
     pub pins_expired: u64,
     /// Whether the tier can serve at the moment; not a count.
     pub is_up: bool,
+    /// Whether the tier is passed over because it fails; not a count.
+    pub is_passed_over: bool,
+    /// How often its breaker opened.
+    pub breaker_opened: u64,
+    /// Operations that passed it over because its breaker was open.
+    pub skipped: u64,
     /// Latency of calls, by operation.
     pub latency: Vec<(Operation, Latency)>,
 }
@@ -234,6 +243,13 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));
     family("lane_restarts_total", "Lanes retired and replaced.", each(|tier| tier.lane_restarts));
     family("up", "Whether the tier can serve: 1 or 0.", each(|tier| u64::from(tier.is_up)));
+    family(
+        "breaker_open",
+        "Whether the tier is passed over because it fails: 1 or 0.",
+        each(|tier| u64::from(tier.is_passed_over)),
+    );
+    family("breaker_opened_total", "Times that the breaker opened.", each(|tier| tier.breaker_opened));
+    family("skipped_total", "Operations that passed the tier over.", each(|tier| tier.skipped));
     let by_reason = |counts: fn(&TierCounts) -> &BTreeMap<&'static str, u64>| -> Vec<(String, f64)> {
         let rows = tiers.iter().flat_map(|tier| {
             counts(tier)

@@ -82,6 +82,16 @@ pub trait Tier: Send + Sync + 'static {
     }
 }
 
+/// Hears whether a tier can serve at all; the chain passes over one that cannot.
+pub trait Liveness: Send + Sync {
+    /// Notes that the tier cannot serve, why, and when it is tried again. Also while it is known, when cause or
+    /// time have changed.
+    fn down(&self, cause: &str, retry_in: Duration);
+
+    /// Notes that it can serve.
+    fn up(&self);
+}
+
 /// How a tier is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,6 +128,9 @@ pub enum TierError {
     /// Too many calls, or too many bytes of calls, are in flight.
     #[error("too many calls or bytes in flight")]
     Busy,
+    /// The tier was not asked, because it failed too often of late.
+    #[error("not asked: it failed too often of late; its breaker in status() has the cause")]
+    BreakerOpen,
     /// The tier is not running.
     #[error("not running: {0}")]
     Down(String),
@@ -155,6 +168,7 @@ impl TierError {
             Self::Lost(_) => "lost",
             Self::Trap(_) => "trap",
             Self::Busy => "busy",
+            Self::BreakerOpen => "breaker_open",
             Self::Down(_) => "down",
             Self::BadAnswer(_) => "bad_answer",
             Self::Unavailable(_) => "unavailable",

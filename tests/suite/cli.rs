@@ -265,7 +265,10 @@ fn a_backend_that_traps_costs_no_hit_of_the_cpu_tier_and_shows_in_the_results() 
     let errors = &found["errors"]["disk"];
     assert!(errors["put_trap"].as_u64() > Some(0) && errors["lane_restarted"].as_u64() > Some(0), "{found}");
     // Every put was lost, and counted; what the CPU tier still has is offered again by later requests.
-    assert!(errors["put_dropped_lost"].as_u64() >= found["stored"]["new"].as_u64(), "{found}");
+    let dropped = |reason: &str| errors[format!("put_dropped_{reason}")].as_u64().unwrap_or(0);
+    let n_dropped = dropped("lost") + dropped("breaker_open");
+    assert!(n_dropped >= found["stored"]["new"].as_u64().unwrap(), "{found}");
+    assert!(errors["breaker_opened"].as_u64() > Some(0) && errors["skipped"].as_u64() > Some(0), "{found}");
     assert_eq!(found["bytes"]["disk"]["written"], 0, "{found}");
 }
 

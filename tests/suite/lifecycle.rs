@@ -51,7 +51,7 @@ fn t05_the_other_backends_run_and_the_status_names_the_cause_when_one_does_not_s
 
         put(storage, &keys, &Tiers::All);
         block_on(storage.flush()).unwrap();
-        assert_eq!(counts_at(storage, 2).drops["lost"], 2);
+        assert_eq!(counts_at(storage, 2).drops["breaker_open"], 2);
         for name in ["t05_a", "t05_c"] {
             assert_eq!(in_tier(storage, &keys, name), 2, "{cause}");
         }

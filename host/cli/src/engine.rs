@@ -142,14 +142,19 @@ fn counters(counts: &TierCounts) -> TierCounters {
     });
     let errors = counts.errors.iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));
     let drops = counts.drops.iter().map(|(reason, n)| (format!("put_dropped_{reason}"), *n));
-    let restarts = (counts.lane_restarts > 0).then(|| ("lane_restarted".to_owned(), counts.lane_restarts));
+    let events = [
+        ("lane_restarted", counts.lane_restarts),
+        ("breaker_opened", counts.breaker_opened),
+        ("skipped", counts.skipped),
+    ];
+    let events = events.into_iter().filter(|(_, n)| *n > 0).map(|(event, n)| (event.to_owned(), n));
     TierCounters {
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,
         evictions: counts.evictions,
         latency: latency.collect(),
         misses: counts.misses.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
-        errors: errors.chain(drops).chain(restarts).collect(),
+        errors: errors.chain(drops).chain(events).collect(),
     }
 }
 

@@ -1,21 +1,19 @@
 //! Building an engine: the pool, the backends, the chain.
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::{Engine, Inner};
 use crate::clock::Clock;
-use crate::config::{BackendConfig, CompileCache, Config, ConfigError, OnLoadError};
+use crate::config::{BackendConfig, BreakerConfig, CompileCache, Config, ConfigError, OnLoadError};
 use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
-use crate::manager::{ManagerOptions, NewBackend, StorageManager, TierFactory};
+use crate::manager::{Breaker, MadeTier, ManagerOptions, NewBackend, StorageManager, TierFactory};
 use crate::memory::{Pool, PoolError, Provider};
 use crate::runtime::{Control, block_on};
-use crate::tier::Tier;
+use crate::tier::{Liveness, Tier};
 use crate::wasm::{EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
 
 /// Why an engine could not be built.
@@ -119,7 +117,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Uses another clock for the expiry of pins.
+    /// Uses another clock for the expiry of pins and the pauses of breakers.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -173,8 +171,11 @@ impl EngineBuilder {
         let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu);
         let control = Control::start().map_err(BuildError::Control)?;
         let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
-        let mut backends = load(&config, &facts, &control).await?;
-        let given = native.into_iter().map(|(name, tier)| NewBackend { name, tier, factory: None });
+        let mut backends = load(&config, &facts, &control, &clock).await?;
+        let given = native.into_iter().map(|(name, tier)| {
+            let breaker = Arc::new(Breaker::new(&name, BreakerConfig::default(), clock.clone()));
+            NewBackend { name, tier, factory: None, breaker }
+        });
         backends.extend(given);
         let options = ManagerOptions {
             lookup_timeout: config.lookup_timeout,
@@ -210,6 +211,7 @@ async fn load(
     config: &Config,
     facts: &EngineFacts,
     control: &Control,
+    clock: &Clock,
 ) -> Result<Vec<NewBackend>, BuildError> {
     if config.backends.is_empty() {
         return Ok(Vec::new());
@@ -220,12 +222,21 @@ async fn load(
         CompileCache::Off => None,
     };
     let threads = LaneThreads::start(config.lane_threads, cache)?;
-    let starting = config
-        .backends
-        .iter()
-        .map(|backend| WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone()));
+    let starting = config.backends.iter().map(|backend| {
+        let breaker = Arc::new(Breaker::new(&backend.name, backend.breaker, clock.clone()));
+        let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
+        let tier = WasmTier::start(
+            backend.clone(),
+            facts.clone(),
+            threads.clone(),
+            control.clone(),
+            breaker.attach(),
+        );
+        async move { (breaker, make, tier.await) }
+    });
     let mut backends = Vec::new();
-    for (backend, (tier, outcome)) in config.backends.iter().zip(futures::future::join_all(starting).await) {
+    let started = futures::future::join_all(starting).await;
+    for (backend, (breaker, factory, (tier, outcome))) in config.backends.iter().zip(started) {
         let name = backend.name.clone();
         match outcome {
             Ok(()) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
@@ -236,8 +247,7 @@ async fn load(
                 tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
             }
         }
-        let factory = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
-        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory) });
+        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory), breaker });
     }
     Ok(backends)
 }
@@ -249,9 +259,9 @@ fn factory(
     threads: LaneThreads,
     control: Control,
 ) -> TierFactory {
-    type Made = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
-    Arc::new(move || -> Made {
-        let starting = WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone());
+    Arc::new(move |liveness: Arc<dyn Liveness>| -> MadeTier {
+        let starting =
+            WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone(), liveness);
         Box::pin(async move {
             let (tier, outcome) = starting.await;
             (Arc::new(tier) as Arc<dyn Tier>, outcome.map_err(|error| error.to_string()))

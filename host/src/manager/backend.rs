@@ -8,71 +8,34 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::NewBackend;
+use super::breaker::{Breaker, Permit, Verdict};
+use super::fetched::{Fetched, Miss, accept, verdict};
 use super::puts::{Batch, Cancelled, Offered, PutQueue};
+use super::removals::Owed;
 use crate::chunk::{Chunk, ChunkWriter};
-use crate::integrity::{Flaw, Sealer};
+use crate::integrity::Sealer;
 use crate::key::ChunkKey;
 use crate::memory::lock;
 use crate::metrics::{Operation, TierMetrics};
 use crate::runtime::Control;
-use crate::tier::{Pinning, Tier, TierError};
-use crate::transfer::{Sealed, Sink, Sinks, Sources};
+use crate::tier::{Liveness, Pinning, Tier, TierError};
+use crate::transfer::{Sealed, Sinks, Sources};
 
 /// Makes a backend's tier anew, for [`super::StorageManager::recreate`].
-pub(crate) type TierFactory =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>> + Send + Sync>;
-
-/// Why a chunk was not served by a tier that was asked for it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Miss {
-    /// The tier does not have it.
-    #[error("not found")]
-    NotFound,
-    /// The tier could not tell.
-    #[error(transparent)]
-    Error(TierError),
-    /// The tier wrote fewer bytes than the chunk has, or claims a number that it did not write.
-    #[error("{claimed} bytes claimed of a chunk of {expected}, or not all of them written")]
-    WrongLength {
-        /// What the tier says it wrote.
-        claimed: u64,
-        /// The chunk's size with its trailer.
-        expected: u64,
-    },
-    /// What came back is not the chunk.
-    #[error(transparent)]
-    Flaw(Flaw),
-    /// There was no memory to fetch it into.
-    #[error("no memory to fetch it into")]
-    NoMemory,
-}
-
-impl Miss {
-    /// Returns the reason's name in metrics.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::NotFound => "not_found",
-            Self::Error(error) => error.kind(),
-            Self::WrongLength { .. } => "wrong_length",
-            Self::Flaw(flaw) => flaw.name(),
-            Self::NoMemory => "no_memory",
-        }
-    }
-}
-
-/// What became of one chunk's fetch: the chunk, or the buffer again and the reason. The buffer is missing if
-/// a transfer into it still runs.
-pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
+pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send + Sync>;
+/// The new tier, once it has started or failed to.
+pub(crate) type MadeTier = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
 
 pub(super) struct Backend {
     pub(super) name: String,
     /// Its place among the backends.
     place: usize,
     /// Counts removals over the whole chain: what backends are known to have holds until the next one.
-    removals: Arc<AtomicU64>,
+    pub(super) removals: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) owed: Owed,
     bypassed: AtomicBool,
     /// Out of the chain while it is made anew.
     recreating: AtomicBool,
@@ -81,7 +44,7 @@ pub(super) struct Backend {
     pins: Mutex<HashMap<ChunkKey, u32>>,
     pub(super) metrics: TierMetrics,
     sealer: Sealer,
-    control: Control,
+    pub(super) control: Control,
 }
 
 impl Backend {
@@ -99,6 +62,8 @@ impl Backend {
             removals,
             tier: RwLock::new(new.tier),
             factory: new.factory,
+            breaker: new.breaker,
+            owed: Owed::default(),
             bypassed: AtomicBool::new(false),
             recreating: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
@@ -122,7 +87,7 @@ impl Backend {
     }
 
     /// Runs one call and counts its latency and its error.
-    async fn counted<T>(
+    pub(super) async fn counted<T>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T, TierError>>,
@@ -137,21 +102,33 @@ impl Backend {
         outcome
     }
 
-    pub(super) async fn contains(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        let call = self.tier();
-        self.counted(Operation::Contains, call.contains(keys.into(), Pinning::None, deadline)).await
-    }
-
-    /// Counts and pins the leading run. The tier is asked to pin only what nobody holds yet.
-    pub(super) async fn contains_pinned(
-        &self,
+    /// Counts the leading run, and pins it if asked, as far as the breaker lets the tier work.
+    pub(super) async fn contains(
+        self: &Arc<Self>,
         keys: &[ChunkKey],
+        pinning: Pinning,
         deadline: Instant,
     ) -> Result<usize, TierError> {
+        let permit = self.admit(keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
+        let outcome = match pinning {
+            Pinning::None => self.count(keys, deadline).await,
+            Pinning::Pin => self.count_and_pin(keys, deadline).await,
+        };
+        permit.settle(Verdict::of(&outcome));
+        outcome
+    }
+
+    async fn count(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+        let tier = self.tier();
+        self.counted(Operation::Contains, tier.contains(keys.into(), Pinning::None, deadline)).await
+    }
+
+    /// The tier is asked to pin only what nobody holds yet.
+    async fn count_and_pin(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
         let tier = self.tier();
         let held = |key: &ChunkKey| self.lock_pins().contains_key(key);
         let n_run = if keys.iter().any(held) {
-            let n_present = self.contains(keys, deadline).await?;
+            let n_present = self.count(keys, deadline).await?;
             let fresh: Vec<usize> = (0..n_present).filter(|&index| !held(&keys[index])).collect();
             let fresh_keys: Arc<[ChunkKey]> = fresh.iter().map(|&index| keys[index]).collect();
             if fresh.is_empty() {
@@ -202,7 +179,14 @@ impl Backend {
         if free.is_empty() {
             return Ok(());
         }
-        match self.tier().unpin(free.into(), deadline).await {
+        let Some(permit) = self.breaker.admit() else {
+            // The tier hears of it if it can; nobody waits for one that fails.
+            self.unpin_later(&free);
+            return Ok(());
+        };
+        let outcome = self.tier().unpin(free.into(), deadline).await;
+        permit.settle(Verdict::of(&outcome));
+        match outcome {
             Ok(_) | Err(TierError::Unsupported) => Ok(()),
             Err(error) => Err(error),
         }
@@ -221,23 +205,7 @@ impl Backend {
         });
     }
 
-    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
-    /// would stay damaged for ever.
-    fn remove_later(&self, keys: Vec<ChunkKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        let (tier, removals) = (self.tier(), Arc::clone(&self.removals));
-        self.control.handle().spawn(async move {
-            let deadline = Instant::now() + tier.call_limit(0);
-            if let Err(error) = tier.remove(keys.into(), deadline).await {
-                tracing::debug!(%error, "damaged chunks could not be removed");
-            }
-            removals.fetch_add(1, Ordering::AcqRel);
-        });
-    }
-
-    fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
+    pub(super) fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
         lock(&self.pins)
     }
 
@@ -246,7 +214,12 @@ impl Backend {
     }
 
     /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order.
-    pub(super) async fn fetch(&self, writers: Vec<ChunkWriter>, deadline: Instant) -> Vec<Fetched> {
+    pub(super) async fn fetch(
+        &self,
+        permit: Permit<'_>,
+        writers: Vec<ChunkWriter>,
+        deadline: Instant,
+    ) -> Vec<Fetched> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers);
         let removals = self.removals.load(Ordering::Acquire);
@@ -288,6 +261,7 @@ impl Backend {
                 }
             }
         }
+        permit.settle(Verdict::of_chunks(fetched.iter().map(verdict)));
         self.remove_later(damaged);
         fetched
     }
@@ -296,6 +270,12 @@ impl Backend {
     /// accepted and how many dropped.
     pub(super) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
         let mut offer = Offer::default();
+        if !self.breaker.is_ready() {
+            self.breaker.skip();
+            self.drop_passed_over(chunks.len());
+            offer.n_dropped = chunks.len();
+            return offer;
+        }
         let removals = self.removals.load(Ordering::Acquire);
         for chunk in chunks {
             if chunk.has_holder(self.place, removals) {
@@ -330,14 +310,25 @@ impl Backend {
         offer
     }
 
+    fn drop_passed_over(&self, n_chunks: usize) {
+        self.metrics.drop_puts(TierError::BreakerOpen.kind(), n_chunks as u64);
+    }
+
     /// Stores queued chunks until the queue closes. Several of these run per backend.
-    pub(super) async fn store_queued(&self) {
+    pub(super) async fn store_queued(self: &Arc<Self>) {
         while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
             self.store(&batch).await;
         }
     }
 
-    async fn store(&self, batch: &Batch<'_>) {
+    async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
+        if self.breaker.is_ready() {
+            // A put comes after the removals that were asked for before it.
+            self.settle_removals().await;
+        }
+        let Some(permit) = self.admit(batch.chunks.iter().map(Chunk::key)) else {
+            return self.drop_passed_over(batch.chunks.len());
+        };
         let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
         let (chunks, sealer) = (batch.chunks.clone(), self.sealer.clone());
         let seal_all = move || chunks.into_iter().map(|chunk| Sealed::new(chunk, &sealer)).collect();
@@ -351,27 +342,32 @@ impl Backend {
         let removals = self.removals.load(Ordering::Acquire);
         let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
         sources.revoke();
-        match answer {
-            Ok(results) if results.len() == batch.chunks.len() => {
-                for (result, chunk) in results.iter().zip(&batch.chunks) {
-                    match result {
-                        Ok(()) => {
-                            chunk.note_holder(self.place, removals);
-                            self.metrics.stored(1, chunk.len() as u64);
-                        }
-                        Err(error) => {
-                            self.metrics.error(Operation::Put, error.kind());
-                            tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
-                        }
-                    }
+        let answer = answer.and_then(|results| match results.len() {
+            n if n == batch.chunks.len() => Ok(results),
+            n => {
+                let error = TierError::BadAnswer(format!("{n} results"));
+                self.metrics.error(Operation::Put, error.kind());
+                Err(error)
+            }
+        });
+        permit.settle(match &answer {
+            Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of_write)),
+            Err(error) => Verdict::of_error(error),
+        });
+        let Ok(results) = answer else {
+            return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
+        };
+        for (result, chunk) in results.iter().zip(&batch.chunks) {
+            match result {
+                Ok(()) => {
+                    chunk.note_holder(self.place, removals);
+                    self.metrics.stored(1, chunk.len() as u64);
+                }
+                Err(error) => {
+                    self.metrics.error(Operation::Put, error.kind());
+                    tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
                 }
             }
-            Ok(results) => {
-                let error = TierError::BadAnswer(format!("{} results", results.len()));
-                self.metrics.error(Operation::Put, error.kind());
-                self.metrics.drop_puts("lost", batch.chunks.len() as u64);
-            }
-            Err(_counted) => self.metrics.drop_puts("lost", batch.chunks.len() as u64),
         }
     }
 
@@ -392,18 +388,6 @@ impl Backend {
                 return done();
             }
         }
-    }
-
-    /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for.
-    pub(super) async fn remove(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        let cancelled = self.cancel_puts(Some(keys));
-        self.drained(Some(&cancelled.in_flight), deadline).await;
-        self.lock_pins().retain(|key, _| !keys.contains(key));
-        let tier = self.tier();
-        let outcome = self.counted(Operation::Remove, tier.remove(keys.into(), deadline)).await;
-        // After the answer: what was stored meanwhile may have been removed as well.
-        self.removals.fetch_add(1, Ordering::AcqRel);
-        outcome
     }
 
     /// Cancels the queued puts of `keys`, or all.
@@ -430,7 +414,7 @@ impl Backend {
         if let Err(error) = self.tier().close(deadline).await {
             tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
         }
-        let (tier, started) = factory().await;
+        let (tier, started) = factory(self.breaker.attach()).await;
         *self.tier.write().unwrap_or_else(PoisonError::into_inner) = tier;
         // What the old instance had pinned, and perhaps what it had stored, went with it.
         self.removals.fetch_add(1, Ordering::AcqRel);
@@ -485,7 +469,7 @@ pub struct Offer {
     pub n_queued: usize,
     /// Chunks that the backend is known to have.
     pub n_present: usize,
-    /// Chunks that were dropped because the queue was full.
+    /// Chunks that were dropped, because the queue was full or the backend is passed over.
     pub n_dropped: usize,
 }
 
@@ -508,32 +492,4 @@ pub enum RecreateError {
     /// The new one could not be started; it is tried again in the background.
     #[error("the new instance did not start and is tried again in the background: {0}")]
     NotStarted(String),
-}
-
-/// Accepts what came back as a chunk, or says why not.
-fn accept(sealer: &Sealer, answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
-    let Some(sink) = sink else {
-        let miss = match answer {
-            Err(error) => Miss::Error(error),
-            Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
-        };
-        return Err((None, miss));
-    };
-    let (capacity, is_full) = (sink.capacity() as u64, sink.is_full());
-    let (writer, trailer) = sink.into_parts();
-    match answer {
-        Ok(Some(claimed)) if claimed == capacity && is_full => {
-            match sealer.verify(writer.key(), &writer, &trailer) {
-                Ok(()) => {
-                    let chunk = writer.freeze();
-                    chunk.trailer_or_seal(|_| trailer);
-                    Ok(chunk)
-                }
-                Err(flaw) => Err((Some(writer), Miss::Flaw(flaw))),
-            }
-        }
-        Ok(Some(claimed)) => Err((Some(writer), Miss::WrongLength { claimed, expected: capacity })),
-        Ok(None) => Err((Some(writer), Miss::NotFound)),
-        Err(error) => Err((Some(writer), Miss::Error(error))),
-    }
 }

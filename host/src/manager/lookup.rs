@@ -7,6 +7,7 @@ use super::pins::Held;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::key::ChunkKey;
 use crate::metrics::Operation;
+use crate::tier::Pinning;
 
 /// Which tier serves a run of chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,18 +104,20 @@ impl StorageManager {
             let mut candidates =
                 self.backends(tiers).filter(|(tier, _)| ends[tier.0] != Some(at) && !failed[tier.0]);
             let Some((tier, backend)) = candidates.next() else { break };
-            let n_behind = candidates.count() as u32;
+            if !backend.breaker.is_ready() {
+                backend.breaker.skip();
+                failed[tier.0] = true;
+                continue;
+            }
+            let n_behind = candidates.filter(|(_, behind)| behind.breaker.is_ready()).count() as u32;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             // A tier that hangs leaves as much time to each of those behind it as it has taken.
             let deadline = Instant::now() + left / (n_behind + 1);
-            let answer = match lookup_id {
-                None => backend.contains(rest, deadline).await,
-                Some(_) => backend.contains_pinned(rest, deadline).await,
-            };
-            match answer {
+            let pinning = if lookup_id.is_some() { Pinning::Pin } else { Pinning::None };
+            match backend.contains(rest, pinning, deadline).await {
                 Ok(n) => {
                     ends[tier.0] = Some(at + n);
                     if n > 0 {

@@ -8,9 +8,12 @@
 
 mod allocate;
 mod backend;
+mod breaker;
+mod fetched;
 mod lookup;
 mod pins;
 mod puts;
+mod removals;
 mod retrieve;
 mod select;
 
@@ -20,8 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use allocate::{Allocation, Stored};
-pub(crate) use backend::TierFactory;
-pub use backend::{Miss, Offer, RecreateError};
+pub(crate) use backend::{MadeTier, TierFactory};
+pub use backend::{Offer, RecreateError};
+pub(crate) use breaker::Breaker;
+pub use breaker::{BreakerState, BreakerStatus};
+pub use fetched::Miss;
 pub use lookup::{Lookup, Served};
 pub use retrieve::Retrieved;
 pub use select::{CPU_TIER, TierIndex, Tiers};
@@ -56,6 +62,7 @@ pub(crate) struct NewBackend {
     pub(crate) name: String,
     pub(crate) tier: Arc<dyn Tier>,
     pub(crate) factory: Option<TierFactory>,
+    pub(crate) breaker: Arc<Breaker>,
 }
 
 /// A release of pins that goes on whether it is awaited or not.
@@ -199,7 +206,8 @@ impl StorageManager {
     }
 
     /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
-    /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for.
+    /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for. A backend whose
+    /// breaker is open is told in the background, and serves nothing until it has answered; here it is an error.
     ///
     /// # Errors
     /// The first tier's that could not tell; the others have been asked all the same.
@@ -331,6 +339,8 @@ impl StorageManager {
                 puts_pending,
                 put_bytes_pending,
                 pinned_keys: backend.n_pinned(),
+                removals_owed: backend.owed.len(),
+                breaker: backend.breaker.status(),
                 health: backend.tier().health(),
             }
         });
@@ -351,6 +361,10 @@ impl StorageManager {
             let health = backend.tier().health();
             counts.lane_restarts = health.lane_restarts;
             counts.is_up = health.down.is_none();
+            let breaker = backend.breaker.status();
+            counts.is_passed_over = breaker.state != BreakerState::Closed;
+            counts.breaker_opened = breaker.opened;
+            counts.skipped = breaker.skipped;
             counts
         });
         std::iter::once(cpu).chain(backends).collect()
@@ -446,6 +460,10 @@ pub struct BackendStatus {
     pub put_bytes_pending: usize,
     /// Keys that lookups hold.
     pub pinned_keys: usize,
+    /// Chunks that it is still to be told to remove. It serves nothing until it has been.
+    pub removals_owed: usize,
+    /// Whether it is passed over because it fails.
+    pub breaker: BreakerStatus,
     /// What the tier says of itself.
     pub health: TierHealth,
 }

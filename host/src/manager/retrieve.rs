@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Instant;
 
-use super::backend::Fetched;
+use super::fetched::Fetched;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::cpu::Allocated;
@@ -61,7 +61,7 @@ impl StorageManager {
         }
         let mut served = vec![TierIndex(0); keys.len()];
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
-        if n_cpu < keys.len() && self.backends(tiers).next().is_some() {
+        if n_cpu < keys.len() && self.may_have_more(tiers, plan) {
             self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, &mut retrieved.misses)
                 .await;
         }
@@ -81,6 +81,15 @@ impl StorageManager {
         }
         retrieved.tiers = served;
         retrieved
+    }
+
+    /// Says whether any backend can be asked, or has promised what is then missed with a reason.
+    fn may_have_more(&self, tiers: &Tiers, plan: Option<&Lookup>) -> bool {
+        let may = self.backends(tiers).any(|(_, backend)| plan.is_some() || backend.breaker.is_ready());
+        if !may {
+            self.backends(tiers).for_each(|(_, backend)| backend.breaker.skip());
+        }
+        may
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `get`, on its state")]
@@ -117,6 +126,13 @@ impl StorageManager {
             let (mut asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
             wanted = later;
             while !asked.is_empty() {
+                let Some(permit) = backend.admit(asked.iter().map(|wanted| wanted.spec.key)) else {
+                    let miss = Miss::Error(TierError::BreakerOpen);
+                    backend.metrics.miss(miss.reason(), asked.len() as u64);
+                    misses.extend(asked.iter().map(|wanted| (wanted.index, tier, miss.clone())));
+                    wanted.append(&mut asked);
+                    break;
+                };
                 let n_batch = batch_len(&asked, backend.tier().batch_chunks_max());
                 let rest = asked.split_off(n_batch);
                 let (writers, unserved) = self.buffers_for(asked, deadline).await;
@@ -126,8 +142,11 @@ impl StorageManager {
                 }
                 let out_of_memory = !unserved.is_empty();
                 let (places, writers): (Vec<_>, Vec<_>) = writers.into_iter().unzip();
-                let fetched =
-                    if writers.is_empty() { Vec::new() } else { backend.fetch(writers, deadline).await };
+                let fetched = if writers.is_empty() {
+                    Vec::new()
+                } else {
+                    backend.fetch(permit, writers, deadline).await
+                };
                 let silence = fetched.iter().find_map(silence);
                 for ((index, spec), outcome) in places.into_iter().zip(fetched) {
                     match outcome {

@@ -30,9 +30,10 @@ use wasmtime::component::{InstancePre, Linker};
 
 use self::class::Class;
 use self::contract::types;
-use self::lane::{Answer, Call, Lane, Phase};
+use self::lane::{Answer, Call, Lane, Standing};
 use self::log::BackendLog;
 use self::sandbox::{NetPolicy, State};
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, SecretError};
 use crate::key::{ChunkKey, Namespace};
@@ -40,7 +41,7 @@ use crate::layout::EngineMetadata;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::memory::lock;
 use crate::runtime::Control;
-use crate::tier::{Pinning, Tier, TierError, TierFuture, TierHealth};
+use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
 
 /// The version of the contract that this host serves.
@@ -196,12 +197,13 @@ struct Lanes {
 
 impl WasmTier {
     /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
-    /// again in the background, until the tier is closed or dropped.
+    /// again in the background, until the tier is closed or dropped; `liveness` hears whenever it cannot serve.
     pub async fn start(
         config: BackendConfig,
         facts: EngineFacts,
         threads: LaneThreads,
         control: Control,
+        liveness: Arc<dyn Liveness>,
     ) -> (Self, Result<(), LoadError>) {
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
         let log = Arc::new(BackendLog::new(&config, Clock::system()));
@@ -211,30 +213,29 @@ impl WasmTier {
             bytes_in_flight: AtomicUsize::new(0),
             log: Arc::clone(&log),
         };
-        let outcome = load(&config, &facts, &threads, &control, &state, &log).await;
+        let outcome = load(&config, &facts, &threads, &control, &state, &log, &liveness).await;
         // A class that did not start is tried again by its lanes' own supervisors.
         if let Err(error) = &outcome
             && !matches!(error, LoadError::NotStarted { .. })
         {
-            set_down(&state, error.to_string());
+            let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
+            let mut pause = backoff.pause();
+            set_down(&state, error, &*liveness, pause);
             let weak = Arc::downgrade(&state);
             control.clone().handle().spawn(async move {
-                let mut pause = RESTART_PAUSE_MIN;
                 loop {
                     tokio::time::sleep(pause).await;
                     let Some(state) = weak.upgrade() else { return };
                     if matches!(*lock(&state), Running::Closed) {
                         return;
                     }
-                    match load(&config, &facts, &threads, &control, &state, &log).await {
-                        Ok(()) => {
-                            tracing::info!(backend = %config.name, "backend loaded after all");
-                            return;
+                    match load(&config, &facts, &threads, &control, &state, &log, &liveness).await {
+                        Ok(()) | Err(LoadError::NotStarted { .. }) => return,
+                        Err(error) => {
+                            pause = backoff.pause();
+                            set_down(&state, &error, &*liveness, pause);
                         }
-                        Err(LoadError::NotStarted { .. }) => return,
-                        Err(error) => set_down(&state, error.to_string()),
                     }
-                    pause = (pause * 2).min(RESTART_PAUSE_MAX);
                 }
             });
         }
@@ -282,6 +283,7 @@ async fn load(
     control: &Control,
     state: &Mutex<Running>,
     log: &Arc<BackendLog>,
+    liveness: &Arc<dyn Liveness>,
 ) -> Result<(), LoadError> {
     let prepare = {
         let (config, facts, threads, log) = (config.clone(), facts.clone(), threads.clone(), Arc::clone(log));
@@ -292,7 +294,8 @@ async fn load(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     let prepared = Arc::new(prepared);
-    let start = |_| Lane::start(Arc::clone(&prepared), control);
+    let standing = Standing::new(config.lanes, Arc::clone(liveness));
+    let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), control);
     let lanes = Arc::new(Lanes { lanes: (0..config.lanes).map(start).collect(), facts: notes });
     {
         let mut state = lock(state);
@@ -440,9 +443,9 @@ impl Tier for WasmTier {
                 let mut n_down = 0;
                 for lane in &lanes.lanes {
                     let lane = lane.health();
-                    if let Phase::Down(cause) = lane.phase {
+                    if lane.down.is_some() {
                         n_down += 1;
-                        health.down = Some(cause);
+                        health.down = lane.down;
                     }
                     health.lane_restarts += lane.restarts;
                     health.last_restart = lane.last_restart.or(health.last_restart);
@@ -482,9 +485,11 @@ fn mismatch(answer: &Answer) -> TierError {
     TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
 }
 
-fn set_down(state: &Mutex<Running>, cause: String) {
+fn set_down(state: &Mutex<Running>, error: &LoadError, liveness: &dyn Liveness, retry_in: Duration) {
     let mut state = lock(state);
     if !matches!(*state, Running::Closed) {
+        let cause = error.to_string();
+        liveness.down(&cause, retry_in);
         *state = Running::Down(cause);
     }
 }

@@ -14,7 +14,7 @@ mod supervise;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -23,7 +23,7 @@ use super::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
 use crate::memory::lock;
 use crate::runtime::Control;
-use crate::tier::TierError;
+use crate::tier::{Liveness, TierError};
 use crate::transfer::{Sinks, Sources};
 
 /// One call of a method.
@@ -77,6 +77,9 @@ pub(super) struct Lane {
 }
 
 struct Shared {
+    /// Its place among the backend's lanes.
+    place: usize,
+    standing: Arc<Standing>,
     limits: LaneLimits,
     /// Whether the class is in blocking style: one call at a time.
     blocking: bool,
@@ -101,7 +104,7 @@ struct Condition {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+enum Phase {
     /// Being constructed and opened; calls queue.
     #[default]
     Starting,
@@ -111,9 +114,43 @@ pub(super) enum Phase {
     Closed,
 }
 
+/// Which of a backend's lanes can serve. Tells the chain when none can, and when one can again.
+pub(super) struct Standing {
+    hears: Arc<dyn Liveness>,
+    /// By place. A lane that is being replaced after it has served can, its calls wait; one that has yet to be
+    /// opened for the first time cannot.
+    can_serve: Mutex<Vec<bool>>,
+}
+
+impl Standing {
+    pub(super) fn new(n_lanes: usize, hears: Arc<dyn Liveness>) -> Arc<Self> {
+        Arc::new(Self { hears, can_serve: Mutex::new(vec![false; n_lanes]) })
+    }
+
+    fn ready(&self, place: usize) {
+        let mut can_serve = lock(&self.can_serve);
+        can_serve[place] = true;
+        // Under the lock, so that it is heard in the order in which it happens.
+        self.hears.up();
+    }
+
+    fn can_serve(&self, place: usize) -> bool {
+        lock(&self.can_serve)[place]
+    }
+
+    fn down(&self, place: usize, cause: &str, retry_in: Duration) {
+        let mut can_serve = lock(&self.can_serve);
+        can_serve[place] = false;
+        if !can_serve.contains(&true) {
+            self.hears.down(cause, retry_in);
+        }
+    }
+}
+
 /// What `status()` says of a lane.
 pub(super) struct LaneHealth {
-    pub(super) phase: Phase,
+    /// Why it cannot serve.
+    pub(super) down: Option<String>,
     pub(super) restarts: u64,
     pub(super) last_restart: Option<String>,
     pub(super) abandoned: usize,
@@ -122,10 +159,17 @@ pub(super) struct LaneHealth {
 
 impl Lane {
     /// Starts a lane; its first generation is being constructed when this returns.
-    pub(super) fn start(prepared: Arc<Prepared>, control: &Control) -> Self {
+    pub(super) fn start(
+        prepared: Arc<Prepared>,
+        place: usize,
+        standing: Arc<Standing>,
+        control: &Control,
+    ) -> Self {
         let limits = prepared.limits;
         let (sender, receiver) = async_channel::bounded(limits.calls_in_flight_max);
         let shared = Arc::new(Shared {
+            place,
+            standing,
             limits,
             blocking: prepared.class.blocking,
             current: Mutex::default(),
@@ -168,9 +212,11 @@ impl Lane {
         }
     }
 
-    /// Calls in flight and queued, to choose the least busy lane by.
-    pub(super) fn load(&self) -> usize {
-        self.jobs.len() + self.shared.current().in_flight()
+    /// Whether it can serve and how many calls are in flight and queued, to choose the best lane by: the
+    /// smallest. A lane that is down has no calls, and would be chosen every time.
+    pub(super) fn load(&self) -> (bool, usize) {
+        let is_down = matches!(self.shared.lock_condition().phase, Phase::Down(_));
+        (is_down, self.jobs.len() + self.shared.current().in_flight())
     }
 
     /// Waits until the first generation is ready or has failed.
@@ -203,8 +249,14 @@ impl Lane {
     pub(super) fn health(&self) -> LaneHealth {
         let Condition { phase, last_restart } = self.shared.condition();
         let generation = self.shared.current();
+        let down = match phase {
+            _ if self.shared.standing.can_serve(self.shared.place) => None,
+            Phase::Down(cause) => Some(cause),
+            Phase::Closed => Some("closed".into()),
+            Phase::Starting | Phase::Ready => Some("being started".into()),
+        };
         LaneHealth {
-            phase,
+            down,
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             last_restart,
             abandoned: generation.abandoned(),
@@ -261,6 +313,17 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
+    fn stand_ready(&self) {
+        // First, so that whoever waits for the phase finds the backend in the chain.
+        self.standing.ready(self.place);
+        self.set_phase(Phase::Ready);
+    }
+
+    fn stand_down(&self, cause: String, retry_in: Duration) {
+        self.standing.down(self.place, &cause, retry_in);
+        self.set_phase(Phase::Down(cause));
+    }
+
     fn current(&self) -> Arc<Generation> {
         Arc::clone(&lock(&self.current))
     }
@@ -289,5 +352,43 @@ impl Shared {
                 None => self.retiring.notified().await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Option<String>>>);
+
+    impl Liveness for Heard {
+        fn down(&self, cause: &str, _retry_in: Duration) {
+            lock(&self.0).push(Some(cause.to_owned()));
+        }
+
+        fn up(&self) {
+            lock(&self.0).push(None);
+        }
+    }
+
+    #[test]
+    fn a_backend_is_down_only_while_no_lane_can_serve() {
+        let heard = Arc::new(Heard::default());
+        let standing = Standing::new(3, Arc::clone(&heard) as Arc<dyn Liveness>);
+        let down = |place, cause| standing.down(place, cause, Duration::ZERO);
+        let last = || lock(&heard.0).last().cloned().flatten();
+        down(0, "first");
+        assert_eq!(last().as_deref(), Some("first"), "nothing serves yet");
+        standing.ready(2);
+        assert_eq!(last(), None);
+        standing.ready(1);
+        down(2, "second");
+        down(0, "first again");
+        assert_eq!(last(), None, "one is left");
+        down(1, "third");
+        assert_eq!(last().as_deref(), Some("third"));
+        standing.ready(0);
+        assert_eq!(last(), None);
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::generation::Generation;
 use super::serve::{End, run};
 use super::{Condition, Job, Phase, Prepared, Shared};
-use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::backoff::Backoff;
+use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
 
 /// Why a generation ended.
@@ -27,10 +29,14 @@ pub(super) async fn supervise(
     jobs: async_channel::Receiver<Job>,
     shared: Arc<Shared>,
 ) {
-    let mut pause = RESTART_PAUSE_MIN;
+    let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
+    // The first failure is told to whoever started the backend.
+    let mut is_first = true;
     loop {
         let generation = shared.next_generation();
+        let started = Instant::now();
         let ended = live(&prepared, &jobs, &shared, &generation).await;
+        let was_first = std::mem::take(&mut is_first);
         // Health and load no longer count what the old one leaves behind.
         let gone = shared.next_generation();
         let (reason, error) = match ended {
@@ -40,23 +46,26 @@ pub(super) async fn supervise(
             }
             Ended::NotStarted(cause) => {
                 let error = TierError::Down(cause.clone());
-                shared.set_phase(Phase::Down(cause.clone()));
+                let pause = backoff.pause();
+                shared.stand_down(cause.clone(), pause);
                 generation.fail(&error);
                 refuse_queued(&jobs, &error);
-                // The first failure is told to whoever started the backend.
-                if pause > RESTART_PAUSE_MIN {
+                if !was_first {
                     tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
                 }
                 if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
                     break;
                 }
-                pause = (pause * 2).min(RESTART_PAUSE_MAX);
                 continue;
             }
             Ended::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
             Ended::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
         };
-        pause = RESTART_PAUSE_MIN;
+        // At once: whoever was served is to be served again. One that dies in every call is kept from being called
+        // by its breaker, and one that soon does not start any more goes on with the pauses that it had.
+        if started.elapsed() >= RESTART_HEALTHY {
+            backoff.reset();
+        }
         tracing::warn!(backend = %prepared.name, reason, "lane retired");
         shared.restarts.fetch_add(1, Ordering::Relaxed);
         *shared.lock_condition() = Condition { phase: Phase::Starting, last_restart: Some(reason) };
@@ -95,7 +104,7 @@ async fn live(
         let limit = prepared.limits.open_timeout;
         let opened = match tokio::time::timeout(limit, is_ready).await {
             Ok(Ok(())) => {
-                shared.set_phase(Phase::Ready);
+                shared.stand_ready();
                 true
             }
             // The task has ended; it says why.

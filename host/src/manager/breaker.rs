@@ -1,0 +1,462 @@
+//! The breaker of a backend: keeps one that fails out of the chain's way until it works again.
+//!
+//! It is told the outcome of every call. Closed, it lets all calls through; when too many of the last ones have
+//! failed it opens, and nothing is let through for a pause; then one call, the probe, decides whether it closes
+//! or pauses for longer. The last calls stay remembered meanwhile, so that a backend which has only just come
+//! back is put out again by its next failure, and one that fails every third call stays out most of the time.
+//! While a tier says of itself that it is not running, its breaker is open too.
+//!
+//! Not the one who decides what a failure is to a caller: a call that is let through answers as it would without.
+//!
+//! Invariant: of any number of concurrent calls one at most is the probe; a probe that ends in whatever way ends
+//! the half-open state, and one that does not end is replaced after the longest pause.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::BreakerConfig;
+use crate::memory::lock;
+use crate::tier::{Liveness, TierError};
+
+/// The gate of a closed breaker. Any other value is the time from which on a call may be the probe, in
+/// milliseconds of the clock.
+const CLOSED: u64 = 0;
+/// The gate while the tier is not running: no call may be the probe, however late it is.
+const NEVER: u64 = u64::MAX;
+
+/// Whether a backend is let work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Every call is let through.
+    Closed,
+    /// No call is let through until the pause is over, or until the backend is running.
+    Open,
+    /// The pause is over: one call is let through, or is under way, and decides.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// Returns the state's name, for people and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// How a breaker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// Whether calls are let through.
+    pub state: BreakerState,
+    /// How long it has been so.
+    pub since: Duration,
+    /// How many of the last `breaker.window` calls failed.
+    pub failures: u32,
+    /// What the last failure was, however long ago.
+    pub last_cause: Option<String>,
+    /// When the next call is let through, or, of a backend that is not running, the next start is tried.
+    pub retry_in: Option<Duration>,
+    /// How often it opened, after a failed probe included.
+    pub opened: u64,
+    /// How often an operation passed the backend over.
+    pub skipped: u64,
+}
+
+/// What a call says of its tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The tier works: it answered, be it with a miss or a refusal.
+    Works,
+    /// The tier is broken, for this cause.
+    Fails(String),
+    /// Nothing: the call did not reach the tier, or nobody waited for its answer.
+    Silent,
+}
+
+impl Verdict {
+    /// Judges a call by its outcome.
+    pub(super) fn of<T>(outcome: &Result<T, TierError>) -> Self {
+        match outcome {
+            Ok(_) => Self::Works,
+            Err(error) => Self::of_error(error),
+        }
+    }
+
+    pub(super) fn of_error(error: &TierError) -> Self {
+        match error {
+            TierError::NoSpace | TierError::InvalidArgument(_) | TierError::Unsupported => Self::Works,
+            // No time was left to answer in.
+            TierError::Timeout(given) if given.is_zero() => Self::Silent,
+            TierError::Busy | TierError::BreakerOpen => Self::Silent,
+            TierError::Timeout(_)
+            | TierError::Lost(_)
+            | TierError::Trap(_)
+            | TierError::Down(_)
+            | TierError::BadAnswer(_)
+            | TierError::Unavailable(_)
+            | TierError::InvalidConfig(_)
+            | TierError::Corrupt(_)
+            | TierError::Other(_) => Self::Fails(error.to_string()),
+        }
+    }
+
+    /// Judges a put or a removal. A store that cannot be written to answers `other`, at once, and may well be read.
+    pub(super) fn of_write<T>(outcome: &Result<T, TierError>) -> Self {
+        match outcome {
+            Err(TierError::Other(_)) => Self::Silent,
+            other => Self::of(other),
+        }
+    }
+
+    /// Judges a call by those of its chunks: it failed if all did, so that one damaged chunk among good ones
+    /// says nothing of the tier.
+    pub(super) fn of_chunks(verdicts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::Silent;
+        for verdict in verdicts {
+            match verdict {
+                Self::Works => return Self::Works,
+                Self::Fails(_) if whole == Self::Silent => whole = verdict,
+                Self::Fails(_) | Self::Silent => {}
+            }
+        }
+        whole
+    }
+}
+
+/// The breaker. Admission to a closed one is an atomic load and takes no lock.
+pub(crate) struct Breaker {
+    name: String,
+    config: BreakerConfig,
+    clock: Clock,
+    /// [`CLOSED`], [`NEVER`], or when a call may be the probe. Written under the state's lock only.
+    gate: AtomicU64,
+    /// Moves when what calls under way will say is out of date. Written under the state's lock only.
+    epoch: AtomicU64,
+    skipped: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// The last calls, one bit each, the newest lowest; a failure is a 1.
+    calls: u64,
+    backoff: Backoff,
+    last_cause: Option<String>,
+    since: Duration,
+    opened: u64,
+    /// While the tier is not running.
+    down: Option<Down>,
+    /// Which tier's reports count; one that was replaced may report late.
+    tier: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Closed,
+    Open {
+        until: Duration,
+    },
+    /// The probe is under way.
+    HalfOpen,
+}
+
+struct Down {
+    retry_at: Duration,
+}
+
+/// What a verdict has changed, to be logged outside the lock.
+enum Change {
+    Nothing,
+    Opened { cause: String, pause: Duration },
+    Reopened { pause: Duration },
+    Closed,
+}
+
+impl Breaker {
+    pub(crate) fn new(name: impl Into<String>, config: BreakerConfig, clock: Clock) -> Self {
+        let backoff = Backoff::new(config.pause, config.pause_max);
+        let state = State {
+            phase: Phase::Closed,
+            calls: 0,
+            backoff,
+            last_cause: None,
+            since: clock.now(),
+            opened: 0,
+            down: None,
+            tier: 0,
+        };
+        Self {
+            name: name.into(),
+            config,
+            clock,
+            gate: AtomicU64::new(CLOSED),
+            epoch: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Lets a call through, as the probe or as one of all, or counts that it was not.
+    pub(super) fn admit(&self) -> Option<Permit<'_>> {
+        let gate = self.gate.load(Ordering::Acquire);
+        let is_probe = if gate == CLOSED { Some(false) } else { self.begin_probe(gate) };
+        let Some(is_probe) = is_probe else {
+            self.skip();
+            return None;
+        };
+        Some(Permit { breaker: self, is_probe, epoch: self.epoch.load(Ordering::Acquire) })
+    }
+
+    /// Counts an operation that passed the tier over.
+    pub(super) fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says whether a call would be let through now.
+    pub(super) fn is_ready(&self) -> bool {
+        let gate = self.gate.load(Ordering::Acquire);
+        gate == CLOSED || self.is_due(gate)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::Acquire) == CLOSED
+    }
+
+    fn is_due(&self, gate: u64) -> bool {
+        gate != NEVER && self.clock.now() >= Duration::from_millis(gate)
+    }
+
+    /// Says whether the call that asks is let through after all, and whether as the probe.
+    fn begin_probe(&self, gate: u64) -> Option<bool> {
+        if !self.is_due(gate) {
+            return None;
+        }
+        let mut state = self.lock();
+        match state.phase {
+            _ if state.down.is_some() => None,
+            // Somebody else's probe has succeeded meanwhile.
+            Phase::Closed => Some(false),
+            Phase::Open { until } if self.clock.now() >= until => {
+                state.enter(Phase::HalfOpen, self.clock.now());
+                self.publish(&state);
+                Some(true)
+            }
+            // Its caller keeps it without driving it, which must not keep the backend out for ever.
+            Phase::HalfOpen if self.clock.now() >= state.since + self.config.pause_max => {
+                self.begin_epoch();
+                state.enter(Phase::HalfOpen, self.clock.now());
+                self.publish(&state);
+                Some(true)
+            }
+            Phase::Open { .. } | Phase::HalfOpen => None,
+        }
+    }
+
+    fn publish(&self, state: &State) {
+        let from = |time: Duration| (time.as_millis() as u64).max(CLOSED + 1);
+        let gate = match state.phase {
+            _ if state.down.is_some() => NEVER,
+            Phase::Closed => CLOSED,
+            Phase::HalfOpen => from(state.since + self.config.pause_max),
+            Phase::Open { until } => from(until),
+        };
+        self.gate.store(gate, Ordering::Release);
+    }
+
+    fn settle(&self, permit: &Permit<'_>, verdict: Verdict) {
+        let change = {
+            let mut state = self.lock();
+            // A call from before the last opening says nothing new.
+            if permit.epoch != self.epoch.load(Ordering::Acquire) {
+                return;
+            }
+            let change = self.judge(&mut state, permit.is_probe, verdict);
+            self.publish(&state);
+            change
+        };
+        let backend = self.name.as_str();
+        match change {
+            Change::Nothing => {}
+            Change::Opened { cause, pause } => {
+                tracing::warn!(backend, cause, ?pause, "breaker opened: the backend is passed over");
+            }
+            Change::Reopened { pause } => {
+                tracing::debug!(backend, ?pause, "probe failed, breaker stays open");
+            }
+            Change::Closed => tracing::info!(backend, "breaker closed: the backend works again"),
+        }
+    }
+
+    fn judge(&self, state: &mut State, is_probe: bool, verdict: Verdict) -> Change {
+        let now = self.clock.now();
+        let decides = is_probe && state.phase == Phase::HalfOpen;
+        match verdict {
+            Verdict::Silent => {
+                if decides {
+                    state.enter(Phase::Open { until: now }, now);
+                }
+                Change::Nothing
+            }
+            Verdict::Works => {
+                state.calls = self.window(state.calls << 1);
+                if state.calls == 0 {
+                    state.backoff.reset();
+                }
+                if !decides {
+                    return Change::Nothing;
+                }
+                state.enter(Phase::Closed, now);
+                Change::Closed
+            }
+            Verdict::Fails(cause) => {
+                state.calls = self.window(state.calls << 1 | 1);
+                state.last_cause = Some(cause.clone());
+                let n_failures = state.calls.count_ones() as usize;
+                let too_many = self.config.failures > 0 && n_failures >= self.config.failures;
+                let opens = decides || (too_many && state.phase == Phase::Closed);
+                if !opens {
+                    return Change::Nothing;
+                }
+                let pause = state.backoff.pause();
+                state.enter(Phase::Open { until: now + pause }, now);
+                state.opened += 1;
+                self.begin_epoch();
+                if decides { Change::Reopened { pause } } else { Change::Opened { cause, pause } }
+            }
+        }
+    }
+
+    fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Forgets the calls that have left the window.
+    fn window(&self, calls: u64) -> u64 {
+        calls & (u64::MAX >> (64 - self.config.window.clamp(1, 64)))
+    }
+
+    /// Returns why the tier is not running, if it says so.
+    pub(super) fn down_cause(&self) -> Option<String> {
+        let state = self.lock();
+        state.down.as_ref().and_then(|_| state.last_cause.clone())
+    }
+
+    /// Forgets the tier so far, closes, and returns what the next tier reports to.
+    pub(crate) fn attach(self: &Arc<Self>) -> Arc<dyn Liveness> {
+        let mut state = self.lock();
+        state.tier += 1;
+        state.calls = 0;
+        state.backoff.reset();
+        state.down = None;
+        state.enter(Phase::Closed, self.clock.now());
+        self.begin_epoch();
+        self.publish(&state);
+        Arc::new(Attached { breaker: Arc::clone(self), tier: state.tier })
+    }
+
+    pub(super) fn status(&self) -> BreakerStatus {
+        let state = self.lock();
+        let now = self.clock.now();
+        let (phase, retry_at) = match (&state.down, state.phase) {
+            (Some(down), _) => (BreakerState::Open, Some(down.retry_at)),
+            (None, Phase::Closed) => (BreakerState::Closed, None),
+            (None, Phase::Open { until }) if until > now => (BreakerState::Open, Some(until)),
+            (None, Phase::Open { .. } | Phase::HalfOpen) => (BreakerState::HalfOpen, None),
+        };
+        BreakerStatus {
+            state: phase,
+            since: now.saturating_sub(state.since),
+            failures: state.calls.count_ones(),
+            last_cause: state.last_cause.clone(),
+            retry_in: retry_at.map(|at| at.saturating_sub(now)),
+            opened: state.opened,
+            skipped: self.skipped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl State {
+    fn enter(&mut self, phase: Phase, now: Duration) {
+        self.phase = phase;
+        self.since = now;
+    }
+}
+
+/// A call that was let through. Dropped without a verdict it says nothing; a probe gives its place back.
+pub(super) struct Permit<'a> {
+    breaker: &'a Breaker,
+    is_probe: bool,
+    /// The breaker's when the call began.
+    epoch: u64,
+}
+
+impl Permit<'_> {
+    pub(super) fn settle(self, verdict: Verdict) {
+        self.breaker.settle(&self, verdict);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.is_probe {
+            self.breaker.settle(self, Verdict::Silent);
+        }
+    }
+}
+
+/// What one tier reports to.
+struct Attached {
+    breaker: Arc<Breaker>,
+    tier: u64,
+}
+
+impl Liveness for Attached {
+    fn down(&self, cause: &str, retry_in: Duration) {
+        let breaker = &self.breaker;
+        let mut state = breaker.lock();
+        if state.tier != self.tier {
+            return;
+        }
+        let now = breaker.clock.now();
+        if state.down.is_none() {
+            state.opened += 1;
+            breaker.begin_epoch();
+            // The probe, if one is under way, has ended without a verdict.
+            if state.phase == Phase::HalfOpen {
+                state.phase = Phase::Open { until: now };
+            }
+            state.since = now;
+        }
+        state.down = Some(Down { retry_at: now + retry_in });
+        state.last_cause = Some(cause.to_owned());
+        breaker.publish(&state);
+    }
+
+    fn up(&self) {
+        let breaker = &self.breaker;
+        let mut state = breaker.lock();
+        if state.tier != self.tier || state.down.take().is_none() {
+            return;
+        }
+        state.since = breaker.clock.now();
+        breaker.publish(&state);
+        drop(state);
+        tracing::info!(backend = %breaker.name, "backend is running");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! The breaker's states, by a clock that the tests move.
+
+use std::sync::Barrier;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+
+struct Rig {
+    breaker: Arc<Breaker>,
+    clock: Clock,
+}
+
+impl Rig {
+    fn new(failures: usize, window: usize) -> Self {
+        let config = BreakerConfig { failures, window, pause: PAUSE, pause_max: PAUSE_MAX };
+        let clock = Clock::manual();
+        Self { breaker: Arc::new(Breaker::new("rig", config, clock.clone())), clock }
+    }
+
+    /// Makes a call if it is let through, and says whether it was.
+    fn call(&self, works: bool) -> bool {
+        let permit = self.breaker.admit();
+        let verdict = if works { Verdict::Works } else { Verdict::Fails("on purpose".into()) };
+        permit.map(|permit| permit.settle(verdict)).is_some()
+    }
+
+    fn state(&self) -> BreakerState {
+        self.breaker.status().state
+    }
+
+    fn opened(&self) -> u64 {
+        self.breaker.status().opened
+    }
+
+    /// Fails calls until it opens.
+    fn open(&self) {
+        while self.state() == BreakerState::Closed {
+            assert!(self.call(false));
+        }
+    }
+
+    /// Waits out the pause, and returns how long it was.
+    fn wait(&self) -> Duration {
+        let pause = self.breaker.status().retry_in.expect("a pause");
+        self.clock.advance(pause + Duration::from_millis(1));
+        pause
+    }
+}
+
+#[test]
+fn it_opens_at_the_last_failure_too_many_and_not_before() {
+    let rig = Rig::new(5, 20);
+    for n_failures in 1..=5 {
+        assert_eq!(rig.state(), BreakerState::Closed, "after {} failures", n_failures - 1);
+        assert!(rig.call(true) && rig.call(false));
+        assert_eq!(rig.breaker.status().failures, n_failures);
+    }
+    let status = rig.breaker.status();
+    assert_eq!((status.state, status.opened, status.skipped), (BreakerState::Open, 1, 0));
+    assert_eq!(status.last_cause.as_deref(), Some("on purpose"));
+    assert!(!rig.call(true) && !rig.call(true));
+    assert_eq!(rig.breaker.status().skipped, 2);
+}
+
+#[test]
+fn one_rule_puts_out_every_third_failure_and_bears_every_fifth() {
+    let (third, fifth) = (Rig::new(5, 20), Rig::new(5, 20));
+    let n_until_open = (1..100).find(|n| !third.call(n % 3 != 0));
+    assert_eq!(n_until_open, Some(16), "the call after the fifth failure");
+    assert!((1..500).all(|n| fifth.call(n % 5 != 0)));
+    assert_eq!(fifth.opened(), 0);
+}
+
+#[test]
+fn without_a_number_of_failures_it_never_opens_for_them() {
+    let rig = Rig::new(0, 20);
+    assert!((0..200).all(|_| rig.call(false)));
+    assert_eq!((rig.opened(), rig.breaker.status().failures), (0, 20));
+}
+
+#[test]
+fn failures_that_have_left_the_window_do_not_count() {
+    let rig = Rig::new(2, 4);
+    for _ in 0..50 {
+        assert!(rig.call(false) && rig.call(true) && rig.call(true) && rig.call(true));
+    }
+    assert_eq!(rig.opened(), 0);
+    let widest = Rig::new(64, 64);
+    assert!((0..64).all(|_| widest.call(false)));
+    assert_eq!(widest.state(), BreakerState::Open);
+}
+
+#[test]
+fn after_the_pause_one_call_decides() {
+    let rig = Rig::new(3, 6);
+    rig.open();
+    let pause = rig.breaker.status().retry_in.unwrap();
+    rig.clock.advance(pause.saturating_sub(Duration::from_millis(1)));
+    assert!(!rig.breaker.is_ready() && !rig.call(true), "a moment too early");
+    rig.clock.advance(Duration::from_millis(2));
+    assert!(rig.breaker.is_ready());
+    assert_eq!(rig.state(), BreakerState::HalfOpen);
+    let probe = rig.breaker.admit().unwrap();
+    assert!(!rig.breaker.is_ready() && !rig.call(true), "one only");
+    assert_eq!(rig.state(), BreakerState::HalfOpen);
+    probe.settle(Verdict::Fails("still".into()));
+    assert_eq!((rig.state(), rig.opened()), (BreakerState::Open, 2));
+    rig.wait();
+    assert!(rig.call(true));
+    assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 2));
+    assert!(rig.breaker.is_closed());
+}
+
+#[test]
+fn one_that_has_just_come_back_is_put_out_by_its_next_failure_until_its_calls_are_clean_again() {
+    let rig = Rig::new(3, 6);
+    rig.open();
+    rig.wait();
+    assert!(rig.call(true));
+    assert!(rig.call(false));
+    assert_eq!(rig.state(), BreakerState::Open, "three failures in the last five calls");
+    rig.wait();
+    assert!((0..6).all(|_| rig.call(true)));
+    assert_eq!(rig.breaker.status().failures, 0);
+    assert!(rig.call(false) && rig.call(false));
+    assert_eq!(rig.state(), BreakerState::Closed);
+}
+
+#[test]
+fn pauses_double_with_every_failed_probe_up_to_the_maximum_and_start_small_after_a_clean_window() {
+    let rig = Rig::new(1, 4);
+    assert!(rig.call(false));
+    let mut range = PAUSE;
+    for _ in 0..6 {
+        let pause = rig.wait();
+        assert!(pause >= range / 2 && pause <= range, "{pause:?} of {range:?}");
+        assert!(rig.call(false));
+        range = (range * 2).min(PAUSE_MAX);
+    }
+    // Closed, but not clean: the next pause is not small.
+    rig.wait();
+    assert!((0..3).all(|_| rig.call(true)));
+    assert!(rig.call(false));
+    assert!(rig.wait() >= PAUSE_MAX / 2);
+    assert!((0..4).all(|_| rig.call(true)));
+    assert!(rig.call(false));
+    assert!(rig.wait() <= PAUSE);
+}
+
+#[test]
+fn of_many_callers_at_the_same_time_one_is_the_probe() {
+    const CALLERS: usize = 16;
+    let rig = Rig::new(1, 8);
+    for _ in 0..100 {
+        rig.open();
+        rig.wait();
+        let (barrier, n_probes) = (Barrier::new(CALLERS), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..CALLERS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let permit = rig.breaker.admit();
+                    // Nobody settles before everybody has asked.
+                    barrier.wait();
+                    if let Some(permit) = permit {
+                        n_probes.fetch_add(1, Ordering::SeqCst);
+                        permit.settle(Verdict::Works);
+                    }
+                });
+            }
+        });
+        assert_eq!(n_probes.into_inner(), 1);
+        assert_eq!(rig.state(), BreakerState::Closed);
+    }
+}
+
+#[test]
+fn a_call_that_its_caller_dropped_says_nothing_and_a_dropped_probe_gives_its_place_back() {
+    let rig = Rig::new(2, 4);
+    for _ in 0..10 {
+        drop(rig.breaker.admit().unwrap());
+        rig.breaker.admit().unwrap().settle(Verdict::Silent);
+    }
+    assert_eq!((rig.breaker.status().failures, rig.opened()), (0, 0));
+    rig.open();
+    rig.wait();
+    let failures = rig.breaker.status().failures;
+    drop(rig.breaker.admit().unwrap());
+    rig.breaker.admit().unwrap().settle(Verdict::Silent);
+    assert_eq!((rig.breaker.status().failures, rig.opened()), (failures, 1));
+    assert!(rig.call(true), "at once, without another pause");
+    assert_eq!(rig.state(), BreakerState::Closed);
+}
+
+#[test]
+fn a_probe_that_never_ends_is_replaced_and_not_heard_any_more() {
+    let rig = Rig::new(2, 4);
+    rig.open();
+    rig.wait();
+    let stuck = rig.breaker.admit().unwrap();
+    rig.clock.advance(PAUSE_MAX.saturating_sub(Duration::from_millis(1)));
+    assert!(!rig.call(true));
+    rig.clock.advance(Duration::from_millis(1));
+    let probe = rig.breaker.admit().unwrap();
+    assert!(!rig.call(true), "one only");
+    stuck.settle(Verdict::Fails("late".into()));
+    assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
+    probe.settle(Verdict::Works);
+    assert_eq!(rig.state(), BreakerState::Closed);
+}
+
+#[test]
+fn outcomes_of_calls_from_before_the_opening_change_nothing() {
+    let rig = Rig::new(2, 4);
+    let [early, late, later] = [0, 1, 2].map(|_| rig.breaker.admit().unwrap());
+    rig.open();
+    early.settle(Verdict::Works);
+    assert_eq!(rig.state(), BreakerState::Open);
+    rig.wait();
+    let probe = rig.breaker.admit().unwrap();
+    late.settle(Verdict::Fails("late".into()));
+    assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
+    probe.settle(Verdict::Works);
+    later.settle(Verdict::Fails("later".into()));
+    assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 1));
+    assert_eq!(rig.breaker.status().last_cause.as_deref(), Some("on purpose"));
+}
+
+#[test]
+fn while_the_tier_is_not_running_nothing_is_let_through_however_late() {
+    let rig = Rig::new(2, 4);
+    let tier = rig.breaker.attach();
+    tier.up();
+    assert_eq!(rig.opened(), 0);
+    tier.down("no such file", Duration::from_secs(1));
+    tier.down("no such secret", Duration::from_secs(2));
+    let status = rig.breaker.status();
+    assert_eq!((status.state, status.opened), (BreakerState::Open, 1));
+    assert_eq!(status.last_cause.as_deref(), Some("no such secret"));
+    assert_eq!(status.retry_in, Some(Duration::from_secs(2)));
+    assert_eq!(rig.breaker.down_cause().as_deref(), Some("no such secret"));
+    rig.clock.advance(Duration::from_hours(1));
+    assert!(!rig.breaker.is_ready() && !rig.call(true));
+    tier.up();
+    assert_eq!((rig.state(), rig.breaker.down_cause()), (BreakerState::Closed, None));
+    assert!(rig.call(true));
+}
+
+#[test]
+fn a_tier_that_stops_during_the_probe_does_not_leave_it_half_open_for_ever() {
+    let rig = Rig::new(2, 4);
+    let tier = rig.breaker.attach();
+    rig.open();
+    rig.wait();
+    let probe = rig.breaker.admit().unwrap();
+    tier.down("stopped", PAUSE);
+    tier.up();
+    probe.settle(Verdict::Works);
+    assert_eq!(rig.state(), BreakerState::HalfOpen);
+    assert!(rig.call(true));
+    assert_eq!(rig.state(), BreakerState::Closed);
+}
+
+#[test]
+fn a_tier_that_was_replaced_is_not_heard_any_more_and_the_new_one_starts_clean() {
+    let rig = Rig::new(2, 4);
+    let old = rig.breaker.attach();
+    let calls = [0, 1].map(|_| rig.breaker.admit().unwrap());
+    let new = rig.breaker.attach();
+    for call in calls {
+        call.settle(Verdict::Fails("lost with the old one".into()));
+    }
+    assert_eq!(rig.breaker.status().failures, 0);
+    rig.open();
+    drop(new);
+    let new = rig.breaker.attach();
+    assert_eq!((rig.state(), rig.breaker.status().failures), (BreakerState::Closed, 0));
+    old.down("late", PAUSE);
+    assert_eq!(rig.state(), BreakerState::Closed);
+    new.down("really", PAUSE);
+    old.up();
+    assert_eq!(rig.breaker.down_cause().as_deref(), Some("really"));
+}
+
+#[test]
+fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
+    let text = || "text".to_owned();
+    let second = Duration::from_secs(1);
+    let fails = [
+        TierError::Timeout(second),
+        TierError::Lost(text()),
+        TierError::Trap(text()),
+        TierError::Down(text()),
+        TierError::BadAnswer(text()),
+        TierError::Unavailable(text()),
+        TierError::InvalidConfig(text()),
+        TierError::Corrupt(text()),
+        TierError::Other(text()),
+    ];
+    for error in &fails {
+        assert_eq!(Verdict::of_error(error), Verdict::Fails(error.to_string()));
+    }
+    for error in [TierError::NoSpace, TierError::InvalidArgument(text()), TierError::Unsupported] {
+        assert_eq!(Verdict::of_error(&error), Verdict::Works, "{error}");
+    }
+    for error in [TierError::Busy, TierError::BreakerOpen, TierError::Timeout(Duration::ZERO)] {
+        assert_eq!(Verdict::of_error(&error), Verdict::Silent, "{error}");
+    }
+    assert_eq!(Verdict::of(&Ok(())), Verdict::Works);
+    assert_eq!(Verdict::of_write::<()>(&Err(TierError::Other(text()))), Verdict::Silent);
+    assert_eq!(
+        Verdict::of_write::<()>(&Err(TierError::Trap(text()))),
+        Verdict::of_error(&TierError::Trap(text()))
+    );
+    assert_eq!(Verdict::of_write(&Ok(())), Verdict::Works);
+    let fails = || Verdict::Fails(text());
+    assert_eq!(Verdict::of_chunks([fails(), Verdict::Works, fails()]), Verdict::Works);
+    assert_eq!(Verdict::of_chunks([Verdict::Silent, fails(), Verdict::Silent]), fails());
+    assert_eq!(Verdict::of_chunks([]), Verdict::Silent);
+}
+
+/// Any sequence of events: never two probes, and never stuck.
+#[test]
+fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
+    for seed in 0..300_u64 {
+        let rig = Rig::new(2, 6);
+        let tier = rig.breaker.attach();
+        let mut out: Vec<Permit<'_>> = Vec::new();
+        let mut random = seed;
+        let mut draw = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n
+        };
+        for _ in 0..200 {
+            match draw(8) {
+                0..=2 => out.extend(rig.breaker.admit()),
+                3 | 4 if !out.is_empty() => {
+                    let permit = out.swap_remove(draw(out.len() as u64) as usize);
+                    permit.settle(if draw(2) == 0 { Verdict::Works } else { Verdict::Fails("no".into()) });
+                }
+                5 if !out.is_empty() => drop(out.swap_remove(draw(out.len() as u64) as usize)),
+                6 => rig.clock.advance(Duration::from_millis(draw(3000))),
+                7 if draw(3) == 0 => tier.down("down", PAUSE),
+                7 => tier.up(),
+                _ => {}
+            }
+            let epoch = rig.breaker.epoch.load(Ordering::SeqCst);
+            let n_probes = out.iter().filter(|permit| permit.is_probe && permit.epoch == epoch).count();
+            assert!(n_probes <= 1, "seed {seed}");
+            let state = rig.breaker.status().state;
+            assert!(n_probes == 0 || state == BreakerState::HalfOpen, "seed {seed}: {state:?}");
+        }
+        out.clear();
+        tier.up();
+        rig.clock.advance(PAUSE_MAX);
+        assert!(rig.call(true) && rig.call(true), "seed {seed}: stuck");
+        assert_eq!(rig.state(), BreakerState::Closed, "seed {seed}");
+    }
+}

@@ -1,0 +1,91 @@
+//! What becomes of a chunk that a tier was asked for.
+//!
+//! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
+
+use super::breaker::Verdict;
+use crate::chunk::{Chunk, ChunkWriter};
+use crate::integrity::{Flaw, Sealer};
+use crate::tier::TierError;
+use crate::transfer::Sink;
+
+/// Why a chunk was not served by a tier that was asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Miss {
+    /// The tier does not have it.
+    #[error("not found")]
+    NotFound,
+    /// The tier could not tell.
+    #[error(transparent)]
+    Error(TierError),
+    /// The tier wrote fewer bytes than the chunk has, or claims a number that it did not write.
+    #[error("{claimed} bytes claimed of a chunk of {expected}, or not all of them written")]
+    WrongLength {
+        /// What the tier says it wrote.
+        claimed: u64,
+        /// The chunk's size with its trailer.
+        expected: u64,
+    },
+    /// What came back is not the chunk.
+    #[error(transparent)]
+    Flaw(Flaw),
+    /// There was no memory to fetch it into.
+    #[error("no memory to fetch it into")]
+    NoMemory,
+}
+
+impl Miss {
+    /// Returns the reason's name in metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Error(error) => error.kind(),
+            Self::WrongLength { .. } => "wrong_length",
+            Self::Flaw(flaw) => flaw.name(),
+            Self::NoMemory => "no_memory",
+        }
+    }
+}
+
+/// What became of one chunk's fetch: the chunk, or the buffer again and the reason. The buffer is missing if
+/// a transfer into it still runs.
+pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
+
+/// Judges a tier by one chunk that it was asked for.
+pub(super) fn verdict(fetched: &Fetched) -> Verdict {
+    match fetched {
+        Ok(_) | Err((_, Miss::NotFound)) => Verdict::Works,
+        Err((_, Miss::Error(error))) => Verdict::of_error(error),
+        // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
+        Err((_, Miss::Flaw(Flaw::OtherAlgorithm) | Miss::NoMemory)) => Verdict::Silent,
+        Err((_, miss @ (Miss::Flaw(_) | Miss::WrongLength { .. }))) => Verdict::Fails(miss.to_string()),
+    }
+}
+
+/// Accepts what came back as a chunk, or says why not.
+pub(super) fn accept(sealer: &Sealer, answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
+    let Some(sink) = sink else {
+        let miss = match answer {
+            Err(error) => Miss::Error(error),
+            Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
+        };
+        return Err((None, miss));
+    };
+    let (capacity, is_full) = (sink.capacity() as u64, sink.is_full());
+    let (writer, trailer) = sink.into_parts();
+    match answer {
+        Ok(Some(claimed)) if claimed == capacity && is_full => {
+            match sealer.verify(writer.key(), &writer, &trailer) {
+                Ok(()) => {
+                    let chunk = writer.freeze();
+                    chunk.trailer_or_seal(|_| trailer);
+                    Ok(chunk)
+                }
+                Err(flaw) => Err((Some(writer), Miss::Flaw(flaw))),
+            }
+        }
+        Ok(Some(claimed)) => Err((Some(writer), Miss::WrongLength { claimed, expected: capacity })),
+        Ok(None) => Err((Some(writer), Miss::NotFound)),
+        Err(error) => Err((Some(writer), Miss::Error(error))),
+    }
+}

@@ -1,0 +1,216 @@
+//! Removing chunks from a backend, also from one that cannot be asked at the moment.
+//!
+//! A removal is never skipped: what was removed must not come back. While the breaker is open the caller is told
+//! so at once; the keys are owed, and the backend is told in the background. Until it has answered it is not asked
+//! for them, and a put of them comes after the removal. They are in memory only, and bounded: a caller who was
+//! told an error and wants to be sure of the removal repeats it.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::backend::Backend;
+use super::breaker::{Permit, Verdict};
+use crate::key::ChunkKey;
+use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
+use crate::memory::lock;
+use crate::metrics::Operation;
+use crate::tier::TierError;
+
+/// Removals that a backend has not heard of.
+#[derive(Default)]
+pub(super) struct Owed {
+    keys: Mutex<Keys>,
+    /// As many as there are, to be read without the lock.
+    n: AtomicUsize,
+    /// Held by whoever delivers them.
+    settling: tokio::sync::Mutex<()>,
+    /// A delivery has been started in the background.
+    started: AtomicBool,
+}
+
+#[derive(Default)]
+struct Keys {
+    keys: HashSet<ChunkKey>,
+    /// Failed deliveries to a backend that was let work.
+    n_tries: u32,
+}
+
+impl Owed {
+    pub(super) fn len(&self) -> usize {
+        self.n.load(Ordering::Acquire)
+    }
+
+    /// Says whether the removal of any of `keys` is owed.
+    fn concerns(&self, keys: impl IntoIterator<Item = ChunkKey>) -> bool {
+        let owed = lock(&self.keys);
+        keys.into_iter().any(|key| owed.keys.contains(&key))
+    }
+
+    /// Remembers keys as far as there is room, and returns how many found none.
+    fn add(&self, keys: &[ChunkKey]) -> usize {
+        let mut owed = lock(&self.keys);
+        let mut n_refused = 0;
+        for key in keys {
+            if owed.keys.len() < REMOVALS_OWED_MAX {
+                owed.keys.insert(*key);
+            } else if !owed.keys.contains(key) {
+                n_refused += 1;
+            }
+        }
+        self.n.store(owed.keys.len(), Ordering::Release);
+        n_refused
+    }
+
+    fn take_off(&self, keys: &[ChunkKey]) {
+        let mut owed = lock(&self.keys);
+        for key in keys {
+            owed.keys.remove(key);
+        }
+        owed.n_tries = 0;
+        self.n.store(owed.keys.len(), Ordering::Release);
+    }
+
+    /// Notes a failed delivery, and gives up after too many; returns how many keys that concerns.
+    fn failed(&self) -> usize {
+        let mut owed = lock(&self.keys);
+        owed.n_tries += 1;
+        if owed.n_tries < REMOVAL_TRIES_MAX {
+            return 0;
+        }
+        let given_up = std::mem::take(&mut *owed);
+        self.n.store(0, Ordering::Release);
+        given_up.keys.len()
+    }
+}
+
+/// Ends a delivery in the background, also one whose task was dropped.
+struct Started(Arc<Backend>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.0.owed.started.store(false, Ordering::Release);
+    }
+}
+
+impl Backend {
+    /// Lets an operation on `keys` go to the tier, unless the breaker or an owed removal stands against it.
+    pub(super) fn admit(self: &Arc<Self>, keys: impl IntoIterator<Item = ChunkKey>) -> Option<Permit<'_>> {
+        let permit = self.breaker.admit()?;
+        if self.owed.len() == 0 {
+            return Some(permit);
+        }
+        if self.owed.concerns(keys) {
+            // If it is the probe, its place goes to the delivery.
+            drop(permit);
+            self.breaker.skip();
+            self.settle_removals_later();
+            return None;
+        }
+        self.settle_removals_later();
+        Some(permit)
+    }
+
+    /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for. While the breaker is
+    /// not closed nothing is waited for.
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        keys: &[ChunkKey],
+        deadline: Instant,
+    ) -> Result<usize, TierError> {
+        let cancelled = self.cancel_puts(Some(keys));
+        self.lock_pins().retain(|key, _| !keys.contains(key));
+        if self.breaker.is_closed() {
+            self.settle_removals().await;
+            self.drained(Some(&cancelled.in_flight), deadline).await;
+            let permit = self.breaker.admit();
+            let outcome = self.removed(keys, deadline).await;
+            if let Some(permit) = permit {
+                permit.settle(Verdict::of_write(&outcome));
+            }
+            return outcome;
+        }
+        let n_refused = self.owed.add(keys);
+        if n_refused > 0 {
+            tracing::warn!(backend = %self.name, n_refused, "too many removals are owed; these are not remembered");
+        }
+        if !cancelled.in_flight.is_empty() {
+            // What is being stored at this moment is removed, perhaps once more, when it has been.
+            let backend = Arc::clone(self);
+            self.control.handle().spawn(async move {
+                backend.drained(Some(&cancelled.in_flight), deadline).await;
+                backend.owed.add(&cancelled.in_flight);
+                backend.settle_removals_later();
+            });
+        }
+        self.settle_removals_later();
+        Err(self.breaker.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
+    }
+
+    async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+        let outcome = self.counted(Operation::Remove, self.tier().remove(keys.into(), deadline)).await;
+        // After the answer: what was stored meanwhile may have been removed as well.
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        outcome
+    }
+
+    /// Delivers owed removals in the background, if that is not under way.
+    fn settle_removals_later(self: &Arc<Self>) {
+        if self.breaker.down_cause().is_some() || self.owed.started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let started = Started(Arc::clone(self));
+        self.control.handle().spawn(async move { started.0.settle_removals().await });
+    }
+
+    /// Delivers owed removals.
+    pub(super) async fn settle_removals(&self) {
+        if self.owed.len() == 0 {
+            return;
+        }
+        let _one_at_a_time = self.owed.settling.lock().await;
+        let keys: Vec<ChunkKey> = lock(&self.owed.keys).keys.iter().copied().collect();
+        if keys.is_empty() {
+            return;
+        }
+        // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
+        // a backend whose other methods fail may well do this.
+        let permit = self.breaker.admit();
+        let deadline = Instant::now() + self.tier().call_limit(0);
+        let outcome = self.removed(&keys, deadline).await;
+        let verdict = Verdict::of_write(&outcome);
+        match &verdict {
+            Verdict::Works => {
+                self.owed.take_off(&keys);
+                tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
+            }
+            Verdict::Fails(_) | Verdict::Silent if permit.is_some() => {
+                let n_given_up = self.owed.failed();
+                if n_given_up > 0 {
+                    tracing::warn!(backend = %self.name, n_given_up, ?outcome, "owed removals are given up");
+                }
+            }
+            Verdict::Fails(_) | Verdict::Silent => {}
+        }
+        if let Some(permit) = permit {
+            permit.settle(verdict);
+        }
+    }
+
+    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
+    /// would stay damaged for ever.
+    pub(super) fn remove_later(&self, keys: Vec<ChunkKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let (tier, removals) = (self.tier(), Arc::clone(&self.removals));
+        self.control.handle().spawn(async move {
+            let deadline = Instant::now() + tier.call_limit(0);
+            if let Err(error) = tier.remove(keys.into(), deadline).await {
+                tracing::debug!(%error, "damaged chunks could not be removed");
+            }
+            removals.fetch_add(1, Ordering::AcqRel);
+        });
+    }
+}
