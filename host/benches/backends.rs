@@ -12,10 +12,12 @@ use kvtier::config::{BackendConfig, CompileCache, Config, FsAccess, FsGrant, OnF
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape, Tiers};
 
+type Measured<'a> = &'a dyn Fn(&Engine);
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     calls()?;
+    passed_over()?;
     bytes()?;
     load()
 }
@@ -42,6 +44,68 @@ fn calls() -> Outcome<()> {
         block_on(engine.close())?;
     }
     Ok(())
+}
+
+/// What a backend costs whose breaker is open, beside a chain without it.
+fn passed_over() -> Outcome<()> {
+    const N_KEYS: u64 = 32;
+    const N_REPEATS: u32 = 200;
+    println!();
+    println!(
+        "{:<46} {:>12} {:>12} {:>7}",
+        "32 chunks, ns per operation", "no backend", "open breaker", "ratio"
+    );
+    let mut traps = backend("misbehaving", "TrapBackend", &[("in", "contains")])?;
+    (traps.breaker.failures, traps.breaker.window) = (1, 1);
+    let make = |backends| -> Outcome<Engine> {
+        let config = Config { local_cpu: true, ..config(backends, 16 << 20) };
+        // A clock that stands still: the breaker stays open.
+        let builder = EngineBuilder::new(config, metadata()?).clock(kvtier::clock::Clock::manual());
+        Ok(builder.build_blocking()?)
+    };
+    let engines = [make(vec![])?, make(vec![traps])?];
+    let present: Vec<ChunkKey> = (0..N_KEYS).map(key).collect();
+    let absent: Vec<ChunkKey> = (N_KEYS..2 * N_KEYS).map(key).collect();
+    let specs = |keys: &[ChunkKey]| -> Vec<ChunkSpec> {
+        keys.iter().map(|&key| ChunkSpec { key, size_bytes: 4096 }).collect()
+    };
+    for engine in &engines {
+        store(engine, &present, 4096, &Tiers::only(["cpu"]));
+        block_on(engine.storage().contains(&absent, &Tiers::All));
+    }
+    assert_eq!(engines[1].storage().counts()[1].breaker_opened, 1);
+    let (present_specs, absent_specs) = (specs(&present), specs(&absent));
+    let lookup = |engine: &Engine, keys: &[ChunkKey]| {
+        black_box(block_on(engine.storage().contains(keys, &Tiers::All)));
+    };
+    let retrieve = |engine: &Engine, specs: &[ChunkSpec]| {
+        black_box(block_on(engine.storage().get(specs, &Tiers::All, None)));
+    };
+    let operations: [(&str, Measured<'_>); 4] = [
+        ("lookup, all in the CPU tier", &|engine| lookup(engine, &present)),
+        ("lookup, none stored", &|engine| lookup(engine, &absent)),
+        ("retrieve, all in the CPU tier", &|engine| retrieve(engine, &present_specs)),
+        ("retrieve, none stored", &|engine| retrieve(engine, &absent_specs)),
+    ];
+    for (name, operation) in operations {
+        // In turns, so that both meet the same disturbances.
+        let mut samples = [Vec::new(), Vec::new()];
+        for _ in 0..401 {
+            for (engine, samples) in engines.iter().zip(&mut samples) {
+                let started = Instant::now();
+                for _ in 0..N_REPEATS {
+                    operation(engine);
+                }
+                samples.push(started.elapsed() / N_REPEATS);
+            }
+        }
+        let [without, with] = samples.map(|mut samples| {
+            samples.sort_unstable();
+            samples[samples.len() / 2].as_secs_f64() * 1e9
+        });
+        println!("{name:<46} {without:>12.0} {with:>12.0} {:>7.2}", with / without);
+    }
+    engines.iter().try_for_each(|engine| Ok(block_on(engine.close())?))
 }
 
 /// Throughput of puts and gets, sealed, verified, hot cache off.

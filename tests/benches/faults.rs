@@ -106,6 +106,7 @@ fn relentless(class: &str, settings: &[(&str, &str)]) -> BackendConfig {
     let mut backend = misbehaving("faulty", class, settings);
     backend.limits.call_timeout = Duration::from_millis(10);
     backend.limits.lane_stall = Duration::from_millis(20);
+    backend.breaker.failures = 0;
     backend
 }
 
