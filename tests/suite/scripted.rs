@@ -40,6 +40,7 @@ pub(crate) struct Scripted {
     arrived: Semaphore,
     batch_chunks_max: usize,
     fails_lookups: AtomicBool,
+    dead: AtomicBool,
 }
 
 impl Scripted {
@@ -53,8 +54,8 @@ impl Scripted {
     /// Makes a tier whose puts wait at the gate, and carry so many chunks at most.
     pub(crate) fn gated(batch_chunks_max: usize) -> Arc<Self> {
         let (gate, arrived) = (Semaphore::new(0), Semaphore::new(0));
-        let fails_lookups = AtomicBool::new(false);
-        Arc::new(Self { store: Mutex::default(), gate, arrived, batch_chunks_max, fails_lookups })
+        let (fails_lookups, dead) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { store: Mutex::default(), gate, arrived, batch_chunks_max, fails_lookups, dead })
     }
 
     /// Lets all puts through, now and later.
@@ -80,6 +81,15 @@ impl Scripted {
     /// Answers lookups with an error from now on.
     pub(crate) fn fail_lookups(&self) {
         self.fails_lookups.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers every call with an error, until it is brought back; keeps what it has.
+    pub(crate) fn set_dead(&self, dead: bool) {
+        self.dead.store(dead, Ordering::SeqCst);
+    }
+
+    fn alive(&self) -> Result<(), TierError> {
+        if self.dead.load(Ordering::SeqCst) { Err(TierError::Unavailable("dead".into())) } else { Ok(()) }
     }
 
     pub(crate) fn has(&self, key: ChunkKey) -> bool {
@@ -151,7 +161,7 @@ impl Tier for Scripted {
         if self.fails_lookups.load(Ordering::SeqCst) {
             return ready(Err(TierError::Unavailable("on purpose".into())));
         }
-        ready(Ok(self.count(&keys)))
+        ready(self.alive().map(|()| self.count(&keys)))
     }
 
     fn put(
@@ -164,6 +174,7 @@ impl Tier for Scripted {
         self.arrived.add_permits(1);
         Box::pin(async move {
             let _through = self.gate.acquire().await.unwrap();
+            self.alive()?;
             Ok(keys.iter().enumerate().map(|(index, key)| self.keep(*key, &data, index)).collect())
         })
     }
@@ -175,21 +186,25 @@ impl Tier for Scripted {
         _deadline: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
         self.hear(Heard::Get(keys.to_vec()));
-        ready(Ok(keys.iter().enumerate().map(|(index, key)| self.deliver(*key, &into, index)).collect()))
+        let deliver = |(index, key): (usize, &ChunkKey)| self.deliver(*key, &into, index);
+        ready(self.alive().map(|()| keys.iter().enumerate().map(deliver).collect()))
     }
 
     fn pin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Pin(keys.to_vec()));
-        ready(Ok(self.count(&keys)))
+        ready(self.alive().map(|()| self.count(&keys)))
     }
 
     fn unpin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Unpin(keys.to_vec()));
-        ready(Ok(keys.len()))
+        ready(self.alive().map(|()| keys.len()))
     }
 
     fn remove(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Remove(keys.to_vec()));
+        if let Err(error) = self.alive() {
+            return ready(Err(error));
+        }
         let mut store = self.store.lock().unwrap();
         ready(Ok(keys.iter().filter(|key| store.chunks.remove(key).is_some()).count()))
     }

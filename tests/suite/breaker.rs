@@ -1,0 +1,408 @@
+//! The breaker in the chain: a backend that fails is passed over at no cost, everybody else goes on, and it comes
+//! back by itself. Its pauses are by a clock that the tests move; real components, and scripted tiers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvtier::clock::Clock;
+use kvtier::config::{BackendConfig, Config, OnLoadError};
+use kvtier::manager::{BreakerState, BreakerStatus, StorageManager, Tiers};
+use kvtier::runtime::block_on;
+use kvtier::tier::{Tier, TierError};
+use kvtier::{ChunkKey, Engine, EngineBuilder};
+
+use crate::scripted::{Heard, Scripted};
+use crate::support::{self, eventually, get, in_tier, keys, put, put_in, served};
+
+/// Failures that open a breaker, and the pause that follows, unless configured.
+const FAILURES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// An engine without a hot cache over backends and scripted tiers, and the clock of its breakers.
+fn engine(backends: Vec<BackendConfig>, tiers: &[(&str, &Arc<Scripted>)]) -> (Engine, Clock) {
+    let clock = Clock::manual();
+    let config = Config { local_cpu: false, ..support::config(backends) };
+    let mut builder = EngineBuilder::new(config, support::metadata()).clock(clock.clone());
+    for (name, tier) in tiers {
+        builder = builder.tier(*name, Arc::clone(*tier) as Arc<dyn Tier>);
+    }
+    (builder.build_blocking().unwrap(), clock)
+}
+
+fn breaker(storage: &StorageManager, name: &str) -> BreakerStatus {
+    storage.status().backends.into_iter().find(|backend| backend.name == name).unwrap().breaker
+}
+
+fn state(storage: &StorageManager, name: &str) -> BreakerState {
+    breaker(storage, name).state
+}
+
+/// Moves the clock behind the pause, and returns how long that was.
+fn wait(storage: &StorageManager, name: &str, clock: &Clock) -> Duration {
+    let pause = breaker(storage, name).retry_in.expect("a pause");
+    clock.advance(pause + Duration::from_millis(1));
+    pause
+}
+
+/// Looks up until the breaker opens, and returns after how many lookups.
+fn open(storage: &StorageManager, name: &str, keys: &[ChunkKey]) -> usize {
+    let lookups = (1..=100).find(|_| {
+        in_tier(storage, keys, name);
+        state(storage, name) == BreakerState::Open
+    });
+    lookups.expect("it opens")
+}
+
+#[test]
+fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
+    let (a, b) = (Scripted::new(), Scripted::new());
+    let (engine, clock) = engine(vec![], &[("a", &a), ("b", &b)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put(storage, &keys, &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    a.set_dead(true);
+    assert_eq!(open(storage, "a", &keys), FAILURES);
+    let status = breaker(storage, "a");
+    assert_eq!((status.opened, status.failures as usize), (1, FAILURES));
+    assert_eq!(status.last_cause.as_deref(), Some("unavailable: dead"));
+    assert!(status.retry_in.is_some_and(|pause| pause >= PAUSE / 2 && pause <= PAUSE), "{status:?}");
+    a.heard();
+
+    // Whatever is asked of the chain.
+    assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2);
+    assert_eq!(block_on(storage.contains_pinned(&keys, &Tiers::All, "id")).n_chunks, 2);
+    block_on(storage.unpin("id"));
+    let found = get(storage, &keys);
+    assert_eq!((served(&found), found.misses.len()), (vec![2, 2], 0), "not expected of it");
+    drop(found);
+    let stored = put(storage, &[support::key(5)], &Tiers::All);
+    assert_eq!((stored.backends[0].1.n_queued, stored.backends[0].1.n_dropped), (0, 1));
+    block_on(storage.flush()).unwrap();
+    assert!(b.has(support::key(5)));
+    assert_eq!(a.heard(), []);
+    let counts = support::counted(storage, "a");
+    assert_eq!((counts.drops["breaker_open"], counts.is_passed_over), (1, true));
+    assert!(counts.skipped >= 4, "{}", counts.skipped);
+    let metrics = storage.metrics();
+    for line in
+        ["breaker_open{tier=\"a\"} 1", "breaker_open{tier=\"b\"} 0", "breaker_opened_total{tier=\"a\"} 1"]
+    {
+        assert!(metrics.contains(&format!("kvtier_{line}\n")), "{line}");
+    }
+
+    wait(storage, "a", &clock);
+    assert_eq!(state(storage, "a"), BreakerState::HalfOpen);
+    for _ in 0..3 {
+        in_tier(storage, &keys, "a");
+    }
+    assert_eq!(a.heard().len(), 1, "the probe alone");
+    let status = breaker(storage, "a");
+    assert_eq!((status.state, status.opened), (BreakerState::Open, 2));
+    assert!(wait(storage, "a", &clock) > PAUSE / 2);
+
+    a.set_dead(false);
+    assert_eq!(in_tier(storage, &keys, "a"), 2);
+    assert_eq!(state(storage, "a"), BreakerState::Closed);
+    assert_eq!(served(&get(storage, &keys)), [1, 1]);
+    put_in(storage, &[support::key(6)], "a");
+    assert!(a.has(support::key(6)));
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn what_a_lookup_promised_is_a_miss_with_its_reason_and_comes_from_the_next_tier() {
+    let (a, b) = (Scripted::new(), Scripted::new());
+    let (engine, _clock) = engine(vec![], &[("a", &a), ("b", &b)]);
+    let (storage, keys) = (engine.storage(), keys(3));
+    put(storage, &keys, &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    let plan = block_on(storage.contains(&keys, &Tiers::All));
+    assert_eq!(support::runs(&plan), [(1, 3)]);
+    a.set_dead(true);
+    open(storage, "a", &keys);
+    a.heard();
+    let found = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
+    assert_eq!(served(&found), [2, 2, 2]);
+    let misses: Vec<_> =
+        found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect();
+    assert_eq!(misses, [0, 1, 2].map(|index| (index, 1, "breaker_open")));
+    assert_eq!(support::counted(storage, "a").misses["breaker_open"], 3);
+    assert_eq!(a.heard(), []);
+    let alone = block_on(storage.get(&support::specs(&keys), &Tiers::only(["a"]), Some(&plan)));
+    assert_eq!((alone.chunks.len(), alone.misses.len()), (0, 3));
+}
+
+#[test]
+fn puts_that_wait_when_the_breaker_opens_are_dropped_and_free_their_memory() {
+    let tier = Scripted::gated(1);
+    let (engine, _clock) = engine(vec![], &[("tier", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(12));
+    put(storage, &keys, &Tiers::All);
+    tier.wait_for_puts(4);
+    tier.set_dead(true);
+    tier.open_gate();
+    block_on(storage.flush()).unwrap();
+    let drops = support::counted(storage, "tier").drops;
+    let heard = tier.put_keys().len() as u64;
+    assert_eq!(drops["lost"], heard, "{drops:?}");
+    assert_eq!(drops["breaker_open"], 12 - heard, "{drops:?}");
+    assert_eq!(state(storage, "tier"), BreakerState::Open);
+    assert_eq!(storage.status().backends[0].puts_pending, 0);
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_comes_back() {
+    let (a, b) = (Scripted::new(), Scripted::new());
+    let (engine, clock) = engine(vec![], &[("a", &a), ("b", &b)]);
+    let (storage, keys) = (engine.storage(), keys(3));
+    put(storage, &keys, &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    a.set_dead(true);
+    open(storage, "a", &keys);
+    a.heard();
+    let removed = block_on(storage.remove(&keys[..1], &Tiers::All)).unwrap_err();
+    assert_eq!((removed.tier.as_str(), removed.n_removed), ("a", 1));
+    assert_eq!(removed.error, TierError::BreakerOpen);
+    assert!(!b.has(keys[0]));
+    let tried = [Heard::Remove(vec![keys[0]])];
+    eventually("it is tried all the same", || a.heard() == tried);
+    assert_eq!(storage.status().backends[0].removals_owed, 1);
+    eventually("that is over", || {
+        support::counted(storage, "a").errors.contains_key(&("remove", "unavailable"))
+    });
+
+    a.set_dead(false);
+    wait(storage, "a", &clock);
+    assert!(a.has(keys[0]));
+    assert_eq!(in_tier(storage, &keys, "a"), 0, "what was removed does not come back");
+    eventually("it is told", || storage.status().backends[0].removals_owed == 0);
+    assert!(!a.has(keys[0]));
+    assert_eq!(in_tier(storage, &keys[..1], "a"), 0);
+    assert_eq!(in_tier(storage, &keys[1..], "a"), 2);
+    assert_eq!(state(storage, "a"), BreakerState::Closed);
+    assert_eq!(block_on(storage.remove(&keys, &Tiers::only(["a"]))), Ok(2));
+}
+
+#[test]
+fn a_put_after_a_removal_that_is_owed_stays() {
+    let tier = Scripted::new();
+    let (engine, clock) = engine(vec![], &[("tier", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "tier");
+    tier.set_dead(true);
+    open(storage, "tier", &keys);
+    block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
+    eventually("it is tried", || {
+        support::counted(storage, "tier").errors.contains_key(&("remove", "unavailable"))
+    });
+    tier.set_dead(false);
+    wait(storage, "tier", &clock);
+    put_in(storage, &keys[..1], "tier");
+    assert_eq!((tier.has(keys[0]), tier.has(keys[1])), (true, false));
+    assert_eq!(in_tier(storage, &keys, "tier"), 1);
+}
+
+#[test]
+fn a_removal_reaches_a_backend_whose_other_methods_fail() {
+    let tier = Scripted::new();
+    let (engine, _clock) = engine(vec![], &[("tier", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "tier");
+    tier.fail_lookups();
+    open(storage, "tier", &keys);
+    block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
+    eventually("the removal in the background", || storage.status().backends[0].removals_owed == 0);
+    assert!(!tier.has(keys[0]) && !tier.has(keys[1]));
+    assert_eq!(state(storage, "tier"), BreakerState::Open, "which says nothing of the others");
+}
+
+#[test]
+fn a_backend_that_never_removes_what_it_should_is_given_up_on_and_serves_again() {
+    let log = support::log();
+    let never = support::misbehaving("breaker-never", "TrapBackend", &[("in", "remove")]);
+    let (engine, clock) = engine(vec![never], &[]);
+    let (storage, keys) = (engine.storage(), keys(1));
+    for _ in 0..FAILURES {
+        block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
+    }
+    assert_eq!(state(storage, "breaker-never"), BreakerState::Open);
+    block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
+    eventually("it is let work in the end", || {
+        clock.advance(Duration::from_mins(1));
+        put(storage, &keys, &Tiers::All);
+        block_on(storage.flush()).unwrap();
+        in_tier(storage, &keys, "breaker-never") == 1
+    });
+    assert_eq!(storage.status().backends[0].removals_owed, 0);
+    let lines = log.lines_with("owed removals are given up");
+    assert_eq!(lines.iter().filter(|line| line.contains("breaker-never")).count(), 1, "{lines:?}");
+}
+
+#[test]
+fn an_unpin_is_not_waited_for_and_reaches_the_backend_if_it_can() {
+    let tier = Scripted::new();
+    let (engine, _clock) = engine(vec![], &[("tier", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "tier");
+    assert_eq!(block_on(storage.contains_pinned(&keys, &Tiers::All, "id")).n_chunks, 2);
+    tier.fail_lookups();
+    open(storage, "tier", &keys);
+    tier.heard();
+    block_on(storage.unpin("id"));
+    assert_eq!(storage.status().backends[0].pinned_keys, 0);
+    eventually("the unpin in the background", || tier.heard() == [Heard::Unpin(keys.clone())]);
+}
+
+#[test]
+fn a_backend_that_traps_is_restarted_no_more_often_than_it_is_called() {
+    let traps = support::misbehaving("breaker-traps", "TrapBackend", &[("in", "contains")]);
+    let good = support::backend("breaker-good", "memory", "MemoryBackend");
+    let (engine, clock) = engine(vec![traps, good], &[]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "breaker-good");
+    for n in 1..=20 {
+        assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2, "lookup {n}");
+    }
+    let restarts = || support::health(storage, "breaker-traps").lane_restarts as usize;
+    assert_eq!(restarts(), FAILURES);
+    let status = breaker(storage, "breaker-traps");
+    assert_eq!((status.state, status.skipped as usize), (BreakerState::Open, 20 - FAILURES));
+    assert!(status.last_cause.unwrap().contains("trapped"));
+    for n_probes in 1..=3 {
+        wait(storage, "breaker-traps", &clock);
+        for _ in 0..5 {
+            in_tier(storage, &keys, "breaker-traps");
+        }
+        assert_eq!(restarts(), FAILURES + n_probes);
+    }
+    // A new instance from the operator's hand starts clean.
+    engine.blocking().recreate("breaker-traps").unwrap();
+    let status = breaker(storage, "breaker-traps");
+    assert_eq!((status.state, status.failures), (BreakerState::Closed, 0));
+}
+
+#[test]
+fn a_backend_that_hangs_costs_so_many_bounded_calls_and_then_none() {
+    let mut hangs = support::misbehaving("breaker-hangs", "HangBackend", &[("in", "contains")]);
+    hangs.limits.call_timeout = Duration::from_millis(50);
+    hangs.breaker.failures = 2;
+    hangs.breaker.window = 2;
+    let good = support::backend("breaker-good", "memory", "MemoryBackend");
+    let (engine, _clock) = engine(vec![hangs, good], &[]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "breaker-good");
+    for _ in 0..50 {
+        assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2);
+    }
+    let counts = support::counted(storage, "breaker-hangs");
+    assert_eq!((counts.errors[&("contains", "timeout")], counts.skipped), (2, 48));
+    assert_eq!(support::health(storage, "breaker-hangs").abandoned_calls, 2, "still inside, and no more");
+}
+
+/// A class of the `flaky` component, which keeps its state in a directory.
+fn flaky(name: &str, directory: &tempfile::TempDir, settings: &[(&str, &str)]) -> BackendConfig {
+    let mut config = support::fs(name, directory.path());
+    (config.module_path, config.class_name) = (support::component("flaky"), "FlakyBackend".into());
+    config.config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    config
+}
+
+#[test]
+fn a_backend_that_traps_in_every_third_call_is_out_most_of_the_time_and_the_chain_always_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let flapping = flaky("breaker-flaps", &directory, &[("in", "contains"), ("every", "3")]);
+    let good = support::backend("breaker-good", "memory", "MemoryBackend");
+    let (engine, clock) = engine(vec![flapping, good], &[]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put(storage, &keys, &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    assert_eq!(open(storage, "breaker-flaps", &keys), 3 * FAILURES);
+    // Each time it works twice, and the failure that follows is no longer borne.
+    for n_opened in 1..=4 {
+        assert_eq!(breaker(storage, "breaker-flaps").opened, n_opened);
+        for _ in 0..10 {
+            assert_eq!(support::runs(&block_on(storage.contains(&keys, &Tiers::All))), [(2, 2)]);
+        }
+        wait(storage, "breaker-flaps", &clock);
+        for tier in [1, 1, 2] {
+            assert_eq!(support::runs(&block_on(storage.contains(&keys, &Tiers::All))), [(tier, 2)]);
+        }
+    }
+    assert_eq!(support::health(storage, "breaker-flaps").lane_restarts as usize, FAILURES + 4);
+}
+
+#[test]
+fn a_backend_that_does_not_start_is_passed_over_and_comes_back_by_itself() {
+    let log = support::log();
+    for method in ["constructor", "open"] {
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("breaker-late-{method}");
+        let late = flaky(&name, &directory, &[("in", method), ("fails", "3")]);
+        let config =
+            Config { local_cpu: false, on_load_error: OnLoadError::Continue, ..support::config(vec![late]) };
+        let engine = support::engine(config);
+        let (storage, keys) = (engine.storage(), keys(3));
+        let status = breaker(storage, &name);
+        assert!(status.last_cause.as_deref().unwrap().contains("failed on purpose, call"), "{status:?}");
+        eventually("it starts", || {
+            let is_down = support::health(storage, &name).down.is_some();
+            let found = block_on(storage.contains(&keys, &Tiers::All));
+            assert_eq!(found.n_chunks, 0);
+            !is_down && state(storage, &name) == BreakerState::Closed
+        });
+        assert!(support::counted(storage, &name).errors.is_empty(), "nobody was let call it");
+        assert_eq!(breaker(storage, &name).opened, 1);
+        put_in(storage, &keys, &name);
+        assert_eq!(served(&get(storage, &keys)), [1, 1, 1]);
+        let lines = log.lines_with("backend is running");
+        assert_eq!(lines.iter().filter(|line| line.contains(&name)).count(), 1, "{lines:?}");
+    }
+}
+
+#[test]
+fn wrong_bytes_open_the_breaker_and_refusals_do_not() {
+    let wrong = support::misbehaving("breaker-wrong", "WrongBytesBackend", &[]);
+    let full = support::backend("breaker-full", "probe", "ProbeBackend");
+    let (engine, _clock) = engine(vec![wrong, full], &[]);
+    let (storage, keys) = (engine.storage(), keys(2 * FAILURES as u64));
+    for key in &keys {
+        put_in(storage, &[*key], "breaker-full");
+        assert!(get(storage, &[*key]).chunks.is_empty());
+    }
+    assert_eq!(support::counted(storage, "breaker-full").errors[&("put", "no_space")], keys.len() as u64);
+    let status = breaker(storage, "breaker-full");
+    assert_eq!((status.opened, status.failures), (0, 0), "no space and misses");
+    for key in &keys[..FAILURES] {
+        put_in(storage, &[*key], "breaker-wrong");
+        assert!(get(storage, &[*key]).chunks.is_empty());
+    }
+    let status = breaker(storage, "breaker-wrong");
+    assert_eq!(status.state, BreakerState::Open);
+    assert_eq!(status.last_cause.as_deref(), Some("the check value does not match"));
+}
+
+#[test]
+fn opening_and_closing_stand_in_the_log_once_each() {
+    let log = support::log();
+    let tier = Scripted::new();
+    let (engine, clock) = engine(vec![], &[("breaker-logged", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(1));
+    tier.set_dead(true);
+    open(storage, "breaker-logged", &keys);
+    for _ in 0..5 {
+        wait(storage, "breaker-logged", &clock);
+        in_tier(storage, &keys, "breaker-logged");
+    }
+    tier.set_dead(false);
+    wait(storage, "breaker-logged", &clock);
+    in_tier(storage, &keys, "breaker-logged");
+    assert_eq!(breaker(storage, "breaker-logged").opened, 6);
+    let count = |level: &str, text: &str| {
+        let lines = log.lines_with("breaker-logged");
+        lines.iter().filter(|line| line.contains(level) && line.contains(text)).count()
+    };
+    assert_eq!(count(" WARN ", "breaker opened"), 1);
+    assert_eq!(count(" WARN ", "unavailable: dead"), 1);
+    assert_eq!(count(" INFO ", "breaker closed"), 1);
+}
