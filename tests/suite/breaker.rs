@@ -383,6 +383,20 @@ fn wrong_bytes_open_the_breaker_and_refusals_do_not() {
 }
 
 #[test]
+fn a_backend_that_cannot_be_written_to_is_read_all_the_same() {
+    let fails = support::misbehaving("breaker-no-puts", "FailBackend", &[("in", "put")]);
+    let (engine, _clock) = engine(vec![fails], &[]);
+    let (storage, keys) = (engine.storage(), keys(2 * FAILURES as u64));
+    for key in &keys {
+        put_in(storage, &[*key], "breaker-no-puts");
+        assert_eq!(in_tier(storage, &[*key], "breaker-no-puts"), 0);
+    }
+    let counts = support::counted(storage, "breaker-no-puts");
+    assert_eq!(counts.errors[&("put", "other")], keys.len() as u64);
+    assert_eq!((breaker(storage, "breaker-no-puts").opened, counts.skipped), (0, 0));
+}
+
+#[test]
 fn opening_and_closing_stand_in_the_log_once_each() {
     let log = support::log();
     let tier = Scripted::new();
