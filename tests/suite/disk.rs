@@ -240,9 +240,10 @@ fn a_file_system_that_becomes_read_only_is_read_and_written_again_later() {
     let test = "a_file_system_that_becomes_read_only_is_read_and_written_again_later";
     in_own_process(test, &NAMESPACES, before, |disk| {
         log();
+        // Of the mount, not of the file system, whose options name users that the namespace may not know.
         let remount = |how: &str| {
             let mut mount = Command::new("mount");
-            assert!(mount.args(["-o", &format!("remount,{how}")]).arg(disk).status().unwrap().success());
+            assert!(mount.args(["-o", &format!("remount,bind,{how}")]).arg(disk).status().unwrap().success());
         };
         let backend = support::fs("disk_ro", disk);
         let engine = open(&backend);
