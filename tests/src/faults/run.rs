@@ -94,19 +94,18 @@ fn serving(fault: &Fault, engine: &Engine, deadline: Duration) -> Observed {
     }
     let (answered, kind) = provoke(fault, storage, &keys);
     match fault.caller {
-        Caller::Told(expected) => told(fault.method, kind, expected),
+        Caller::Told(expected) => told(fault.method, kind.as_deref(), expected),
         Caller::Expires => {
-            told(fault.method, kind, "timeout");
+            told(fault.method, kind.as_deref(), "timeout");
             assert!(answered >= deadline, "answered after {answered:?}");
         }
         Caller::Served => assert_eq!(kind, None),
     }
-    let recovered = match fault.after {
-        After::Replaced(why) => Some(replaced(fault.method, storage, why)),
-        _ => {
-            assert_eq!(health(storage, FAULTY).lane_restarts, 0, "the same instance serves");
-            None
-        }
+    let recovered = if let After::Replaced(why) = fault.after {
+        Some(replaced(fault.method, storage, why))
+    } else {
+        assert_eq!(health(storage, FAULTY).lane_restarts, 0, "the same instance serves");
+        None
     };
     // Whatever the faulty one does: the chunks are there, every byte of them.
     let found = get(storage, &keys);
@@ -121,9 +120,9 @@ fn serving(fault: &Fault, engine: &Engine, deadline: Duration) -> Observed {
 }
 
 /// The chain has nobody to tell of a pin that failed but the debug log.
-fn told(method: Method, kind: Option<String>, expected: &str) {
+fn told(method: Method, kind: Option<&str>, expected: &str) {
     if !matches!(method, Method::Pin | Method::Unpin) {
-        assert_eq!(kind.as_deref(), Some(expected));
+        assert_eq!(kind, Some(expected));
     }
 }
 

@@ -85,8 +85,13 @@ fn floods() -> Vec<Fault> {
         row("memory bomb", Get, "GreedyBackend", Caller::Told("no_space"), After::Serves),
         row("memory bomb", Open, "GreedyBackend", Caller::Told("no_space"), After::Down("no space left")),
     ];
+    for method in [Contains, Put, Get] {
+        let after = After::Replaced("limits.handles_max is reached");
+        rows.push(row("handle leak", method, "LeakBackend", Caller::Told("trap"), after));
+    }
     for method in [Contains, Get] {
-        for (what, class) in [("random flood", "RandomFloodBackend")] {
+        for (what, class) in [("random flood", "RandomFloodBackend"), ("stderr flood", "StderrFloodBackend")]
+        {
             rows.push(row(what, method, class, Caller::Expires, After::Replaced("no progress")));
         }
         let flood = move |_: &_| {

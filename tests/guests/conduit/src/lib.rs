@@ -12,16 +12,16 @@ pub struct ConduitBackend {
     address: SocketAddrV4,
 }
 
-fn network(code: ErrorCode) -> Error {
-    Error::unavailable(format!("{code:?}"))
+fn network<T>(outcome: Result<T, ErrorCode>) -> Result<T, Error> {
+    outcome.map_err(|code| Error::unavailable(format!("{code:?}")))
 }
 
 impl ConduitBackend {
     async fn receive(&self, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
-        let socket = TcpSocket::create(IpAddressFamily::Ipv4).map_err(network)?;
+        let socket = network(TcpSocket::create(IpAddressFamily::Ipv4))?;
         let [a, b, c, d] = self.address.ip().octets();
         let address = Ipv4SocketAddress { port: self.address.port(), address: (a, b, c, d) };
-        socket.connect(IpSocketAddress::Ipv4(address)).await.map_err(network)?;
+        network(socket.connect(IpSocketAddress::Ipv4(address)).await)?;
         let (bytes, _ended) = socket.receive();
         let outcome = into.write_stream(index, 0, bytes).await;
         info!("the transfer ended: {outcome:?}");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::Duration;
 
+use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::wasip3::random::random;
 use kvtier_guest::wit_bindgen::spawn_local;
@@ -67,6 +68,13 @@ at_once! {
     /// Writes to its standard error for ever.
     StderrFlood, op => loop {
         eprintln!("a line of {op}, {}", "x".repeat(1000));
+    }
+}
+
+at_once! {
+    /// Takes handles and drops none.
+    Leak, _op => loop {
+        std::mem::forget(wit_stream::new::<u8>());
     }
 }
 

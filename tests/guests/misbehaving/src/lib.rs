@@ -20,6 +20,8 @@ pub(crate) type ExitBackend = Class<calls::Exit>;
 pub(crate) type StderrFloodBackend = Class<calls::StderrFlood>;
 /// Answers the method `in` (default `contains`), and then computes for ever.
 pub(crate) type HogBackend = Class<calls::Hog>;
+/// Takes handles until there are no more in the method `in` (default `get`).
+pub(crate) type LeakBackend = Class<calls::Leak>;
 /// Calls itself without end in the method `in` (default `get`).
 pub(crate) type OverflowBackend = Class<calls::Overflow>;
 /// Asks for random bytes for ever in the method `in` (default `get`).
@@ -71,6 +73,7 @@ kvtier_guest::export!(
     ExitBackend,
     StderrFloodBackend,
     HogBackend,
+    LeakBackend,
     OverflowBackend,
     RandomFloodBackend,
     SpinBackend,
