@@ -210,3 +210,14 @@ pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long an instance must have served for the pause after its successor fails to start small again.
 pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
+
+// Fixed: what is told of a backend.
+
+/// Different denials of one backend that are logged; the others are counted.
+pub const DENIALS_LOGGED_MAX: usize = 64;
+/// Denials that one error names: the latest different ones.
+pub const DENIALS_PER_ERROR_MAX: usize = 4;
+/// Characters of a path or a name that are shown of what was denied.
+pub const DENIED_TEXT_CHARS_MAX: usize = 200;
+/// Bytes from which on a secret is replaced in what its backend writes; shorter ones could be any word.
+pub const SECRET_HIDDEN_BYTES_MIN: usize = 4;

@@ -108,6 +108,10 @@ pub struct TierHealth {
     pub guest_memory_bytes: u64,
     /// Lines that the backend wanted to log beyond its limits, and that were dropped, since it was configured.
     pub log_lines_dropped: u64,
+    /// How often the backend tried what it is not granted, since it was configured.
+    pub denials: u64,
+    /// The last of these, and the grant that would allow it.
+    pub last_denial: Option<String>,
     /// Further facts, for people: compile cache, versions, digest.
     pub notes: Vec<(String, String)>,
 }
@@ -161,6 +165,22 @@ pub enum TierError {
 }
 
 impl TierError {
+    /// Returns the error's own words, where it has any.
+    pub(crate) fn text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Lost(text)
+            | Self::Trap(text)
+            | Self::Down(text)
+            | Self::BadAnswer(text)
+            | Self::Unavailable(text)
+            | Self::InvalidConfig(text)
+            | Self::InvalidArgument(text)
+            | Self::Corrupt(text)
+            | Self::Other(text) => Some(text),
+            Self::Timeout(_) | Self::Busy | Self::BreakerOpen | Self::NoSpace | Self::Unsupported => None,
+        }
+    }
+
     /// Returns the error's name in metrics.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -102,6 +102,22 @@ fn a_component_that_imports_what_the_host_does_not_offer_is_refused() {
     assert!(error.contains("wasi:cli/environmint"), "{error}");
 }
 
+#[test]
+fn a_component_that_imports_wasi_http_is_told_that_there_is_none() {
+    let folder = folder();
+    let bytes = renamed("plain", b"wasi:cli/environment", b"wasi:http/environmen");
+    let mut backend = of_file(&folder, "web.wasm", &bytes);
+    backend.class_name = "AlphaBackend".into();
+    let error = refused(backend);
+    assert!(
+        error.starts_with("backend `store`: component `web.wasm` imports `wasi:http/environmen@0.2."),
+        "{error}"
+    );
+    let why = "`, which this host does not offer: it offers WASI 0.2 and 0.3 without wasi:http, and \
+               kvtier:storage@0.1.0; build the component without what needs it, and speak HTTP over wasi:sockets";
+    assert!(error.ends_with(why), "{error}");
+}
+
 /// A component of ours with one name in it replaced by another of the same length.
 fn renamed(component: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = fs::read(support::component(component)).unwrap();

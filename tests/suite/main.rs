@@ -11,6 +11,7 @@ mod disk;
 mod embed;
 mod faults;
 mod first_chunk;
+mod grants;
 mod lanes;
 mod lifecycle;
 mod limits;

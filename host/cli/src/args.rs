@@ -37,7 +37,10 @@ pub enum Command {
     Trace(TraceCommand),
     /// Show a component's classes, whether they fulfil the contract, and what its imports are granted by.
     ///
-    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component.
+    /// With --config: what each backend of a configuration asks for, what it is granted, and the difference.
+    ///
+    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component, or if a
+    /// backend of the configuration cannot be loaded.
     Inspect(InspectArgs),
 }
 
@@ -147,10 +150,15 @@ pub struct GenerateArgs {
 
 /// `kvtier inspect`.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct InspectArgs {
     /// The component.
     #[arg(value_name = "FILE.wasm")]
-    pub component: PathBuf,
+    pub component: Option<PathBuf>,
+
+    /// A configuration, whose backends are compared with their components.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 fn tokens() -> clap::builder::RangedU64ValueParser {
@@ -204,6 +212,7 @@ mod tests {
             "kvtier trace generate",
             "kvtier trace generate --requests 1 --sessions 0",
             "kvtier inspect",
+            "kvtier inspect a.wasm --config b.yaml",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -92,17 +92,6 @@ impl Class {
     }
 }
 
-/// The packages that kvtier offers to components.
-const PACKAGES: [&str; 7] = [
-    "kvtier:storage",
-    "wasi:cli",
-    "wasi:clocks",
-    "wasi:filesystem",
-    "wasi:io",
-    "wasi:random",
-    "wasi:sockets",
-];
-
 /// Looks into the component at `path`. None of its code runs.
 ///
 /// # Errors
@@ -112,7 +101,7 @@ pub fn look(path: &Path) -> Result<Inspection> {
     std::fs::metadata(path).with_context(|| format!("cannot open the component {}", path.display()))?;
     let found = wasm::inspect(path)?;
     let imports = found.imports.into_iter().map(|(name, grant)| {
-        let known = name.split_once('/').is_some_and(|(package, _)| PACKAGES.contains(&package));
+        let known = wasm::offers(&name);
         Import { name, grant: grant.map(str::to_owned), known }
     });
     Ok(Inspection {

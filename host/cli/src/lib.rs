@@ -19,6 +19,7 @@ mod random;
 pub mod redact;
 pub mod replay;
 pub mod report;
+pub mod review;
 #[cfg(test)]
 mod sample;
 pub mod stats;
@@ -29,7 +30,7 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context, Result};
 
-use crate::args::{Cli, Command, TraceCommand};
+use crate::args::{Cli, Command, InspectArgs, TraceCommand};
 
 /// Runs one command. `command_line` is what a report shows of it.
 ///
@@ -41,13 +42,21 @@ pub fn run(cli: Cli, command_line: &str) -> Result<()> {
         Command::Replay(args) => {
             command::replay(&args, command_line, &mut io::stdout(), || engine::open(&args))
         }
-        Command::Inspect(args) => {
-            let inspection = inspect::look(&args.component)?;
-            let text = inspect::render(&inspection);
-            io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")?;
+        Command::Inspect(InspectArgs { component: Some(component), .. }) => {
+            let inspection = inspect::look(&component)?;
+            print(&inspect::render(&inspection))?;
             inspect::ensure_usable(&inspection)
         }
+        Command::Inspect(InspectArgs { config, .. }) => {
+            let reviews = review::look(&config.unwrap_or_default())?;
+            print(&review::render(&reviews))?;
+            review::ensure_usable(&reviews)
+        }
     }
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")
 }
 
 /// Renders an error as the command prints it: what failed, then each cause that the lines before do not say already.

@@ -139,15 +139,22 @@ fn help_of_the_command_and_its_small_commands() {
     exit 0
     Show a component's classes, whether they fulfil the contract, and what its imports are granted by.
 
-    Runs none of the component's code. Ends with exit code 1 if no configuration can use the component.
+    With --config: what each backend of a configuration asks for, what it is granted, and the
+    difference.
 
-    Usage: kvtier inspect <FILE.wasm>
+    Runs none of the component's code. Ends with exit code 1 if no configuration can use the component,
+    or if a backend of the configuration cannot be loaded.
+
+    Usage: kvtier inspect <FILE.wasm|--config <FILE>>
 
     Arguments:
-      <FILE.wasm>
+      [FILE.wasm]
               The component
 
     Options:
+          --config <FILE>
+              A configuration, whose backends are compared with their components
+
       -h, --help
               Print help (see a summary with '-h')
     "#);

@@ -115,9 +115,11 @@ fn refuse_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), &'a s
 }
 
 impl BackendLimits {
-    fn check(&self, origin: &Origin, key: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+    /// Lists the limits: name below `limits.`, value, and what it is and may be.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, u64, Bound)> {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        for (name, value, bound) in [
+        vec![
             ("memory", self.memory_bytes, limits::BACKEND_MEMORY_BYTES),
             ("call_timeout_ms", ms(self.call_timeout), limits::BACKEND_CALL_TIMEOUT_MS),
             ("min_bytes_per_s", self.min_bytes_per_s, limits::BACKEND_MIN_BYTES_PER_S),
@@ -135,7 +137,11 @@ impl BackendLimits {
             ("log_bytes_per_s", self.log_bytes_per_s, limits::BACKEND_LOG_BYTES_PER_S),
             ("bytes_in_flight", self.bytes_in_flight, limits::BACKEND_BYTES_IN_FLIGHT),
             ("component_bytes", self.component_bytes, limits::BACKEND_COMPONENT_BYTES),
-        ] {
+        ]
+    }
+
+    fn check(&self, origin: &Origin, key: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+        for (name, value, bound) in self.settings() {
             check_bound(origin, &key(&format!("limits.{name}")), value, &bound)?;
         }
         Ok(())

@@ -141,6 +141,12 @@ impl IpNetwork {
         (prefix_bits <= address_bits(address) && network.masked(address) == address).then_some(network)
     }
 
+    /// Makes the network that has one address only.
+    #[must_use]
+    pub fn single(address: IpAddr) -> Self {
+        Self { address, prefix_bits: address_bits(address) }
+    }
+
     /// Tells whether the network has this address. IPv4 addresses written as IPv6 (`::ffff:a.b.c.d`) count as
     /// the IPv4 addresses that they reach.
     #[must_use]
@@ -177,7 +183,7 @@ pub(super) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a l
 
 impl FsGrant {
     /// Parses `HOST_DIR:GUEST_PATH:ro|rw`; a relative host directory is taken from `base_dir`.
-    pub(super) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
+    pub(crate) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
         let (rest, mode) = text.trim().rsplit_once(':')?;
         let (host_dir, guest_path) = rest.rsplit_once(':')?;
         let access = match mode {
@@ -199,7 +205,7 @@ impl FsGrant {
 
 impl NetGrant {
     /// Parses one of the forms of [`NET_FORM`].
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (scheme, target) = text.trim().split_once("://")?;
         match scheme {
             "tcp" => {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::limits::SECRET_BYTES_MAX;
@@ -131,8 +132,15 @@ impl fmt::Display for SecretSource {
 
 fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if let Some(risk) = exposure(mode) {
+        // Not refused: orchestrators mount secrets readable by all, inside a container of their own.
+        let (file, mode) = (path.display(), mode & 0o777);
+        tracing::warn!(%file, "{risk} the secret file, whose mode is {mode:o}; chmod 600 it unless that is meant");
+    }
     // Two bytes beyond the limit leave room for the line break and still show an oversized file.
-    File::open(path)?.take(SECRET_BYTES_MAX + 3).read_to_end(&mut bytes)?;
+    file.take(SECRET_BYTES_MAX + 3).read_to_end(&mut bytes)?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
@@ -140,6 +148,15 @@ fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+/// Says who besides its owner and its group's readers has a file of this mode.
+fn exposure(mode: u32) -> Option<&'static str> {
+    match mode {
+        _ if mode & 0o022 != 0 => Some("others can replace"),
+        _ if mode & 0o004 != 0 => Some("everyone can read"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +204,22 @@ mod tests {
         assert_eq!(source.resolve().unwrap().len_bytes() as u64, SECRET_BYTES_MAX);
         std::fs::write(&path, vec![b'x'; SECRET_BYTES_MAX as usize + 1]).unwrap();
         assert!(matches!(source.resolve(), Err(SecretError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn secret_files_that_others_can_read_or_replace_are_pointed_out() {
+        for mode in [0o600, 0o400, 0o640, 0o440, 0o100_600] {
+            assert_eq!(exposure(mode), None, "{mode:o}");
+        }
+        for (mode, risk) in [
+            (0o644, "everyone can read"),
+            (0o604, "everyone can read"),
+            (0o660, "others can replace"),
+            (0o602, "others can replace"),
+            (0o666, "others can replace"),
+        ] {
+            assert_eq!(exposure(mode), Some(risk), "{mode:o}");
+        }
     }
 
     #[test]

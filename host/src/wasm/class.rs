@@ -32,18 +32,7 @@ impl Class {
     /// Finds the class and checks it.
     pub(super) fn find(engine: &Engine, component: &Component, class_name: &str) -> Result<Self, ClassError> {
         let classes = list(engine, component);
-        let Some(found) = classes.iter().find(|class| class.answers_to(class_name)) else {
-            let named = classes.into_iter().map(|class| class.name).collect();
-            return Err(ClassError::NotExported { class: class_name.to_owned(), exported: named });
-        };
-        let flaws: Vec<_> = found.methods.iter().filter_map(MethodReport::flaw).collect();
-        if !flaws.is_empty() {
-            return Err(ClassError::Contract { class: class_name.to_owned(), flaws });
-        }
-        let asynchronous = found.methods.iter().skip(1).filter(|method| method.asynchronous).count();
-        if asynchronous != 0 && asynchronous != METHODS.len() - 1 {
-            return Err(ClassError::MixedStyle { class: class_name.to_owned() });
-        }
+        let (found, blocking) = check(&classes, class_name)?;
         let (_, interface) = component
             .get_export(None, &found.interface)
             .ok_or_else(|| ClassError::Vanished(found.interface.clone()))?;
@@ -56,7 +45,7 @@ impl Class {
             exports.push(index);
         }
         let exports = exports.try_into().map_err(|_| ClassError::Vanished(found.name.clone()))?;
-        Ok(Self { exports, blocking: asynchronous == 0 })
+        Ok(Self { exports, blocking })
     }
 
     pub(super) fn export(&self, method: &str) -> &ComponentExportIndex {
@@ -122,6 +111,26 @@ impl ClassReport {
         let unversioned = self.interface.split('@').next().unwrap_or(&self.interface);
         kebab(class_name) == self.resource || full(&self.interface) || full(unversioned)
     }
+}
+
+/// Finds the class of a name, checks it against the contract, and says whether it is in blocking style.
+pub(super) fn check<'a>(
+    classes: &'a [ClassReport],
+    class_name: &str,
+) -> Result<(&'a ClassReport, bool), ClassError> {
+    let Some(found) = classes.iter().find(|class| class.answers_to(class_name)) else {
+        let named = classes.iter().map(|class| class.name.clone()).collect();
+        return Err(ClassError::NotExported { class: class_name.to_owned(), exported: named });
+    };
+    let flaws: Vec<_> = found.methods.iter().filter_map(MethodReport::flaw).collect();
+    if !flaws.is_empty() {
+        return Err(ClassError::Contract { class: class_name.to_owned(), flaws });
+    }
+    let asynchronous = found.methods.iter().skip(1).filter(|method| method.asynchronous).count();
+    if asynchronous != 0 && asynchronous != METHODS.len() - 1 {
+        return Err(ClassError::MixedStyle { class: class_name.to_owned() });
+    }
+    Ok((found, asynchronous == 0))
 }
 
 /// Lists the classes of a component: every exported resource that has a constructor, whatever else

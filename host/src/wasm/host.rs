@@ -466,7 +466,7 @@ impl logging::Host for &mut State {
             logging::Level::Warn => tracing::Level::WARN,
             logging::Level::Error => tracing::Level::ERROR,
         };
-        self.log.write(level, &message);
+        self.log.write(level, &self.witness.secrets().hide(&message));
         Ok(())
     }
 }

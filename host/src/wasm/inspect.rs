@@ -58,7 +58,6 @@ fn grant_for(import: &str) -> Option<&'static str> {
     match interface {
         _ if interface.starts_with("wasi:filesystem/") => Some("allow.fs"),
         _ if interface.starts_with("wasi:sockets/") => Some("allow.net"),
-        _ if interface.starts_with("wasi:http/") => Some("allow.net"),
         "wasi:cli/environment" => Some("allow.env"),
         "kvtier:storage/files" | "kvtier:storage/files-blocking" => Some("allow.fs"),
         _ => None,

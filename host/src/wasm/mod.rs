@@ -2,16 +2,20 @@
 //!
 //! The only part of the library that names wasmtime. Files are read and compiled in [`component`], classes
 //! found and checked in [`class`], methods bound in [`contract`]; a [`lane`] runs one instance in a
-//! [`sandbox`], and [`host`] is what that instance can call.
+//! [`sandbox`], [`host`] is what that instance can call, and [`grants`] where it is refused what it was not
+//! granted.
 
 mod class;
 mod component;
 mod contract;
 mod footprint;
+mod grants;
 mod host;
 mod inspect;
 mod lane;
 mod log;
+mod net;
+mod review;
 mod sandbox;
 mod stdio;
 mod threads;
@@ -24,15 +28,19 @@ use std::time::{Duration, Instant};
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
 pub use component::{ComponentError, default_cache_directory};
 pub use inspect::{Inspection, inspect};
+pub use net::NetError;
+pub use review::{Limit, Pin, Reach, Review, Verdict, review};
 pub use threads::{LaneThreads, ThreadsError};
 use tokio::runtime::Handle;
 use wasmtime::component::{InstancePre, Linker};
 
 use self::class::Class;
 use self::contract::types;
+use self::grants::{Denials, Secrets, Witness};
 use self::lane::{Answer, Call, Lane, Standing};
 use self::log::BackendLog;
-use self::sandbox::{NetPolicy, State};
+use self::net::NetPolicy;
+use self::sandbox::State;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, SecretError};
@@ -46,6 +54,23 @@ use crate::transfer::{Sinks, Sources};
 
 /// The version of the contract that this host serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
+
+/// The packages of which this host offers interfaces to components.
+const OFFERED: [&str; 7] = [
+    "kvtier:storage",
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:filesystem",
+    "wasi:io",
+    "wasi:random",
+    "wasi:sockets",
+];
+
+/// Tells whether this host offers the package of an imported interface.
+#[must_use]
+pub fn offers(import: &str) -> bool {
+    import.split_once('/').is_some_and(|(package, _)| OFFERED.contains(&package))
+}
 
 /// What a class's constructor is told of the engine.
 #[derive(Clone, Debug)]
@@ -73,6 +98,19 @@ pub enum LoadError {
         /// What is wrong with the class.
         source: ClassError,
     },
+    /// The component imports what this host does not offer.
+    #[error(
+        "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3 without \
+         wasi:http, and kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it{}",
+        path.display(),
+        if import.starts_with("wasi:http/") { ", and speak HTTP over wasi:sockets" } else { "" }
+    )]
+    NotOffered {
+        /// The component's file.
+        path: PathBuf,
+        /// The interface.
+        import: String,
+    },
     /// A secret that the configuration names.
     #[error("secrets.{key}: {source}")]
     Secret {
@@ -85,8 +123,8 @@ pub enum LoadError {
     #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
     SecretNotText(String),
     /// A host name in `allow.net`.
-    #[error("a name in allow.net cannot be resolved: {0}")]
-    Resolve(#[source] std::io::Error),
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The first instance could not be made, constructed or opened.
     #[error("class `{class}` did not start: {cause}")]
     NotStarted {
@@ -105,7 +143,8 @@ struct Prepared {
     pre: InstancePre<State>,
     limits: LaneLimits,
     net: NetPolicy,
-    log: Arc<BackendLog>,
+    record: Record,
+    secrets: Secrets,
     facts: EngineFacts,
     /// `config.*` and `secrets.*`, resolved.
     settings: Vec<(String, String)>,
@@ -124,8 +163,9 @@ struct LaneLimits {
 
 impl Prepared {
     fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
-        let log = Arc::clone(&self.log);
-        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, memory_bytes)
+        let log = Arc::clone(&self.record.log);
+        let witness = Witness::new(&self.record.denials, &self.secrets);
+        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, &witness, memory_bytes)
     }
 
     fn init(&self) -> types::Init {
@@ -153,7 +193,14 @@ pub struct WasmTier {
     state: Arc<Mutex<Running>>,
     /// What calls in flight move, in bytes.
     bytes_in_flight: AtomicUsize,
+    record: Record,
+}
+
+/// What is kept of a backend as long as it is configured, whatever becomes of its instances.
+#[derive(Clone)]
+struct Record {
     log: Arc<BackendLog>,
+    denials: Arc<Denials>,
 }
 
 /// Bytes that one call moves, counted while it lasts.
@@ -206,14 +253,17 @@ impl WasmTier {
         liveness: Arc<dyn Liveness>,
     ) -> (Self, Result<(), LoadError>) {
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
-        let log = Arc::new(BackendLog::new(&config, Clock::system()));
+        let record = Record {
+            log: Arc::new(BackendLog::new(&config, Clock::system())),
+            denials: Denials::new(&config.name, &config.allow),
+        };
         let tier = Self {
             config: config.clone(),
             state: Arc::clone(&state),
             bytes_in_flight: AtomicUsize::new(0),
-            log: Arc::clone(&log),
+            record: record.clone(),
         };
-        let outcome = load(&config, &facts, &threads, &control, &state, &log, &liveness).await;
+        let outcome = load(&config, &facts, &threads, &control, &state, &record, &liveness).await;
         // A class that did not start is tried again by its lanes' own supervisors.
         if let Err(error) = &outcome
             && !matches!(error, LoadError::NotStarted { .. })
@@ -229,7 +279,7 @@ impl WasmTier {
                     if matches!(*lock(&state), Running::Closed) {
                         return;
                     }
-                    match load(&config, &facts, &threads, &control, &state, &log, &liveness).await {
+                    match load(&config, &facts, &threads, &control, &state, &record, &liveness).await {
                         Ok(()) | Err(LoadError::NotStarted { .. }) => return,
                         Err(error) => {
                             pause = backoff.pause();
@@ -282,12 +332,13 @@ async fn load(
     threads: &LaneThreads,
     control: &Control,
     state: &Mutex<Running>,
-    log: &Arc<BackendLog>,
+    record: &Record,
     liveness: &Arc<dyn Liveness>,
 ) -> Result<(), LoadError> {
     let prepare = {
-        let (config, facts, threads, log) = (config.clone(), facts.clone(), threads.clone(), Arc::clone(log));
-        threads.handle().clone().spawn_blocking(move || prepare(config, facts, threads, log))
+        let (config, facts, threads, record) =
+            (config.clone(), facts.clone(), threads.clone(), record.clone());
+        threads.handle().clone().spawn_blocking(move || prepare(config, facts, threads, record))
     };
     let (prepared, notes) = match prepare.await {
         Ok(prepared) => prepared?,
@@ -315,7 +366,7 @@ fn prepare(
     config: BackendConfig,
     facts: EngineFacts,
     threads: LaneThreads,
-    log: Arc<BackendLog>,
+    record: Record,
 ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
     let path = &config.module_path;
     let engine = threads.engine();
@@ -332,9 +383,14 @@ fn prepare(
         path: path.clone(),
         cause: format!("{error:#}"),
     };
+    let component_type = loaded.component.component_type();
+    if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
+        return Err(LoadError::NotOffered { path: path.clone(), import: import.to_owned() });
+    }
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;
+    grants::add_to_linker(&mut linker).map_err(unlinkable)?;
     host::add_to_linker(&mut linker).map_err(unlinkable)?;
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
     let mut settings = config.config.clone();
@@ -343,6 +399,7 @@ fn prepare(
         let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
         settings.push((key.clone(), text.to_owned()));
     }
+    let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str()).collect();
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
         ("code".to_owned(), if loaded.from_cache { "cached" } else { "compiled" }.to_owned()),
@@ -354,10 +411,13 @@ fn prepare(
         lane_stall: config.limits.lane_stall,
         open_timeout: config.limits.open_timeout,
     };
-    let net = NetPolicy::resolve(&config.allow.net).map_err(LoadError::Resolve)?;
+    let net = NetPolicy::resolve(&config.allow.net)?;
     let lanes = threads.handle().clone();
     let name = config.name.clone();
-    Ok((Prepared { name, config, class, pre, limits, net, log, facts, settings, threads, lanes }, notes))
+    Ok((
+        Prepared { name, config, class, pre, limits, net, record, secrets, facts, settings, threads, lanes },
+        notes,
+    ))
 }
 
 impl Tier for WasmTier {
@@ -435,7 +495,8 @@ impl Tier for WasmTier {
     }
 
     fn health(&self) -> TierHealth {
-        let mut health = TierHealth { log_lines_dropped: self.log.n_dropped(), ..TierHealth::default() };
+        let mut health =
+            TierHealth { log_lines_dropped: self.record.log.n_dropped(), ..TierHealth::default() };
         match &*lock(&self.state) {
             Running::Closed => health.down = Some("closed".into()),
             Running::Down(cause) => health.down = Some(cause.clone()),
@@ -458,6 +519,8 @@ impl Tier for WasmTier {
                 health.notes.clone_from(&lanes.facts);
             }
         }
+        health.denials = self.record.denials.count();
+        health.last_denial = self.record.denials.last();
         health
     }
 

@@ -3,20 +3,20 @@
 //! Nothing is granted by default. Full WASI is linked, so that every component instantiates, with a
 //! context that holds no directory, no address, no variable and no standard stream of the host's.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use super::footprint::Footprint;
+use super::grants::{self, Witness};
 use super::log::BackendLog;
+use super::net::NetPolicy;
 use super::stdio::Tail;
-use crate::config::{BackendConfig, EnvGrant, FsAccess, IpNetwork, NetGrant, NetHost, PortRange};
+use crate::config::{BackendConfig, EnvGrant, FsAccess};
 use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX, SPLICES_PER_LANE_MAX};
 
 /// The state of a lane's store.
@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Bytes that one `sources.read` may ask for.
     pub(super) read_bytes_max: u64,
     wasi: WasiCtx,
+    pub(super) net: NetPolicy,
+    pub(super) witness: Witness,
     footprint: Footprint,
     stderr: Tail,
     /// Splices that may run at a time.
@@ -82,47 +84,6 @@ impl HasData for Host {
     type Data<'a> = &'a mut State;
 }
 
-/// The addresses that a backend may connect to. Names are resolved once, when the backend is loaded, so
-/// that a name cannot come to mean another address later.
-#[derive(Clone, Default)]
-pub(super) struct NetPolicy(Arc<[(IpNetwork, PortRange)]>);
-
-impl NetPolicy {
-    /// Resolves the grants.
-    ///
-    /// # Errors
-    /// The system's, for a name that cannot be resolved.
-    pub(super) fn resolve(grants: &[NetGrant]) -> std::io::Result<Self> {
-        let mut allowed = Vec::new();
-        for grant in grants {
-            let (host, ports) = match grant {
-                NetGrant::Tcp { host, ports } => (host, *ports),
-                NetGrant::Http { host, port, .. } => (host, PortRange { first: *port, last: *port }),
-            };
-            let single = |address: IpAddr| {
-                let bits = if address.is_ipv4() { 32 } else { 128 };
-                IpNetwork::new(address, bits).map(|network| (network, ports))
-            };
-            match host {
-                NetHost::Network(network) => allowed.push((*network, ports)),
-                NetHost::Address(address) => allowed.extend(single(*address)),
-                NetHost::Name(name) => {
-                    let addresses = (name.as_str(), ports.first).to_socket_addrs()?;
-                    allowed.extend(addresses.filter_map(|address| single(address.ip())));
-                }
-            }
-        }
-        Ok(Self(allowed.into()))
-    }
-
-    fn allows(&self, address: SocketAddr) -> bool {
-        let fits = |(network, ports): &(IpNetwork, PortRange)| {
-            ports.contains(address.port()) && network.contains(address.ip())
-        };
-        self.0.iter().any(fits)
-    }
-}
-
 /// Makes a store for one generation of a lane.
 ///
 /// # Errors
@@ -132,6 +93,7 @@ pub(super) fn new_store(
     config: &BackendConfig,
     net: &NetPolicy,
     log: Arc<BackendLog>,
+    witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<State>> {
     let limits = &config.limits;
@@ -157,19 +119,11 @@ pub(super) fn new_store(
             EnvGrant::Inherit(name) => drop(std::env::var(name).map(|value| wasi.env(name, value))),
         }
     }
-    let net = net.clone();
-    let names_a_host = config.allow.net.iter().any(|grant| {
-        let (NetGrant::Tcp { host, .. } | NetGrant::Http { host, .. }) = grant;
-        matches!(host, NetHost::Name(_))
-    });
-    wasi.allow_udp(false).allow_tcp(!net.0.is_empty()).allow_ip_name_lookup(names_a_host);
+    let judge = (net.clone(), witness.clone());
+    // Names are answered from the pins.
+    wasi.allow_udp(false).allow_tcp(!net.is_empty()).allow_ip_name_lookup(false);
     wasi.socket_addr_check(move |address, usage| {
-        let allowed = match usage {
-            SocketAddrUse::TcpConnect => net.allows(address),
-            // Connecting binds to an unspecified address first.
-            SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
-            _ => false,
-        };
+        let allowed = grants::check_address(&judge.0, &judge.1, address, usage);
         Box::pin(async move { allowed })
     });
     let mut table = ResourceTable::new();
@@ -180,6 +134,8 @@ pub(super) fn new_store(
         table,
         read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
         wasi: wasi.build(),
+        net: net.clone(),
+        witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),
         stderr,
         splices: Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX)),

@@ -34,6 +34,7 @@ pub(super) async fn run(
         Ok(store) => store,
         Err(error) => return End::NotStarted(error.to_string()),
     };
+    let witness = store.data().witness.clone();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
         Err(error) => return End::NotStarted(store.data().describe(&error)),
@@ -47,7 +48,9 @@ pub(super) async fn run(
         .run_concurrent(async |accessor| -> wasmtime::Result<End> {
             let object = match start(accessor, &bound, &prepared).await? {
                 Ok(object) => object,
-                Err(error) => return Ok(End::NotStarted(error.to_string())),
+                Err(error) => {
+                    return Ok(End::NotStarted(witness.explain_end(&error.to_string())));
+                }
             };
             opened = true;
             let _unheard = ready.send(()).is_err();
@@ -57,7 +60,7 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = store.data().describe(&error);
+            let message = witness.explain_end(&store.data().describe(&error));
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
     }
@@ -86,8 +89,12 @@ async fn serve(
     generation: &Arc<Generation>,
 ) -> wasmtime::Result<End> {
     let n_calls_max = if shared.blocking { 1 } else { shared.limits.calls_in_flight_max };
+    let witness = accessor.with(|mut access| access.get().witness.clone());
     let mut calls = FuturesUnordered::new();
     loop {
+        if calls.is_empty() {
+            witness.idle();
+        }
         tokio::select! {
             biased;
             Some(finished) = calls.next(), if !calls.is_empty() => {
@@ -120,9 +127,25 @@ async fn serve_one(
     generation: &Generation,
 ) -> wasmtime::Result<bool> {
     let last = matches!(call, Call::Close);
+    let witness = accessor.with(|mut access| access.get().witness.clone());
+    let mark = witness.mark();
     let answer = perform(accessor, bound, object, call).await?;
+    let answer = explain(answer, |error| witness.explain(mark, error));
     generation.leave(&ticket, &entry, answer);
     Ok(last)
+}
+
+/// Applies `each` to the errors of an answer, the call's own and those of single chunks.
+fn explain(
+    answer: Result<Answer, TierError>,
+    each: impl Fn(TierError) -> TierError,
+) -> Result<Answer, TierError> {
+    let answer = answer.map_err(&each)?;
+    Ok(match answer {
+        Answer::Put(chunks) => Answer::Put(chunks.into_iter().map(|one| one.map_err(&each)).collect()),
+        Answer::Get(chunks) => Answer::Get(chunks.into_iter().map(|one| one.map_err(&each)).collect()),
+        answer @ (Answer::Done | Answer::Count(_)) => answer,
+    })
 }
 
 async fn perform(

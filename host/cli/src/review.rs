@@ -1,0 +1,209 @@
+//! What `kvtier inspect --config` shows: what each backend asks for, what it is granted, and the difference.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use kvtier::Config;
+use kvtier::config::BackendConfig;
+use kvtier::wasm::{self, ComponentError, Limit, Pin, Reach, Verdict};
+
+/// A backend as the configuration has it, and what was found out about its component.
+#[derive(Debug)]
+pub struct Reviewed {
+    /// The backend.
+    pub config: BackendConfig,
+    /// What its component asks for; an error if there is no such component.
+    pub review: Result<wasm::Review, ComponentError>,
+}
+
+/// Reads a configuration and looks into the components of its backends. None of their code runs, and no
+/// secret is read.
+///
+/// # Errors
+/// When the configuration cannot be read.
+pub fn look(path: &Path) -> Result<Vec<Reviewed>> {
+    let config = Config::from_file(path).context("cannot read the configuration")?;
+    let reviewed = config.backends.into_iter().map(|backend| {
+        let review = wasm::review(&backend);
+        Reviewed { config: backend, review }
+    });
+    Ok(reviewed.collect())
+}
+
+/// Refuses a configuration of which a backend cannot be loaded.
+///
+/// # Errors
+/// Names the backends.
+pub fn ensure_usable(backends: &[Reviewed]) -> Result<()> {
+    let unusable =
+        backends.iter().filter(|backend| !backend.review.as_ref().is_ok_and(wasm::Review::is_usable));
+    let names: Vec<_> = unusable.map(|backend| backend.config.name.as_str()).collect();
+    ensure!(names.is_empty(), "cannot be loaded: {}", names.join(", "));
+    Ok(())
+}
+
+/// Renders the backends as text.
+pub fn render(backends: &[Reviewed]) -> String {
+    let mut text = String::new();
+    for backend in backends {
+        backend.render(&mut text);
+        text.push('\n');
+    }
+    text.push_str(if backends.is_empty() {
+        "no backends\n"
+    } else {
+        "Imports are what a component could use, not what it needs: the standard libraries of Rust, Python and\n\
+         JavaScript import most of WASI. What a backend needs, its log and errors say when it is denied.\n"
+    });
+    text
+}
+
+impl Reviewed {
+    fn render(&self, text: &mut String) {
+        let Self { config, review } = self;
+        // Writing to a string cannot fail.
+        let mut line = |line: std::fmt::Arguments| writeln!(text, "{line}").unwrap_or_default();
+        line(format_args!("backend {}", config.name));
+        let review = match review {
+            Ok(review) => review,
+            Err(error) => {
+                line(format_args!("  NOT LOADABLE  {error}"));
+                return;
+            }
+        };
+        let size = crate::format::bytes(review.inspection.size_bytes);
+        line(format_args!("  component  {} ({size})", config.module_path.display()));
+        match &review.class {
+            Ok(blocking) => {
+                let style = if *blocking { "blocking: one call at a time" } else { "async" };
+                line(format_args!("  class      {}, fulfils the contract, {style}", config.class_name));
+            }
+            Err(error) => line(format_args!("  class      NOT LOADABLE: {error}")),
+        }
+        let digest = &review.inspection.digest;
+        match review.pin {
+            Pin::Matches => line(format_args!("  digest     {digest}, pinned")),
+            Pin::None => {
+                line(format_args!("  digest     {digest}, NOT PINNED: whatever is in the file is run"));
+            }
+            Pin::Differs(pinned) => {
+                line(format_args!("  digest     NOT LOADABLE: it is {digest}, but {pinned} is pinned"));
+            }
+        }
+        for import in &review.not_offered {
+            line(format_args!("  import     NOT LOADABLE: {import} is not offered by this host"));
+        }
+        line(format_args!("  limits     {}", limits(&review.limits)));
+        let secrets: Vec<_> =
+            config.secrets.iter().map(|(name, source)| format!("{name} from {source}")).collect();
+        line(format_args!("  secrets    {}", or_none(&secrets.join(", "))));
+        for row in rows(&review.reaches) {
+            line(format_args!("  {row}"));
+        }
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+fn limits(changed: &[Limit]) -> String {
+    if changed.is_empty() {
+        return "the defaults".to_owned();
+    }
+    let shown =
+        changed.iter().map(|Limit { name, value, default }| format!("{name} {value} (default {default})"));
+    format!("{}; otherwise the defaults", shown.collect::<Vec<_>>().join(", "))
+}
+
+/// Aligns imports, grants, and what follows: one line for each import and grant of a key.
+fn rows(reaches: &[Reach]) -> Vec<String> {
+    let mut rows = vec![["grant", "imported", "granted", "so that"].map(str::to_owned)];
+    for reach in reaches {
+        let verdict = match reach.verdict() {
+            Verdict::Unused => "not used",
+            Verdict::Granted => "reaches what is granted",
+            Verdict::Denied if reach.key == "allow.env" => "sees no variable",
+            Verdict::Denied => "DENIED",
+            Verdict::NotNeeded => "NOT NEEDED: cannot be used",
+        };
+        let n_lines = reach.imported.len().max(reach.granted.len()).max(1);
+        for index in 0..n_lines {
+            let first = |text: &str| if index == 0 { text.to_owned() } else { String::new() };
+            let item = |items: &[String]| items.get(index).cloned().unwrap_or_else(|| first("-"));
+            rows.push([first(reach.key), item(&reach.imported), item(&reach.granted), first(verdict)]);
+        }
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let lines = rows.iter().map(|[key, imported, granted, verdict]| {
+        let line =
+            format!("{key:<0$}  {imported:<1$}  {granted:<2$}  {verdict}", widths[0], widths[1], widths[2]);
+        line.trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(key: &'static str, imported: &[&str], granted: &[&str]) -> Reach {
+        let owned = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+        Reach { key, imported: owned(imported), granted: owned(granted) }
+    }
+
+    #[test]
+    fn imports_and_grants_stand_beside_each_other_and_the_difference_is_named() {
+        let reaches = [
+            reach(
+                "allow.fs",
+                &["wasi:filesystem/preopens@0.2.6", "wasi:filesystem/types@0.2.6"],
+                &["/kv:/data:rw"],
+            ),
+            reach("allow.net", &["wasi:sockets/tcp@0.2.6"], &[]),
+            reach("allow.env", &["wasi:cli/environment@0.2.6"], &[]),
+        ];
+        insta::assert_snapshot!(rows(&reaches).join("\n"), @r"
+        grant      imported                        granted       so that
+        allow.fs   wasi:filesystem/preopens@0.2.6  /kv:/data:rw  reaches what is granted
+                   wasi:filesystem/types@0.2.6
+        allow.net  wasi:sockets/tcp@0.2.6          -             DENIED
+        allow.env  wasi:cli/environment@0.2.6      -             sees no variable
+        ");
+        let reaches = [
+            reach("allow.fs", &[], &["/kv:/data:rw", "/more:/more:ro"]),
+            reach("allow.net", &[], &[]),
+            reach("allow.env", &["wasi:cli/environment@0.2.6"], &["HOME"]),
+        ];
+        insta::assert_snapshot!(rows(&reaches).join("\n"), @r"
+        grant      imported                    granted         so that
+        allow.fs   -                           /kv:/data:rw    NOT NEEDED: cannot be used
+                                               /more:/more:ro
+        allow.net  -                           -               not used
+        allow.env  wasi:cli/environment@0.2.6  HOME            reaches what is granted
+        ");
+    }
+
+    #[test]
+    fn limits_are_shown_where_they_differ() {
+        assert_eq!(limits(&[]), "the defaults");
+        let changed = [Limit { name: "call_timeout_ms", value: 500, default: 1000 }];
+        assert_eq!(limits(&changed), "call_timeout_ms 500 (default 1000); otherwise the defaults");
+    }
+
+    #[test]
+    fn a_backend_without_a_component_is_named() {
+        let config = BackendConfig::new("a", "none/such.wasm", "ABackend");
+        let backends = [Reviewed { review: wasm::review(&config), config }];
+        let text = render(&backends);
+        assert!(
+            text.starts_with("backend a\n  NOT LOADABLE  component `none/such.wasm` does not exist"),
+            "{text}"
+        );
+        assert_eq!(ensure_usable(&backends).unwrap_err().to_string(), "cannot be loaded: a");
+        assert_eq!(render(&[]), "no backends\n");
+        assert!(ensure_usable(&[]).is_ok());
+    }
+}

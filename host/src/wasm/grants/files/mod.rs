@@ -1,0 +1,86 @@
+//! Directories and paths.
+
+pub(super) mod p2;
+pub(super) mod p3;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::filesystem::Descriptor;
+
+use super::denial::Denial;
+use crate::wasm::sandbox::State;
+
+/// What a function that takes paths was asked for, kept for the case that it is refused.
+struct Attempt<const N: usize> {
+    /// The descriptors from which the paths start, by their places in the table.
+    from: [u32; N],
+    path: String,
+    /// Whether it would have changed anything.
+    changes: bool,
+}
+
+/// The refusals among WASI's error codes.
+#[derive(Clone, Copy)]
+enum Refusal {
+    /// By the sandbox, or, rarely, by the operating system.
+    NotPermitted,
+    /// By the operating system.
+    Access,
+}
+
+impl<const N: usize> Attempt<N> {
+    fn new<const PATHS: usize>(from: [u32; N], paths: [&str; PATHS], changes: bool) -> Self {
+        Self { from, path: paths.join(" -> "), changes }
+    }
+
+    fn refused(self, state: &State, refusal: Refusal) {
+        let asked = state.witness.asked(&self.path);
+        let read_only = self.from.iter().any(|&place| is_read_only(state, place));
+        state.witness.record(match refusal {
+            Refusal::Access => Denial::System(asked),
+            Refusal::NotPermitted if self.changes && read_only => Denial::ReadOnly(asked),
+            Refusal::NotPermitted => Denial::Outside(asked),
+        });
+    }
+}
+
+fn is_read_only(state: &State, place: u32) -> bool {
+    match state.table.get(&Resource::<Descriptor>::new_borrow(place)) {
+        Ok(Descriptor::File(file)) => file.perms.write_not_permitted(),
+        Ok(Descriptor::Dir(dir)) => dir.perms.write_not_permitted(),
+        Err(_) => false,
+    }
+}
+
+/// Lists the functions that take paths, and two that change an open file, alike in both versions of WASI: name,
+/// method, descriptors, paths, arguments, and whether it changes anything.
+macro_rules! path_functions {
+    ($shadow:ident, $instance:ident) => {
+        $shadow!($instance, "open-at", open_at, [fd], [&path],
+            (fd: Fd, follow: types::PathFlags, path: String, open: types::OpenFlags, flags: types::DescriptorFlags),
+            open.intersects(types::OpenFlags::CREATE | types::OpenFlags::TRUNCATE)
+                || flags.contains(types::DescriptorFlags::WRITE));
+        $shadow!($instance, "create-directory-at", create_directory_at, [fd], [&path],
+            (fd: Fd, path: String), true);
+        $shadow!($instance, "link-at", link_at, [fd, to], [&old, &new],
+            (fd: Fd, follow: types::PathFlags, old: String, to: Fd, new: String), true);
+        $shadow!($instance, "readlink-at", readlink_at, [fd], [&path], (fd: Fd, path: String), false);
+        $shadow!($instance, "remove-directory-at", remove_directory_at, [fd], [&path],
+            (fd: Fd, path: String), true);
+        $shadow!($instance, "rename-at", rename_at, [fd, to], [&old, &new],
+            (fd: Fd, old: String, to: Fd, new: String), true);
+        $shadow!($instance, "set-times-at", set_times_at, [fd], [&path],
+            (fd: Fd, follow: types::PathFlags, path: String, read: types::NewTimestamp,
+                written: types::NewTimestamp), true);
+        $shadow!($instance, "stat-at", stat_at, [fd], [&path],
+            (fd: Fd, follow: types::PathFlags, path: String), false);
+        $shadow!($instance, "symlink-at", symlink_at, [fd], [&old, &new],
+            (fd: Fd, old: String, new: String), true);
+        $shadow!($instance, "unlink-file-at", unlink_file_at, [fd], [&path], (fd: Fd, path: String), true);
+        $shadow!($instance, "metadata-hash-at", metadata_hash_at, [fd], [&path],
+            (fd: Fd, follow: types::PathFlags, path: String), false);
+        $shadow!($instance, "set-size", set_size, [fd], ["an open file"], (fd: Fd, size: types::Filesize), true);
+        $shadow!($instance, "set-times", set_times, [fd], ["an open file"],
+            (fd: Fd, read: types::NewTimestamp, written: types::NewTimestamp), true);
+    };
+}
+use path_functions;

@@ -1,0 +1,62 @@
+//! WASI 0.2.
+
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
+use wasmtime_wasi::p2::bindings::filesystem::types::{self, HostDescriptor as _};
+
+use super::super::P2;
+use super::super::denial::Denial;
+use super::{Attempt, Refusal, path_functions};
+use crate::wasm::sandbox::State;
+
+type Fd = Resource<Descriptor>;
+
+fn refusal(code: types::ErrorCode) -> Option<Refusal> {
+    match code {
+        types::ErrorCode::NotPermitted => Some(Refusal::NotPermitted),
+        types::ErrorCode::Access => Some(Refusal::Access),
+        _ => None,
+    }
+}
+
+macro_rules! shadow {
+    ($instance:ident, $name:literal, $method:ident, [$($from:ident),*], [$($path:expr),*],
+        ($($argument:ident: $type:ty),*), $changes:expr) => {
+        $instance.func_wrap_async(
+            concat!("[method]descriptor.", $name),
+            |mut store, ($($argument,)*): ($($type,)*)| {
+                Box::new(async move {
+                    let attempt = Attempt::new([$($from.rep()),*], [$($path),*], $changes);
+                    let state: &mut State = store.data_mut();
+                    let answer = state.filesystem().$method($($argument),*).await;
+                    Ok((match answer {
+                        Ok(answer) => Ok(answer),
+                        Err(error) => {
+                            let code: types::ErrorCode = error.downcast()?;
+                            if let Some(refusal) = refusal(code) {
+                                attempt.refused(state, refusal);
+                            }
+                            Err(code)
+                        }
+                    },))
+                })
+            },
+        )?;
+    };
+}
+
+pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&format!("wasi:filesystem/preopens@{P2}"))?;
+    instance.func_wrap("get-directories", |mut store, (): ()| {
+        let state: &mut State = store.data_mut();
+        let directories = state.filesystem().get_directories()?;
+        if directories.is_empty() {
+            state.witness.record(Denial::NoDirectory);
+        }
+        Ok((directories,))
+    })?;
+    let mut instance = linker.instance(&format!("wasi:filesystem/types@{P2}"))?;
+    path_functions!(shadow, instance);
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Where a guest meets its grants: WASI's entry points, shadowed so that a refusal is recorded.
+//!
+//! Nothing is granted here. What may be reached is decided by the WASI context in [`super::sandbox`] and the
+//! [`NetPolicy`](super::net::NetPolicy); the functions here hand each attempt to WASI's own and record what
+//! it refuses. Two decide for themselves: sockets when no target is granted, and names. Reading and writing
+//! are not shadowed: an open file or connection has passed already.
+//!
+//! What cannot be seen is not recorded: a guest that looks for an environment variable gets the whole list
+//! and looks there, and the C library answers "no such file" for an absolute path below no granted
+//! directory without asking the host.
+
+mod denial;
+mod files;
+mod secrets;
+mod sockets;
+
+use wasmtime::component::Linker;
+
+pub(super) use self::denial::{Denials, Witness};
+pub(super) use self::secrets::Secrets;
+pub(super) use self::sockets::check_address;
+use super::sandbox::State;
+
+/// The versions under which WASI's functions are linked. A shadow under another one would not be found.
+const P2: &str = "0.2.12";
+const P3: &str = "0.3.0";
+
+/// Shadows the entry points in a linker that has WASI.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    files::p2::add_to_linker(linker)?;
+    files::p3::add_to_linker(linker)?;
+    sockets::p2::add_to_linker(linker)?;
+    sockets::p3::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}

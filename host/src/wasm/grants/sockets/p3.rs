@@ -1,0 +1,43 @@
+//! WASI 0.3.
+
+use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::ErrorCode as LookupError;
+use wasmtime_wasi::p3::bindings::sockets::types::{
+    ErrorCode, HostTcpSocket as _, IpAddress, IpAddressFamily,
+};
+use wasmtime_wasi::sockets::{TcpSocket, UdpSocket, WasiSocketsView as _};
+
+use super::super::P3;
+use super::super::denial::Denial;
+use super::{may_have_socket, pinned};
+use crate::wasm::sandbox::State;
+
+pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&format!("wasi:sockets/types@{P3}"))?;
+    instance.func_wrap("[static]tcp-socket.create", |mut store, (family,): (IpAddressFamily,)| {
+        let state: &mut State = store.data_mut();
+        if !may_have_socket(state) {
+            return Ok((Err(ErrorCode::AccessDenied),));
+        }
+        let socket: Result<Resource<TcpSocket>, _> = state.sockets().create(family);
+        Ok((match socket {
+            Ok(socket) => Ok(socket),
+            Err(error) => Err(error.downcast()?),
+        },))
+    })?;
+    instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
+        let state: &State = store.data();
+        state.witness.record(Denial::Udp);
+        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
+    let mut instance = linker.instance(&format!("wasi:sockets/ip-name-lookup@{P3}"))?;
+    instance.func_wrap_concurrent(
+        "resolve-addresses",
+        |accessor: &Accessor<State>, (name,): (String,)| {
+            let addresses = accessor.with(|mut access| pinned(access.get(), &name));
+            let found = addresses.map(|found| found.into_iter().map(IpAddress::from).collect::<Vec<_>>());
+            Box::pin(async move { Ok((found.ok_or(LookupError::AccessDenied),)) })
+        },
+    )?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The network targets of one backend: which addresses it may connect to, and what its names mean.
+//!
+//! The host resolves granted names, when it loads the backend, and nobody resolves them again: a guest that
+//! asks for a name is told the pinned addresses. So whoever answers for a name later cannot point it at
+//! another address. A name that leads into a private network at load is refused, unless that network is
+//! granted by address as well: otherwise the owner of a public name could choose what the host reaches.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use crate::config::{IpNetwork, NetGrant, NetHost, PortRange};
+
+/// Why the names in `allow.net` cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// The system could not resolve a name.
+    #[error("allow.net: `{grant}`: the name cannot be resolved: {source}; correct it, or grant an address")]
+    Unresolvable {
+        /// The grant.
+        grant: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A name has no address.
+    #[error("allow.net: `{grant}`: the name has no address; correct it, or grant an address")]
+    NoAddress {
+        /// The grant.
+        grant: String,
+    },
+    /// A name leads to an address that only a grant of its own may give.
+    #[error(
+        "allow.net: `{grant}`: the name resolves to {address}, a {kind} address; names may lead there only if \
+         the address is granted too: if that is meant, add \"{add}\" or a network that has it"
+    )]
+    Restricted {
+        /// The grant.
+        grant: String,
+        /// Where the name leads to.
+        address: IpAddr,
+        /// What kind of address that is.
+        kind: &'static str,
+        /// The grant to add.
+        add: String,
+    },
+}
+
+/// What a backend may connect to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NetPolicy(Arc<Targets>);
+
+#[derive(Debug, Default)]
+struct Targets {
+    allowed: Vec<(IpNetwork, PortRange)>,
+    names: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl NetPolicy {
+    /// Resolves the grants with the system's resolver.
+    ///
+    /// # Errors
+    /// [`NetError`]
+    pub(super) fn resolve(grants: &[NetGrant]) -> Result<Self, NetError> {
+        Self::resolve_with(grants, |name| Ok((name, 0).to_socket_addrs()?.map(|found| found.ip()).collect()))
+    }
+
+    fn resolve_with(
+        grants: &[NetGrant],
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
+    ) -> Result<Self, NetError> {
+        let mut targets = Targets::default();
+        for grant in grants {
+            match target(grant) {
+                (NetHost::Network(network), ports) => targets.allowed.push((*network, ports)),
+                (NetHost::Address(address), ports) => targets.allowed.push((single(*address), ports)),
+                (NetHost::Name(_), _) => {}
+            }
+        }
+        // Only what stands there as an address may vouch for where a name leads to.
+        let granted_by_address = targets.allowed.clone();
+        for grant in grants {
+            let (NetHost::Name(name), ports) = target(grant) else { continue };
+            if !targets.names.contains_key(name) {
+                let found = lookup(name)
+                    .map_err(|source| NetError::Unresolvable { grant: grant.to_string(), source })?;
+                let mut addresses: Vec<_> = found.into_iter().map(|address| address.to_canonical()).collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                if addresses.is_empty() {
+                    return Err(NetError::NoAddress { grant: grant.to_string() });
+                }
+                targets.names.insert(name.clone(), addresses);
+            }
+            for &address in &targets.names[name] {
+                let vouched = |(network, range): &(IpNetwork, PortRange)| {
+                    network.contains(address) && range.contains(ports.first) && range.contains(ports.last)
+                };
+                if let Some(kind) = restriction(address)
+                    && !granted_by_address.iter().any(vouched)
+                {
+                    let add = NetGrant::Tcp { host: NetHost::Address(address), ports }.to_string();
+                    return Err(NetError::Restricted { grant: grant.to_string(), address, kind, add });
+                }
+                targets.allowed.push((single(address), ports));
+            }
+        }
+        Ok(Self(Arc::new(targets)))
+    }
+
+    /// Tells whether there is no target at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.allowed.is_empty()
+    }
+
+    /// Tells whether the backend may connect to an address.
+    pub(super) fn allows(&self, address: SocketAddr) -> bool {
+        let fits = |(network, ports): &(IpNetwork, PortRange)| {
+            ports.contains(address.port()) && network.contains(address.ip())
+        };
+        self.0.allowed.iter().any(fits)
+    }
+
+    /// Returns the addresses that a name stands for, or `None` if it is not granted. An address that is
+    /// written out stands for itself.
+    pub(super) fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let unbracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        if let Ok(address) = unbracketed.parse() {
+            return Some(vec![address]);
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        self.0.names.get(&name).cloned()
+    }
+}
+
+fn target(grant: &NetGrant) -> (&NetHost, PortRange) {
+    match grant {
+        NetGrant::Tcp { host, ports } => (host, *ports),
+        NetGrant::Http { host, port, .. } => (host, PortRange { first: *port, last: *port }),
+    }
+}
+
+fn single(address: IpAddr) -> IpNetwork {
+    IpNetwork::single(address.to_canonical())
+}
+
+/// Names the kind of an address that leads into a network of the host's own, or to no single machine;
+/// `None` for the addresses of the public internet.
+fn restriction(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => restriction_v4(address),
+        IpAddr::V6(address) => restriction_v6(address),
+    }
+}
+
+/// # Source
+/// The IANA registry of IPv4 addresses for special purposes.
+fn restriction_v4(address: Ipv4Addr) -> Option<&'static str> {
+    match address.octets() {
+        [0, ..] => Some("unspecified"),
+        [127, ..] => Some("loopback"),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some("private"),
+        [169, 254, ..] => Some("link-local"),
+        [100, 64..=127, ..] => Some("carrier-grade NAT"),
+        [192, 0, 0, _] | [198, 18..=19, ..] | [240..=255, ..] => Some("reserved"),
+        [224..=239, ..] => Some("multicast"),
+        _ => None,
+    }
+}
+
+/// # Source
+/// The IANA registry of IPv6 addresses for special purposes.
+fn restriction_v6(address: Ipv6Addr) -> Option<&'static str> {
+    let segments = address.segments();
+    let embedded = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match segments {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("loopback"),
+        // Translated to IPv4 on the way: NAT64, 6to4, and the old IPv4-compatible form.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
+            restriction_v4(embedded(high, low))
+        }
+        [0x64, 0xff9b, 1, ..] => Some("private"),
+        [0xfc00..=0xfdff, ..] => Some("unique local"),
+        [0xfe80..=0xfebf, ..] => Some("link-local"),
+        [0xfec0..=0xfeff, ..] => Some("site-local"),
+        [0xff00..=0xffff, ..] => Some("multicast"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A resolver that knows one name.
+    fn resolve(grants: &[&str], leads_to: &[&str]) -> Result<NetPolicy, String> {
+        let grants: Vec<_> = grants.iter().map(|text| NetGrant::parse(text).unwrap()).collect();
+        let lookup = |name: &str| match name {
+            "cache.example" => Ok(leads_to.iter().map(|text| text.parse().unwrap()).collect()),
+            _ => Err(io::Error::other("no such name")),
+        };
+        NetPolicy::resolve_with(&grants, lookup).map_err(|error| error.to_string())
+    }
+
+    fn allows(policy: &NetPolicy, address: &str) -> bool {
+        policy.allows(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_name_stands_for_the_addresses_it_had_at_load_and_for_its_own_ports() {
+        let policy = resolve(&["tcp://cache.example:6379"], &["1.2.3.4", "2600::1", "1.2.3.4"]).unwrap();
+        assert!(allows(&policy, "1.2.3.4:6379") && allows(&policy, "[2600::1]:6379"));
+        assert!(!allows(&policy, "1.2.3.4:6380") && !allows(&policy, "1.2.3.5:6379"));
+        let pinned: Vec<IpAddr> = vec!["1.2.3.4".parse().unwrap(), "2600::1".parse().unwrap()];
+        for name in ["cache.example", "Cache.Example", "cache.example."] {
+            assert_eq!(policy.addresses(name), Some(pinned.clone()), "{name}");
+        }
+        for name in ["", "example", "x.cache.example", "cache.example..", "cache.example\0"] {
+            assert_eq!(policy.addresses(name), None, "{name}");
+        }
+        assert_eq!(policy.addresses("[::1]"), Some(vec!["::1".parse().unwrap()]), "written out");
+    }
+
+    #[test]
+    fn a_name_that_leads_into_a_private_network_needs_that_network_granted_too() {
+        let name = "tcp://cache.example:6379";
+        let refused = resolve(&[name], &["1.2.3.4", "10.0.0.5"]).unwrap_err();
+        insta::assert_snapshot!(refused, @r#"allow.net: `tcp://cache.example:6379`: the name resolves to 10.0.0.5, a private address; names may lead there only if the address is granted too: if that is meant, add "tcp://10.0.0.5:6379" or a network that has it"#);
+        for vouching in
+            ["tcp://10.0.0.5:6379", "tcp://10.0.0.0/8", "tcp://10.0.0.0/8:6000-7000", "tcp://0.0.0.0/0"]
+        {
+            let policy = resolve(&[name, vouching], &["10.0.0.5"]).expect(vouching);
+            assert!(allows(&policy, "10.0.0.5:6379"));
+        }
+        for other in ["tcp://10.0.0.6:6379", "tcp://10.0.0.5:6380", "http://10.0.0.5", "tcp://[::/0]", name] {
+            assert!(resolve(&[name, other], &["10.0.0.5"]).is_err(), "{other}");
+        }
+        assert!(
+            resolve(&["tcp://cache.example", "tcp://10.0.0.5:6379"], &["10.0.0.5"]).is_err(),
+            "all ports"
+        );
+    }
+
+    #[test]
+    fn no_spelling_of_a_restricted_address_gets_past() {
+        for (address, kind) in [
+            ("0.0.0.0", "unspecified"),
+            ("127.8.8.8", "loopback"),
+            ("10.255.0.1", "private"),
+            ("172.31.255.255", "private"),
+            ("192.168.0.1", "private"),
+            ("169.254.169.254", "link-local"),
+            ("100.64.0.1", "carrier-grade NAT"),
+            ("224.0.0.1", "multicast"),
+            ("255.255.255.255", "reserved"),
+            ("::", "unspecified"),
+            ("::1", "loopback"),
+            ("::ffff:127.0.0.1", "loopback"),
+            ("::10.0.0.1", "private"),
+            ("64:ff9b::a9fe:a9fe", "link-local"),
+            ("2002:0a00:0001::1", "private"),
+            ("fd00:ec2::254", "unique local"),
+            ("fe80::1", "link-local"),
+            ("ff02::1", "multicast"),
+        ] {
+            assert_eq!(restriction(address.parse().unwrap()), Some(kind), "{address}");
+            assert!(resolve(&["tcp://cache.example"], &[address]).is_err(), "{address}");
+        }
+        for address in ["9.255.255.255", "11.0.0.0", "172.15.0.1", "172.32.0.1", "100.128.0.1", "8.8.8.8"] {
+            assert_eq!(restriction(address.parse().unwrap()), None, "{address}");
+        }
+        for address in ["2600::1", "64:ff9b::808:808", "::ffff:8.8.8.8"] {
+            assert_eq!(restriction(address.parse().unwrap()), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_granted_by_address_is_allowed_wherever_it_leads() {
+        let policy = resolve(&["tcp://127.0.0.1:1-9", "tcp://10.0.0.0/8:80"], &[]).unwrap();
+        assert!(allows(&policy, "127.0.0.1:9") && allows(&policy, "10.1.1.1:80"));
+        assert!(!allows(&policy, "127.0.0.1:10") && !allows(&policy, "127.0.0.2:9"));
+        assert!(!policy.is_empty() && NetPolicy::default().is_empty());
+    }
+
+    #[test]
+    fn names_without_an_address_are_load_errors() {
+        let none = resolve(&["tcp://cache.example"], &[]).unwrap_err();
+        assert!(none.contains("`tcp://cache.example`: the name has no address"), "{none}");
+        let unknown = resolve(&["https://other.example"], &[]).unwrap_err();
+        assert!(
+            unknown.contains("`https://other.example:443`") && unknown.contains("no such name"),
+            "{unknown}"
+        );
+    }
+}

@@ -1,0 +1,552 @@
+//! What a backend was not granted: refused to the guest, named to the operator and to the caller.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kvtier::EngineBuilder;
+use kvtier::config::{BackendConfig, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
+use kvtier::manager::Miss;
+use kvtier::tier::{TierError, TierHealth};
+
+use crate::support;
+
+/// Both versions of WASI.
+const CLASSES: [&str; 2] = ["IntruderBackend", "AsyncIntruderBackend"];
+
+/// An `IntruderBackend` under a name of its own, so that its lines can be told from those of other tests.
+fn intruder(class: &str, steps: &str) -> BackendConfig {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("intruder-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let mut backend = support::backend(&name, "intruder", class);
+    backend.config.push(("try".into(), steps.into()));
+    backend
+}
+
+/// What a backend did in a `get`, and what was told of it.
+struct Seen {
+    /// The error of the call, if it failed.
+    error: Option<TierError>,
+    health: TierHealth,
+    /// What the guest logged of the steps that succeeded.
+    heard: Vec<String>,
+    /// What the host logged of what it denied.
+    denied: Vec<String>,
+}
+
+fn run(backend: BackendConfig) -> Seen {
+    let (log, name) = (support::log(), backend.name.clone());
+    let engine = support::engine(support::config(vec![backend]));
+    let found = support::get(engine.storage(), &support::keys(1));
+    let error = found.misses.into_iter().find_map(|(_, _, miss)| match miss {
+        Miss::Error(error) => Some(error),
+        _ => None,
+    });
+    let health = support::health(engine.storage(), &name);
+    engine.blocking().close().unwrap();
+    let denied = log.lines_with(&format!("backend=\"{name}\""));
+    let denied = denied.into_iter().filter(|line| line.contains("denied: ")).collect();
+    Seen { error, health, heard: log.heard(&name), denied }
+}
+
+/// Checks that the last step was refused, and that the error, the log and the status name what and why.
+fn assert_denied(backend: BackendConfig, what: &str, remedy: &str) {
+    let (name, steps) = (backend.name.clone(), backend.config[0].1.clone());
+    let seen = run(backend);
+    let error = seen.error.unwrap_or_else(|| panic!("{steps}: succeeded: {:?}", seen.heard)).to_string();
+    let expected = format!("; denied: {what}; {remedy}");
+    assert!(error.ends_with(&expected), "{steps}\n  {error}\n  {expected}");
+    let remedy = remedy.replacen("allow.", &format!("external_backend.{name}.allow."), 1);
+    let told = format!("{what}; {remedy}");
+    assert_eq!(seen.health.last_denial.as_deref(), Some(told.as_str()), "{steps}");
+    assert!(seen.health.denials > 0, "{steps}");
+    let level = if what.starts_with("directories") { "INFO" } else { "WARN" };
+    let lines = seen.denied.iter().filter(|line| line.contains(level) && line.contains(&told));
+    assert_eq!(lines.count(), 1, "{steps}: {:#?}", seen.denied);
+}
+
+/// A folder with a granted directory `data`, and beside it something that is not granted.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(folder.data()).unwrap();
+        fs::create_dir(folder.data().join("nested")).unwrap();
+        fs::write(folder.data().join("mine"), "mine").unwrap();
+        fs::write(folder.0.path().join("beside"), "not granted").unwrap();
+        folder
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn granted(&self, class: &str, steps: &str, access: FsAccess) -> BackendConfig {
+        let mut backend = intruder(class, steps);
+        backend.allow.fs.push(FsGrant { host_dir: self.data(), guest_path: "/data".into(), access });
+        backend
+    }
+
+    /// Checks that outside of the granted directory nothing has been changed.
+    fn assert_untouched(&self, steps: &str) {
+        assert_eq!(names(self.0.path()), ["beside", "data"], "{steps}");
+        assert_eq!(fs::read(self.0.path().join("beside")).unwrap(), b"not granted", "{steps}");
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn no_path_leads_out_of_a_granted_directory() {
+    // The path that is named in the denial is the last step's.
+    for steps in [
+        "open /etc/passwd",
+        "open /data/mine",
+        "open ../beside",
+        "open nested/../../beside",
+        "list ..",
+        "create ../out",
+        "truncate ../beside",
+        "mkdir ../out",
+        "unlink ../beside",
+        "rmdir ../data/nested",
+        "readlink ../beside",
+        "stat ../beside",
+        "hash ../beside",
+        "symlink ../beside link; open link",
+        "symlink ../beside link; write link",
+        "symlink ../beside link; truncate link",
+        "symlink ../beside link; stat link",
+        "symlink .. up; list up",
+        "symlink .. up; list up/",
+        "symlink .. up; open up/beside",
+        "symlink ../.. nested/up; open nested/up/beside",
+        "symlink .. nested/up; rename nested/up up; open up/beside",
+        "symlink ../beside link; rename link renamed; open renamed",
+        "symlink ../beside link; link link hard; open hard",
+        "symlink nested/../../beside link; open link",
+        "symlink link2 link1; symlink ../beside link2; open link1",
+    ] {
+        for class in CLASSES {
+            let folder = Folder::new();
+            let path = steps.rsplit(' ').next().unwrap();
+            assert_denied(
+                folder.granted(class, steps, FsAccess::ReadWrite),
+                &format!("the path \"{path}\", which leads out of the granted directories"),
+                "add allow.fs: [\"HOST_DIR:GUEST_PATH:ro\"]",
+            );
+            folder.assert_untouched(steps);
+        }
+    }
+    for (steps, paths) in [
+        ("link ../beside stolen", "../beside -> stolen"),
+        ("link mine ../out", "mine -> ../out"),
+        ("rename mine ../out", "mine -> ../out"),
+        ("rename ../beside stolen", "../beside -> stolen"),
+        ("symlink mine ../out", "mine -> ../out"),
+    ] {
+        for class in CLASSES {
+            let folder = Folder::new();
+            assert_denied(
+                folder.granted(class, steps, FsAccess::ReadWrite),
+                &format!("the path \"{paths}\", which leads out of the granted directories"),
+                "add allow.fs: [\"HOST_DIR:GUEST_PATH:ro\"]",
+            );
+            folder.assert_untouched(steps);
+        }
+    }
+}
+
+#[test]
+fn a_symlink_to_an_absolute_path_is_not_followed() {
+    for class in CLASSES {
+        let folder = Folder::new();
+        let seen = run(folder.granted(class, "symlink /etc/passwd link; open link", FsAccess::ReadWrite));
+        let error = seen.error.expect("refused").to_string();
+        assert!(error.contains("; denied: the path \"/etc/passwd -> link\""), "{error}");
+        // One that was there before is no better.
+        std::os::unix::fs::symlink("/etc/passwd", folder.data().join("before")).unwrap();
+        for steps in ["open before", "list before/", "stat before"] {
+            let error = run(folder.granted(class, steps, FsAccess::ReadOnly)).error.expect(steps).to_string();
+            assert!(error.contains("; denied: the path \"before"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn nothing_changes_in_a_directory_that_is_granted_for_reading() {
+    for (steps, what) in [
+        ("write mine", "mine"),
+        ("create new", "new"),
+        ("truncate mine", "mine"),
+        ("resize mine", "an open file"),
+        ("mkdir new", "new"),
+        ("symlink mine new", "mine -> new"),
+        ("link mine new", "mine -> new"),
+        ("rename mine new", "mine -> new"),
+        ("unlink mine", "mine"),
+        ("rmdir nested", "nested"),
+    ] {
+        for class in CLASSES {
+            let folder = Folder::new();
+            assert_denied(
+                folder.granted(class, steps, FsAccess::ReadOnly),
+                &format!("changing \"{what}\", in a directory that is granted for reading"),
+                &format!("make it allow.fs: [\"{}:/data:rw\"]", folder.data().display()),
+            );
+            assert_eq!(names(&folder.data()), ["mine", "nested"], "{steps}");
+            assert_eq!(fs::read(folder.data().join("mine")).unwrap(), b"mine", "{steps}");
+        }
+    }
+}
+
+#[test]
+fn what_is_granted_works_and_nothing_is_said() {
+    let everything = "create new; write new; truncate new; resize mine; mkdir dir; rmdir dir; symlink mine link; \
+                      readlink link; open link; link mine hard; rename hard harder; unlink harder; stat mine; hash mine; list nested";
+    for class in CLASSES {
+        let folder = Folder::new();
+        // A file that is open for reading only cannot be resized, whatever its directory allows.
+        let steps = everything.replace("resize mine; ", "");
+        let seen = run(folder.granted(class, &steps, FsAccess::ReadWrite));
+        assert_eq!(seen.error, None);
+        assert_eq!(seen.heard.len(), steps.split(';').count(), "{:#?}", seen.heard);
+        assert!(seen.heard.contains(&"open link: mine".to_owned()), "{:#?}", seen.heard);
+        assert_eq!((seen.health.denials, seen.health.last_denial), (0, None));
+        let seen = run(folder.granted(class, "open mine; list nested; open link", FsAccess::ReadOnly));
+        assert_eq!((seen.error, seen.health.denials), (None, 0));
+    }
+}
+
+#[test]
+fn whoever_has_no_directory_is_told_to_ask_for_one() {
+    for (class, steps) in [
+        (CLASSES[0], "open mine"),
+        (CLASSES[0], "std read /etc/passwd"),
+        (CLASSES[0], "std write /tmp/kvtier-intruder"),
+        (CLASSES[1], "open mine"),
+    ] {
+        assert_denied(
+            intruder(class, steps),
+            "directories, of which none is granted",
+            "add allow.fs: [\"HOST_DIR:GUEST_PATH:ro\"]",
+        );
+    }
+    assert!(!Path::new("/tmp/kvtier-intruder").exists());
+}
+
+#[test]
+fn the_operating_systems_own_refusal_is_not_taken_for_a_missing_grant() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for class in CLASSES {
+        let folder = Folder::new();
+        let mine = folder.data().join("mine");
+        fs::set_permissions(&mine, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read(&mine).is_ok() {
+            // The superuser is refused nothing.
+            return;
+        }
+        let backend = folder.granted(class, "open mine", FsAccess::ReadWrite);
+        let what = "the path \"mine\", by the operating system's permissions";
+        assert_denied(backend, what, "let the host's user in");
+    }
+}
+
+/// A listener on this machine, and its address.
+fn listener() -> (TcpListener, String, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address.to_string(), address.port())
+}
+
+fn tcp(host: NetHost, port: u16) -> NetGrant {
+    NetGrant::Tcp { host, ports: PortRange { first: port, last: port } }
+}
+
+fn address(text: &str) -> NetHost {
+    NetHost::Address(text.parse().unwrap())
+}
+
+fn assert_not_connected(listener: &TcpListener) {
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody has connected");
+}
+
+#[test]
+fn a_backend_without_network_grants_gets_no_socket() {
+    let (listener, there, _) = listener();
+    for steps in [format!("connect {there}"), format!("std connect {there}"), "listen".into()] {
+        for class in CLASSES.iter().take(if steps.starts_with("std") { 1 } else { 2 }) {
+            let remedy = "add allow.net: [\"tcp://HOST:PORT\"]";
+            assert_denied(intruder(class, &steps), "a TCP socket", remedy);
+        }
+    }
+    assert_not_connected(&listener);
+}
+
+#[test]
+fn a_granted_address_does_not_open_its_neighbour() {
+    let (_granted, granted_address, port) = listener();
+    let (other, other_address, _) = listener();
+    for class in CLASSES {
+        let backend = |steps: &str| {
+            let mut backend = intruder(class, steps);
+            backend.allow.net.push(tcp(address("127.0.0.1"), port));
+            backend
+        };
+        let seen = run(backend(&format!("connect {granted_address}")));
+        assert_eq!((seen.error, seen.health.denials), (None, 0));
+        let what = format!("connecting to {other_address}");
+        let remedy = format!("add allow.net: [\"tcp://{other_address}\"]");
+        assert_denied(backend(&format!("connect {other_address}")), &what, &remedy);
+        // The same port of another address.
+        let elsewhere = format!("127.0.0.2:{port}");
+        let what = format!("connecting to {elsewhere}");
+        let remedy = format!("add allow.net: [\"tcp://{elsewhere}\"]");
+        assert_denied(backend(&format!("connect {elsewhere}")), &what, &remedy);
+
+        let nobody = "no grant allows a backend to be connected to";
+        assert_denied(backend("listen"), "listening for connections", nobody);
+        assert_denied(backend("bind 127.0.0.1:0"), "binding to 127.0.0.1:0", nobody);
+        assert_denied(backend("bind 0.0.0.0:9"), "binding to 0.0.0.0:9", nobody);
+        assert_denied(backend("udp"), "a UDP socket", "no grant allows UDP");
+    }
+    let mut backend = intruder(CLASSES[0], "std udp 127.0.0.1:0");
+    backend.allow.net.push(tcp(address("127.0.0.1"), port));
+    assert_denied(backend, "a UDP socket", "no grant allows UDP");
+    assert_not_connected(&other);
+}
+
+/// A backend that may reach `localhost` by name, and loopback by address.
+fn local(class: &str, steps: &str, port: u16) -> BackendConfig {
+    let mut backend = intruder(class, steps);
+    backend.allow.net.extend([
+        tcp(NetHost::Name("localhost".into()), port),
+        tcp(address("127.0.0.1"), port),
+        tcp(address("::1"), port),
+    ]);
+    backend
+}
+
+#[test]
+fn a_granted_name_is_resolved_by_the_host_and_no_other_name_is() {
+    let (_listener, _, port) = listener();
+    for class in CLASSES {
+        for name in ["localhost", "LocalHost", "localhost."] {
+            let seen = run(local(class, &format!("resolve {name}"), port));
+            assert_eq!((seen.error, seen.health.denials), (None, 0));
+            assert!(seen.heard[0].contains("(127, 0, 0, 1)"), "{:?}", seen.heard);
+        }
+        for name in ["other.example", "localhost.example", "x.localhost", "metadata"] {
+            let what = format!("resolving the name \"{name}\"");
+            let remedy = format!("add allow.net: [\"tcp://{name}:PORT\"]");
+            let steps = format!("resolve {name}");
+            assert_denied(local(class, &steps, port), &what, &remedy);
+            assert_denied(intruder(class, &steps), &what, &remedy);
+        }
+    }
+    let seen = run(local(CLASSES[0], &format!("std connect localhost:{port}; std resolve localhost"), port));
+    assert_eq!(seen.error, None);
+    assert!(seen.heard[1].contains("127.0.0.1"), "{:?}", seen.heard);
+    let what = "resolving the name \"other.example\"";
+    let remedy = "add allow.net: [\"tcp://other.example:PORT\"]";
+    assert_denied(intruder(CLASSES[0], "std resolve other.example"), what, remedy);
+}
+
+#[test]
+fn a_name_that_leads_to_this_machine_needs_the_address_granted_too() {
+    let refused = |net: Vec<NetGrant>| {
+        let mut backend = intruder(CLASSES[0], "resolve localhost");
+        backend.allow.net = net;
+        let config = support::config(vec![backend]);
+        EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
+    };
+    let name = || tcp(NetHost::Name("localhost".into()), 6379);
+    let error = refused(vec![name()]);
+    let expected = "allow.net: `tcp://localhost:6379`: the name resolves to 127.0.0.1, a loopback address; \
+                    names may lead there only if the address is granted too: if that is meant, add \
+                    \"tcp://127.0.0.1:6379\" or a network that has it";
+    assert!(error.contains(expected), "{error}");
+    // Its port has to be granted as well.
+    let error = refused(vec![name(), tcp(address("127.0.0.1"), 6380)]);
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_guest_sees_no_environment_no_arguments_and_no_input() {
+    assert!(std::env::var("PATH").is_ok(), "there is something to see");
+    let seen = run(intruder(CLASSES[0], "std environment; std arguments; std input; std env PATH"));
+    assert_eq!(seen.heard, ["std environment: 0", "std arguments: 0", "std input: 0 bytes"]);
+    assert_eq!(seen.error.unwrap().to_string(), "std env PATH: NotPresent");
+    let seen = run(intruder(CLASSES[1], "environment; arguments"));
+    assert_eq!(
+        (seen.heard.as_slice(), seen.error),
+        (&["environment: 0", "arguments: 0"].map(String::from)[..], None)
+    );
+}
+
+#[test]
+fn a_denial_is_logged_once_and_counted_every_time() {
+    let log = support::log();
+    let backend = intruder(CLASSES[1], "udp");
+    let name = backend.name.clone();
+    let engine = support::engine(support::config(vec![backend]));
+    for _ in 0..5 {
+        let found = support::get(engine.storage(), &support::keys(1));
+        let error = found.misses[0].2.to_string();
+        assert!(error.ends_with("; denied: a UDP socket; no grant allows UDP"), "{error}");
+    }
+    assert_eq!(support::health(engine.storage(), &name).denials, 5);
+    let lines = log.lines_with(&format!("backend=\"{name}\""));
+    assert_eq!(lines.iter().filter(|line| line.contains("denied: ")).count(), 1, "{lines:#?}");
+}
+
+#[test]
+fn errors_of_the_start_and_traps_carry_the_denial_too() {
+    let remedy = "denied: directories, of which none is granted; add allow.fs: [\"HOST_DIR:GUEST_PATH:ro\"]";
+    for (class, method) in [(CLASSES[0], "constructor"), (CLASSES[0], "open"), (CLASSES[1], "open")] {
+        let mut backend = intruder(class, "open mine");
+        backend.config.push(("in".into(), method.into()));
+        let config = support::config(vec![backend]);
+        let error = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string();
+        assert!(error.ends_with(remedy), "{error}");
+    }
+    let error = run(intruder(CLASSES[0], "std expect /etc/passwd")).error.expect("a trap");
+    assert!(matches!(error, TierError::Trap(_)), "{error:?}");
+    assert!(error.to_string().ends_with(remedy), "{error}");
+}
+
+#[test]
+fn a_put_and_a_lookup_carry_the_denial_too() {
+    for method in ["put", "contains"] {
+        let mut backend = intruder(CLASSES[1], "udp");
+        backend.config.push(("in".into(), method.into()));
+        let name = backend.name.clone();
+        let log = support::log();
+        let engine = support::engine(support::config(vec![backend]));
+        let keys = support::keys(1);
+        support::put_in(engine.storage(), &keys, &name);
+        support::in_tier(engine.storage(), &keys, &name);
+        assert_eq!(support::health(engine.storage(), &name).denials, 1, "{method}");
+        let errors = log.lines_with(&name);
+        assert!(errors.iter().any(|line| line.contains("denied: a UDP socket")), "{errors:#?}");
+    }
+}
+
+#[test]
+fn a_secret_that_the_guest_itself_writes_is_not_shown() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let log = support::log();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("steps");
+    for (class, secret, heard, error) in [
+        (CLASSES[1], "environment", &["[secret]: 0"][..], None),
+        (CLASSES[0], "std env XYZZY_PLUGH", &[], Some("[secret]: NotPresent")),
+        (CLASSES[0], "resolve xyzzy", &[], Some("[secret]: ")),
+    ] {
+        fs::write(&file, secret).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut backend = intruder(class, "");
+        backend.config.clear();
+        backend.secrets.push(("try".into(), kvtier::config::SecretSource::File(file.clone())));
+        let name = backend.name.clone();
+        let seen = run(backend);
+        assert_eq!(seen.heard, heard);
+        match (error, seen.error) {
+            (None, None) => {}
+            (Some(start), Some(error)) => assert!(error.to_string().starts_with(start), "{error}"),
+            (expected, found) => panic!("{secret}: {found:?} instead of {expected:?}"),
+        }
+        let lines = log.lines_with(&name);
+        assert!(!lines.iter().any(|line| line.contains(secret)), "{lines:#?}");
+    }
+    let warned = log.lines_with("chmod 600");
+    assert!(warned.iter().any(|line| line.contains(&file.display().to_string())), "{warned:#?}");
+}
+
+/// What `kvtier inspect --config` shows of a configuration's text, without the paths of this machine, and
+/// whether it is content.
+fn inspected(text: &str) -> (String, Result<(), String>) {
+    let folder = tempfile::tempdir().unwrap();
+    for component in ["fs", "intruder"] {
+        let name = folder.path().join(format!("{component}.wasm"));
+        fs::copy(support::component(component), name).unwrap();
+    }
+    fs::write(folder.path().join("password"), "xyzzy-plugh").unwrap();
+    let config = folder.path().join("kvtier.yaml");
+    fs::write(&config, text).unwrap();
+    let backends = kvtier_cli::review::look(&config).unwrap();
+    let shown = kvtier_cli::review::render(&backends);
+    let verdict = kvtier_cli::review::ensure_usable(&backends).map_err(|error| error.to_string());
+    (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)
+}
+
+/// The line of a table that begins with a key.
+fn row<'a>(shown: &'a str, key: &str) -> &'a str {
+    let found = shown.lines().find(|line| line.trim_start().starts_with(key));
+    found.unwrap_or_else(|| panic!("{key} in {shown}"))
+}
+
+#[test]
+fn what_a_backend_asks_for_is_shown_beside_what_it_is_granted() {
+    let (shown, verdict) = inspected(
+        "external_backends: disk\n\
+         extra_config:\n  \
+         external_backend.disk.module_path: fs.wasm\n  \
+         external_backend.disk.class_name: FsBackend\n  \
+         external_backend.disk.allow.fs: [\"/var/cache/kv:/data:rw\"]\n  \
+         external_backend.disk.allow.net: [\"tcp://10.0.0.1:6379\"]\n  \
+         external_backend.disk.secrets.password: file:password\n  \
+         external_backend.disk.limits.call_timeout_ms: 500\n",
+    );
+    assert_eq!(verdict, Ok(()), "{shown}");
+    assert!(shown.starts_with("backend disk\n  component  fs.wasm ("), "{shown}");
+    assert!(row(&shown, "class").ends_with("FsBackend, fulfils the contract, async"), "{shown}");
+    assert!(row(&shown, "digest").ends_with(", NOT PINNED: whatever is in the file is run"), "{shown}");
+    assert!(
+        row(&shown, "limits").ends_with("call_timeout_ms 500 (default 1000); otherwise the defaults"),
+        "{shown}"
+    );
+    assert!(row(&shown, "secrets").ends_with("password from `file:password`"), "{shown}");
+    let fs = row(&shown, "allow.fs");
+    assert!(fs.contains("/var/cache/kv:/data:rw") && fs.ends_with("reaches what is granted"), "{shown}");
+    let net = row(&shown, "allow.net");
+    assert!(net.contains("tcp://10.0.0.1:6379"), "{shown}");
+    let without_sockets = !shown.contains("wasi:sockets/");
+    assert_eq!(net.ends_with("NOT NEEDED: cannot be used"), without_sockets, "{shown}");
+    assert!(shown.contains("what a component could use, not what it needs"), "{shown}");
+    assert!(!shown.contains("xyzzy"), "{shown}");
+}
+
+#[test]
+fn a_configuration_whose_backends_cannot_be_loaded_is_not_passed() {
+    let (shown, verdict) = inspected(&format!(
+        "external_backends: one, two, three\n\
+         extra_config:\n  \
+         external_backend.one.module_path: intruder.wasm\n  \
+         external_backend.one.class_name: IntruderBackend\n  \
+         external_backend.two.module_path: intruder.wasm\n  \
+         external_backend.two.class_name: OtherBackend\n  \
+         external_backend.three.module_path: intruder.wasm\n  \
+         external_backend.three.class_name: IntruderBackend\n  \
+         external_backend.three.digest: \"sha256:{}\"\n",
+        "0".repeat(64)
+    ));
+    assert_eq!(verdict, Err("cannot be loaded: two, three".into()), "{shown}");
+    let [one, two, three] = ["one", "two", "three"].map(|name| {
+        let section = shown.split("backend ").find(|section| section.starts_with(&format!("{name}\n")));
+        section.unwrap_or_else(|| panic!("{shown}"))
+    });
+    assert!(row(one, "allow.fs").ends_with("DENIED") && row(one, "allow.net").ends_with("DENIED"), "{one}");
+    assert!(row(one, "allow.env").ends_with("sees no variable"), "{one}");
+    assert!(one.contains("wasi:sockets/tcp@0.2.") && one.contains("wasi:sockets/types@0.3."), "{one}");
+    assert!(row(two, "class").contains("NOT LOADABLE: "), "{two}");
+    assert!(row(three, "digest").contains("NOT LOADABLE: "), "{three}");
+}
