@@ -104,6 +104,8 @@ pub struct TierHealth {
     pub last_restart: Option<String>,
     /// Calls that expired and are still inside the guest.
     pub abandoned_calls: usize,
+    /// Instances that exist: one a lane, and those that were retired and have not ended yet.
+    pub instances: usize,
     /// Bytes of linear memory that instances hold: all memories of all lanes together.
     pub guest_memory_bytes: u64,
     /// Lines that the backend wanted to log beyond its limits, and that were dropped, since it was configured.

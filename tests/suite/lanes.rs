@@ -474,3 +474,15 @@ fn a_lane_that_is_stuck_does_not_hold_up_the_others() {
     });
     support::assert_nothing_leaks(storage);
 }
+
+#[test]
+fn a_guest_that_computes_on_and_on_after_its_answer_loses_its_lane() {
+    let mut backend = bad("hog", "HogBackend", &[]);
+    backend.limits.lane_stall = Duration::from_millis(50);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    assert_eq!(support::in_tier(storage, &support::keys(1), "hog"), 0);
+    assert_eq!(support::counted(storage, "hog").errors.len(), 0, "the call itself is answered");
+    assert_replaced(storage, "hog", "computed for 50ms though no call is inside");
+    support::assert_nothing_leaks(storage);
+}

@@ -466,7 +466,11 @@ impl logging::Host for &mut State {
             logging::Level::Warn => tracing::Level::WARN,
             logging::Level::Error => tracing::Level::ERROR,
         };
-        self.log.write(level, &self.witness.secrets().hide(&message));
+        let message = self.witness.secrets().hide(&message);
+        if level == tracing::Level::ERROR {
+            self.note_error(&message);
+        }
+        self.log.write(level, &message);
         Ok(())
     }
 }

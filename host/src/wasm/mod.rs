@@ -40,7 +40,7 @@ use self::grants::{Denials, Secrets, Witness};
 use self::lane::{Answer, Call, Lane, Standing};
 use self::log::BackendLog;
 use self::net::NetPolicy;
-use self::sandbox::State;
+use self::sandbox::{Alive, State};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, SecretError};
@@ -165,7 +165,8 @@ impl Prepared {
     fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
         let log = Arc::clone(&self.record.log);
         let witness = Witness::new(&self.record.denials, &self.secrets);
-        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, &witness, memory_bytes)
+        let alive = Alive::new(&self.record.stores);
+        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, &witness, memory_bytes, alive)
     }
 
     fn init(&self) -> types::Init {
@@ -201,6 +202,8 @@ pub struct WasmTier {
 struct Record {
     log: Arc<BackendLog>,
     denials: Arc<Denials>,
+    /// How many stores exist.
+    stores: Arc<AtomicUsize>,
 }
 
 /// Bytes that one call moves, counted while it lasts.
@@ -256,6 +259,7 @@ impl WasmTier {
         let record = Record {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
+            stores: Arc::default(),
         };
         let tier = Self {
             config: config.clone(),
@@ -495,8 +499,11 @@ impl Tier for WasmTier {
     }
 
     fn health(&self) -> TierHealth {
-        let mut health =
-            TierHealth { log_lines_dropped: self.record.log.n_dropped(), ..TierHealth::default() };
+        let mut health = TierHealth {
+            instances: self.record.stores.load(Ordering::Acquire),
+            log_lines_dropped: self.record.log.n_dropped(),
+            ..TierHealth::default()
+        };
         match &*lock(&self.state) {
             Running::Closed => health.down = Some("closed".into()),
             Running::Down(cause) => health.down = Some(cause.clone()),

@@ -4,7 +4,7 @@
 //! context that holds no directory, no address, no variable and no standard stream of the host's.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
@@ -29,7 +29,8 @@ pub(super) struct State {
     pub(super) net: NetPolicy,
     pub(super) witness: Witness,
     footprint: Footprint,
-    stderr: Tail,
+    last_words: Tail,
+    _alive: Alive,
     /// Splices that may run at a time.
     pub(super) splices: Arc<Semaphore>,
 }
@@ -40,8 +41,14 @@ impl State {
         self.table.push(lent)
     }
 
-    /// Says why the guest died: the trap, the limit that it ran into, and what it wrote to its standard error
-    /// last, which is where a panic's message goes.
+    /// Keeps a message that may turn out to be the last.
+    pub(super) fn note_error(&self, message: &str) {
+        self.last_words.push(message.as_bytes());
+        self.last_words.push(b"\n");
+    }
+
+    /// Says why the guest died: the trap, the limit that it ran into, and the errors that it logged or wrote to its
+    /// standard error last, among which is a panic's message.
     pub(super) fn describe(&self, error: &wasmtime::Error) -> String {
         let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
             Some(trap) => trap.to_string(),
@@ -53,7 +60,7 @@ impl State {
         if let Some(refusal) = self.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
-        match self.stderr.last_lines() {
+        match self.last_words.last_lines() {
             Some(lines) => format!("{cause}; its last words: {lines}"),
             None => cause,
         }
@@ -84,6 +91,22 @@ impl HasData for Host {
     type Data<'a> = &'a mut State;
 }
 
+/// Counts the stores of a backend that exist.
+pub(super) struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    pub(super) fn new(stores: &Arc<AtomicUsize>) -> Self {
+        stores.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(stores))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Makes a store for one generation of a lane.
 ///
 /// # Errors
@@ -95,12 +118,13 @@ pub(super) fn new_store(
     log: Arc<BackendLog>,
     witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
+    alive: Alive,
 ) -> wasmtime::Result<Store<State>> {
     let limits = &config.limits;
-    let stderr = Tail::stderr();
+    let last_words = Tail::last_words();
     let mut wasi = WasiCtx::builder();
     // Standard output is swallowed, and standard input empty, by default.
-    wasi.stderr(stderr.clone()).max_random_size(limits.random_bytes);
+    wasi.stderr(last_words.clone()).max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
         let perms = match grant.access {
             FsAccess::ReadOnly => FsPerms::ReadOnly,
@@ -137,7 +161,8 @@ pub(super) fn new_store(
         net: net.clone(),
         witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),
-        stderr,
+        last_words,
+        _alive: alive,
         splices: Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX)),
     };
     let mut store = Store::new(engine, state);
@@ -149,7 +174,5 @@ pub(super) fn new_store(
     if let Some(table) = store.concurrent_resource_table() {
         table.set_max_capacity(n_handles_max);
     }
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
     Ok(store)
 }

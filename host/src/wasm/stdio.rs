@@ -27,8 +27,8 @@ struct Kept {
 }
 
 impl Tail {
-    /// Makes the output for standard error: the only place where a panic leaves its message.
-    pub(super) fn stderr() -> Self {
+    /// Makes the output for standard error and for errors that a guest logs.
+    pub(super) fn last_words() -> Self {
         Self::keeping(STDERR_BYTES_MAX)
     }
 
@@ -36,7 +36,7 @@ impl Tail {
         Self(Arc::new(Mutex::new(Kept { bytes: VecDeque::new(), max })))
     }
 
-    fn push(&self, new: &[u8]) {
+    pub(super) fn push(&self, new: &[u8]) {
         let Kept { bytes, max } = &mut *lock(&self.0);
         let new = &new[new.len().saturating_sub(*max)..];
         let n_out = (bytes.len() + new.len()).saturating_sub(*max);

@@ -60,6 +60,8 @@ pub fn run(fault: &Fault, times: Times) -> Observed {
         _ => serving(fault, &engine, deadline),
     };
     let storage = engine.storage();
+    let n_instances = usize::from(!matches!(fault.after, After::Down(_)));
+    eventually("those that were given up are gone", || health(storage, FAULTY).instances == n_instances);
     let neighbour = health(storage, NEIGHBOUR);
     assert_eq!((neighbour.lane_restarts, neighbour.down), (0, None), "the neighbour notices nothing");
     assert_nothing_leaks(storage);
@@ -231,6 +233,9 @@ fn close(fault: &Fault, engine: &Engine, observed: Observed) -> Observed {
     let started = Instant::now();
     let closed = engine.blocking().close();
     let answered = started.elapsed();
+    for backend in [FAULTY, NEIGHBOUR] {
+        eventually("no instance is left", || health(engine.storage(), backend).instances == 0);
+    }
     if fault.method != Method::Close {
         closed.unwrap();
         return observed;

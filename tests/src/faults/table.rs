@@ -38,7 +38,7 @@ fn deaths() -> Vec<Fault> {
     let mut rows = Vec::new();
     for (what, class, how) in [
         ("trap", "TrapBackend", "trapped: "),
-        ("panic", "PanicBackend", "trapped: "),
+        ("panic", "PanicBackend", "panicked on purpose in "),
         ("exit", "ExitBackend", "trapped: "),
         ("stack overflow", "OverflowBackend", "trapped: "),
     ] {

@@ -21,6 +21,8 @@ pub(super) struct Generation {
     in_flight: AtomicUsize,
     /// Those among them whose callers left.
     abandoned: AtomicUsize,
+    /// Whether its instance is open.
+    open: AtomicBool,
     /// Whether it ever took a call.
     used: AtomicBool,
     /// Moves whenever the lane's task runs.
@@ -102,6 +104,14 @@ impl Generation {
 
     pub(super) fn abandoned(&self) -> usize {
         self.abandoned.load(Ordering::Acquire)
+    }
+
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     pub(super) fn was_used(&self) -> bool {

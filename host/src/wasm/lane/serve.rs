@@ -5,9 +5,11 @@ use std::sync::Arc;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ResourceAny};
+use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use super::generation::{Entry, Generation, Ticket};
 use super::{Answer, Call, Job, Prepared, Shared};
+use crate::limits::EPOCH_TICK;
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
 use crate::wasm::sandbox::State;
@@ -34,6 +36,8 @@ pub(super) async fn run(
         Ok(store) => store,
         Err(error) => return End::NotStarted(error.to_string()),
     };
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(let_compute(Arc::clone(&shared), Arc::clone(&generation)));
     let witness = store.data().witness.clone();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
@@ -53,6 +57,7 @@ pub(super) async fn run(
                 }
             };
             opened = true;
+            generation.open();
             let _unheard = ready.send(()).is_err();
             serve(accessor, &bound, object, &jobs, &shared, &generation).await
         })
@@ -63,6 +68,28 @@ pub(super) async fn run(
             let message = witness.explain_end(&store.data().describe(&error));
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
+    }
+}
+
+/// Called after every slice of a computing guest: lets others run. A guest that computes on and on though no call is
+/// inside is not looked at by the watchdog, so it is retired from here.
+fn let_compute<T>(
+    shared: Arc<Shared>,
+    generation: Arc<Generation>,
+) -> impl FnMut(StoreContextMut<'_, T>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static {
+    let (mut progress, mut n_slices) = (0, 0);
+    move |_| {
+        if generation.progress() != progress || generation.in_flight() > 0 || !generation.is_open() {
+            (progress, n_slices) = (generation.progress(), 0);
+        }
+        n_slices += 1;
+        // One that awaits now and then lets its task answer.
+        generation.ping.notify_one();
+        if EPOCH_TICK * n_slices > shared.limits.lane_stall {
+            let stall = shared.limits.lane_stall;
+            shared.retire(&generation, format!("computed for {stall:?} though no call is inside"));
+        }
+        Ok(UpdateDeadline::Yield(1))
     }
 }
 
