@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kvtier::config::{BackendConfig, CompileCache, Config, FsAccess, FsGrant, OnFull, OnLoadError};
+use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape, Tiers};
 
@@ -160,6 +160,7 @@ fn load() -> Outcome<()> {
     let timed = |cache: &Path| -> Outcome<Duration> {
         let config = Config {
             compile_cache: CompileCache::Directory(cache.to_owned()),
+            compiler: Compiler::Off,
             ..config(vec![backend.clone()], 1 << 20)
         };
         let started = Instant::now();

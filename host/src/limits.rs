@@ -118,6 +118,12 @@ pub const PIN_TIMEOUT_SECS: Bound = Bound::new(300, 1, DAY_SECS);
 pub const LANE_THREADS: Bound = Bound::new(4, 1, 256);
 /// `kvtier.close_timeout_ms`, in milliseconds.
 pub const CLOSE_TIMEOUT_MS: Bound = Bound::new(5_000, 1, HOUR_MS);
+/// `kvtier.compile_memory`, in bytes of address space.
+pub const COMPILE_MEMORY_BYTES: Bound = Bound::new(4 * GIB, 64 * MIB, 1024 * GIB);
+/// `kvtier.compile_cpu_secs`, in seconds of all threads together.
+pub const COMPILE_CPU_SECS: Bound = Bound::new(300, 1, DAY_SECS);
+/// `kvtier.compile_timeout_ms`, in milliseconds.
+pub const COMPILE_TIMEOUT_MS: Bound = Bound::new(600_000, 1, HOUR_MS);
 
 // Fixed: the configuration itself.
 
@@ -196,6 +202,19 @@ pub const SINK_RANGES_MAX: usize = 64;
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one lane that run at a time, so that one slow disk does not take all threads.
 pub const SPLICES_PER_LANE_MAX: usize = 16;
+
+// Fixed: compiling.
+
+/// Bytes of one component's compiled code.
+pub const CODE_BYTES_MAX: usize = 1 << 30;
+/// Threads of one compiler.
+pub const COMPILER_THREADS_MAX: usize = 4;
+/// Bytes that are kept of what a compiler writes to its standard error, the last ones.
+pub const COMPILER_STDERR_BYTES_MAX: usize = 4 << 10;
+/// Characters of one message about a component that quotes what others wrote.
+pub const FOREIGN_TEXT_CHARS_MAX: usize = 1_000;
+/// Age from which on a temporary file in the compile cache is one that its writer has left behind.
+pub const CACHE_TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
 
 // Fixed: threads and pauses.
 

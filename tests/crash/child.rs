@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::{BackendConfig, CompileCache, Config, FsAccess, FsGrant, OnFull, OnLoadError};
+use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Engine, EngineBuilder, StorageManager};
@@ -159,6 +159,7 @@ fn open(args: &ChildArgs) -> Result<Engine> {
         lookup_timeout: patience,
         blocking_timeout: patience,
         compile_cache: CompileCache::Directory(target.join("kvtier-test-cache")),
+        compiler: Compiler::Off,
         backends: vec![disk],
         ..Config::default()
     };

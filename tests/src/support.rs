@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvtier::config::{BackendConfig, CompileCache, Config, OnFull, OnLoadError};
+use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnFull, OnLoadError};
 use kvtier::manager::{Lookup, Retrieved, Served, StorageManager, Stored, TierIndex, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
@@ -14,6 +14,21 @@ pub const CHUNK_SIZE: usize = 16;
 
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub const CHUNK_BYTES: usize = 2048;
+
+/// Returns the path of the `kvtier` command that cargo builds for tests and benches, one folder above their own.
+pub fn kvtier_program() -> PathBuf {
+    let own = std::env::current_exe().expect("a program has a path");
+    let path = own.parent().and_then(std::path::Path::parent).expect("two folders").join("kvtier-under-test");
+    assert!(path.exists(), "{} is missing: run the tests with cargo", path.display());
+    path
+}
+
+/// The `kvtier` command with an empty environment.
+pub fn kvtier() -> std::process::Command {
+    let mut command = std::process::Command::new(kvtier_program());
+    command.env_clear().stdin(std::process::Stdio::null());
+    command
+}
 
 fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
@@ -57,6 +72,7 @@ pub fn config(backends: Vec<BackendConfig>) -> Config {
         on_load_error: OnLoadError::Fail,
         on_full: OnFull::Wait,
         compile_cache: CompileCache::Directory(target().join("kvtier-test-cache")),
+        compiler: Compiler::Program(kvtier_program()),
         lookup_timeout: Duration::from_secs(10),
         backends,
         ..Config::default()
@@ -277,4 +293,10 @@ pub fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth 
 /// Returns what the tier of a name has counted.
 pub fn counted(storage: &StorageManager, name: &str) -> kvtier::metrics::TierCounts {
     storage.counts().into_iter().find(|counts| counts.name == name).unwrap()
+}
+
+/// Returns what the status of a backend says of where its code came from.
+pub fn code(engine: &Engine, name: &str) -> String {
+    let notes = health(engine.storage(), name).notes;
+    notes.into_iter().find(|(fact, _)| fact == "code").expect("a note").1
 }

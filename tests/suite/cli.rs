@@ -37,7 +37,7 @@ fn replay_args(trace: &Path, words: &str) -> ReplayArgs {
 fn replay(trace: &Path, words: &str) -> Result<Value> {
     let args = replay_args(trace, words);
     let mut out = Vec::new();
-    command::replay(&args, "kvtier replay", &mut out, || engine::open(&args))?;
+    command::replay(&args, "kvtier replay", &mut out, || engine::open(&args, None))?;
     Ok(serde_json::from_slice(&out)?)
 }
 

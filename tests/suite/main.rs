@@ -5,6 +5,8 @@ mod answers;
 mod breaker;
 mod chain;
 mod cli;
+mod compile;
+mod compile_cache;
 mod contract;
 mod crash;
 mod disk;

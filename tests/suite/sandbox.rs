@@ -1,15 +1,13 @@
-//! What a backend may reach: nothing, unless the configuration grants it. And the cache of compiled code.
+//! What a backend may reach: nothing, unless the configuration grants it.
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use kvtier::EngineBuilder;
 use kvtier::config::{
-    BackendConfig, CompileCache, Config, EnvGrant, FsAccess, FsGrant, NetGrant, NetHost, PortRange,
-    SecretSource,
+    BackendConfig, Config, EnvGrant, FsAccess, FsGrant, NetGrant, NetHost, PortRange, SecretSource,
 };
-use kvtier::{Engine, EngineBuilder};
 
 use crate::support;
 
@@ -190,109 +188,6 @@ fn a_granted_address_can_be_connected_to_and_its_neighbour_cannot() {
     assert_eq!(heard("net-granted", &granted), "connect: granted");
     let refused = heard("net-other", &other);
     assert!(refused.starts_with("connect: refused"), "{refused}");
-}
-
-/// Starts an engine with its compiled code in `cache`, uses it, and returns what the status says of the code.
-fn code_from(cache: &Path, name: &str) -> String {
-    code_with(CompileCache::Directory(cache.to_owned()), name)
-}
-
-fn code_with(compile_cache: CompileCache, name: &str) -> String {
-    let backend = support::backend(name, "plain", "AlphaBackend");
-    let config = Config { compile_cache, ..support::config(vec![backend]) };
-    let engine: Engine = support::engine(config);
-    let storage = engine.storage();
-    let keys = support::keys(2);
-    support::put_in(storage, &keys, name);
-    assert_eq!(support::served(&support::get(storage, &keys)), [1, 1]);
-    let notes = support::health(storage, name).notes;
-    let code = notes.iter().find(|(fact, _)| fact == "code").expect("a note");
-    engine.blocking().close().unwrap();
-    code.1.clone()
-}
-
-fn files_in(directory: &Path) -> Vec<std::path::PathBuf> {
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
-}
-
-#[test]
-fn compiled_code_is_kept_and_used_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join("made").join("on demand");
-    assert_eq!(code_from(&cache, "cache-first"), "compiled");
-    assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
-    let files = files_in(&cache);
-    assert_eq!(files.len(), 1, "{files:?}");
-    assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(code_from(&cache, "cache-second"), "cached");
-    assert_eq!(files_in(&cache), files);
-}
-
-#[test]
-fn damaged_compiled_code_is_ignored_and_replaced() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join("cache");
-    assert_eq!(code_from(&cache, "damage-first"), "compiled");
-    let file = files_in(&cache).remove(0);
-    let whole = fs::read(&file).unwrap();
-    let mut flipped = whole.clone();
-    let middle = flipped.len() / 2;
-    flipped[middle] ^= 1;
-    for (number, damaged) in
-        [&flipped[..], &whole[..whole.len() / 2], b"", b"kvtierC1"].into_iter().enumerate()
-    {
-        fs::write(&file, damaged).unwrap();
-        assert_eq!(code_from(&cache, &format!("damage-{number}")), "compiled");
-        assert_eq!(fs::read(&file).unwrap().len(), whole.len(), "replaced");
-        assert_eq!(code_from(&cache, &format!("damage-{number}-again")), "cached");
-    }
-}
-
-#[test]
-fn a_cache_that_others_can_write_to_is_not_used() {
-    let log = support::log();
-    let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join("kvtier-shared-cache");
-    assert_eq!(code_from(&cache, "shared-first"), "compiled");
-    for mode in [0o770, 0o707] {
-        fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).unwrap();
-        assert_eq!(code_from(&cache, &format!("shared-{mode:o}")), "compiled");
-    }
-    let warnings = log.lines_with("kvtier-shared-cache");
-    assert_eq!(warnings.len(), 2, "{warnings:#?}");
-    assert!(warnings.iter().all(|line| line.contains("WARN") && line.contains("chmod 700")), "{warnings:#?}");
-    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
-    assert_eq!(code_from(&cache, "shared-last"), "cached");
-}
-
-#[test]
-fn a_cache_that_cannot_be_made_does_not_stop_the_engine() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("a file");
-    fs::write(&file, "").unwrap();
-    assert_eq!(code_from(&file.join("below"), "no-cache"), "compiled");
-}
-
-#[test]
-fn engines_that_start_at_the_same_time_share_one_cache() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join("cache");
-    std::thread::scope(|scope| {
-        for number in 0..3 {
-            let cache = &cache;
-            scope.spawn(move || code_from(cache, &format!("race-{number}")));
-        }
-    });
-    let files = files_in(&cache);
-    assert_eq!(files.len(), 1, "no temporary file is left: {files:?}");
-    assert_eq!(code_from(&cache, "race-last"), "cached");
-}
-
-#[test]
-fn no_compiled_code_is_kept_when_the_cache_is_off() {
-    for name in ["cache-off", "cache-off-again"] {
-        assert_eq!(code_with(CompileCache::Off, name), "compiled");
-    }
 }
 
 #[test]

@@ -42,6 +42,16 @@ pub enum Command {
     /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component, or if a
     /// backend of the configuration cannot be loaded.
     Inspect(InspectArgs),
+    /// Compile components into the cache of compiled code, so that a host loads them at once.
+    ///
+    /// Each component is compiled by a process of its own, within the limits kvtier.compile_memory,
+    /// kvtier.compile_cpu_secs and kvtier.compile_timeout_ms; digests that the configuration pins are checked before.
+    /// The cache must belong to the user that runs the host. Ends with exit code 1 if a component could not be
+    /// compiled; the others are.
+    Compile(CompileArgs),
+    /// The compiler that the other commands and the library start: one component from the standard input.
+    #[command(name = kvtier::wasm::COMPILER_COMMAND, hide = true)]
+    CompileOne(CompileOneArgs),
 }
 
 /// The eviction policy of the CPU tier.
@@ -161,6 +171,30 @@ pub struct InspectArgs {
     pub config: Option<PathBuf>,
 }
 
+/// `kvtier compile`.
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// Components to compile, beside those of the configuration.
+    #[arg(value_name = "FILE.wasm", required_unless_present = "config")]
+    pub components: Vec<PathBuf>,
+
+    /// Configuration in LMCache's form (YAML), which names components, the cache and the limits.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Directory of the cache, in the place of kvtier.compile_cache.
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// The words of the library's own protocol.
+#[derive(Debug, Args)]
+pub struct CompileOneArgs {
+    /// What to compile, and within which limits.
+    #[arg(value_name = "KEY=VALUE", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 fn tokens() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=crate::generate::PROMPT_TOKENS_MAX)
 }
@@ -213,6 +247,8 @@ mod tests {
             "kvtier trace generate --requests 1 --sessions 0",
             "kvtier inspect",
             "kvtier inspect a.wasm --config b.yaml",
+            "kvtier compile",
+            "kvtier compile --cache-dir d",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

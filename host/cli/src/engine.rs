@@ -15,6 +15,7 @@ use kvtier::{Chunk, ChunkKey, ChunkSpec, Config, Dtype, Engine, EngineBuilder, E
 
 use crate::args::{Policy, ReplayArgs};
 use crate::command::Ready;
+use crate::compile;
 use crate::format::{bytes, count};
 use crate::machine;
 use crate::replay::{Chain, Retrieved, Stored, TierCounters};
@@ -159,12 +160,13 @@ fn counters(counts: &TierCounts) -> TierCounters {
 }
 
 /// Makes the chain that a command line asks for. A replay measures: puts wait for room instead of being dropped, and
-/// a backend that cannot be loaded is a failure, whatever the configuration says.
+/// a backend that cannot be loaded is a failure, whatever the configuration says. `program` compiles components unless
+/// the configuration names another compiler.
 ///
 /// # Errors
 /// A configuration that cannot be used, a pool that does not fit the machine or not a chunk, and a backend that
 /// cannot be loaded.
-pub fn open(args: &ReplayArgs) -> Result<Ready<EngineChain>> {
+pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineChain>> {
     let mut config = match &args.config {
         Some(path) => Config::from_file(path)?,
         None => Config::default(),
@@ -180,6 +182,7 @@ pub fn open(args: &ReplayArgs) -> Result<Ready<EngineChain>> {
     }
     config.on_full = OnFull::Wait;
     config.on_load_error = OnLoadError::Fail;
+    compile::choose_compiler(&mut config, program);
 
     let facts = facts(args, &config, chunk_bytes);
     let text = args.config.as_deref().map(config_text).transpose()?;

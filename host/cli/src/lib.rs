@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod command;
+pub mod compile;
 pub mod content;
 pub mod engine;
 mod format;
@@ -27,27 +28,35 @@ pub mod table;
 pub mod trace;
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use kvtier::config::CompileLimits;
+use kvtier::wasm;
 
 use crate::args::{Cli, Command, InspectArgs, TraceCommand};
 
-/// Runs one command. `command_line` is what a report shows of it.
+/// Runs one command. `command_line` is what a report shows of it, `program` the `kvtier` command's own file, which
+/// compiles components unless the configuration names another compiler.
 ///
 /// # Errors
 /// Whatever the command could not do, with its causes.
-pub fn run(cli: Cli, command_line: &str) -> Result<()> {
+pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
     match cli.command {
         Command::Trace(TraceCommand::Generate(args)) => command::generate(&args),
         Command::Replay(args) => {
-            command::replay(&args, command_line, &mut io::stdout(), || engine::open(&args))
+            command::replay(&args, command_line, &mut io::stdout(), || engine::open(&args, program))
         }
+        Command::Compile(args) => compile::compile(&args, program, &mut io::stdout()),
+        Command::CompileOne(args) => compile::compile_one(&args),
         Command::Inspect(InspectArgs { component: Some(component), .. }) => {
+            limit_this_process()?;
             let inspection = inspect::look(&component)?;
             print(&inspect::render(&inspection))?;
             inspect::ensure_usable(&inspection)
         }
         Command::Inspect(InspectArgs { config, .. }) => {
+            limit_this_process()?;
             let reviews = review::look(&config.unwrap_or_default())?;
             print(&review::render(&reviews))?;
             review::ensure_usable(&reviews)
@@ -57,6 +66,11 @@ pub fn run(cli: Cli, command_line: &str) -> Result<()> {
 
 fn print(text: &str) -> Result<()> {
     io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")
+}
+
+/// For commands that compile components in this process, which has nothing else to do.
+fn limit_this_process() -> Result<()> {
+    wasm::limit_process(&CompileLimits::default()).context("cannot limit this process")
 }
 
 /// Renders an error as the command prints it: what failed, then each cause that the lines before do not say already.

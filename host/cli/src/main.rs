@@ -10,7 +10,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let command_line = std::iter::once("kvtier".to_owned()).chain(words).collect::<Vec<_>>().join(" ");
-    match logging::start().and_then(|()| kvtier_cli::run(cli, &command_line)) {
+    let program = std::env::current_exe().ok();
+    match logging::start().and_then(|()| kvtier_cli::run(cli, &command_line, program.as_deref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("{}", explain(&error));

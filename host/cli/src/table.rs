@@ -12,17 +12,23 @@ use crate::stats::Histogram;
 pub fn render(outcome: &Outcome) -> String {
     let mut text = summary(outcome);
     for table in [tiers(outcome), latencies(outcome)] {
-        // The table pads the last column as well; nobody needs blanks at the end of a line.
         text.push('\n');
-        for line in table.to_string().lines() {
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
+        text.push_str(&lines(&table));
     }
     let troubles = troubles(outcome);
     if !troubles.is_empty() {
         text.push('\n');
         text.push_str(&troubles);
+    }
+    text
+}
+
+/// Renders a table without the blanks that it pads its last column with.
+pub(crate) fn lines(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.to_string().lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text
 }
@@ -44,7 +50,7 @@ fn summary(outcome: &Outcome) -> String {
 }
 
 /// A table without frames. Columns after the first `n_text` are numbers.
-fn table(header: &[&str], n_text: usize) -> Table {
+pub(crate) fn table(header: &[&str], n_text: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().enumerate().map(|(index, title)| {
         Cell::new(title).set_alignment(if index < n_text {

@@ -60,6 +60,7 @@ fn help_of_the_command_and_its_small_commands() {
       trace    Make traces
       inspect  Show a component's classes, whether they fulfil the contract, and what its imports are
                granted by
+      compile  Compile components into the cache of compiled code, so that a host loads them at once
       help     Print this message or the help of the given subcommand(s)
 
     Options:
@@ -131,6 +132,31 @@ fn help_of_the_command_and_its_small_commands() {
 
           --out <FILE>
               Where to write; without it, to the standard output
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+    insta::assert_snapshot!(run("compile --help"), @r#"
+    exit 0
+    Compile components into the cache of compiled code, so that a host loads them at once.
+
+    Each component is compiled by a process of its own, within the limits kvtier.compile_memory,
+    kvtier.compile_cpu_secs and kvtier.compile_timeout_ms; digests that the configuration pins are
+    checked before. The cache must belong to the user that runs the host. Ends with exit code 1 if a
+    component could not be compiled; the others are.
+
+    Usage: kvtier compile [OPTIONS] [FILE.wasm]...
+
+    Arguments:
+      [FILE.wasm]...
+              Components to compile, beside those of the configuration
+
+    Options:
+          --config <FILE>
+              Configuration in LMCache's form (YAML), which names components, the cache and the limits
+
+          --cache-dir <DIR>
+              Directory of the cache, in the place of kvtier.compile_cache
 
       -h, --help
               Print help (see a summary with '-h')

@@ -24,6 +24,9 @@ impl Config {
             ("pin_timeout_sec", self.pin_timeout.as_secs(), limits::PIN_TIMEOUT_SECS),
             ("kvtier.lane_threads", self.lane_threads as u64, limits::LANE_THREADS),
             ("kvtier.close_timeout_ms", ms(self.close_timeout), limits::CLOSE_TIMEOUT_MS),
+            ("kvtier.compile_memory", self.compile_limits.memory_bytes, limits::COMPILE_MEMORY_BYTES),
+            ("kvtier.compile_cpu_secs", self.compile_limits.cpu.as_secs(), limits::COMPILE_CPU_SECS),
+            ("kvtier.compile_timeout_ms", ms(self.compile_limits.timeout), limits::COMPILE_TIMEOUT_MS),
         ] {
             check_bound(origin, key, value, &bound)?;
         }

@@ -28,8 +28,19 @@ pub(super) const TOP_LEVEL_USED: [&str; 10] = [
 ];
 
 /// Keys of `kvtier.*`.
-pub(super) const KVTIER: [&str; 6] =
-    ["on_load_error", "on_full", "integrity_key", "compile_cache", "lane_threads", "close_timeout_ms"];
+pub(super) const KVTIER: [&str; 11] = [
+    "on_load_error",
+    "on_full",
+    "integrity_key",
+    "compile_cache",
+    "lane_threads",
+    "close_timeout_ms",
+    "compile",
+    "compiler",
+    "compile_memory",
+    "compile_cpu_secs",
+    "compile_timeout_ms",
+];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
 pub(super) const BACKEND: [&str; 28] = [

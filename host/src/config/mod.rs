@@ -33,6 +33,7 @@ pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};
 pub use grants::{EnvGrant, FsAccess, FsGrant, Grants, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 pub use secret::{Secret, SecretError, SecretSource};
+pub(crate) use size::show_size;
 
 /// Name of the environment variable that names the configuration file.
 pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";
@@ -76,6 +77,12 @@ pub struct Config {
     pub integrity_key: Option<Secret>,
     /// Where compiled components are kept.
     pub compile_cache: CompileCache,
+    /// Whether components that are not in that cache are compiled.
+    pub compile: CompilePolicy,
+    /// The program that compiles them.
+    pub compiler: Compiler,
+    /// What compiling one component may take.
+    pub compile_limits: CompileLimits,
     /// Threads that run backends.
     pub lane_threads: usize,
     /// Time that closing allows each backend to store what is queued, and again to close.
@@ -98,6 +105,49 @@ pub enum CompileCache {
     Directory(PathBuf),
     /// Nowhere.
     Off,
+}
+
+/// Chooses whether components are compiled when they are loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CompilePolicy {
+    /// Those that are not in the cache are compiled.
+    #[default]
+    Auto,
+    /// None: what is not in the cache is not loaded.
+    CachedOnly,
+}
+
+/// Chooses the program that compiles components.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Compiler {
+    /// The first `kvtier` in the absolute directories of `PATH`. If there is none, this process compiles.
+    #[default]
+    OnPath,
+    /// This program, which must be a `kvtier` of the same version.
+    Program(PathBuf),
+    /// None: this process compiles, without limits.
+    Off,
+}
+
+/// What compiling one component may take. Holds for a compiler of its own process only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Address space of the compiler, in bytes.
+    pub memory_bytes: u64,
+    /// Time of all its threads on a processor, in whole seconds.
+    pub cpu: Duration,
+    /// Time until it must have ended.
+    pub timeout: Duration,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: limits::COMPILE_MEMORY_BYTES.default,
+            cpu: limits::COMPILE_CPU_SECS.default_secs(),
+            timeout: limits::COMPILE_TIMEOUT_MS.default_ms(),
+        }
+    }
 }
 
 /// Chooses what happens when a valid backend cannot be loaded.
@@ -135,6 +185,9 @@ impl Default for Config {
             on_full: OnFull::default(),
             integrity_key: None,
             compile_cache: CompileCache::default(),
+            compile: CompilePolicy::default(),
+            compiler: Compiler::default(),
+            compile_limits: CompileLimits::default(),
             lane_threads: default_lane_threads(),
             close_timeout: limits::CLOSE_TIMEOUT_MS.default_ms(),
             backends: Vec::new(),

@@ -11,7 +11,7 @@ use super::raw::{Entry, Environment, RawConfig};
 use super::secret::{Secret, SecretError, SecretSource};
 use super::section::{BackendSection, Listed, SECRET_FORM};
 use super::suggest::similar_to;
-use super::{CompileCache, Config, OnFull, OnLoadError, keys, limits};
+use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys, limits};
 use crate::cpu::Policy;
 
 impl Config {
@@ -99,6 +99,24 @@ impl Config {
                     path if path.eq_ignore_ascii_case("off") => CompileCache::Off,
                     path => CompileCache::Directory(base_dir.join(path)),
                 };
+            }
+            "compile" => {
+                let words = [("auto", CompilePolicy::Auto), ("cached_only", CompilePolicy::CachedOnly)];
+                self.compile = entry.choice(&words)?;
+            }
+            "compiler" => {
+                let path = entry.text("the path of a program, or off")?;
+                self.compiler = match path {
+                    path if path.eq_ignore_ascii_case("off") => Compiler::Off,
+                    path => Compiler::Program(base_dir.join(path)),
+                };
+            }
+            "compile_memory" => {
+                self.compile_limits.memory_bytes = entry.size_bytes(&limits::COMPILE_MEMORY_BYTES)?;
+            }
+            "compile_cpu_secs" => self.compile_limits.cpu = entry.secs(&limits::COMPILE_CPU_SECS)?,
+            "compile_timeout_ms" => {
+                self.compile_limits.timeout = entry.millis(&limits::COMPILE_TIMEOUT_MS)?;
             }
             "lane_threads" => self.lane_threads = entry.count(&limits::LANE_THREADS)?,
             "close_timeout_ms" => self.close_timeout = entry.millis(&limits::CLOSE_TIMEOUT_MS)?,

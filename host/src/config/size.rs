@@ -47,7 +47,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, SizeError> {
 }
 
 /// Shows a size in the largest binary unit that divides it.
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     const SHOWN: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     for (unit, unit_bytes) in SHOWN {
         if bytes >= unit_bytes && bytes.is_multiple_of(unit_bytes) {

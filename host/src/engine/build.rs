@@ -1,11 +1,11 @@
 //! Building an engine: the pool, the backends, the chain.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Engine, Inner};
 use crate::clock::Clock;
-use crate::config::{BackendConfig, BreakerConfig, CompileCache, Config, ConfigError, OnLoadError};
+use crate::config::{BackendConfig, BreakerConfig, Compiler, Config, ConfigError, OnLoadError};
 use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
 use crate::key::Namespace;
@@ -14,7 +14,7 @@ use crate::manager::{Breaker, MadeTier, ManagerOptions, NewBackend, StorageManag
 use crate::memory::{Pool, PoolError, Provider};
 use crate::runtime::{Control, block_on};
 use crate::tier::{Liveness, Tier};
-use crate::wasm::{EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
+use crate::wasm::{Compilation, EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
 
 /// Why an engine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +117,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Names the program that compiles components, in the place of `kvtier.compiler`: a `kvtier` of this version,
+    /// or a program of the embedder's that hands its words to [`compile_one`](crate::wasm::compile_one) when the
+    /// first is [`COMPILER_COMMAND`](crate::wasm::COMPILER_COMMAND).
+    #[must_use]
+    pub fn compiler(mut self, program: impl Into<PathBuf>) -> Self {
+        self.config.compiler = Compiler::Program(program.into());
+        self
+    }
+
     /// Uses another clock for the expiry of pins and the pauses of breakers.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -216,12 +225,7 @@ async fn load(
     if config.backends.is_empty() {
         return Ok(Vec::new());
     }
-    let cache = match &config.compile_cache {
-        CompileCache::User => crate::wasm::default_cache_directory(),
-        CompileCache::Directory(directory) => Some(directory.clone()),
-        CompileCache::Off => None,
-    };
-    let threads = LaneThreads::start(config.lane_threads, cache)?;
+    let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
     let starting = config.backends.iter().map(|backend| {
         let breaker = Arc::new(Breaker::new(&backend.name, backend.breaker, clock.clone()));
         let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());

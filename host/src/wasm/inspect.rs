@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
 use super::class::{self, ClassReport};
-use super::component::{self, ComponentError};
+use super::component::{ComponentError, Source};
 use super::threads::engine_config;
 use crate::config::Sha256Digest;
 use crate::limits::BACKEND_COMPONENT_BYTES;
@@ -31,10 +29,8 @@ pub struct Inspection {
 /// # Errors
 /// [`ComponentError`]
 pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
-    let bytes = component::read(path, BACKEND_COMPONENT_BYTES.max)?;
-    component::recognise(path, &bytes)?;
-    let invalid =
-        |error: wasmtime::Error| ComponentError::Invalid { path: path.into(), cause: format!("{error:#}") };
+    let Source { bytes, digest } = Source::read(path, BACKEND_COMPONENT_BYTES.max, None)?;
+    let invalid = |error: wasmtime::Error| ComponentError::invalid(path, &error);
     let engine = wasmtime::Engine::new(&engine_config()).map_err(invalid)?;
     let component = wasmtime::component::Component::from_binary(&engine, &bytes).map_err(invalid)?;
     let imports: Vec<_> = component
@@ -44,7 +40,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
         .collect();
     let contract = imports.iter().find_map(|(name, _)| name.strip_prefix("kvtier:storage/")?.split_once('@'));
     Ok(Inspection {
-        digest: Sha256Digest(Sha256::digest(&bytes).into()),
+        digest,
         size_bytes: bytes.len() as u64,
         contract_version: contract.map(|(_, version)| version.to_owned()),
         classes: class::list(&engine, &component),

@@ -26,7 +26,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
-pub use component::{ComponentError, default_cache_directory};
+pub use component::{
+    COMPILER_COMMAND, CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache,
+    compile_one, default_cache_directory, limit_process,
+};
 pub use inspect::{Inspection, inspect};
 pub use net::NetError;
 pub use review::{Limit, Pin, Reach, Review, Verdict, review};
@@ -374,19 +377,10 @@ fn prepare(
 ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
     let path = &config.module_path;
     let engine = threads.engine();
-    let loaded = component::load(
-        engine,
-        path,
-        config.limits.component_bytes,
-        config.digest.as_ref(),
-        threads.cache(),
-    )?;
+    let loaded = threads.loader().load(path, config.limits.component_bytes, config.digest.as_ref())?;
     let class = Class::find(engine, &loaded.component, &config.class_name)
         .map_err(|source| LoadError::Class { path: path.clone(), source })?;
-    let unlinkable = |error: wasmtime::Error| ComponentError::Unlinkable {
-        path: path.clone(),
-        cause: format!("{error:#}"),
-    };
+    let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
     let component_type = loaded.component.component_type();
     if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
         return Err(LoadError::NotOffered { path: path.clone(), import: import.to_owned() });
@@ -406,7 +400,7 @@ fn prepare(
     let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str()).collect();
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
-        ("code".to_owned(), if loaded.from_cache { "cached" } else { "compiled" }.to_owned()),
+        ("code".to_owned(), loaded.origin.to_string()),
         ("style".to_owned(), if class.blocking { "blocking" } else { "async" }.to_owned()),
     ];
     let limits = LaneLimits {

@@ -1,7 +1,6 @@
 //! The threads that run guests, the engine that they share, and the clock that keeps one guest from holding
 //! a thread.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -9,6 +8,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::{Config, Engine};
 
+use super::component::{Compilation, Loader};
 use crate::limits::{EPOCH_TICK, SPLICE_THREADS_MAX};
 
 /// Owns the threads. Cloning shares them; the last clone stops them.
@@ -16,9 +16,8 @@ use crate::limits::{EPOCH_TICK, SPLICE_THREADS_MAX};
 pub struct LaneThreads(Arc<Owned>);
 
 struct Owned {
-    engine: Engine,
+    loader: Loader,
     runtime: Option<Runtime>,
-    cache: Option<PathBuf>,
     stop: Arc<AtomicBool>,
     ticker: Option<JoinHandle<()>>,
 }
@@ -36,11 +35,11 @@ pub enum ThreadsError {
 }
 
 impl LaneThreads {
-    /// Starts `n_threads` threads that run guests, with compiled code kept in `cache`.
+    /// Starts `n_threads` threads that run guests, whose code comes about as `compilation` says.
     ///
     /// # Errors
     /// [`ThreadsError`]
-    pub fn start(n_threads: usize, cache: Option<PathBuf>) -> Result<Self, ThreadsError> {
+    pub fn start(n_threads: usize, compilation: Compilation) -> Result<Self, ThreadsError> {
         let engine =
             Engine::new(&engine_config()).map_err(|error| ThreadsError::Engine(format!("{error:#}")))?;
         let runtime = Builder::new_multi_thread()
@@ -61,15 +60,16 @@ impl LaneThreads {
                 }
             })?
         };
-        Ok(Self(Arc::new(Owned { engine, runtime: Some(runtime), cache, stop, ticker: Some(ticker) })))
+        let loader = Loader::new(engine, compilation);
+        Ok(Self(Arc::new(Owned { loader, runtime: Some(runtime), stop, ticker: Some(ticker) })))
     }
 
     pub(super) fn engine(&self) -> &Engine {
-        &self.0.engine
+        self.0.loader.engine()
     }
 
-    pub(super) fn cache(&self) -> Option<&Path> {
-        self.0.cache.as_deref()
+    pub(super) fn loader(&self) -> &Loader {
+        &self.0.loader
     }
 
     pub(super) fn handle(&self) -> &Handle {

@@ -103,7 +103,7 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal("extra_config: {external_backends.a.class_name: A}"), @"configuration text: unknown key `external_backends.a.class_name`; did you mean `external_backend.a.class_name`?");
     assert_snapshot!(refusal("extra_config: {kvteir: {on_full: wait}}"), @"configuration text: unknown key `kvteir`; did you mean `kvtier`?");
     assert_snapshot!(refusal("extra_config: {kvtier.on_ful: wait}"), @"configuration text: unknown key `kvtier.on_ful`; did you mean `kvtier.on_full`?");
-    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms");
+    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms");
     assert_snapshot!(refusal("extra_config: {kvtier..on_full: wait}"), @"configuration text: unknown key `kvtier..on_full`; a dotted key has a name between any two dots");
     assert_snapshot!(refusal_of_disk("class_nam: A"), @"configuration text: unknown key `external_backend.disk.class_nam`; did you mean `external_backend.disk.class_name`?");
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::{
-    BackendConfig, BackendLimits, BreakerConfig, CompileCache, Config, EnvGrant, FsAccess, FsGrant, OnFull,
-    OnLoadError, SecretSource, Sha256Digest,
+    BackendConfig, BackendLimits, BreakerConfig, CompileCache, CompileLimits, CompilePolicy, Compiler,
+    Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource, Sha256Digest,
 };
 use super::{disk_with, extra_config, names, read, read_with};
 
@@ -24,6 +24,11 @@ fn every_key_of_kvtiers_section_is_read() {
          \x20   on_full: wait\n\
          \x20   integrity_key: env:KEY\n\
          \x20   compile_cache: cache\n\
+         \x20   compile: Cached_Only\n\
+         \x20   compiler: bin/kvtier\n\
+         \x20   compile_memory: 1GiB\n\
+         \x20   compile_cpu_secs: 7\n\
+         \x20   compile_timeout_ms: 9\n\
          \x20   lane_threads: 3\n\
          \x20 kvtier.close_timeout_ms: 70\n",
         &[("KEY", "0123456789abcdef")],
@@ -35,6 +40,12 @@ fn every_key_of_kvtiers_section_is_read() {
     assert_eq!(config.compile_cache, CompileCache::Directory("/etc/kvtier/cache".into()));
     let off = read("extra_config: {kvtier.compile_cache: 'off'}").unwrap();
     assert_eq!(off.compile_cache, CompileCache::Off);
+    assert_eq!(config.compile, CompilePolicy::CachedOnly);
+    assert_eq!(config.compiler, Compiler::Program("/etc/kvtier/bin/kvtier".into()));
+    let off = read("extra_config: {kvtier.compiler: 'Off'}").unwrap();
+    assert_eq!((off.compiler, off.compile), (Compiler::Off, CompilePolicy::Auto));
+    let (cpu, timeout) = (Duration::from_secs(7), Duration::from_millis(9));
+    assert_eq!(config.compile_limits, CompileLimits { memory_bytes: 1 << 30, cpu, timeout });
     assert_eq!(config.lane_threads, 3);
     assert_eq!(config.close_timeout, Duration::from_millis(70));
 }

@@ -54,7 +54,10 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
         assert_eq!(cells[3], range, "range of {key}");
     };
     check("max_local_cpu_size", &limits::POOL_SIZE_BYTES, &gib);
+    check("kvtier.compile_memory", &limits::COMPILE_MEMORY_BYTES, &show_size);
     for (key, bound) in [
+        ("kvtier.compile_cpu_secs", limits::COMPILE_CPU_SECS),
+        ("kvtier.compile_timeout_ms", limits::COMPILE_TIMEOUT_MS),
         ("chunk_size", limits::CHUNK_SIZE_TOKENS),
         ("lookup_timeout_ms", limits::LOOKUP_TIMEOUT_MS),
         ("blocking_timeout_secs", limits::BLOCKING_TIMEOUT_SECS),

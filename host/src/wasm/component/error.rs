@@ -1,0 +1,190 @@
+//! Why a component cannot be used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::{Sha256Digest, show_size};
+use crate::limits::FOREIGN_TEXT_CHARS_MAX;
+use crate::wasm::CONTRACT_VERSION;
+
+/// Why a component cannot be used. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ComponentError {
+    /// There is no such file.
+    #[error("component `{}` does not exist; give module_path relative to the configuration file", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The path is a directory.
+    #[error("component `{}` is a directory; give the path of a .wasm file", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The path is a device, a pipe or a socket.
+    #[error("component `{}` is not a regular file; give the path of a .wasm file", path.display())]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("component `{}` cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The file is larger than any component that is accepted.
+    #[error("component `{}` has {size_bytes} bytes, more than the {max_bytes} of limits.component_bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The file is no WebAssembly.
+    #[error("`{}` is not WebAssembly; build the backend with `cargo build --target wasm32-wasip2`", path.display())]
+    NotWasm {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a core module.
+    #[error("`{}` is a core WebAssembly module, not a component; build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown", path.display())]
+    CoreModule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file's digest is not the pinned one.
+    #[error("component `{}` has digest {found}, but the configuration pins {pinned}; the file was replaced, or the pin is out of date", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The digest in the configuration.
+        pinned: Sha256Digest,
+        /// The file's digest.
+        found: Sha256Digest,
+    },
+    /// The bytes do not compile.
+    #[error("component `{}` does not compile: {cause}; the file is damaged or uses what this host does not run, so build it again for wasm32-wasip2", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The compiler's words.
+        cause: String,
+    },
+    /// The component was built against another version of the contract.
+    #[error("component `{}` was built against kvtier:storage@{found}; this host serves {CONTRACT_VERSION}; rebuild it with a matching SDK", path.display())]
+    OtherContract {
+        /// The file.
+        path: PathBuf,
+        /// The version that the component imports.
+        found: String,
+    },
+    /// The component imports something that the host does not offer.
+    #[error("component `{}` cannot be linked: {cause}; this host offers WASI 0.2 and 0.3 and kvtier:storage@{CONTRACT_VERSION}", path.display())]
+    Unlinkable {
+        /// The file.
+        path: PathBuf,
+        /// The linker's words.
+        cause: String,
+    },
+    /// The compiler went beyond a limit.
+    #[error("component `{}` was not compiled: compiling it takes {limit} if you trust the component", path.display())]
+    CompileLimit {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: CompileLimit,
+    },
+    /// The compiler could not be started, died, or delivered what this host cannot use.
+    #[error("component `{}` was not compiled: the compiler `{}` {cause}; kvtier.compiler names the compiler", path.display(), compiler.display())]
+    Compiler {
+        /// The component's file.
+        path: PathBuf,
+        /// The compiler's program.
+        compiler: PathBuf,
+        /// What happened.
+        cause: String,
+    },
+    /// The component is not in the cache, and nothing else may be loaded.
+    #[error("component `{}` is not loaded, because kvtier.compile is cached_only and {cause}; fill the cache with `kvtier compile --config FILE`", path.display())]
+    NotCached {
+        /// The component's file.
+        path: PathBuf,
+        /// Why the cache does not have it.
+        cause: String,
+    },
+    /// The compiled code could not be kept.
+    #[error("component `{}` was compiled, but the code could not be kept: {cause}", path.display())]
+    Cache {
+        /// The component's file.
+        path: PathBuf,
+        /// What is wrong with the cache.
+        cause: String,
+    },
+}
+
+impl ComponentError {
+    /// What the WebAssembly engine says of bytes that do not compile.
+    pub(in crate::wasm) fn invalid(path: &Path, error: &wasmtime::Error) -> Self {
+        Self::Invalid { path: path.into(), cause: foreign_text(&format!("{error:#}")) }
+    }
+
+    /// What the WebAssembly engine says of imports that nobody serves.
+    pub(in crate::wasm) fn unlinkable(path: &Path, error: &wasmtime::Error) -> Self {
+        Self::Unlinkable { path: path.into(), cause: foreign_text(&format!("{error:#}")) }
+    }
+}
+
+/// The limit that a compiler went beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileLimit {
+    /// Address space, in bytes.
+    #[error("more than {} of memory; raise kvtier.compile_memory", show_size(*.0))]
+    Memory(u64),
+    /// Time on processors.
+    #[error("more than {} s of processor time; raise kvtier.compile_cpu_secs", .0.as_secs())]
+    Cpu(Duration),
+    /// Time.
+    #[error("longer than {} ms; raise kvtier.compile_timeout_ms", .0.as_millis())]
+    Time(Duration),
+}
+
+/// Makes one harmless line of a text that may quote a component: control characters and what else does not
+/// print is escaped, and the text is cut.
+pub(super) fn foreign_text(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut shown = String::new();
+    for (n_chars, c) in lines.join(" / ").chars().enumerate() {
+        if n_chars == FOREIGN_TEXT_CHARS_MAX {
+            shown.push_str("...");
+            break;
+        }
+        match c {
+            '\'' | '"' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_one_printable_line_of_bounded_length() {
+        let hostile = "first\n  \"second\"\r\n\n\u{1b}[31mred\u{7}\u{202e}lanif \0";
+        assert_eq!(foreign_text(hostile), r#"first / "second" / \u{1b}[31mred\u{7}\u{202e}lanif \0"#);
+        let long = foreign_text(&"\u{1b}".repeat(5_000));
+        assert_eq!(long.len(), 6 * FOREIGN_TEXT_CHARS_MAX + 3);
+        assert!(long.ends_with("}..."));
+    }
+}

@@ -1,0 +1,70 @@
+//! Component files: reading them within limits, and telling them from other files.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::ComponentError;
+use crate::config::Sha256Digest;
+
+/// The bytes of a component's file.
+pub(in crate::wasm) struct Source {
+    pub(in crate::wasm) bytes: Vec<u8>,
+    pub(in crate::wasm) digest: Sha256Digest,
+}
+
+impl Source {
+    /// Reads a file of no more than `max_bytes` and checks its digest against the pinned one.
+    pub(in crate::wasm) fn read(
+        path: &Path,
+        max_bytes: u64,
+        pinned: Option<&Sha256Digest>,
+    ) -> Result<Self, ComponentError> {
+        let bytes = read(path, max_bytes)?;
+        let digest = digest_of(&bytes);
+        if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
+            return Err(ComponentError::Digest { path: path.into(), pinned: *pinned, found: digest });
+        }
+        recognise(path, &bytes)?;
+        Ok(Self { bytes, digest })
+    }
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> Sha256Digest {
+    Sha256Digest(Sha256::digest(bytes).into())
+}
+
+fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
+    let unreadable = |source| ComponentError::Unreadable { path: path.into(), source };
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ComponentError::Missing { path: path.into() });
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    if metadata.is_dir() {
+        return Err(ComponentError::Directory { path: path.into() });
+    }
+    if !metadata.is_file() {
+        return Err(ComponentError::NotAFile { path: path.into() });
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(ComponentError::TooLarge { path: path.into(), size_bytes: metadata.len(), max_bytes });
+    }
+    Ok(bytes)
+}
+
+/// Tells a component from a core module and from other files by the first eight bytes.
+fn recognise(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
+    match bytes {
+        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(ComponentError::CoreModule { path: path.into() }),
+        _ => Err(ComponentError::NotWasm { path: path.into() }),
+    }
+}

@@ -1,0 +1,471 @@
+//! Components are compiled in a process of their own, within limits, and never here when that fails. Compilers
+//! that hang, die or deliver something else are shell scripts in the compiler's place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kvtier::config::{
+    BackendConfig, CompileCache, CompileLimits, Compiler, Config, OnLoadError, Sha256Digest,
+};
+use kvtier::limits::BACKEND_COMPONENT_BYTES;
+use kvtier::wasm::{CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache};
+use kvtier::{Engine, EngineBuilder};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::support::{self, eventually};
+
+/// The `kvtier` command.
+const KVTIER: &str = env!("CARGO_BIN_EXE_kvtier-under-test");
+
+/// Makes a program of a shell's commands.
+fn script(folder: &Path, commands: &str) -> PathBuf {
+    let program = folder.join("compiler");
+    let text = folder.join("compiler.txt");
+    fs::write(&text, format!("#!/bin/sh\n{commands}\n")).unwrap();
+    // Another process copies it: a file that this one holds open for writing, if only for as long as another thread
+    // takes from fork to exec, cannot be run.
+    let made = Command::new("install").args(["-m", "755"]).arg(&text).arg(&program).status().unwrap();
+    assert!(made.success());
+    program
+}
+
+/// A configuration with the compiler `program` and a cache of its own in `folder`.
+fn config(folder: &Path, program: impl Into<PathBuf>, backend: BackendConfig) -> Config {
+    Config {
+        compiler: Compiler::Program(program.into()),
+        compile_cache: CompileCache::Directory(folder.join("cache")),
+        ..support::config(vec![backend])
+    }
+}
+
+fn alpha(name: &str) -> BackendConfig {
+    support::backend(name, "plain", "AlphaBackend")
+}
+
+fn digest(path: &Path) -> Sha256Digest {
+    Sha256Digest(Sha256::digest(fs::read(path).unwrap()).into())
+}
+
+/// Returns the error of an engine whose compiler is these shell commands, without paths, and makes sure that
+/// nothing got into the cache.
+fn refused(commands: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let program = script(folder.path(), commands);
+    let backend = alpha("refused");
+    let component = backend.module_path.display().to_string();
+    let config = config(folder.path(), program, backend);
+    let error = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string();
+    assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 0, "{error}");
+    let error = error.strip_prefix("backend `refused`: ").unwrap();
+    error.replace(&component, "plain.wasm").replace(folder.path().to_str().unwrap(), "[folder]")
+}
+
+#[test]
+fn the_status_says_where_the_code_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = |compiler: Compiler, cache: &CompileCache| {
+        let config =
+            Config { compiler, compile_cache: cache.clone(), ..support::config(vec![alpha("where")]) };
+        support::code(&support::engine(config), "where")
+    };
+    let cache = CompileCache::Directory(folder.path().join("cache"));
+    let child = Compiler::Program(KVTIER.into());
+    let here = "compiled in this process: kvtier.compiler is off";
+    assert_eq!(code(child.clone(), &CompileCache::Off), "compiled");
+    assert_eq!(code(Compiler::Off, &CompileCache::Off), here);
+    assert_eq!(code(Compiler::Off, &cache), here);
+    // What either has compiled fits the other's engine.
+    assert_eq!(code(child.clone(), &cache), "cached");
+    fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    assert_eq!(code(child, &cache), "compiled");
+    assert_eq!(code(Compiler::Off, &cache), "cached");
+}
+
+#[test]
+fn a_compiler_is_told_nothing_but_the_component() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let program = script(
+        folder.path(),
+        &format!(
+            "exec 3>'{}'\n/usr/bin/tr '\\0' '\\n' < /proc/$$/environ >&3\npwd >&3\nexec 3>&-\nexec '{KVTIER}' \"$@\"",
+            told.display()
+        ),
+    );
+    assert!(std::env::vars().count() > 3, "there was something to tell");
+    let backend = alpha("told");
+    let engine =
+        EngineBuilder::new(config(folder.path(), "/nowhere", backend), support::metadata()).compiler(program);
+    assert_eq!(support::code(&engine.build_blocking().unwrap(), "told"), "compiled");
+    let told = fs::read_to_string(told).unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(lines[0].starts_with("RAYON_NUM_THREADS=") && lines[1] == "/", "{told}");
+}
+
+#[test]
+fn a_pinned_digest_is_verified_before_the_compiler_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let program =
+        script(folder.path(), &format!("echo started >> '{}'\nexec '{KVTIER}' \"$@\"", mark.display()));
+    let mut backend = alpha("pinned");
+    let digest = digest(&backend.module_path);
+    let mut wrong = digest;
+    wrong.0[31] ^= 1;
+    let build = |pin: Sha256Digest, backend: &mut BackendConfig| {
+        backend.digest = Some(pin);
+        let config = config(folder.path(), &program, backend.clone());
+        EngineBuilder::new(config, support::metadata()).build_blocking()
+    };
+    let error = build(wrong, &mut backend).unwrap_err().to_string();
+    assert!(error.contains(&format!("has digest {digest}, but the configuration pins {wrong}")), "{error}");
+    assert!(!mark.exists(), "the compiler was started");
+    assert!(!folder.path().join("cache").exists());
+    drop(build(digest, &mut backend).unwrap());
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "started\n");
+}
+
+/// A component of `n_functions` functions, each of which multiplies `n_steps` times.
+fn laborious(folder: &TempDir, n_functions: u32, n_steps: usize) -> PathBuf {
+    fn number(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n >= 0x80 {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    }
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        [&number(bytes.len()), bytes].concat()
+    }
+    // No locals; square local 0, flip some bits, put it back, n times; return it.
+    let step = |n: usize| [0x20, 0, 0x20, 0, 0x6c, 0x41, n as u8 % 64, 0x73, 0x21, 0];
+    let body: Vec<u8> = [0].into_iter().chain((0..n_steps).flat_map(step)).chain([0x20, 0, 0x0b]).collect();
+    let functions = number(n_functions as usize);
+    let bodies = sized(&body).repeat(n_functions as usize);
+    let module = [
+        &b"\0asm\x01\0\0\0\x01\x06\x01\x60\x01\x7f\x01\x7f"[..],
+        &[&[3][..], &sized(&[&functions[..], &vec![0; n_functions as usize]].concat())].concat(),
+        &[&[10][..], &sized(&[functions, bodies].concat())].concat(),
+    ]
+    .concat();
+    let path = folder.path().join(format!("{n_functions}x{n_steps}.wasm"));
+    fs::write(&path, [&b"\0asm\x0d\0\x01\0\x01"[..], &sized(&module)].concat()).unwrap();
+    path
+}
+
+fn compile(folder: &TempDir, path: &Path, limits: CompileLimits) -> Result<Compiled, ComponentError> {
+    let config = Config { compile_limits: limits, ..config(folder.path(), KVTIER, alpha("unused")) };
+    compile_into_cache(&Compilation::new(&config), path, BACKEND_COMPONENT_BYTES.max, None)
+}
+
+#[test]
+fn memory_of_the_compiler_is_limited() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = CompileLimits { memory_bytes: 128 << 20, ..CompileLimits::default() };
+    let small = compile(&folder, &laborious(&folder, 2, 10), limits).unwrap();
+    assert_eq!(small.origin, CodeOrigin::Compiler);
+    let large = laborious(&folder, 1, 150_000);
+    let error = compile(&folder, &large, limits).unwrap_err();
+    let ComponentError::CompileLimit { limit, .. } = &error else { panic!("{error}") };
+    assert_eq!(*limit, CompileLimit::Memory(128 << 20));
+    let text = error.to_string();
+    assert!(
+        text.ends_with(
+            "takes more than 128 MiB of memory; raise kvtier.compile_memory if you trust the component"
+        ),
+        "{text}"
+    );
+    // It was the limit, not the component.
+    compile(&folder, &large, CompileLimits::default()).unwrap();
+}
+
+#[test]
+fn processor_time_of_the_compiler_is_limited() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = CompileLimits { cpu: Duration::from_secs(1), ..CompileLimits::default() };
+    compile(&folder, &laborious(&folder, 2, 10), limits).unwrap();
+    let error = compile(&folder, &laborious(&folder, 4_000, 1_000), limits).unwrap_err();
+    let ComponentError::CompileLimit { limit, .. } = &error else { panic!("{error}") };
+    assert_eq!(*limit, CompileLimit::Cpu(Duration::from_secs(1)));
+    let text = error.to_string();
+    assert!(text.contains("more than 1 s of processor time; raise kvtier.compile_cpu_secs"), "{text}");
+}
+
+/// Tells whether a process runs; one that is dead and waits for its parent does not.
+fn runs(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn a_compiler_that_hangs_is_ended_with_what_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    let program =
+        script(folder.path(), &format!("/bin/sleep 3600 &\necho $$ $! > '{}'\nwait", pids.display()));
+    let hung = |timeout: Duration| {
+        let limits = CompileLimits { timeout, ..CompileLimits::default() };
+        let config = Config { compile_limits: limits, ..config(folder.path(), &program, alpha("hung")) };
+        EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
+    };
+    // A loaded machine may need more than the first limit to come to what the script writes.
+    for timeout_ms in [1_000, 4_000, 16_000, 64_000] {
+        let error = hung(Duration::from_millis(timeout_ms));
+        let expected = format!("takes longer than {timeout_ms} ms; raise kvtier.compile_timeout_ms");
+        assert!(error.contains(&expected), "{error}");
+        if fs::read_to_string(&pids).is_ok_and(|pids| pids.ends_with('\n')) {
+            break;
+        }
+    }
+    let pids = fs::read_to_string(&pids).unwrap();
+    assert_eq!(pids.split_whitespace().count(), 2);
+    for pid in pids.split_whitespace() {
+        eventually("the compiler and its child are ended", || !runs(pid));
+    }
+}
+
+#[test]
+fn a_compiler_that_leaves_a_process_behind_is_not_waited_for() {
+    // The process that is left holds both pipes; only the limit of ten minutes would end the wait for them.
+    let error = refused("/bin/sleep 3600 &\necho $! >&2\nexit 0");
+    let (text, pid) = error.split_once(" and said: ").unwrap();
+    assert_eq!(
+        text,
+        "component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is empty"
+    );
+    let pid = pid.split(';').next().unwrap();
+    eventually("what it has started is ended", || !runs(pid));
+}
+
+#[test]
+fn compilers_that_die_or_deliver_something_else_are_errors() {
+    insta::assert_snapshot!(refused("kill -KILL $$"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was ended by signal 9; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("kill -SEGV $$"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was ended by signal 11; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("exit 0"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is empty; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("/bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is no compiled code of this version of kvtier; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("printf kvtierC2; /bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is damaged; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\"; exit 3")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 3; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\" 2> /dev/null | /usr/bin/head -c 1000")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is damaged; kvtier.compiler names the compiler");
+    // As a program answers that knows no such command.
+    insta::assert_snapshot!(refused("echo \"error: unrecognized subcommand '$1'\" >&2; exit 2"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 2 and said: error: unrecognized subcommand 'compile-one'; kvtier.compiler names the compiler");
+}
+
+#[test]
+fn a_compiler_that_cannot_be_run_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |program: &Path| {
+        let config = config(folder.path(), program, alpha("unrun"));
+        let error = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string();
+        error
+            .split_once(" was not compiled: ")
+            .unwrap()
+            .1
+            .replace(folder.path().to_str().unwrap(), "[folder]")
+    };
+    insta::assert_snapshot!(error(&folder.path().join("absent")), @"the compiler `[folder]/absent` cannot be run: No such file or directory (os error 2); kvtier.compiler names the compiler");
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    insta::assert_snapshot!(error(&plain), @"the compiler `[folder]/plain` cannot be run: Permission denied (os error 13); kvtier.compiler names the compiler");
+}
+
+#[test]
+fn a_compiler_of_another_version_says_so_and_is_not_used() {
+    let other_engine = format!("exec '{KVTIER}' \"$1\" \"$2\" engine=00 \"$4\" \"$5\"");
+    let error = refused(&other_engine);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        error,
+        format!(
+            "component `plain.wasm` was not compiled: the compiler `[folder]/compiler` is kvtier {version}, of another \
+             version or build than this host; kvtier.compiler names the compiler"
+        )
+    );
+    let other_words = format!("exec '{KVTIER}' \"$@\" nice=19");
+    assert_eq!(refused(&other_words), error);
+}
+
+#[test]
+fn code_of_another_component_is_refused_wherever_it_was_exchanged() {
+    let other = support::component("memory");
+    let exchanged = format!("exec '{KVTIER}' \"$@\" < '{}'", other.display());
+    insta::assert_snapshot!(refused(&exchanged), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was given another file than the host has read; it changed meanwhile; kvtier.compiler names the compiler");
+    let exchanged = format!(
+        "exec '{KVTIER}' \"$1\" component={} \"$3\" \"$4\" \"$5\" < '{}'",
+        digest(&other),
+        other.display()
+    );
+    insta::assert_snapshot!(refused(&exchanged), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what belongs to another component; kvtier.compiler names the compiler");
+}
+
+#[test]
+fn what_a_compiler_says_of_a_component_is_escaped_and_cut() {
+    let error = refused(r"printf 'kvtierE1 refused\nbad \033[2J\007name\nsecond line\n'; exit 1");
+    assert!(error.contains(r"does not compile: bad \u{1b}[2J\u{7}name / second line; the file"), "{error}");
+    let error = refused("/usr/bin/head -c 5000000 /dev/zero | /usr/bin/tr '\\0' '\\033' >&2; exit 7");
+    assert!(error.contains(r"failed with exit code 7 and said: \u{1b}\u{1b}"), "{error}");
+    assert!(error.len() < 10_000, "{} bytes", error.len());
+}
+
+#[test]
+fn a_component_is_refused_with_the_same_words_in_either_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(support::component("plain")).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    let path = folder.path().join("torn.wasm");
+    fs::write(&path, bytes).unwrap();
+    let error = |compiler: Compiler| {
+        let backend = BackendConfig::new("torn", &path, "AlphaBackend");
+        let config = Config { compiler, ..config(folder.path(), KVTIER, backend) };
+        EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
+    };
+    let here = error(Compiler::Off);
+    assert!(here.contains("torn.wasm` does not compile: "), "{here}");
+    assert_eq!(error(Compiler::Program(KVTIER.into())), here);
+}
+
+/// Makes sure that a compiler that answers with these commands is not started again when the backend is tried again.
+fn started_once(commands: &str, expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let program = script(folder.path(), &format!("echo started >> '{}'\n{commands}", mark.display()));
+    let path = folder.path().join("again.wasm");
+    let good = fs::read(support::component("plain")).unwrap();
+    fs::write(&path, &good).unwrap();
+    let backend = BackendConfig::new("again", &path, "AlphaBackend");
+    let config = Config { on_load_error: OnLoadError::Continue, ..config(folder.path(), &program, backend) };
+    let engine = support::engine(config);
+    let down = || support::health(engine.storage(), "again").down.unwrap_or_default();
+    assert!(down().contains(expected), "{}", down());
+    // The file goes and comes back, so that the retries can be seen. It comes back at once and whole.
+    let (away, back) = (folder.path().join("away"), || down().contains(expected));
+    for _ in 0..2 {
+        fs::rename(&path, &away).unwrap();
+        eventually("a retry finds no file", || down().contains("does not exist"));
+        fs::rename(&away, &path).unwrap();
+        eventually("a retry finds the file", back);
+    }
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "started\n");
+}
+
+#[test]
+fn a_component_that_does_not_compile_is_not_compiled_at_every_retry() {
+    started_once("printf 'kvtierE1 refused\nno good'\nexit 1", "does not compile: no good");
+}
+
+#[test]
+fn a_component_that_brings_the_compiler_down_is_not_compiled_at_every_retry() {
+    started_once("kill -SEGV $$", "was ended by signal 11");
+}
+
+#[test]
+fn backends_of_one_component_share_one_compilation() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let program =
+        script(folder.path(), &format!("echo started >> '{}'\nexec '{KVTIER}' \"$@\"", mark.display()));
+    let names = ["shares-a", "shares-b", "shares-c"];
+    let mut config = config(folder.path(), program, alpha("unused"));
+    config.backends = names.map(alpha).to_vec();
+    let engine: Engine = support::engine(config);
+    let mut codes = names.map(|name| support::code(&engine, name));
+    codes.sort();
+    assert_eq!(codes, ["cached", "cached", "compiled"]);
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "started\n");
+}
+
+/// Writes a configuration with two backends, of which the second is the one given, and returns its path.
+fn write_config(folder: &Path, second: &str, more: &str) -> PathBuf {
+    let path = folder.join("kvtier.yaml");
+    let text = format!(
+        "external_backends: [first, second]\nextra_config:\n  kvtier.compile_cache: cache\n  external_backend.first: \
+         {{module_path: '{}', class_name: AlphaBackend}}\n  external_backend.second: {second}\n{more}",
+        support::component("plain").display()
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Runs `kvtier compile` and returns its exit code, its lines without times, and its errors.
+fn run_compile(words: &[&Path]) -> (i32, Vec<String>, String) {
+    let output = support::kvtier().arg("compile").args(words).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let lines = text(output.stdout).lines().map(str::to_owned).collect();
+    (output.status.code().unwrap(), lines, text(output.stderr))
+}
+
+#[test]
+fn the_command_compiles_what_a_configuration_names_and_reports_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = support::component("memory");
+    let second = format!("{{module_path: '{}', class_name: MemoryBackend}}", memory.display());
+    let config = write_config(folder.path(), &second, "");
+    let (flag, extra) = (Path::new("--config"), support::component("fs"));
+    let words = [flag, &config, &extra];
+    for state in ["compiled", "cached already"] {
+        let (code, lines, errors) = run_compile(&words);
+        assert_eq!((code, errors.as_str()), (0, ""), "{lines:?}");
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        for (line, path) in lines[1..].iter().zip([&support::component("plain"), &memory, &extra]) {
+            let digest = digest(path).to_string();
+            assert!(line.starts_with(path.to_str().unwrap()), "{line}");
+            assert!(line.contains(&format!("  {state}  ")) && line.contains(&digest), "{line}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 3);
+    // Another cache than the configuration's.
+    let (other, flag_cache) = (folder.path().join("other"), Path::new("--cache-dir"));
+    let (code, ..) = run_compile(&[flag_cache, &other, &extra]);
+    assert_eq!((code, fs::read_dir(&other).unwrap().count()), (0, 1));
+}
+
+#[test]
+fn the_command_goes_on_after_a_failure_and_ends_with_exit_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = support::component("memory");
+    let pin = format!("sha256:{}", "0".repeat(64));
+    let second =
+        format!("{{module_path: '{}', class_name: MemoryBackend, digest: '{pin}'}}", memory.display());
+    let config = write_config(folder.path(), &second, "");
+    let (torn, fine) = (folder.path().join("torn.wasm"), support::component("fs"));
+    fs::write(&torn, b"\0asm\x0d\0\x01\0torn").unwrap();
+    let (code, lines, errors) = run_compile(&[Path::new("--config"), &config, &torn, &fine]);
+    assert_eq!((code, lines.len()), (1, 3), "{lines:#?} {errors}");
+    assert!(lines[2].starts_with(fine.to_str().unwrap()));
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+    assert_eq!(errors[0], "error: 2 of 4 components failed");
+    assert!(errors[1].contains("memory.wasm` has digest ") && errors[1].contains(&pin), "{errors:#?}");
+    assert!(errors[2].contains("torn.wasm` does not compile: "), "{errors:#?}");
+
+    let occupied = folder.path().join("a file");
+    fs::write(&occupied, "").unwrap();
+    let (code, lines, errors) = run_compile(&[Path::new("--cache-dir"), &occupied.join("below"), &fine]);
+    assert_eq!((code, lines.len()), (1, 0), "{lines:#?}");
+    assert!(errors.contains("could not be kept: the compile cache `"), "{errors}");
+}
+
+#[test]
+fn a_replay_compiles_with_the_commands_own_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let heavy = laborious(&folder, 1, 150_000);
+    let second = format!("{{module_path: '{}', class_name: NoBackend}}", heavy.display());
+    // The limit holds in a compiler's process only.
+    let config = write_config(folder.path(), &second, "  kvtier.compile_memory: 128MiB\n");
+    let trace = folder.path().join("trace.jsonl");
+    fs::write(&trace, "{\"timestamp\": 0, \"input_length\": 512, \"output_length\": 1, \"hash_ids\": [0]}\n")
+        .unwrap();
+    let output = support::kvtier()
+        .arg("replay")
+        .args([Path::new("--config"), &config, Path::new("--trace"), &trace])
+        .env("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.01")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("takes more than 128 MiB of memory; raise kvtier.compile_memory"), "{errors}");
+}
