@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kvtier::Tiers;
-use kvtier::config::{BackendConfig, Config, OnFull};
+use kvtier::config::{BackendConfig, BreakerConfig, Config, OnFull};
 use kvtier::runtime::block_on;
 use kvtier_tests::faults::{Caller, Times, run, table};
 use kvtier_tests::support::{
@@ -117,16 +117,23 @@ fn neighbours(n_samples: usize) {
         "CPU tier, 32 chunks a call, {n_samples} calls each, beside a backend under full load (p99, µs)"
     );
     println!(
-        "{:<12} {:>10} {:>10} {:>7} {:>10} {:>10} {:>7} {:>14}",
-        "backend", "lookup", "alone", "ratio", "get", "alone", "ratio", "its calls/s"
+        "{:<8} {:<8} {:>10} {:>10} {:>7} {:>10} {:>10} {:>7} {:>14}",
+        "backend", "breaker", "lookup", "alone", "ratio", "get", "alone", "ratio", "its calls/s"
     );
-    for (what, class, settings) in [
-        ("works", "GoodBackend", vec![]),
-        ("loops", "SpinBackend", vec![("in", "contains")]),
-        ("traps", "TrapBackend", vec![("in", "contains")]),
-        ("floods", "LogFloodBackend", vec![("in", "contains"), ("lines", "1000")]),
+    let flood = vec![("in", "contains"), ("lines", "1000")];
+    for (what, class, settings, spared) in [
+        ("works", "GoodBackend", vec![], false),
+        ("loops", "SpinBackend", vec![("in", "contains")], false),
+        ("loops", "SpinBackend", vec![("in", "contains")], true),
+        ("traps", "TrapBackend", vec![("in", "contains")], false),
+        ("traps", "TrapBackend", vec![("in", "contains")], true),
+        ("floods", "LogFloodBackend", flood, false),
     ] {
-        let engine = engine(Config { on_full: OnFull::Drop, ..config(vec![relentless(class, &settings)]) });
+        let mut backend = relentless(class, &settings);
+        if spared {
+            backend.breaker = BreakerConfig::default();
+        }
+        let engine = engine(Config { on_full: OnFull::Drop, ..config(vec![backend]) });
         let storage = engine.storage();
         let keys = keys(32);
         put(storage, &keys, &Tiers::only(["cpu"]));
@@ -176,7 +183,8 @@ fn neighbours(n_samples: usize) {
         };
         let (lookup, lookup_alone, get, get_alone) = (p99(1, 0), p99(0, 0), p99(1, 1), p99(0, 1));
         println!(
-            "{what:<12} {lookup:>10.2} {lookup_alone:>10.2} {:>7.2} {get:>10.2} {get_alone:>10.2} {:>7.2} {:>14.0}",
+            "{what:<8} {:<8} {lookup:>10.2} {lookup_alone:>10.2} {:>7.2} {get:>10.2} {get_alone:>10.2} {:>7.2} {:>14.0}",
+            if spared { "on" } else { "off" },
             lookup / lookup_alone,
             get / get_alone,
             n_calls.load(Ordering::Relaxed) as f64 / busy.as_secs_f64(),

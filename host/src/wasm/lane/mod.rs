@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use self::generation::{Generation, Reply, Ticket};
-use super::{LaneLimits, Prepared};
+use super::load::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
 use crate::memory::lock;
 use crate::runtime::Control;

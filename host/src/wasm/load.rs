@@ -1,0 +1,217 @@
+//! From a backend's configuration to a class that is linked and checked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use wasmtime::component::{InstancePre, Linker};
+
+use super::class::{Class, ClassError};
+use super::component::ComponentError;
+use super::contract::types;
+use super::grants::{self, Denials, Secrets, Witness};
+use super::log::BackendLog;
+use super::net::{NetError, NetPolicy};
+use super::sandbox::{self, Alive, State};
+use super::threads::LaneThreads;
+use super::{CONTRACT_VERSION, host, offers};
+use crate::config::{BackendConfig, SecretError};
+use crate::key::Namespace;
+use crate::layout::EngineMetadata;
+use crate::runtime::Control;
+use crate::tier::Liveness;
+
+/// What a class's constructor is told of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineFacts {
+    /// The device that chunks are copied to, for instance `cuda:0`, or `cpu`.
+    pub dst_device: String,
+    /// The engine's metadata.
+    pub metadata: EngineMetadata,
+    /// The namespace of requests without tags.
+    pub namespace: Namespace,
+}
+
+/// Why a backend cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The component's file.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+    /// The class.
+    #[error("component `{}`: {source}", path.display())]
+    Class {
+        /// The component's file.
+        path: PathBuf,
+        /// What is wrong with the class.
+        source: ClassError,
+    },
+    /// The component imports what this host does not offer.
+    #[error(
+        "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3 without \
+         wasi:http, and kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it{}",
+        path.display(),
+        if import.starts_with("wasi:http/") { ", and speak HTTP over wasi:sockets" } else { "" }
+    )]
+    NotOffered {
+        /// The component's file.
+        path: PathBuf,
+        /// The interface.
+        import: String,
+    },
+    /// A secret that the configuration names.
+    #[error("secrets.{key}: {source}")]
+    Secret {
+        /// The key of the configuration.
+        key: String,
+        /// Why it cannot be had.
+        source: SecretError,
+    },
+    /// A secret that is no text.
+    #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
+    SecretNotText(String),
+    /// A host name in `allow.net`.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The first instance could not be made, constructed or opened.
+    #[error("class `{class}` did not start: {cause}")]
+    NotStarted {
+        /// The class.
+        class: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// All that a backend is made of, each time that it is loaded.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    pub(super) config: BackendConfig,
+    pub(super) facts: EngineFacts,
+    pub(super) threads: LaneThreads,
+    pub(super) control: Control,
+    pub(super) record: Record,
+    pub(super) liveness: Arc<dyn Liveness>,
+}
+
+/// What is kept of a backend as long as it is configured, whatever becomes of its instances.
+#[derive(Clone)]
+pub(super) struct Record {
+    pub(super) log: Arc<BackendLog>,
+    pub(super) denials: Arc<Denials>,
+    /// How many stores exist.
+    pub(super) stores: Arc<AtomicUsize>,
+}
+
+/// A backend's class, linked and checked, ready for any number of instances.
+pub(super) struct Prepared {
+    pub(super) name: String,
+    pub(super) config: BackendConfig,
+    pub(super) class: Class,
+    pub(super) pre: InstancePre<State>,
+    pub(super) limits: LaneLimits,
+    pub(super) net: NetPolicy,
+    pub(super) record: Record,
+    pub(super) secrets: Secrets,
+    pub(super) facts: EngineFacts,
+    /// `config.*` and `secrets.*`, resolved.
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) threads: LaneThreads,
+    pub(super) lanes: Handle,
+}
+
+/// The limits that a lane enforces.
+#[derive(Clone, Copy)]
+pub(super) struct LaneLimits {
+    pub(super) calls_in_flight_max: usize,
+    pub(super) abandoned_calls_max: usize,
+    pub(super) lane_stall: Duration,
+    pub(super) open_timeout: Duration,
+}
+
+impl Prepared {
+    pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
+        let log = Arc::clone(&self.record.log);
+        let witness = Witness::new(&self.record.denials, &self.secrets);
+        let alive = Alive::new(&self.record.stores);
+        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, &witness, memory_bytes, alive)
+    }
+
+    pub(super) fn init(&self) -> types::Init {
+        let metadata = &self.facts.metadata;
+        types::Init {
+            backend_name: self.name.clone(),
+            dst_device: self.facts.dst_device.clone(),
+            metadata: types::EngineMetadata {
+                model_name: metadata.model_name.clone(),
+                world_size: metadata.world_size,
+                worker_id: metadata.worker_id,
+                kv_dtype: metadata.kv_dtype.name().into(),
+                kv_shape: metadata.kv_shape.extents().into(),
+                chunk_size: metadata.kv_shape.chunk_size() as u32,
+            },
+            namespace: self.facts.namespace.to_string(),
+            config: self.settings.clone(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads, compiles, checks and links the component, on a thread that may block. Returns facts for the status as
+    /// well.
+    pub(super) async fn prepare(&self) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+        let recipe = self.clone();
+        match self.threads.handle().spawn_blocking(move || prepare(recipe)).await {
+            Ok(prepared) => prepared,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+fn prepare(recipe: Recipe) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+    let Recipe { config, facts, threads, record, .. } = recipe;
+    let path = &config.module_path;
+    let engine = threads.engine();
+    let loaded = threads.loader().load(path, config.limits.component_bytes, config.digest.as_ref())?;
+    let class = Class::find(engine, &loaded.component, &config.class_name)
+        .map_err(|source| LoadError::Class { path: path.clone(), source })?;
+    let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
+    let component_type = loaded.component.component_type();
+    if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
+        return Err(LoadError::NotOffered { path: path.clone(), import: import.to_owned() });
+    }
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;
+    grants::add_to_linker(&mut linker).map_err(unlinkable)?;
+    host::add_to_linker(&mut linker).map_err(unlinkable)?;
+    let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
+    let mut settings = config.config.clone();
+    for (key, source) in &config.secrets {
+        let secret = source.resolve().map_err(|source| LoadError::Secret { key: key.clone(), source })?;
+        let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
+        settings.push((key.clone(), text.to_owned()));
+    }
+    let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str()).collect();
+    let notes = vec![
+        ("digest".to_owned(), loaded.digest.to_string()),
+        ("code".to_owned(), loaded.origin.to_string()),
+        ("style".to_owned(), if class.blocking { "blocking" } else { "async" }.to_owned()),
+    ];
+    let limits = LaneLimits {
+        calls_in_flight_max: config.limits.calls_in_flight_max,
+        abandoned_calls_max: config.limits.abandoned_calls_max,
+        lane_stall: config.limits.lane_stall,
+        open_timeout: config.limits.open_timeout,
+    };
+    let net = NetPolicy::resolve(&config.allow.net)?;
+    let lanes = threads.handle().clone();
+    let name = config.name.clone();
+    Ok((
+        Prepared { name, config, class, pre, limits, net, record, secrets, facts, settings, threads, lanes },
+        notes,
+    ))
+}

@@ -1,0 +1,315 @@
+//! A class of a component as a tier: lanes behind the trait that the chain knows.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::grants::Denials;
+use super::lane::{Answer, Call, Lane, Standing};
+use super::load::{EngineFacts, LoadError, Recipe, Record};
+use super::log::BackendLog;
+use super::threads::LaneThreads;
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::BackendConfig;
+use crate::key::ChunkKey;
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::memory::lock;
+use crate::runtime::Control;
+use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
+use crate::transfer::{Sinks, Sources};
+
+/// A backend that runs as a WebAssembly component.
+pub struct WasmTier {
+    config: BackendConfig,
+    state: Arc<Mutex<Running>>,
+    /// What calls in flight move, in bytes.
+    bytes_in_flight: AtomicUsize,
+    record: Record,
+}
+
+/// Bytes that one call moves, counted while it lasts.
+struct Moving<'a> {
+    in_flight: &'a AtomicUsize,
+    bytes: usize,
+    /// Those of all calls when this one began, its own included.
+    total_bytes: usize,
+}
+
+impl<'a> Moving<'a> {
+    /// Counts a call in, if it is within `max_bytes` with all others, or is the only one that moves anything.
+    fn new(in_flight: &'a AtomicUsize, bytes: usize, max_bytes: usize) -> Option<Self> {
+        let add = |others: usize| {
+            let total = others.saturating_add(bytes);
+            (bytes == 0 || others == 0 || total <= max_bytes).then_some(total)
+        };
+        let others = in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Self { in_flight, bytes, total_bytes: others + bytes })
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whether the backend has been loaded.
+enum Running {
+    /// Being loaded, or waiting to be tried again, because of the last failure.
+    Down(String),
+    Lanes(Arc<Lanes>),
+    Closed,
+}
+
+struct Lanes {
+    lanes: Vec<Lane>,
+    facts: Vec<(String, String)>,
+}
+
+impl WasmTier {
+    /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
+    /// again in the background, until the tier is closed or dropped; `liveness` hears whenever it cannot serve.
+    pub async fn start(
+        config: BackendConfig,
+        facts: EngineFacts,
+        threads: LaneThreads,
+        control: Control,
+        liveness: Arc<dyn Liveness>,
+    ) -> (Self, Result<(), LoadError>) {
+        let record = Record {
+            log: Arc::new(BackendLog::new(&config, Clock::system())),
+            denials: Denials::new(&config.name, &config.allow),
+            stores: Arc::default(),
+        };
+        let recipe = Recipe { config, facts, threads, control, record, liveness };
+        let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
+        let tier = Self {
+            config: recipe.config.clone(),
+            state: Arc::clone(&state),
+            bytes_in_flight: AtomicUsize::new(0),
+            record: recipe.record.clone(),
+        };
+        let outcome = load(&recipe, &state).await;
+        // A class that did not start is tried again by its lanes' own supervisors.
+        if let Err(error) = &outcome
+            && !matches!(error, LoadError::NotStarted { .. })
+        {
+            let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
+            let mut pause = backoff.pause();
+            set_down(&state, error, &*recipe.liveness, pause);
+            let weak = Arc::downgrade(&state);
+            recipe.control.clone().handle().spawn(async move {
+                loop {
+                    tokio::time::sleep(pause).await;
+                    let Some(state) = weak.upgrade() else { return };
+                    if matches!(*lock(&state), Running::Closed) {
+                        return;
+                    }
+                    match load(&recipe, &state).await {
+                        Ok(()) | Err(LoadError::NotStarted { .. }) => return,
+                        Err(error) => {
+                            pause = backoff.pause();
+                            set_down(&state, &error, &*recipe.liveness, pause);
+                        }
+                    }
+                }
+            });
+        }
+        (tier, outcome)
+    }
+
+    async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
+        let lanes = self.lanes()?;
+        // Calls share the store's speed, so each is given the time of all bytes that are under way.
+        let max_bytes = usize::try_from(self.config.limits.bytes_in_flight).unwrap_or(usize::MAX);
+        let moving = Moving::new(&self.bytes_in_flight, bytes, max_bytes).ok_or(TierError::Busy)?;
+        let limit = self.config.limits.call_timeout_for(moving.total_bytes as u64);
+        let deadline = deadline.min(Instant::now() + limit);
+        let idlest = lanes.lanes.iter().min_by_key(|lane| lane.load());
+        match idlest {
+            Some(lane) => lane.call(call, deadline).await,
+            None => Err(TierError::Down("no lanes".into())),
+        }
+    }
+
+    async fn count(&self, n_keys: usize, call: Call, deadline: Instant) -> Result<usize, TierError> {
+        match self.call(0, call, deadline).await? {
+            Answer::Count(count) if count as usize <= n_keys => Ok(count as usize),
+            Answer::Count(count) => {
+                Err(TierError::BadAnswer(format!("a count of {count} for {n_keys} keys")))
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    fn lanes(&self) -> Result<Arc<Lanes>, TierError> {
+        match &*lock(&self.state) {
+            Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
+            Running::Down(cause) => Err(TierError::Down(cause.clone())),
+            Running::Closed => Err(TierError::Down("closed".into())),
+        }
+    }
+}
+
+/// Loads the component and starts the lanes.
+async fn load(recipe: &Recipe, state: &Mutex<Running>) -> Result<(), LoadError> {
+    let (prepared, notes) = recipe.prepare().await?;
+    let prepared = Arc::new(prepared);
+    let config = &recipe.config;
+    let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
+    let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
+    let lanes = Arc::new(Lanes { lanes: (0..config.lanes).map(start).collect(), facts: notes });
+    {
+        let mut state = lock(state);
+        if matches!(*state, Running::Closed) {
+            return Ok(());
+        }
+        *state = Running::Lanes(Arc::clone(&lanes));
+    }
+    for lane in &lanes.lanes {
+        let class = config.class_name.clone();
+        lane.started().await.map_err(|cause| LoadError::NotStarted { class, cause })?;
+    }
+    Ok(())
+}
+
+impl Tier for WasmTier {
+    fn contains(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        pinning: Pinning,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<usize, TierError>> {
+        let n_keys = keys.len();
+        Box::pin(self.count(n_keys, Call::Contains(keys, pinning == Pinning::Pin), deadline))
+    }
+
+    fn put(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        data: Sources,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>> {
+        Box::pin(async move {
+            let n_keys = keys.len();
+            match self.call(data.total_bytes(), Call::Put(keys, data), deadline).await? {
+                Answer::Put(results) if results.len() == n_keys => Ok(results),
+                Answer::Put(results) => Err(wrong_length(results.len(), n_keys)),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn get(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        into: Sinks,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
+        Box::pin(async move {
+            let n_keys = keys.len();
+            match self.call(into.total_bytes(), Call::Get(keys, into), deadline).await? {
+                Answer::Get(results) if results.len() == n_keys => Ok(results),
+                Answer::Get(results) => Err(wrong_length(results.len(), n_keys)),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Pin(keys), deadline))
+    }
+
+    fn unpin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Unpin(keys), deadline))
+    }
+
+    fn remove(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
+        Box::pin(self.count(keys.len(), Call::Remove(keys), deadline))
+    }
+
+    fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {
+        Box::pin(async move {
+            let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
+            let Running::Lanes(lanes) = running else { return Ok(()) };
+            let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
+            lanes.lanes.iter().for_each(Lane::close_after_this);
+            let closing = lanes.lanes.iter().map(|lane| lane.call(Call::Close, deadline));
+            let closed = futures::future::join_all(closing).await;
+            for lane in &lanes.lanes {
+                lane.end();
+            }
+            closed.into_iter().try_for_each(|answer| match answer {
+                // Without an instance there is nothing to close.
+                Ok(_) | Err(TierError::Down(_)) => Ok(()),
+                Err(error) => Err(error),
+            })
+        })
+    }
+
+    fn health(&self) -> TierHealth {
+        let mut health = TierHealth {
+            instances: self.record.stores.load(Ordering::Acquire),
+            log_lines_dropped: self.record.log.n_dropped(),
+            ..TierHealth::default()
+        };
+        match &*lock(&self.state) {
+            Running::Closed => health.down = Some("closed".into()),
+            Running::Down(cause) => health.down = Some(cause.clone()),
+            Running::Lanes(lanes) => {
+                let mut n_down = 0;
+                for lane in &lanes.lanes {
+                    let lane = lane.health();
+                    if lane.down.is_some() {
+                        n_down += 1;
+                        health.down = lane.down;
+                    }
+                    health.lane_restarts += lane.restarts;
+                    health.last_restart = lane.last_restart.or(health.last_restart);
+                    health.abandoned_calls += lane.abandoned;
+                    health.guest_memory_bytes += lane.guest_memory_bytes;
+                }
+                if n_down < lanes.lanes.len() {
+                    health.down = None;
+                }
+                health.notes.clone_from(&lanes.facts);
+            }
+        }
+        health.denials = self.record.denials.count();
+        health.last_denial = self.record.denials.last();
+        health
+    }
+
+    fn batch_chunks_max(&self) -> usize {
+        self.config.limits.batch_chunks_max
+    }
+
+    fn call_limit(&self, bytes: usize) -> Duration {
+        self.config.limits.call_timeout_for(bytes as u64)
+    }
+}
+
+impl std::fmt::Debug for WasmTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WasmTier").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+fn wrong_length(found: usize, expected: usize) -> TierError {
+    TierError::BadAnswer(format!("{found} results for {expected} keys"))
+}
+
+/// Methods and answers are paired in one place, in `lane`.
+fn mismatch(answer: &Answer) -> TierError {
+    TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
+}
+
+fn set_down(state: &Mutex<Running>, error: &LoadError, liveness: &dyn Liveness, retry_in: Duration) {
+    let mut state = lock(state);
+    if !matches!(*state, Running::Closed) {
+        let cause = error.to_string();
+        liveness.down(&cause, retry_in);
+        *state = Running::Down(cause);
+    }
+}
