@@ -1,7 +1,10 @@
 //! Retrieving chunks: each from the first tier that has it, verified, promoted.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Instant;
+
+use futures::future::{select, select_all};
+use tokio::sync::futures::Notified;
 
 use super::fetched::Fetched;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
@@ -209,22 +212,39 @@ impl StorageManager {
         size_bytes: usize,
         deadline: Instant,
     ) -> Result<Option<BufferMut>, AllocateError> {
+        if let Allocated::Ready(buffer) = self.0.cpu.allocate(size_bytes)? {
+            return Ok(Some(buffer));
+        }
         loop {
             let mut waiter = self.0.cpu.waiter();
             // If puts are on their way to backends their memory comes back; otherwise only the caller can
             // release any, and waiting for oneself is in vain. Asked before the attempt: a put that
             // settles afterwards has not had its memory counted in.
-            let is_idle = self.0.backends.iter().all(|backend| backend.queue.is_idle(None));
+            let settling = self.settling_puts();
             match self.0.cpu.allocate(size_bytes)? {
                 Allocated::Ready(buffer) => return Ok(Some(buffer)),
-                Allocated::Exhausted(_) if is_idle => return Ok(None),
+                Allocated::Exhausted(_) if settling.is_empty() => return Ok(None),
                 Allocated::Exhausted(_) => {}
             }
+            // A put may settle and release nothing, if somebody else holds its chunk as well.
             let released = pin!(waiter.released());
-            if self.0.control.until(deadline, released).await.is_err() {
+            let change = select(released, select_all(settling));
+            if self.0.control.until(deadline, change).await.is_err() {
                 return Ok(None);
             }
         }
+    }
+
+    /// Registers for the next chunk to leave each of the queues that are not empty.
+    fn settling_puts(&self) -> Vec<Pin<Box<Notified<'_>>>> {
+        let busy = self.0.backends.iter().filter(|backend| !backend.queue.is_idle(None));
+        let registered = busy.filter_map(|backend| {
+            let mut settled = Box::pin(backend.queue.settled());
+            settled.as_mut().enable();
+            // It may have become empty before it was listened to.
+            (!backend.queue.is_idle(None)).then_some(settled)
+        });
+        registered.collect()
     }
 }
 
