@@ -120,7 +120,8 @@ impl Backend {
 
     async fn count(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
         let tier = self.tier();
-        self.counted(Operation::Contains, tier.contains(keys.into(), Pinning::None, deadline)).await
+        let call = async { within(tier.contains(keys.into(), Pinning::None, deadline).await?, keys) };
+        self.counted(Operation::Contains, call).await
     }
 
     /// The tier is asked to pin only what nobody holds yet.
@@ -136,10 +137,10 @@ impl Backend {
             } else {
                 let mut doubt = PinDoubt { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
                 let call = async {
-                    match tier.pin(fresh_keys, deadline).await {
+                    match tier.pin(Arc::clone(&fresh_keys), deadline).await {
                         // It never evicts, or cannot protect: as good as pinned.
                         Err(TierError::Unsupported) => Ok(fresh.len()),
-                        other => other,
+                        other => within(other?, &fresh_keys),
                     }
                 };
                 let n_pinned = self.counted(Operation::Contains, call).await?;
@@ -148,7 +149,7 @@ impl Backend {
             }
         } else {
             let mut doubt = PinDoubt { backend: self, keys: Some(keys.into()) };
-            let call = tier.contains(keys.into(), Pinning::Pin, deadline);
+            let call = async { within(tier.contains(keys.into(), Pinning::Pin, deadline).await?, keys) };
             let n_run = self.counted(Operation::Contains, call).await?;
             doubt.keys = None;
             n_run
@@ -222,6 +223,7 @@ impl Backend {
     ) -> Vec<Fetched> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers);
+        let _lent = Lent(&sinks);
         let removals = self.removals.load(Ordering::Acquire);
         let tier = self.tier();
         let answer = self.counted(Operation::Get, tier.get(Arc::clone(&keys), sinks.clone(), deadline)).await;
@@ -451,6 +453,15 @@ impl Drop for PinDoubt<'_> {
     }
 }
 
+/// Buffers that are lent to a call, and taken back also when its caller leaves.
+struct Lent<'a>(&'a Sinks);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        drop(self.0.revoke());
+    }
+}
+
 /// Puts a backend back to work, also when making it anew was interrupted.
 struct Resume<'a>(&'a Backend);
 
@@ -492,4 +503,12 @@ pub enum RecreateError {
     /// The new one could not be started; it is tried again in the background.
     #[error("the new instance did not start and is tried again in the background: {0}")]
     NotStarted(String),
+}
+
+/// Refuses a count of more chunks than were asked for.
+pub(super) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
+    if n_chunks <= keys.len() {
+        return Ok(n_chunks);
+    }
+    Err(TierError::BadAnswer(format!("a count of {n_chunks} for {} keys", keys.len())))
 }

@@ -209,6 +209,9 @@ impl StorageManager {
     /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for. A backend whose
     /// breaker is open is told in the background, and serves nothing until it has answered; here it is an error.
     ///
+    /// # Cancellation
+    /// The removal goes on: pins that were forgotten here must be forgotten by the backends as well.
+    ///
     /// # Errors
     /// The first tier's that could not tell; the others have been asked all the same.
     pub async fn remove(&self, keys: &[ChunkKey], tiers: &Tiers) -> Result<usize, RemoveError> {
@@ -222,9 +225,15 @@ impl StorageManager {
         }
         // Bypassed tiers too: what is removed must not come back.
         let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
-        let removals = chosen.map(|backend| async move { (backend, backend.remove(keys, deadline).await) });
+        let removals = chosen.map(|backend| {
+            let (removed, keys) = (Arc::clone(backend), Arc::<[ChunkKey]>::from(keys));
+            let removing =
+                self.0.control.handle().spawn(async move { removed.remove(&keys, deadline).await });
+            async move { (backend, removing.await) }
+        });
         let mut failed = None;
         for (backend, outcome) in futures::future::join_all(removals).await {
+            let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
             match outcome {
                 Ok(n) => n_removed += n,
                 Err(error) => {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::backend::Backend;
+use super::backend::{Backend, within};
 use super::breaker::{Permit, Verdict};
 use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
@@ -149,7 +149,9 @@ impl Backend {
     }
 
     async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        let outcome = self.counted(Operation::Remove, self.tier().remove(keys.into(), deadline)).await;
+        let tier = self.tier();
+        let call = async { within(tier.remove(keys.into(), deadline).await?, keys) };
+        let outcome = self.counted(Operation::Remove, call).await;
         // After the answer: what was stored meanwhile may have been removed as well.
         self.removals.fetch_add(1, Ordering::AcqRel);
         outcome
