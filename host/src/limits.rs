@@ -240,3 +240,5 @@ pub const DENIALS_PER_ERROR_MAX: usize = 4;
 pub const DENIED_TEXT_CHARS_MAX: usize = 200;
 /// Bytes from which on a secret is replaced in what its backend writes; shorter ones could be any word.
 pub const SECRET_HIDDEN_BYTES_MIN: usize = 4;
+/// Bytes of a method's signature that are printed; types may repeat each other without end.
+pub const SIGNATURE_BYTES_MAX: usize = 8 << 10;

@@ -1,11 +1,14 @@
 //! Classes: finding the resource that `class_name` names among a component's exports, and checking its
 //! constructor and methods against the contract, method by method, before anything runs.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 use wasmtime::Engine;
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, ComponentExportIndex, ResourceType};
+
+use crate::limits::SIGNATURE_BYTES_MAX;
 
 /// The methods of the contract, the constructor first, with their parameters (without `self`) and
 /// results as [`Printer`] prints them.
@@ -270,10 +273,17 @@ fn listed(names: &[String]) -> String {
 }
 
 /// Prints types as WIT does, with the contract's names for what has the contract's structure.
+///
+/// A type that names another one twice doubles its text, so a few bytes of a component can say more than memory
+/// holds: what goes beyond [`SIGNATURE_BYTES_MAX`] is left out, and is then no signature of the contract.
 #[derive(Default)]
 struct Printer {
     resources: Vec<(ResourceType, String)>,
+    /// What may still be printed of this signature, in bytes.
+    left_bytes: Cell<usize>,
 }
+
+const CUT: &str = "…";
 
 impl Printer {
     fn signature(&self, func: &ComponentFunc) -> String {
@@ -286,18 +296,41 @@ impl Printer {
     }
 
     fn print(&self, func: &ComponentFunc, label: fn(&str) -> String) -> String {
+        self.left_bytes.set(SIGNATURE_BYTES_MAX);
         let parameters = func.params().filter(|(name, _)| *name != "self");
-        let parameters: Vec<_> =
-            parameters.map(|(name, ty)| format!("{}{}", label(name), self.ty(&ty))).collect();
-        let mut text = format!("({})", parameters.join(", "));
+        let parameter = |(name, ty): (&str, Type)| format!("{}{}", self.text(&label(name)), self.ty(&ty));
+        let parameters = self.all(parameters.map(parameter));
+        let mut text = format!("({parameters})");
         for ty in func.results() {
             let _infallible = write!(text, " -> {}", self.ty(&ty));
         }
         text
     }
 
+    /// Joins what there is room for.
+    fn all(&self, mut texts: impl Iterator<Item = String>) -> String {
+        let mut all = Vec::new();
+        while self.left_bytes.get() > 0
+            && let Some(text) = texts.next()
+        {
+            all.push(text);
+        }
+        all.join(", ")
+    }
+
+    /// Prints a word, if there is room for it.
+    fn text(&self, text: &str) -> String {
+        let left = self.left_bytes.get().checked_sub(text.len());
+        self.left_bytes.set(left.unwrap_or(0));
+        left.map_or(CUT, |_| text).to_owned()
+    }
+
     fn ty(&self, ty: &Type) -> String {
-        let list = |types: Vec<String>| types.join(", ");
+        // A level of nesting costs as well, however short its own text is.
+        self.left_bytes.set(self.left_bytes.get().saturating_sub(1));
+        if self.left_bytes.get() == 0 {
+            return CUT.to_owned();
+        }
         match ty {
             Type::Bool => "bool".into(),
             Type::S8 => "s8".into(),
@@ -322,20 +355,20 @@ impl Printer {
                     format!("result<{ok}, {}>", self.ty(&err))
                 }
             },
-            Type::Tuple(of) => format!("tuple<{}>", list(of.types().map(|ty| self.ty(&ty)).collect())),
+            Type::Tuple(of) => format!("tuple<{}>", self.all(of.types().map(|ty| self.ty(&ty)))),
             Type::Record(of) => {
-                let field = |name: &str, ty: &Type| format!("{name}: {}", self.ty(ty));
-                named("record", &list(of.fields().map(|f| field(f.name, &f.ty)).collect()))
+                let field = |name: &str, ty: &Type| format!("{}: {}", self.text(name), self.ty(ty));
+                named("record", &self.all(of.fields().map(|f| field(f.name, &f.ty))))
             }
             Type::Variant(of) => {
                 let case = |name: &str, ty: Option<Type>| match ty {
-                    Some(ty) => format!("{name}({})", self.ty(&ty)),
-                    None => name.to_owned(),
+                    Some(ty) => format!("{}({})", self.text(name), self.ty(&ty)),
+                    None => self.text(name),
                 };
-                named("variant", &list(of.cases().map(|c| case(c.name, c.ty)).collect()))
+                named("variant", &self.all(of.cases().map(|c| case(c.name, c.ty))))
             }
-            Type::Enum(of) => format!("enum {{ {} }}", list(of.names().map(str::to_owned).collect())),
-            Type::Flags(of) => format!("flags {{ {} }}", list(of.names().map(str::to_owned).collect())),
+            Type::Enum(of) => format!("enum {{ {} }}", self.all(of.names().map(|name| self.text(name)))),
+            Type::Flags(of) => format!("flags {{ {} }}", self.all(of.names().map(|name| self.text(name)))),
             Type::Own(of) => format!("own<{}>", self.resource(of)),
             Type::Borrow(of) => format!("borrow<{}>", self.resource(of)),
             other => format!("{other:?}").to_lowercase(),
