@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests fail by panicking")]
 
 pub mod faults;
+pub mod fuzz;
+pub mod model;
 pub mod simulator;
 pub mod support;

@@ -42,6 +42,11 @@ pub fn component(name: &str) -> PathBuf {
     path
 }
 
+/// Returns the folder in which the tests keep compiled components.
+pub fn compile_cache() -> PathBuf {
+    target().join("kvtier-test-cache")
+}
+
 /// A backend of the tests' own components.
 pub fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
     BackendConfig::new(name, component(component_name), class_name)
@@ -71,7 +76,7 @@ pub fn config(backends: Vec<BackendConfig>) -> Config {
         pool_size_bytes: 64 * 4096,
         on_load_error: OnLoadError::Fail,
         on_full: OnFull::Wait,
-        compile_cache: CompileCache::Directory(target().join("kvtier-test-cache")),
+        compile_cache: CompileCache::Directory(compile_cache()),
         compiler: Compiler::Program(kvtier_program()),
         lookup_timeout: Duration::from_secs(10),
         backends,
