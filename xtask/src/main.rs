@@ -2,6 +2,7 @@
 
 mod demo;
 mod deny;
+mod fuzz;
 mod guests;
 mod manifest;
 mod step;
@@ -20,14 +21,15 @@ Usage: cargo xtask COMMAND
   test     check and test everything: guests, format, lints, tests
   bench    run the benches; what follows goes to `cargo bench`
   crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
+  fuzz     fuzz each target for a while: [--seconds N] [TARGET...]; needs a C++ compiler
   guests   build the WebAssembly components into target/kvtier-guests
   deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
   help     show this
 ";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    match run(&arguments) {
+    let arguments = || env::args().skip(1).collect::<Vec<String>>();
+    match fuzz::wrap_rustc().and_then(|()| run(&arguments())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -40,7 +42,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((command, rest)) = arguments.split_first() else {
         bail!("no command\n\n{HELP}");
     };
-    if !["bench", "crash", "deny"].contains(&command.as_str()) && !rest.is_empty() {
+    if !["bench", "crash", "deny", "fuzz"].contains(&command.as_str()) && !rest.is_empty() {
         bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
     }
     let workspace = Workspace::find()?;
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         "deny" => deny::run(&mut runner, rest)?,
         "crash" => crash(&mut runner, rest)?,
+        "fuzz" => fuzz::run(&mut runner, rest)?,
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("there is no command `{command}`\n\n{HELP}"),
