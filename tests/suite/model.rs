@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvtier_tests::model::{self, Fault, Misbehaving, Op, Options, Report, Sabotage, Script};
 
-use crate::support::{compile_cache, component};
+use crate::support::{compile_cache, component, kvtier_program};
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
@@ -79,7 +79,8 @@ fn the_chain_agrees_with_the_model_beside_a_native_tier_that_misbehaves() {
 fn the_chain_agrees_with_the_model_beside_a_component_that_misbehaves() {
     let name = "the_chain_agrees_with_the_model_beside_a_component_that_misbehaves";
     let module_path = component("chaos");
-    let options = Options::new(Misbehaving::Component { module_path, cache: compile_cache() });
+    let (cache, compiler) = (compile_cache(), kvtier_program());
+    let options = Options::new(Misbehaving::Component { module_path, cache, compiler });
     let report = run_seeds(name, 100..120, 150, &options);
     expect(&report, &["not_found", "wrong_length", "check_failed", "bad_answer"]);
 }

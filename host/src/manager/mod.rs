@@ -226,9 +226,11 @@ impl StorageManager {
         // Bypassed tiers too: what is removed must not come back.
         let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
         let removals = chosen.map(|backend| {
+            // At once: none of these may start now.
+            let cancelled = backend.cancel_puts(Some(keys));
             let (removed, keys) = (Arc::clone(backend), Arc::<[ChunkKey]>::from(keys));
-            let removing =
-                self.0.control.handle().spawn(async move { removed.remove(&keys, deadline).await });
+            let removal = async move { removed.remove(&keys, cancelled, deadline).await };
+            let removing = self.0.control.handle().spawn(removal);
             async move { (backend, removing.await) }
         });
         let mut failed = None;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::backend::{Backend, within};
 use super::breaker::{Permit, Verdict};
+use super::puts::Cancelled;
 use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
 use crate::memory::lock;
@@ -112,14 +113,14 @@ impl Backend {
         Some(permit)
     }
 
-    /// Removes `keys`: queued puts of them are cancelled, those in flight are waited for. While the breaker is
+    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker is
     /// not closed nothing is waited for.
     pub(super) async fn remove(
         self: &Arc<Self>,
         keys: &[ChunkKey],
+        cancelled: Cancelled,
         deadline: Instant,
     ) -> Result<usize, TierError> {
-        let cancelled = self.cancel_puts(Some(keys));
         self.lock_pins().retain(|key, _| !keys.contains(key));
         if self.breaker.is_closed() {
             self.settle_removals().await;

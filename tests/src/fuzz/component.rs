@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, CompileCache, Config, OnLoadError};
+use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError};
 use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape};
 use kvtier_cli::inspect;
 
@@ -48,6 +48,7 @@ fn load(path: &Path, class_name: &str) {
         pool_size_bytes: 16 * 4096,
         on_load_error: OnLoadError::Fail,
         compile_cache: CompileCache::Off,
+        compiler: Compiler::Off,
         lane_threads: 1,
         close_timeout: Duration::from_millis(200),
         backends: vec![backend],

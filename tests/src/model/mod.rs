@@ -43,6 +43,8 @@ pub enum Misbehaving {
         module_path: PathBuf,
         /// Where compiled code is kept.
         cache: PathBuf,
+        /// The program that compiles.
+        compiler: PathBuf,
     },
 }
 

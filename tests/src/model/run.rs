@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kvtier::clock::Clock;
-use kvtier::config::{BackendConfig, CompileCache, Config, OnLoadError, Secret};
+use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError, Secret};
 use kvtier::integrity::Sealer;
 use kvtier::key::Namespace;
 use kvtier::manager::{Lookup, Miss, RecreateError, Retrieved};
@@ -28,8 +28,12 @@ const STEADY_PLACE: usize = 2;
 /// The most chunks that a caller holds; the oldest goes first.
 const HELD_MAX: usize = 6;
 
-/// Longer than a script has pins for.
-const PIN_TIMEOUT: Duration = Duration::from_mins(5);
+/// Longer than a script lasts by the clock.
+const PIN_TIMEOUT: Duration = Duration::from_hours(24);
+
+/// What the clock moves by with each step: longer than a breaker pauses, so that a backend that failed is tried
+/// again and has the next occasion to misbehave.
+const STEP_TIME: Duration = Duration::from_mins(2);
 
 /// What one lookup id holds in the CPU tier.
 #[derive(Default)]
@@ -97,8 +101,9 @@ impl World {
                 }
                 chaos = Some(Arc::new(Chaos::new(setup.seed, setup.rate_percent, forgers)));
             }
-            Misbehaving::Component { module_path, cache } => {
+            Misbehaving::Component { module_path, cache, compiler } => {
                 config.compile_cache = CompileCache::Directory(cache.clone());
+                config.compiler = Compiler::Program(compiler.clone());
                 config.backends.push(chaos_component(setup, module_path));
             }
         }
@@ -130,6 +135,7 @@ impl World {
 
     /// Does one step, and checks its answer.
     pub(super) fn step(&mut self, step: &Step) -> Result<()> {
+        self.clock.advance(STEP_TIME);
         let polls = step.polls;
         match &step.op {
             Op::Put { run, tiers } => self.put(*run, *tiers, polls),
