@@ -218,6 +218,58 @@ fn a_removal_reaches_a_backend_whose_other_methods_fail() {
 }
 
 #[test]
+fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
+    let tier = Scripted::gated(64);
+    let clock = Clock::manual();
+    let config =
+        Config { local_cpu: false, blocking_timeout: Duration::from_secs(1), ..support::config(vec![]) };
+    let builder = EngineBuilder::new(config, support::metadata()).clock(clock.clone());
+    let engine = builder.tier("tier", Arc::clone(&tier) as Arc<dyn Tier>).build_blocking().unwrap();
+    let (storage, keys) = (engine.storage(), keys(4));
+    tier.fail_lookups();
+    open(storage, "tier", &keys);
+    tier.hold_removals();
+    block_on(storage.remove(&keys[..1], &Tiers::All)).unwrap_err();
+    eventually("the delivery hangs", || tier.heard().contains(&Heard::Remove(vec![keys[0]])));
+    // A lookup as the probe closes the breaker; it is not about the chunk whose removal is owed.
+    tier.work_again();
+    wait(storage, "tier", &clock);
+    in_tier(storage, &keys[3..], "tier");
+    assert_eq!(
+        (state(storage, "tier"), storage.status().backends[0].removals_owed),
+        (BreakerState::Closed, 1)
+    );
+    std::thread::scope(|scope| {
+        for key in &keys[1..3] {
+            scope.spawn(|| {
+                // The tier's own limit is a minute.
+                let removed = block_on(storage.remove(&[*key], &Tiers::All)).unwrap_err();
+                assert!(matches!(removed.error, TierError::Timeout(_)), "{removed:?}");
+            });
+        }
+    });
+    assert_eq!(storage.status().backends[0].removals_owed, 3, "these are owed as well");
+    assert_eq!(
+        tier.heard().iter().filter(|heard| matches!(heard, Heard::Remove(_))).count(),
+        0,
+        "one at a time"
+    );
+    tier.open_gate();
+    eventually("all are delivered", || storage.status().backends[0].removals_owed == 0);
+    let removed = tier.heard().into_iter().find_map(|heard| match heard {
+        Heard::Remove(mut keys) => {
+            keys.sort();
+            Some(keys)
+        }
+        _ => None,
+    });
+    let mut rest = keys[1..3].to_vec();
+    rest.sort();
+    assert_eq!(removed, Some(rest), "in one delivery");
+    assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(0));
+}
+
+#[test]
 fn a_backend_that_never_removes_what_it_should_is_given_up_on_and_serves_again() {
     let log = support::log();
     let never = support::misbehaving("breaker-never", "TrapBackend", &[("in", "remove")]);

@@ -40,6 +40,7 @@ pub(crate) struct Scripted {
     arrived: Semaphore,
     batch_chunks_max: usize,
     fails_lookups: AtomicBool,
+    holds_removals: AtomicBool,
     dead: AtomicBool,
 }
 
@@ -54,8 +55,9 @@ impl Scripted {
     /// Makes a tier whose puts wait at the gate, and carry so many chunks at most.
     pub(crate) fn gated(batch_chunks_max: usize) -> Arc<Self> {
         let (gate, arrived) = (Semaphore::new(0), Semaphore::new(0));
-        let (fails_lookups, dead) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { store: Mutex::default(), gate, arrived, batch_chunks_max, fails_lookups, dead })
+        let [fails_lookups, holds_removals, dead] = [false; 3].map(AtomicBool::new);
+        let store = Mutex::default();
+        Arc::new(Self { store, gate, arrived, batch_chunks_max, fails_lookups, holds_removals, dead })
     }
 
     /// Lets all puts through, now and later.
@@ -81,6 +83,16 @@ impl Scripted {
     /// Answers lookups with an error from now on.
     pub(crate) fn fail_lookups(&self) {
         self.fails_lookups.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers lookups again.
+    pub(crate) fn work_again(&self) {
+        self.fails_lookups.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets removals wait at the gate as well, from now on, whatever their deadline.
+    pub(crate) fn hold_removals(&self) {
+        self.holds_removals.store(true, Ordering::SeqCst);
     }
 
     /// Answers every call with an error, until it is brought back; keeps what it has.
@@ -205,8 +217,13 @@ impl Tier for Scripted {
         if let Err(error) = self.alive() {
             return ready(Err(error));
         }
-        let mut store = self.store.lock().unwrap();
-        ready(Ok(keys.iter().filter(|key| store.chunks.remove(key).is_some()).count()))
+        Box::pin(async move {
+            if self.holds_removals.load(Ordering::SeqCst) {
+                let _through = self.gate.acquire().await.unwrap();
+            }
+            let mut store = self.store.lock().unwrap();
+            Ok(keys.iter().filter(|key| store.chunks.remove(key).is_some()).count())
+        })
     }
 
     fn close(&self, _deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {

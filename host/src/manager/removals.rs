@@ -4,11 +4,17 @@
 //! so at once; the keys are owed, and the backend is told in the background. Until it has answered it is not asked
 //! for them, and a put of them comes after the removal. They are in memory only, and bounded: a caller who was
 //! told an error and wants to be sure of the removal repeats it.
+//!
+//! One delivery at a time is under way, with the time of a call to itself. Whoever has to come after it waits for its
+//! end, or until a deadline of his own.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use tokio::sync::Notify;
 
 use super::backend::{Backend, within};
 use super::breaker::{Permit, Verdict};
@@ -25,10 +31,10 @@ pub(super) struct Owed {
     keys: Mutex<Keys>,
     /// As many as there are, to be read without the lock.
     n: AtomicUsize,
-    /// Held by whoever delivers them.
-    settling: tokio::sync::Mutex<()>,
-    /// A delivery has been started in the background.
-    started: AtomicBool,
+    /// A delivery is under way in the background.
+    under_way: AtomicBool,
+    /// It has ended.
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -87,11 +93,12 @@ impl Owed {
 }
 
 /// Ends a delivery in the background, also one whose task was dropped.
-struct Started(Arc<Backend>);
+struct Delivery(Arc<Backend>);
 
-impl Drop for Started {
+impl Drop for Delivery {
     fn drop(&mut self) {
-        self.0.owed.started.store(false, Ordering::Release);
+        self.0.owed.under_way.store(false, Ordering::Release);
+        self.0.owed.ended.notify_waiters();
     }
 }
 
@@ -121,9 +128,13 @@ impl Backend {
         cancelled: Cancelled,
         deadline: Instant,
     ) -> Result<usize, TierError> {
+        let started = Instant::now();
         self.lock_pins().retain(|key, _| !keys.contains(key));
         if self.breaker.is_closed() {
-            self.settle_removals().await;
+            if self.control.until(deadline, self.settle_removals()).await.is_err() {
+                self.owe(keys, cancelled.in_flight, deadline);
+                return Err(TierError::Timeout(deadline.saturating_duration_since(started)));
+            }
             self.drained(Some(&cancelled.in_flight), deadline).await;
             let permit = self.breaker.admit();
             let outcome = self.removed(keys, deadline).await;
@@ -132,53 +143,75 @@ impl Backend {
             }
             return outcome;
         }
+        self.owe(keys, cancelled.in_flight, deadline);
+        Err(self.breaker.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
+    }
+
+    /// Leaves the removal of `keys` to the background. What is being stored of them at this moment is removed, perhaps
+    /// once more, when it has been.
+    fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
         let n_refused = self.owed.add(keys);
         if n_refused > 0 {
             tracing::warn!(backend = %self.name, n_refused, "too many removals are owed; these are not remembered");
         }
-        if !cancelled.in_flight.is_empty() {
-            // What is being stored at this moment is removed, perhaps once more, when it has been.
+        if !in_flight.is_empty() {
             let backend = Arc::clone(self);
             self.control.handle().spawn(async move {
-                backend.drained(Some(&cancelled.in_flight), deadline).await;
-                backend.owed.add(&cancelled.in_flight);
+                backend.drained(Some(&in_flight), deadline).await;
+                backend.owed.add(&in_flight);
                 backend.settle_removals_later();
             });
         }
         self.settle_removals_later();
-        Err(self.breaker.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
     }
 
     async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
         let tier = self.tier();
-        let call = async { within(tier.remove(keys.into(), deadline).await?, keys) };
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let call = async {
+            // Also of a tier that does not keep it: others wait for the end of this.
+            let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
+            within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
+        };
         let outcome = self.counted(Operation::Remove, call).await;
         // After the answer: what was stored meanwhile may have been removed as well.
         self.removals.fetch_add(1, Ordering::AcqRel);
         outcome
     }
 
-    /// Delivers owed removals in the background, if that is not under way.
-    fn settle_removals_later(self: &Arc<Self>) {
-        if self.breaker.down_cause().is_some() || self.owed.started.swap(true, Ordering::AcqRel) {
-            return;
+    /// Delivers owed removals in the background, if that is not under way. Says whether there is an end to wait for.
+    fn settle_removals_later(self: &Arc<Self>) -> bool {
+        if self.breaker.down_cause().is_some() {
+            return false;
         }
-        let started = Started(Arc::clone(self));
-        self.control.handle().spawn(async move { started.0.settle_removals().await });
+        if !self.owed.under_way.swap(true, Ordering::AcqRel) {
+            let delivery = Delivery(Arc::clone(self));
+            self.control.handle().spawn(async move { while delivery.0.deliver_owed().await {} });
+        }
+        true
     }
 
-    /// Delivers owed removals.
-    pub(super) async fn settle_removals(&self) {
+    /// Waits until owed removals have been delivered, or could not be.
+    pub(super) async fn settle_removals(self: &Arc<Self>) {
         if self.owed.len() == 0 {
             return;
         }
-        let _one_at_a_time = self.owed.settling.lock().await;
+        let mut ended = pin!(self.owed.ended.notified());
+        ended.as_mut().enable();
+        if self.settle_removals_later() {
+            ended.await;
+        }
+    }
+
+    /// Delivers what is owed at this moment, and says whether that worked and there may be more by now.
+    async fn deliver_owed(&self) -> bool {
         let keys: Vec<ChunkKey> = lock(&self.owed.keys).keys.iter().copied().collect();
         if keys.is_empty() {
-            return;
+            return false;
         }
         // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
-        // a backend whose other methods fail may well do this.
+        // a backend whose other methods fail may well do this. Such a try does not count towards giving up: they are
+        // as many as there are callers, and one that is let work later counts.
         let permit = self.breaker.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;
@@ -196,9 +229,11 @@ impl Backend {
             }
             Verdict::Fails(_) | Verdict::Silent => {}
         }
+        let works = matches!(verdict, Verdict::Works);
         if let Some(permit) = permit {
             permit.settle(verdict);
         }
+        works
     }
 
     /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
