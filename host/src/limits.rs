@@ -85,7 +85,8 @@ pub const BACKEND_OPEN_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
 pub const BACKEND_CLOSE_TIMEOUT_MS: Bound = Bound::new(2_000, 1, HOUR_MS);
 /// `limits.lane_stall_ms` of a backend, in milliseconds.
 pub const BACKEND_LANE_STALL_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
-/// `limits.abandoned_calls_max` of a backend, in calls. 0 retires the lane at its first expired call.
+/// `limits.abandoned_calls_max` of a backend, in calls. 0 retires the lane at its first expired call. At most one
+/// less than `limits.calls_in_flight_max` counts.
 pub const BACKEND_ABANDONED_CALLS_MAX: Bound = Bound::new(64, 0, 65_536);
 /// `limits.calls_in_flight_max` of a backend, in calls.
 pub const BACKEND_CALLS_IN_FLIGHT_MAX: Bound = Bound::new(256, 1, 65_536);

@@ -486,3 +486,20 @@ fn a_guest_that_computes_on_and_on_after_its_answer_loses_its_lane() {
     assert_replaced(storage, "hog", "computed for 50ms though no call is inside");
     support::assert_nothing_leaks(storage);
 }
+
+#[test]
+fn expired_calls_never_take_all_places_of_a_lane() {
+    let mut backend = bad("all-places", "HangBackend", &[]);
+    backend.limits.calls_in_flight_max = 2;
+    assert!(backend.limits.abandoned_calls_max >= 2);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    let keys = support::keys(1);
+    support::put_in(storage, &keys, "all-places");
+    for _ in 0..2 {
+        assert_eq!(reasons(&get(storage, &keys, "all-places")), ["timeout"]);
+    }
+    assert_replaced(storage, "all-places", "2 expired calls were still inside the guest");
+    assert_works(storage, "get", "all-places");
+    support::assert_nothing_leaks(storage);
+}

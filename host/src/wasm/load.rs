@@ -203,7 +203,11 @@ fn prepare(recipe: Recipe) -> Result<(Prepared, Vec<(String, String)>), LoadErro
     ];
     let limits = LaneLimits {
         calls_in_flight_max: config.limits.calls_in_flight_max,
-        abandoned_calls_max: config.limits.abandoned_calls_max,
+        // Else expired calls could take all places, and no further one would go in to be the one too many.
+        abandoned_calls_max: config
+            .limits
+            .abandoned_calls_max
+            .min(config.limits.calls_in_flight_max.saturating_sub(1)),
         lane_stall: config.limits.lane_stall,
         open_timeout: config.limits.open_timeout,
     };
