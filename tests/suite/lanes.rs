@@ -503,3 +503,36 @@ fn expired_calls_never_take_all_places_of_a_lane() {
     assert_works(storage, "get", "all-places");
     support::assert_nothing_leaks(storage);
 }
+
+#[test]
+fn a_guest_that_computes_most_of_the_time_between_calls_loses_its_lane() {
+    // Never long enough at a stretch to count as stuck.
+    let mut backend = bad("drudge", "DrudgeBackend", &[("ms", "400")]);
+    backend.limits.lane_stall = LANE_STALL;
+    let engine = engine(backend);
+    let storage = engine.storage();
+    assert_eq!(support::in_tier(storage, &support::keys(1), "drudge"), 0);
+    assert_replaced(storage, "drudge", "computed for 600ms though no call is inside");
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn a_guest_that_computes_from_the_start_and_is_never_called_is_started_again_with_pauses() {
+    let log = support::log();
+    let mut backend = bad("hog-from-open", "HogBackend", &[("in", "open")]);
+    backend.limits.lane_stall = Duration::from_millis(50);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    support::eventually("it is down", || {
+        let down = support::health(storage, "hog-from-open").down;
+        down.is_some_and(|cause| cause.contains("computed for 50ms though no call is inside"))
+    });
+    support::eventually("it is tried again", || {
+        let lines = log.lines_with("could not be started");
+        lines.iter().filter(|line| line.contains("hog-from-open") && line.contains("retry_in")).count() >= 3
+    });
+    assert_eq!(support::health(storage, "hog-from-open").lane_restarts, 0, "it never served");
+    let status = storage.status();
+    assert!(status.backends[0].breaker.opened >= 3, "the chain is told: {:?}", status.backends[0].breaker);
+    support::assert_nothing_leaks(storage);
+}

@@ -68,6 +68,8 @@ fn standstills() -> Vec<Fault> {
         };
         rows.push(row("await for ever", method, "HangBackend", Caller::Expires, after));
     }
+    let hogs = After::Replaced("computed for");
+    rows.push(row("endless loop after the answer", Get, "HogBackend", Caller::Served, hogs));
     rows.push(Fault {
         backend: Box::new(|times| {
             let ms = (times.deadline * 9 / 10).as_millis().to_string();

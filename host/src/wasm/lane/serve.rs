@@ -1,6 +1,7 @@
 //! One generation of a lane: the task that owns the store.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
@@ -71,21 +72,30 @@ pub(super) async fn run(
     }
 }
 
-/// Called after every slice of a computing guest: lets others run. A guest that computes on and on though no call is
-/// inside is not looked at by the watchdog, so it is retired from here.
+/// Called after every slice of a computing guest: lets others run. A guest that computes though no call is inside is
+/// not looked at by the watchdog, so it is retired from here when it has computed for too long: for more of the time
+/// than it has waited.
 fn let_compute<T>(
     shared: Arc<Shared>,
     generation: Arc<Generation>,
 ) -> impl FnMut(StoreContextMut<'_, T>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static {
-    let (mut progress, mut n_slices) = (0, 0);
+    let mut progress = 0;
+    let mut computed = Duration::ZERO;
+    let mut last = Instant::now();
     move |_| {
-        if generation.progress() != progress || generation.in_flight() > 0 || !generation.is_open() {
-            (progress, n_slices) = (generation.progress(), 0);
+        let waited = last.elapsed();
+        last += waited;
+        if generation.in_flight() > 0 || !generation.is_open() {
+            computed = Duration::ZERO;
+        } else if generation.progress() != progress {
+            // Otherwise it has not let its task run since, and it was others who took the time.
+            computed = computed.saturating_sub(waited);
         }
-        n_slices += 1;
+        progress = generation.progress();
+        computed += EPOCH_TICK;
         // One that awaits now and then lets its task answer.
         generation.ping.notify_one();
-        if EPOCH_TICK * n_slices > shared.limits.lane_stall {
+        if computed > shared.limits.lane_stall {
             let stall = shared.limits.lane_stall;
             shared.retire(&generation, format!("computed for {stall:?} though no call is inside"));
         }

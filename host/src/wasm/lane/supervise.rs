@@ -17,7 +17,7 @@ use crate::tier::TierError;
 enum Ended {
     /// `close` was called, or the lane's owner is gone.
     Closed,
-    /// It never served: not constructed, not opened, or dead before its first call.
+    /// It never served: not constructed, not opened, or at its end before its first call.
     NotStarted(String),
     Trapped(String),
     Retired(String),
@@ -50,7 +50,7 @@ pub(super) async fn supervise(
                 shared.stand_down(cause.clone(), pause);
                 generation.fail(&error);
                 refuse_queued(&jobs, &error);
-                if !was_first {
+                if !was_first || generation.is_open() {
                     tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
                 }
                 if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
@@ -132,7 +132,11 @@ async fn live(
     };
     tokio::select! {
         biased;
-        reason = shared.retired(generation) => reason.map_or(Ended::Closed, Ended::Retired),
+        reason = shared.retired(generation) => match reason {
+            None => Ended::Closed,
+            Some(reason) if generation.was_used() => Ended::Retired(reason),
+            Some(reason) => Ended::NotStarted(reason),
+        },
         ended = end => ended,
     }
 }

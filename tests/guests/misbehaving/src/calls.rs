@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
@@ -164,6 +164,46 @@ impl Behaviour for Hog {
                 let mut n = 0_u64;
                 loop {
                     n = black_box(n.wrapping_add(1));
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Answers, and blocks the instance for an hour afterwards.
+#[derive(Default)]
+pub(crate) struct Doze;
+
+impl Behaviour for Doze {
+    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
+        if is_wrong(settings, op, Op::Put) {
+            spawn_local(async {
+                // Not before the answer is out.
+                wait(Duration::from_millis(20)).await;
+                info!("dozing off");
+                std::thread::sleep(HOUR);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Answers, and afterwards computes for `ms` and awaits for a moment, for ever.
+#[derive(Default)]
+pub(crate) struct Drudge;
+
+impl Behaviour for Drudge {
+    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
+        let turn = Duration::from_millis(settings.wait_ms);
+        if is_wrong(settings, op, Op::Contains) {
+            spawn_local(async move {
+                loop {
+                    wait(Duration::from_millis(1)).await;
+                    let started = Instant::now();
+                    while started.elapsed() < turn {
+                        black_box((0..1000).fold(0_u64, |sum, n| black_box(sum.wrapping_add(n))));
+                    }
                 }
             });
         }

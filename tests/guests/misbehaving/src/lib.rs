@@ -20,6 +20,10 @@ pub(crate) type ExitBackend = Class<calls::Exit>;
 pub(crate) type StderrFloodBackend = Class<calls::StderrFlood>;
 /// Answers the method `in` (default `contains`), and then computes for ever.
 pub(crate) type HogBackend = Class<calls::Hog>;
+/// Answers the method `in` (default `put`), and then blocks for an hour.
+pub(crate) type DozeBackend = Class<calls::Doze>;
+/// Answers the method `in` (default `contains`), and then computes for `ms` and awaits for a moment, for ever.
+pub(crate) type DrudgeBackend = Class<calls::Drudge>;
 /// Takes handles until there are no more in the method `in` (default `get`).
 pub(crate) type LeakBackend = Class<calls::Leak>;
 /// Calls itself without end in the method `in` (default `get`).
@@ -73,6 +77,8 @@ kvtier_guest::export!(
     ExitBackend,
     StderrFloodBackend,
     HogBackend,
+    DozeBackend,
+    DrudgeBackend,
     LeakBackend,
     OverflowBackend,
     RandomFloodBackend,
