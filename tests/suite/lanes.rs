@@ -310,7 +310,7 @@ fn a_call_that_expires_inside_a_class_in_blocking_style_retires_its_lane() {
     let mut backend = support::backend("sleeper", "probe", "SleeperBackend");
     backend.limits.call_timeout = CALL_TIMEOUT;
     // A class in blocking style may block for as long as its calls may take.
-    backend.limits.lane_stall = Duration::from_millis(1);
+    backend.limits.lane_stall = LANE_STALL / 2;
     let engine = engine(backend);
     let storage = engine.storage();
     let keys = support::keys(2);
@@ -488,19 +488,20 @@ fn a_guest_that_computes_on_and_on_after_its_answer_loses_its_lane() {
 }
 
 #[test]
-fn expired_calls_never_take_all_places_of_a_lane() {
-    let mut backend = bad("all-places", "HangBackend", &[]);
-    backend.limits.calls_in_flight_max = 2;
-    assert!(backend.limits.abandoned_calls_max >= 2);
+fn a_guest_that_blocks_after_its_answer_loses_its_lane_once_a_call_waits() {
+    let log = support::log();
+    let mut backend = bad("doze", "DozeBackend", &[]);
+    (backend.limits.call_timeout, backend.limits.lane_stall) = (FOR_EVER, LANE_STALL);
     let engine = engine(backend);
     let storage = engine.storage();
     let keys = support::keys(1);
-    support::put_in(storage, &keys, "all-places");
-    for _ in 0..2 {
-        assert_eq!(reasons(&get(storage, &keys, "all-places")), ["timeout"]);
-    }
-    assert_replaced(storage, "all-places", "2 expired calls were still inside the guest");
-    assert_works(storage, "get", "all-places");
+    support::put_in(storage, &keys, "doze");
+    support::eventually("it blocks", || log.heard("doze") == ["dozing off"]);
+    assert_eq!(support::health(storage, "doze").lane_restarts, 0, "nobody waits for it");
+    // The call waits for the next instance, which answers it.
+    assert_eq!(support::in_tier(storage, &keys, "doze"), 0, "a fresh instance");
+    assert_eq!(support::counted(storage, "doze").errors.len(), 0);
+    assert_replaced(storage, "doze", "no progress for 600ms");
     support::assert_nothing_leaks(storage);
 }
 
@@ -534,5 +535,22 @@ fn a_guest_that_computes_from_the_start_and_is_never_called_is_started_again_wit
     assert_eq!(support::health(storage, "hog-from-open").lane_restarts, 0, "it never served");
     let status = storage.status();
     assert!(status.backends[0].breaker.opened >= 3, "the chain is told: {:?}", status.backends[0].breaker);
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn expired_calls_never_take_all_places_of_a_lane() {
+    let mut backend = bad("all-places", "HangBackend", &[]);
+    backend.limits.calls_in_flight_max = 2;
+    assert!(backend.limits.abandoned_calls_max >= 2);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    let keys = support::keys(1);
+    support::put_in(storage, &keys, "all-places");
+    for _ in 0..2 {
+        assert_eq!(reasons(&get(storage, &keys, "all-places")), ["timeout"]);
+    }
+    assert_replaced(storage, "all-places", "2 expired calls were still inside the guest");
+    assert_works(storage, "get", "all-places");
     support::assert_nothing_leaks(storage);
 }

@@ -84,7 +84,7 @@ struct Shared {
     /// Whether the class is in blocking style: one call at a time.
     blocking: bool,
     current: Mutex<Arc<Generation>>,
-    /// Tells the watchdog that a call has gone in.
+    /// Tells the watchdog that a call waits or has gone in.
     busy: Notify,
     /// Tells the supervisor that the current generation, or the lane, is to end.
     retiring: Notify,
@@ -181,8 +181,8 @@ impl Lane {
             condition: Mutex::default(),
             changed: Notify::new(),
         });
+        control.handle().spawn(supervise::watch(receiver.clone(), Arc::clone(&shared)));
         control.handle().spawn(supervise::supervise(prepared, receiver, Arc::clone(&shared)));
-        control.handle().spawn(supervise::watch(Arc::clone(&shared)));
         Self { jobs: sender, shared, control: control.clone() }
     }
 
@@ -196,7 +196,8 @@ impl Lane {
         let lent = call.lent();
         let (reply, answer) = oneshot::channel();
         match self.jobs.try_send(Job { call, reply, ticket: Arc::clone(&ticket) }) {
-            Ok(()) => {}
+            // The lane's task may never take it.
+            Ok(()) => self.shared.busy.notify_one(),
             Err(async_channel::TrySendError::Full(_)) => return Err(TierError::Busy),
             Err(async_channel::TrySendError::Closed(_)) => return Err(TierError::Down("closed".into())),
         }

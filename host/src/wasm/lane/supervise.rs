@@ -151,27 +151,29 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Retires a lane whose task does not run though calls are inside. A class in blocking style is judged by
-/// its calls' deadlines alone.
-pub(super) async fn watch(shared: Arc<Shared>) {
+/// Retires a lane whose task does not run though calls are inside or wait to be let in. Those inside a class in
+/// blocking style may block it, and are judged by their deadlines alone.
+pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<Shared>) {
     let stall = shared.limits.lane_stall;
     loop {
         shared.busy.notified().await;
         if shared.condition().phase == Phase::Closed {
             return;
         }
-        if shared.blocking {
-            continue;
-        }
         loop {
             let generation = shared.current();
-            if generation.in_flight() == 0 {
+            if generation.in_flight() == 0 && jobs.is_empty() {
                 break;
             }
+            let was_open = generation.is_open();
             let before = generation.progress();
             generation.ping.notify_one();
             tokio::time::sleep(stall).await;
-            if generation.progress() == before && generation.in_flight() > 0 {
+            let is_due = match generation.in_flight() {
+                0 => was_open && !jobs.is_empty(),
+                _ => !shared.blocking,
+            };
+            if is_due && generation.progress() == before {
                 let reason = format!("no progress for {stall:?}: the guest computes or blocks");
                 shared.retire(&generation, reason);
             }
