@@ -247,7 +247,7 @@ fn split_target(target: &str) -> Option<(&str, Option<&str>)> {
 }
 
 impl NetHost {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some((address, bits)) = text.split_once('/') {
             let address = address.parse().ok()?;
             return IpNetwork::new(address, bits.parse().ok()?).map(Self::Network);

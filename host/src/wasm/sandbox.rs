@@ -60,7 +60,7 @@ impl State {
         if let Some(refusal) = self.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
-        match self.last_words.last_lines() {
+        match self.last_words.last_lines(self.witness.secrets()) {
             Some(lines) => format!("{cause}; its last words: {lines}"),
             None => cause,
         }

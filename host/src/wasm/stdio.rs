@@ -11,6 +11,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::grants::Secrets;
 use crate::limits::{STDERR_BYTES_MAX, STDIO_WRITE_BYTES_MAX};
 use crate::memory::lock;
 
@@ -44,15 +45,27 @@ impl Tail {
         bytes.extend(new);
     }
 
-    /// Returns the end of the text, on one line, control characters escaped.
-    pub(super) fn last_lines(&self) -> Option<String> {
+    /// Returns the end of the text without secrets, on one line, control characters escaped.
+    pub(super) fn last_lines(&self, secrets: &Secrets) -> Option<String> {
         const LINES: usize = 4;
         const CHARS: usize = 500;
-        let bytes = lock(&self.0).bytes.make_contiguous().to_vec();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.text(secrets);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(LINES)..].join(" / ");
         (!last.is_empty()).then(|| last.escape_debug().take(CHARS).collect())
+    }
+
+    fn text(&self, secrets: &Secrets) -> String {
+        let mut kept = lock(&self.0);
+        let max = kept.max;
+        let bytes = &*kept.bytes.make_contiguous();
+        if bytes.len() < max {
+            return secrets.hide(&String::from_utf8_lossy(bytes)).into_owned();
+        }
+        // The cut may have gone through a character.
+        let is_inside = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+        let n_inside = bytes.iter().take(3).take_while(is_inside).count();
+        secrets.hide_end(&String::from_utf8_lossy(&bytes[n_inside..]))
     }
 }
 
@@ -144,8 +157,21 @@ mod tests {
     #[test]
     fn last_lines_are_one_line_without_control_characters() {
         let tail = Tail::keeping(100);
-        assert_eq!(tail.last_lines(), None);
+        let secrets = Secrets::default();
+        assert_eq!(tail.last_lines(&secrets), None);
         tail.push(b"\n1\n2\n  3\n\x1b[31m4\r\n5\xff\n\n");
-        assert_eq!(tail.last_lines().unwrap(), "2 / 3 / \\u{1b}[31m4 / 5\u{fffd}");
+        assert_eq!(tail.last_lines(&secrets).unwrap(), "2 / 3 / \\u{1b}[31m4 / 5\u{fffd}");
+    }
+
+    #[test]
+    fn last_lines_show_no_part_of_a_secret() {
+        let secret = "-----BEGIN\n  é-first-line\n  second-line\n  third-line\n-----END\n";
+        let secrets: Secrets = [secret].into_iter().collect();
+        for max in 20..200 {
+            let tail = Tail::keeping(max);
+            tail.push(format!("the key is {secret}; sorry").as_bytes());
+            let last = tail.last_lines(&secrets).unwrap();
+            assert!(last.ends_with("[secret]; sorry") && !last.contains("line"), "{max}: {last}");
+        }
     }
 }

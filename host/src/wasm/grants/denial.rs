@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use super::secrets::Secrets;
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
-use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX};
+use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
 use crate::memory::lock;
 use crate::tier::TierError;
+use crate::wasm::log;
 
 /// One thing that a guest tried and was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,7 +105,11 @@ impl Denial {
             }
             Self::Bind(_) | Self::Listen => "no grant allows a backend to be connected to".to_owned(),
             Self::Udp => "no grant allows UDP".to_owned(),
-            Self::Lookup(Asked(name)) => format!("add {section}allow.net: [\"tcp://{name}:PORT\"]"),
+            // The name is the guest's choice; as a grant it might mean something else, such as a whole network.
+            Self::Lookup(Asked(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
+                Some(host @ NetHost::Name(_)) => format!("add {section}allow.net: [\"tcp://{host}:PORT\"]"),
+                _ => "no grant allows it, as it is no host name".to_owned(),
+            },
         }
     }
 }
@@ -238,24 +243,35 @@ impl Witness {
         &self.0.secrets
     }
 
-    /// Returns a call's error as it may be shown, with what was refused since the call went in.
+    /// Returns a call's error, in the guest's own words, as it may be shown: without secrets, escaped and cut, with
+    /// what was refused since the call went in.
     pub(in crate::wasm) fn explain(&self, mark: Mark, mut error: TierError) -> TierError {
         if let Some(text) = error.text_mut() {
-            *text = self.explain_text(mark, text);
+            // In this order: what is escaped or cut is not recognised as a secret.
+            let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
+            *text = self.with_note(mark, log::escaped(&hidden, ERROR_BYTES_MAX));
         }
         error
     }
 
-    /// As [`Self::explain`], for an end that all calls inside share: since no call was inside last.
-    pub(in crate::wasm) fn explain_end(&self, cause: &str) -> String {
-        self.explain_text(Mark(self.0.idle.load(Ordering::Relaxed)), cause)
+    /// As [`Self::explain`], for the constructor and `open`: since no call was inside last.
+    pub(in crate::wasm) fn explain_start(&self, error: TierError) -> TierError {
+        self.explain(self.idle_mark(), error)
     }
 
-    fn explain_text(&self, mark: Mark, text: &str) -> String {
-        let text = self.0.secrets.hide(text);
+    /// As [`Self::explain_start`], for an end that all calls inside share. The cause is harmless already.
+    pub(in crate::wasm) fn explain_end(&self, cause: String) -> String {
+        self.with_note(self.idle_mark(), cause)
+    }
+
+    fn idle_mark(&self) -> Mark {
+        Mark(self.0.idle.load(Ordering::Relaxed))
+    }
+
+    fn with_note(&self, mark: Mark, text: String) -> String {
         match self.note_since(mark) {
             Some(note) => format!("{text}; {note}"),
-            None => text.into_owned(),
+            None => text,
         }
     }
 
@@ -344,12 +360,42 @@ mod tests {
             |witness: &Witness| witness.explain(mark, TierError::Other("login hunter2".into())).to_string();
         assert_eq!(error(&witness), "login [secret]");
         witness.record(Denial::Lookup(witness.asked("hunter2.example")));
-        let told = "denied: resolving the name \"[secret].example\"; add allow.net: [\"tcp://[secret].example:PORT\"]";
+        let told =
+            "denied: resolving the name \"[secret].example\"; no grant allows it, as it is no host name";
         assert_eq!(error(&witness), format!("login [secret]; {told}"));
         assert_eq!(witness.explain(mark, TierError::NoSpace), TierError::NoSpace);
-        assert_eq!(witness.explain_end("dead"), format!("dead; {told}"));
+        assert_eq!(witness.explain_end("dead".into()), format!("dead; {told}"));
         witness.idle();
-        assert_eq!(witness.explain_end("dead"), "dead");
+        assert_eq!(witness.explain_end("dead".into()), "dead");
+    }
+
+    #[test]
+    fn what_a_guest_says_of_an_error_is_cleared_of_secrets_escaped_and_cut_in_this_order() {
+        const PEM: &str = "-----BEGIN KEY-----\nMIIEvQIBADANBg\"\\kqhkiG9w0BAQ\n-----END KEY-----\n";
+        let witness = Witness::new(&Denials::new("b", &Grants::default()), &[PEM].into_iter().collect());
+        let said = |text: &str| witness.explain(witness.mark(), TierError::Other(text.into())).to_string();
+        assert_eq!(said("a `b`\n\u{1b}[31m"), "a `b`\\n\\u{1b}[31m");
+        assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX)).len(), ERROR_BYTES_MAX);
+        assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX + 1)).len(), ERROR_BYTES_MAX);
+        assert_eq!(said(&format!("key {PEM}\nrefused")), "key [secret]\\nrefused");
+        // Across the place of the cut, and beyond.
+        for before in ERROR_BYTES_MAX - 100..ERROR_BYTES_MAX + 100 {
+            for key in [PEM, PEM.trim(), &format!("{PEM:?}")] {
+                let told = said(&format!("{}{key}{}", "x".repeat(before), "y".repeat(1000)));
+                assert!(told.trim_start_matches('x').len() < 110, "{told}");
+                assert!(!told.contains("BEGIN") && !told.contains("MII"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_host_name_is_never_proposed_as_a_grant() {
+        let remedy = |name: &str| lookup(name).remedy(&Grants::default(), "");
+        for name in ["0.0.0.0/0", "::/0", "[::]", "10.0.0.1", "a:1\"], x: [\"b", "", "a b", &"x".repeat(300)]
+        {
+            assert_eq!(remedy(name), "no grant allows it, as it is no host name", "{name}");
+        }
+        assert_eq!(remedy("A.example."), "add allow.net: [\"tcp://a.example:PORT\"]");
     }
 
     #[test]

@@ -53,9 +53,7 @@ pub(super) async fn run(
         .run_concurrent(async |accessor| -> wasmtime::Result<End> {
             let object = match start(accessor, &bound, &prepared).await? {
                 Ok(object) => object,
-                Err(error) => {
-                    return Ok(End::NotStarted(witness.explain_end(&error.to_string())));
-                }
+                Err(error) => return Ok(End::NotStarted(witness.explain_start(error).to_string())),
             };
             opened = true;
             generation.open();
@@ -66,7 +64,7 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = witness.explain_end(&store.data().describe(&error));
+            let message = witness.explain_end(store.data().describe(&error));
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
     }
