@@ -181,6 +181,10 @@ pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
 
 /// Core instances that a component may consist of.
 pub const CORE_INSTANCES_MAX: usize = 128;
+/// Functions, globals and other items that all core instances of a component may have together, imported ones
+/// included. Each takes up to 32 bytes of the host's memory, so these are 64 MiB. A component of Python has some ten
+/// thousand.
+pub const INSTANCE_ITEMS_MAX: u64 = 2 << 20;
 /// Linear memories that a component may have. Each reserves address space of the host's.
 pub const MEMORIES_MAX: usize = 16;
 /// Tables that a component may have.

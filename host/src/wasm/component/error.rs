@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Sha256Digest, show_size};
-use crate::limits::FOREIGN_TEXT_CHARS_MAX;
+use crate::limits::{FOREIGN_TEXT_CHARS_MAX, INSTANCE_ITEMS_MAX};
 use crate::wasm::CONTRACT_VERSION;
 
 /// Why a component cannot be used. Every message names the file.
@@ -86,6 +86,14 @@ pub enum ComponentError {
         /// The version that the component imports.
         found: String,
     },
+    /// The component's core instances would take too much of the host's memory beside linear memory and tables.
+    #[error("component `{}` has {items} functions, globals and other items in all its core instances together, more than the {INSTANCE_ITEMS_MAX} that are accepted; build it of fewer or smaller modules", path.display())]
+    TooManyItems {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        items: u64,
+    },
     /// The component imports something that the host does not offer.
     #[error("component `{}` cannot be linked: {cause}; this host offers WASI 0.2 and 0.3 and kvtier:storage@{CONTRACT_VERSION}", path.display())]
     Unlinkable {
@@ -159,7 +167,7 @@ pub enum CompileLimit {
 
 /// Makes one harmless line of a text that may quote a component: control characters and what else does not
 /// print is escaped, and the text is cut.
-pub(super) fn foreign_text(text: &str) -> String {
+pub(in crate::wasm) fn foreign_text(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut shown = String::new();
     for (n_chars, c) in lines.join(" / ").chars().enumerate() {

@@ -13,6 +13,7 @@ mod entry;
 mod error;
 mod protocol;
 mod read;
+mod weight;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,20 +34,23 @@ use wasmtime::component::Component;
 use self::cache::{Cache, CacheMiss};
 use self::child::Ended;
 use self::entry::{Entry, Fingerprint, Identity};
-use self::error::foreign_text;
+pub(super) use self::error::foreign_text;
 use self::protocol::{Failure, FailureKind, Order};
 use super::CONTRACT_VERSION;
 use super::threads::engine_config;
 use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest};
-use crate::limits::CODE_BYTES_MAX;
+use crate::limits::{CODE_BYTES_MAX, INSTANCE_ITEMS_MAX};
 use crate::memory::lock;
+
+/// With which a Rust program ends after a panic.
+const PANIC_EXIT_CODE: i32 = 101;
 
 /// A component, ready to be linked.
 pub(super) struct Loaded {
     pub(super) component: Component,
     pub(super) digest: Sha256Digest,
     pub(super) origin: CodeOrigin,
-    component_bytes: u64,
+    pub(super) component_bytes: u64,
     code_bytes: u64,
     /// Why the code is not in the cache, if it is not.
     not_kept: Option<String>,
@@ -67,7 +71,7 @@ pub(super) struct Loader {
 enum Hopeless {
     Refused(String),
     Limit(CompileLimit),
-    /// The compiler was brought down by a signal.
+    /// The component brought the compiler down, or made it write without end.
     Died {
         compiler: PathBuf,
         cause: String,
@@ -97,6 +101,10 @@ impl Loader {
         Self { engine, compilation, hopeless: Mutex::default() }
     }
 
+    pub(super) fn compilation(&self) -> &Compilation {
+        &self.compilation
+    }
+
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -113,7 +121,7 @@ impl Loader {
         let identity = Identity { engine: Fingerprint::of(&self.engine), component: source.digest };
         let cache = self.compilation.open_cache();
         let miss = match self.cached(&cache, &identity, &source) {
-            Ok(loaded) => return self.checked(loaded, path),
+            Ok(loaded) => return self.checked(loaded, path, &source),
             Err(miss) => miss,
         };
         if self.compilation.policy == CompilePolicy::CachedOnly {
@@ -126,7 +134,7 @@ impl Loader {
         }
         // Another backend may have waited for the same component.
         if let Ok(loaded) = self.cached(&cache, &identity, &source) {
-            return self.checked(loaded, path);
+            return self.checked(loaded, path, &source);
         }
         let (entry, origin) = self.compile(path, &source, &identity).map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
@@ -141,7 +149,7 @@ impl Loader {
         if let Some(cause) = not_kept.as_ref().filter(|_| matches!(miss, Miss::Entry(_))) {
             tracing::warn!(cause, "compiled code is not kept");
         }
-        self.checked(Loaded::new(component, &entry, origin, &source, not_kept), path)
+        self.checked(Loaded::new(component, &entry, origin, &source, not_kept), path, &source)
     }
 
     fn cached(
@@ -158,8 +166,14 @@ impl Loader {
         Ok(Loaded::new(component, &entry, CodeOrigin::Cache, source, None))
     }
 
-    /// Refuses components that import another version of the contract.
-    fn checked(&self, loaded: Loaded, path: &Path) -> Result<Loaded, ComponentError> {
+    /// Refuses components that import another version of the contract, or of which an instance would be too large.
+    fn checked(&self, loaded: Loaded, path: &Path, source: &Source) -> Result<Loaded, ComponentError> {
+        // Only now: what has been compiled is valid.
+        let items = weight::instance_items(&source.bytes)
+            .map_err(|error| ComponentError::invalid(path, &error.into()))?;
+        if items > INSTANCE_ITEMS_MAX {
+            return Err(ComponentError::TooManyItems { path: path.into(), items });
+        }
         for (name, _) in loaded.component.component_type().imports(&self.engine) {
             let contract =
                 name.strip_prefix("kvtier:storage/").and_then(|interface| interface.split_once('@'));
@@ -205,6 +219,7 @@ impl Loader {
         let ended = child::run(program, &words, input, timeout)
             .map_err(|error| failed(format!("cannot be run: {error}")))?;
         let limit = |limit| NoCode::Hopeless(Hopeless::Limit(limit));
+        let died = |cause| NoCode::Hopeless(Hopeless::Died { compiler: program.into(), cause });
         if ended.timed_out {
             return Err(limit(CompileLimit::Time(timeout)));
         }
@@ -219,20 +234,18 @@ impl Loader {
             None => {}
         }
         if ended.output.len() > CODE_BYTES_MAX {
-            return Err(failed(format!("wrote more than {CODE_BYTES_MAX} bytes")));
+            return Err(died(format!("wrote more than {CODE_BYTES_MAX} bytes")));
         }
         match ended.status.signal() {
             Some(signal) if signal == Signal::XCPU.as_raw() => Err(limit(CompileLimit::Cpu(cpu))),
             Some(signal) if signal == Signal::ABORT.as_raw() && ended.ran_out_of_memory() => {
                 Err(limit(CompileLimit::Memory(memory_bytes)))
             }
-            Some(signal) => {
-                let cause = format!("was ended by signal {signal}{}", ended.last_words());
-                Err(NoCode::Hopeless(Hopeless::Died { compiler: program.into(), cause }))
-            }
+            Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_words()))),
             None if !ended.status.success() => {
                 let code = ended.status.code().unwrap_or_default();
-                Err(failed(format!("failed with exit code {code}{}", ended.last_words())))
+                let cause = format!("failed with exit code {code}{}", ended.last_words());
+                Err(if code == PANIC_EXIT_CODE { died(cause) } else { failed(cause) })
             }
             None => {
                 let words = ended.last_words();
