@@ -360,6 +360,7 @@ fn a_component_that_does_not_compile_is_not_compiled_at_every_retry() {
 #[test]
 fn a_component_that_brings_the_compiler_down_is_not_compiled_at_every_retry() {
     started_once("kill -SEGV $$", "was ended by signal 11");
+    started_once("echo panicked >&2; exit 101", "failed with exit code 101 and said: panicked");
 }
 
 #[test]
@@ -468,4 +469,32 @@ fn a_replay_compiles_with_the_commands_own_program() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("takes more than 128 MiB of memory; raise kvtier.compile_memory"), "{errors}");
+}
+
+#[test]
+fn a_component_is_looked_into_only_if_it_is_the_pinned_one_and_not_too_large_and_by_the_compiler() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::copy(support::component("fs"), at("fs.wasm")).unwrap();
+    // A compiler that is brought down, and tells of each start.
+    script(folder.path(), &format!("echo started >> '{}'\nkill -SEGV $$", at("mark").display()));
+    let look = |setting: &str| {
+        let text = format!(
+            "external_backends: disk\nextra_config:\n  kvtier.compile_cache: off\n  kvtier.compiler: compiler\n  \
+             external_backend.disk.module_path: fs.wasm\n  external_backend.disk.class_name: FsBackend\n  {setting}\n"
+        );
+        fs::write(at("kvtier.yaml"), text).unwrap();
+        let backends = kvtier_cli::review::look(&at("kvtier.yaml"), None).unwrap();
+        assert!(kvtier_cli::review::ensure_usable(&backends).is_err());
+        kvtier_cli::review::render(&backends)
+    };
+    let pin = format!("external_backend.disk.digest: \"sha256:{}\"", "0".repeat(64));
+    let shown = look(&pin);
+    assert!(shown.contains("but the configuration pins sha256:0000"), "{shown}");
+    let shown = look("external_backend.disk.limits.component_bytes: 1024");
+    assert!(shown.contains("more than the 1024 of limits.component_bytes"), "{shown}");
+    assert!(!at("mark").exists(), "the compiler was started");
+    let shown = look("");
+    assert!(shown.contains("was ended by signal 11"), "{shown}");
+    assert_eq!(fs::read_to_string(at("mark")).unwrap(), "started\n");
 }

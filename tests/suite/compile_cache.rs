@@ -5,9 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kvtier::Engine;
-use kvtier::config::{CompileCache, CompilePolicy, Config};
+use kvtier::config::{CompileCache, CompilePolicy, Compiler, Config};
 use kvtier::limits::CACHE_TEMPORARY_AGE_MAX;
+use kvtier::{Engine, EngineBuilder};
 
 use crate::support;
 
@@ -276,4 +276,30 @@ fn cached_only_loads_what_the_cache_has_and_says_what_fills_it() {
     assert!(error.contains("is cached_only and the cached code `[folder]/cache/sha256-"), "{error}");
     assert!(error.contains(".cwasm` is damaged; fill the cache with `kvtier compile"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"kvtierC2");
+}
+
+#[test]
+fn a_backend_that_may_write_to_the_compile_cache_is_not_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |granted: &Path, cache: CompileCache, compiler: Compiler| {
+        let backend = support::fs("writer", granted);
+        let config = Config { compile_cache: cache, compiler, ..support::config(vec![backend]) };
+        let error = EngineBuilder::new(config, support::metadata()).build_blocking().err()?.to_string();
+        let folder = folder.path().canonicalize().unwrap();
+        Some(error.replace(folder.to_str().unwrap(), "[folder]"))
+    };
+    let cache = CompileCache::Directory(folder.path().join("home/cache"));
+    let program = Compiler::Program(support::kvtier_program());
+    fs::create_dir_all(folder.path().join("home/data")).unwrap();
+    let error = refused(&folder.path().join("home"), cache.clone(), program.clone()).unwrap();
+    insta::assert_snapshot!(error, @"backend `writer`: allow.fs grants `[folder]/home` for writing, and the compile cache `[folder]/home/cache` is in it: what a backend writes there, this host would run outside of any sandbox; grant another directory, or set kvtier.compile_cache to a place that no backend may write to");
+    assert!(!folder.path().join("home/cache").exists(), "nothing was compiled");
+    let error = refused(&folder.path().join("home/cache/sub"), cache.clone(), program.clone()).unwrap();
+    assert!(error.contains("`[folder]/home/cache` is above it"), "{error}");
+    let compiler = Compiler::Program(folder.path().join("home/data/kvtier"));
+    let error = refused(&folder.path().join("home/data"), cache.clone(), compiler).unwrap();
+    assert!(error.contains("the compiler `[folder]/home/data/kvtier` is in it"), "{error}");
+    // Without a cache there is nothing to run, and beside it nothing is lost.
+    assert_eq!(refused(&folder.path().join("home"), CompileCache::Off, program.clone()), None);
+    assert_eq!(refused(&folder.path().join("home/data"), cache, program), None);
 }

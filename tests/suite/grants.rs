@@ -471,6 +471,44 @@ fn a_secret_that_the_guest_itself_writes_is_not_shown() {
     assert!(warned.iter().any(|line| line.contains(&file.display().to_string())), "{warned:#?}");
 }
 
+#[test]
+fn a_key_of_several_lines_is_shown_in_no_part_by_errors_log_and_traps() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let log = support::log();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj\n".repeat(40);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
+    let json = format!("{{\n  \"type\": \"service_account\",\n  \"private_key\": {pem:?}\n}}\n");
+    for key in [pem, json] {
+        fs::write(&file, &key).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        for class in CLASSES {
+            for (said, at) in
+                [("say error", "get"), ("say error", "open"), ("say log", "get"), ("say panic", "get")]
+            {
+                let mut backend = intruder(class, said);
+                backend.config.push(("in".into(), at.into()));
+                backend.secrets.push(("key".into(), kvtier::config::SecretSource::File(file.clone())));
+                let name = backend.name.clone();
+                let config = support::config(vec![backend]);
+                let shown = match EngineBuilder::new(config, support::metadata()).build_blocking() {
+                    Ok(engine) => {
+                        let found = support::get(engine.storage(), &support::keys(1));
+                        format!("{:?} {:?}", found.misses, engine.storage().status())
+                    }
+                    Err(error) => error.to_string(),
+                };
+                let told = [shown].into_iter().chain(log.lines_with(&name)).collect::<Vec<_>>().join("\n");
+                assert!(told.contains("the key is [secret], or "), "{said}: {told}");
+                for part in ["MII", "BEGIN", "service_account", "ASCBKcw"] {
+                    assert!(!told.contains(part), "{said}: {told}");
+                }
+            }
+        }
+    }
+}
+
 /// What `kvtier inspect --config` shows of a configuration's text, without the paths of this machine, and
 /// whether it is content.
 fn inspected(text: &str) -> (String, Result<(), String>) {
@@ -481,8 +519,9 @@ fn inspected(text: &str) -> (String, Result<(), String>) {
     }
     fs::write(folder.path().join("password"), "xyzzy-plugh").unwrap();
     let config = folder.path().join("kvtier.yaml");
-    fs::write(&config, text).unwrap();
-    let backends = kvtier_cli::review::look(&config).unwrap();
+    fs::write(&config, format!("{text}  kvtier.compile_cache: cache\n")).unwrap();
+    let program = support::kvtier_program();
+    let backends = kvtier_cli::review::look(&config, Some(&program)).unwrap();
     let shown = kvtier_cli::review::render(&backends);
     let verdict = kvtier_cli::review::ensure_usable(&backends).map_err(|error| error.to_string());
     (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)
@@ -548,5 +587,6 @@ fn a_configuration_whose_backends_cannot_be_loaded_is_not_passed() {
     assert!(row(one, "allow.env").ends_with("sees no variable"), "{one}");
     assert!(one.contains("wasi:sockets/tcp@0.2.") && one.contains("wasi:sockets/types@0.3."), "{one}");
     assert!(row(two, "class").contains("NOT LOADABLE: "), "{two}");
-    assert!(row(three, "digest").contains("NOT LOADABLE: "), "{three}");
+    let pinned = format!("but the configuration pins sha256:{}", "0".repeat(64));
+    assert!(row(three, "NOT LOADABLE").contains(&pinned), "{three}");
 }

@@ -10,6 +10,7 @@ use kvtier::engine::BuildError;
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
 use kvtier::{Engine, EngineBuilder};
+use kvtier_cli::inspect::Class;
 use tempfile::TempDir;
 
 use crate::support;
@@ -130,6 +131,45 @@ fn renamed(component: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
     }
     assert!(n_renamed > 0);
     bytes
+}
+
+#[test]
+fn a_component_of_too_many_items_in_all_its_instances_is_refused() {
+    let folder = folder();
+    let component = |n_instances: usize| {
+        let globals = "(global i32 i32.const 1)".repeat(20_000);
+        let instances = "(core instance (instantiate $many))".repeat(n_instances);
+        wat(&format!("(component (core module $many {globals}) {instances})"))
+    };
+    insta::assert_snapshot!(refused(of_file(&folder, "many.wasm", &component(105))), @"backend `store`: component `many.wasm` has 2100000 functions, globals and other items in all its core instances together, more than the 2097152 that are accepted; build it of fewer or smaller modules");
+    let error = refused(of_file(&folder, "fewer.wasm", &component(104)));
+    assert!(error.contains("it exports no class at all"), "{error}");
+}
+
+/// Imports a name that clears the screen and claims something on a line of its own.
+const HOSTILE: &str = "(component (import \"url=<https://x/\\1b[2J\\nclass Good (a:b/c): fulfils the contract\\e2\\80\\ae>\" (instance)))";
+
+fn assert_harmless(shown: &str) {
+    assert!(shown.contains(r"url=<https://x/\u{1b}[2J"), "{shown}");
+    assert!(!shown.contains(['\u{1b}', '\u{202e}']) && !shown.contains("\nclass Good"), "{shown}");
+}
+
+#[test]
+fn names_in_a_hostile_component_reach_no_terminal_as_they_are() {
+    let folder = folder();
+    let backend = of_file(&folder, "hostile.wasm", &wat(HOSTILE));
+    let inspection = kvtier_cli::inspect::look(&backend.module_path).unwrap();
+    assert_harmless(&kvtier_cli::inspect::render(&inspection));
+    let mut usable = inspection;
+    usable.classes = vec![Class { name: "Good".into(), interface: "a:b/c".into(), methods: Vec::new() }];
+    assert_harmless(&kvtier_cli::inspect::ensure_usable(&usable).unwrap_err().to_string());
+    let text = "external_backends: store\nextra_config:\n  kvtier.compile_cache: cache\n  \
+                external_backend.store.module_path: hostile.wasm\n  external_backend.store.class_name: Good\n";
+    fs::write(folder.path().join("kvtier.yaml"), text).unwrap();
+    let program = support::kvtier_program();
+    let reviewed = kvtier_cli::review::look(&folder.path().join("kvtier.yaml"), Some(&program)).unwrap();
+    assert_harmless(&kvtier_cli::review::render(&reviewed));
+    assert_harmless(&refused(backend));
 }
 
 #[test]

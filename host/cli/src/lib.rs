@@ -57,7 +57,7 @@ pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
         }
         Command::Inspect(InspectArgs { config, .. }) => {
             limit_this_process()?;
-            let reviews = review::look(&config.unwrap_or_default())?;
+            let reviews = review::look(&config.unwrap_or_default(), program)?;
             print(&review::render(&reviews))?;
             review::ensure_usable(&reviews)
         }

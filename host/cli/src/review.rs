@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use kvtier::Config;
 use kvtier::config::BackendConfig;
-use kvtier::wasm::{self, ComponentError, Limit, Pin, Reach, Verdict};
+use kvtier::wasm::{self, Compilation, ComponentError, Limit, Reach, Verdict};
+
+use crate::compile::choose_compiler;
 
 /// A backend as the configuration has it, and what was found out about its component.
 #[derive(Debug)]
@@ -17,15 +19,17 @@ pub struct Reviewed {
     pub review: Result<wasm::Review, ComponentError>,
 }
 
-/// Reads a configuration and looks into the components of its backends. None of their code runs, and no
-/// secret is read.
+/// Reads a configuration and looks into the components of its backends, which `program` compiles unless the
+/// configuration names another compiler. None of their code runs, and no secret is read.
 ///
 /// # Errors
 /// When the configuration cannot be read.
-pub fn look(path: &Path) -> Result<Vec<Reviewed>> {
-    let config = Config::from_file(path).context("cannot read the configuration")?;
+pub fn look(path: &Path, program: Option<&Path>) -> Result<Vec<Reviewed>> {
+    let mut config = Config::from_file(path).context("cannot read the configuration")?;
+    choose_compiler(&mut config, program);
+    let compilation = Compilation::new(&config);
     let reviewed = config.backends.into_iter().map(|backend| {
-        let review = wasm::review(&backend);
+        let review = wasm::review(&compilation, &backend);
         Reviewed { config: backend, review }
     });
     Ok(reviewed.collect())
@@ -82,14 +86,10 @@ impl Reviewed {
             Err(error) => line(format_args!("  class      NOT LOADABLE: {error}")),
         }
         let digest = &review.inspection.digest;
-        match review.pin {
-            Pin::Matches => line(format_args!("  digest     {digest}, pinned")),
-            Pin::None => {
-                line(format_args!("  digest     {digest}, NOT PINNED: whatever is in the file is run"));
-            }
-            Pin::Differs(pinned) => {
-                line(format_args!("  digest     NOT LOADABLE: it is {digest}, but {pinned} is pinned"));
-            }
+        let pinned = if review.pinned { "pinned" } else { "NOT PINNED: whatever is in the file is run" };
+        line(format_args!("  digest     {digest}, {pinned}"));
+        if let Some(overlap) = &review.overlap {
+            line(format_args!("  grants     NOT LOADABLE: {overlap}"));
         }
         for import in &review.not_offered {
             line(format_args!("  import     NOT LOADABLE: {import} is not offered by this host"));
@@ -195,8 +195,9 @@ mod tests {
 
     #[test]
     fn a_backend_without_a_component_is_named() {
+        let compilation = Compilation::new(&Config::default());
         let config = BackendConfig::new("a", "none/such.wasm", "ABackend");
-        let backends = [Reviewed { review: wasm::review(&config), config }];
+        let backends = [Reviewed { review: wasm::review(&compilation, &config), config }];
         let text = render(&backends);
         assert!(
             text.starts_with("backend a\n  NOT LOADABLE  component `none/such.wasm` does not exist"),

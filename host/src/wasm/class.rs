@@ -8,6 +8,8 @@ use wasmtime::Engine;
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, ComponentExportIndex, ResourceType};
 
+use super::component::foreign_text;
+use super::log;
 use crate::limits::SIGNATURE_BYTES_MAX;
 
 /// The methods of the contract, the constructor first, with their parameters (without `self`) and
@@ -137,7 +139,7 @@ pub(super) fn check<'a>(
 }
 
 /// Lists the classes of a component: every exported resource that has a constructor, whatever else
-/// the component exports.
+/// the component exports. Names are made harmless; one that was not harmless is then found no more.
 pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
     let ty = component.component_type();
     let mut printer = Printer::default();
@@ -173,14 +175,14 @@ pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
                 let func = find(name);
                 let asynchronous = func.as_ref().is_some_and(ComponentFunc::async_);
                 let fits = func.as_ref().is_some_and(|func| printer.types(func) == types_of(expected));
-                let found = func.map(|func| printer.signature(&func));
+                let found = func.map(|func| log::escaped(&printer.signature(&func), SIGNATURE_BYTES_MAX));
                 MethodReport { name, expected, found, asynchronous, fits }
             });
             printer.resources.pop();
             classes.push(ClassReport {
-                name: pascal(resource),
-                interface: interface.to_owned(),
-                resource: resource.to_owned(),
+                name: foreign_text(&pascal(resource)),
+                interface: foreign_text(interface),
+                resource: foreign_text(resource),
                 methods: methods.into(),
             });
         }

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
 use super::class::{self, ClassReport};
-use super::component::{ComponentError, Source};
+use super::component::{ComponentError, Source, foreign_text};
 use super::threads::engine_config;
 use crate::config::Sha256Digest;
 use crate::limits::BACKEND_COMPONENT_BYTES;
@@ -31,21 +34,27 @@ pub struct Inspection {
 pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
     let Source { bytes, digest } = Source::read(path, BACKEND_COMPONENT_BYTES.max, None)?;
     let invalid = |error: wasmtime::Error| ComponentError::invalid(path, &error);
-    let engine = wasmtime::Engine::new(&engine_config()).map_err(invalid)?;
-    let component = wasmtime::component::Component::from_binary(&engine, &bytes).map_err(invalid)?;
-    let imports: Vec<_> = component
-        .component_type()
-        .imports(&engine)
-        .map(|(name, _)| (name.to_owned(), grant_for(name)))
-        .collect();
-    let contract = imports.iter().find_map(|(name, _)| name.strip_prefix("kvtier:storage/")?.split_once('@'));
-    Ok(Inspection {
-        digest,
-        size_bytes: bytes.len() as u64,
-        contract_version: contract.map(|(_, version)| version.to_owned()),
-        classes: class::list(&engine, &component),
-        imports,
-    })
+    let engine = Engine::new(&engine_config()).map_err(invalid)?;
+    let component = Component::from_binary(&engine, &bytes).map_err(invalid)?;
+    Ok(Inspection::new(&engine, &component, digest, bytes.len() as u64))
+}
+
+impl Inspection {
+    /// Reports on a compiled component. The names in it are its author's choice, and made harmless here.
+    pub(super) fn new(engine: &Engine, component: &Component, digest: Sha256Digest, size_bytes: u64) -> Self {
+        let ty = component.component_type();
+        let imports: Vec<_> =
+            ty.imports(engine).map(|(name, _)| (foreign_text(name), grant_for(name))).collect();
+        let contract =
+            imports.iter().find_map(|(name, _)| name.strip_prefix("kvtier:storage/")?.split_once('@'));
+        Self {
+            digest,
+            size_bytes,
+            contract_version: contract.map(|(_, version)| version.to_owned()),
+            classes: class::list(engine, component),
+            imports,
+        }
+    }
 }
 
 /// Names the grant without which an interface answers "denied" or shows nothing.

@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 use wasmtime::component::{InstancePre, Linker};
 
 use super::class::{Class, ClassError};
-use super::component::ComponentError;
+use super::component::{ComponentError, foreign_text};
 use super::contract::types;
 use super::grants::{self, Denials, Secrets, Witness};
 use super::log::BackendLog;
 use super::net::{NetError, NetPolicy};
+use super::overlap::{self, OverlapError};
 use super::sandbox::{self, Alive, State};
 use super::threads::LaneThreads;
 use super::{CONTRACT_VERSION, host, offers};
@@ -73,6 +74,9 @@ pub enum LoadError {
     /// A secret that is no text.
     #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
     SecretNotText(String),
+    /// A directory in `allow.fs`.
+    #[error(transparent)]
+    Overlap(#[from] OverlapError),
     /// A host name in `allow.net`.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -175,14 +179,16 @@ fn prepare(recipe: Recipe) -> Result<(Prepared, Vec<(String, String)>), LoadErro
     let Recipe { config, facts, threads, record, .. } = recipe;
     let path = &config.module_path;
     let engine = threads.engine();
+    overlap::check(&config.allow, threads.loader().compilation())?;
+    overlap::warn_of_unpinned(&config);
     let loaded = threads.loader().load(path, config.limits.component_bytes, config.digest.as_ref())?;
-    let class = Class::find(engine, &loaded.component, &config.class_name)
-        .map_err(|source| LoadError::Class { path: path.clone(), source })?;
     let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
     let component_type = loaded.component.component_type();
     if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
-        return Err(LoadError::NotOffered { path: path.clone(), import: import.to_owned() });
+        return Err(LoadError::NotOffered { path: path.clone(), import: foreign_text(import) });
     }
+    let class = Class::find(engine, &loaded.component, &config.class_name)
+        .map_err(|source| LoadError::Class { path: path.clone(), source })?;
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;

@@ -16,6 +16,7 @@ mod lane;
 mod load;
 mod log;
 mod net;
+mod overlap;
 mod review;
 mod sandbox;
 mod stdio;
@@ -30,7 +31,8 @@ pub use component::{
 pub use inspect::{Inspection, inspect};
 pub use load::{EngineFacts, LoadError};
 pub use net::NetError;
-pub use review::{Limit, Pin, Reach, Review, Verdict, review};
+pub use overlap::OverlapError;
+pub use review::{Limit, Reach, Review, Verdict, review};
 pub use threads::{LaneThreads, ThreadsError};
 pub use tier::WasmTier;
 

@@ -1,10 +1,14 @@
 //! What a configured backend could reach, compared with what its component asks for. Runs none of its code.
 
+use wasmtime::Engine;
+
 use super::class::{self, ClassError};
-use super::component::ComponentError;
-use super::inspect::{Inspection, inspect};
+use super::component::{Compilation, ComponentError, Loader};
+use super::inspect::Inspection;
 use super::offers;
-use crate::config::{BackendConfig, Sha256Digest};
+use super::overlap::{self, OverlapError};
+use super::threads::engine_config;
+use crate::config::BackendConfig;
 
 /// One backend of a configuration beside its component.
 #[derive(Debug, Clone)]
@@ -14,25 +18,16 @@ pub struct Review {
     pub inspection: Inspection,
     /// Whether the class is in blocking style; or what is wrong with it.
     pub class: Result<bool, ClassError>,
-    /// How the file stands to the configuration's digest.
-    pub pin: Pin,
+    /// Whether the configuration has the file's digest; without one, whatever is in the file is run.
+    pub pinned: bool,
+    /// A grant through which the backend could leave its sandbox: with one it does not load.
+    pub overlap: Option<OverlapError>,
     /// The imports that this host does not offer: with one of them the component does not load.
     pub not_offered: Vec<String>,
     /// What is asked for and what is granted, one entry for each key of grants, also where both are empty.
     pub reaches: Vec<Reach>,
     /// The limits that are not the defaults.
     pub limits: Vec<Limit>,
-}
-
-/// How a component's file stands to the digest in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pin {
-    /// No digest is given: whatever is in the file is run.
-    None,
-    /// The file has the digest.
-    Matches,
-    /// The file has another digest, and is not loaded.
-    Differs(Sha256Digest),
 }
 
 /// One kind of thing to reach.
@@ -87,27 +82,31 @@ impl Review {
     /// Tells whether the backend can be loaded, as far as can be told without running it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.class.is_ok() && self.not_offered.is_empty() && !matches!(self.pin, Pin::Differs(_))
+        self.class.is_ok() && self.not_offered.is_empty() && self.overlap.is_none()
     }
 }
 
-/// Compares a backend's grants with its component's imports.
+/// Compares a backend's grants with its component's imports. The component is loaded as the engine loads it: of the
+/// size and digest that the configuration allows, compiled by the configuration's compiler, and kept in its cache.
 ///
 /// # Errors
-/// [`ComponentError`], if the component cannot be read or compiled.
-pub fn review(config: &BackendConfig) -> Result<Review, ComponentError> {
-    let inspection = inspect(&config.module_path)?;
-    let pin = match config.digest {
-        None => Pin::None,
-        Some(pinned) if pinned == inspection.digest => Pin::Matches,
-        Some(pinned) => Pin::Differs(pinned),
-    };
+/// [`ComponentError`], if the component cannot be read or compiled, or is not the pinned one.
+pub fn review(compilation: &Compilation, config: &BackendConfig) -> Result<Review, ComponentError> {
+    let path = &config.module_path;
+    let engine = Engine::new(&engine_config()).map_err(|error| ComponentError::invalid(path, &error))?;
+    let loaded = Loader::new(engine.clone(), compilation.clone()).load(
+        path,
+        config.limits.component_bytes,
+        config.digest.as_ref(),
+    )?;
+    let inspection = Inspection::new(&engine, &loaded.component, loaded.digest, loaded.component_bytes);
     let not_offered = inspection.imports.iter().map(|(name, _)| name).filter(|name| !offers(name));
     let settings = config.limits.settings();
     let changed = settings.into_iter().filter(|(_, value, bound)| *value != bound.default);
     Ok(Review {
         class: class::check(&inspection.classes, &config.class_name).map(|(_, blocking)| blocking),
-        pin,
+        pinned: config.digest.is_some(),
+        overlap: overlap::check(&config.allow, compilation).err(),
         not_offered: not_offered.cloned().collect(),
         reaches: reaches(config, &inspection),
         limits: changed.map(|(name, value, bound)| Limit { name, value, default: bound.default }).collect(),

@@ -29,14 +29,25 @@ impl Compilation {
     }
 
     pub(super) fn open_cache(&self) -> Result<Cache, String> {
-        match &self.cache {
-            CompileCache::Off => Err("kvtier.compile_cache is off".into()),
-            CompileCache::Directory(directory) => Cache::open(directory),
-            CompileCache::User => {
-                let directory = default_cache_directory();
-                Cache::open(&directory.ok_or("no variable names a home for it; set kvtier.compile_cache")?)
-            }
+        match (self.cache_directory(), &self.cache) {
+            (Some(directory), _) => Cache::open(&directory),
+            (None, CompileCache::Off) => Err("kvtier.compile_cache is off".into()),
+            (None, _) => Err("no variable names a home for it; set kvtier.compile_cache".into()),
         }
+    }
+
+    /// Returns the directory of the cache, if there is to be one.
+    pub(in crate::wasm) fn cache_directory(&self) -> Option<PathBuf> {
+        match &self.cache {
+            CompileCache::Off => None,
+            CompileCache::Directory(directory) => Some(directory.clone()),
+            CompileCache::User => default_cache_directory(),
+        }
+    }
+
+    /// Returns the compiler's program, if there is to be one.
+    pub(in crate::wasm) fn compiler_program(&self) -> Option<PathBuf> {
+        self.find_compiler(std::env::var_os("PATH").as_deref()).ok()
     }
 
     /// Finds the compiler, `search_path` being the value of `PATH`.

@@ -11,8 +11,8 @@ mod with_std;
 
 use std::future::Future;
 
-use kvtier_guest::info;
 use kvtier_guest::prelude::*;
+use kvtier_guest::{error, info};
 
 /// What became of a step: what was seen, or WASI's error code.
 pub(crate) type Outcome = Result<String, String>;
@@ -25,18 +25,20 @@ pub(crate) fn done<T, E: std::fmt::Debug>(outcome: Result<T, E>) -> Outcome {
 struct Plan {
     steps: Vec<String>,
     method: String,
+    key: String,
 }
 
 impl Plan {
     fn new(init: &Init) -> Result<Self, Error> {
-        init.only(&["try", "in"])?;
+        init.only(&["try", "in", "key"])?;
         let setting = |name: &str| {
             let found = init.config.iter().find(|(key, _)| key == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
         let steps = setting("try").split(';').map(|step| step.trim().to_owned()).collect();
         let method = setting("in");
-        Ok(Self { steps, method: if method.is_empty() { "get".to_owned() } else { method } })
+        let method = if method.is_empty() { "get".to_owned() } else { method };
+        Ok(Self { steps, method, key: setting("key") })
     }
 
     async fn follow<F: Future<Output = Outcome>>(
@@ -48,6 +50,17 @@ impl Plan {
             return Ok(());
         }
         for step in &self.steps {
+            // As code does that shows its configuration.
+            let key = &self.key;
+            match step.as_str() {
+                "say error" => return Err(Error::other(format!("the key is {key}, or {key:?}"))),
+                "say log" => {
+                    error!("the key is {key}, or {key:?}");
+                    continue;
+                }
+                "say panic" => panic!("the key is {key}, or {key:?}"),
+                _ => {}
+            }
             let words = step.split_whitespace().map(str::to_owned).collect();
             match take(words).await {
                 Ok(seen) => info!("{step}: {seen}"),
