@@ -73,6 +73,9 @@ pub const BACKEND_LOG_BYTES_PER_S: Bound = Bound::new(MIB, LOG_BYTES_MAX as u64,
 /// for all batches of puts that the chain has in flight ([`PUT_BATCHES_IN_FLIGHT`] × [`BATCH_BYTES_MAX`]) and
 /// for 28 batches of gets.
 pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX);
+/// `limits.open_files_max`: files, directories and sockets that one instance may have open, beside the directories
+/// that it is granted.
+pub const BACKEND_OPEN_FILES_MAX: Bound = Bound::new(256, 1, 65_536);
 /// `limits.component_bytes`: size of the component's file, in bytes.
 pub const BACKEND_COMPONENT_BYTES: Bound = Bound::new(256 * MIB, KIB, 4 * GIB);
 /// `limits.call_timeout_ms` of a backend, in milliseconds.
@@ -205,8 +208,12 @@ pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
 pub const SINK_RANGES_MAX: usize = 64;
 /// Bytes that a stream out of a chunk moves at a time when the receiver names no amount.
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
-/// Splices of one lane that run at a time, so that one slow disk does not take all threads.
-pub const SPLICES_PER_LANE_MAX: usize = 16;
+/// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.
+pub const SPLICES_MAX: usize = 16;
+/// Bytes of a path that a guest may name, as the operating system has it.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Entries of a directory that are read at a time, for a stream of them.
+pub const LISTED_AT_ONCE: usize = 256;
 
 // Fixed: compiling.
 
@@ -223,8 +230,9 @@ pub const CACHE_TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
 
 // Fixed: threads and pauses.
 
-/// Threads for splices and other blocking work of guests.
-pub const SPLICE_THREADS_MAX: usize = 32;
+/// Threads of one backend for what blocks: being loaded, splices, its other file work. One more looks after its
+/// sockets and timers.
+pub const BLOCKING_THREADS_MAX: usize = 32;
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 /// First pause before a backend that could not be started is tried again; it doubles up to

@@ -13,9 +13,12 @@ use kvtier_guest::wasip3::filesystem::types::{
 use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info, warn};
 
 use crate::config::locate;
+use crate::locks::Places;
 
 /// Files that are looked at together while the directory is read.
 const STATS_AT_ONCE: usize = 16;
+/// Chunks that are written or read at once, over all calls: each has a file open, and hosts limit those.
+const FILES_AT_ONCE: usize = 48;
 const TEMPORARY: &str = "tmp";
 const SUFFIX: &str = ".kv";
 
@@ -27,6 +30,7 @@ pub(crate) struct Disk {
     /// Empty, or a path below the granted directory that ends in `/`.
     prefix: String,
     n_temporary: Cell<u64>,
+    files: Places,
     /// Whether the last chunk could not be written.
     refuses: Cell<bool>,
 }
@@ -47,7 +51,8 @@ impl Disk {
         let prefix = if rest.is_empty() { String::new() } else { format!("{rest}/") };
         let name = root.unwrap_or(&paths[index]).to_owned();
         let (granted, _) = granted.swap_remove(index);
-        Ok(Self { granted, name, prefix, n_temporary: Cell::new(0), refuses: Cell::new(false) })
+        let (n_temporary, refuses) = (Cell::new(0), Cell::new(false));
+        Ok(Self { granted, name, prefix, n_temporary, files: Places::new(FILES_AT_ONCE), refuses })
     }
 
     /// Makes the directories that are missing, removes what an earlier instance left unfinished, and returns
@@ -99,6 +104,7 @@ impl Disk {
     /// Writes chunk `index` of `data` to a temporary file and renames it to its own name: others
     /// see all of the chunk, or nothing.
     pub(crate) async fn write(&self, key: ChunkKey, data: &Sources, index: u32) -> Result<(), Error> {
+        let _place = self.files.take().await;
         let n = self.n_temporary.replace(self.n_temporary.get() + 1);
         let temporary = self.path(&format!("{TEMPORARY}/{key}-{n}"));
         let written = self.write_and_rename(key, &temporary, data, index).await;
@@ -150,6 +156,7 @@ impl Disk {
 
     /// Fills buffer `index` of `into` from the chunk's file. `None` if there is no such file.
     pub(crate) async fn read(&self, key: ChunkKey, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
+        let _place = self.files.take().await;
         let flags = (OpenFlags::empty(), DescriptorFlags::READ);
         let path = self.file_of(key);
         match self.granted.open_at(PathFlags::empty(), path, flags.0, flags.1).await {

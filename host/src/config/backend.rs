@@ -91,6 +91,8 @@ pub struct BackendLimits {
     pub log_bytes_per_s: u64,
     /// How many bytes puts and gets may have under way; one call is always allowed.
     pub bytes_in_flight: u64,
+    /// How many files, directories and sockets one instance may have open.
+    pub open_files_max: usize,
     /// Size of the component's file, in bytes.
     pub component_bytes: u64,
 }
@@ -114,6 +116,7 @@ impl Default for BackendLimits {
             log_lines_per_s: limits::BACKEND_LOG_LINES_PER_S.default,
             log_bytes_per_s: limits::BACKEND_LOG_BYTES_PER_S.default,
             bytes_in_flight: limits::BACKEND_BYTES_IN_FLIGHT.default,
+            open_files_max: limits::BACKEND_OPEN_FILES_MAX.default as usize,
             component_bytes: limits::BACKEND_COMPONENT_BYTES.default,
         }
     }

@@ -139,6 +139,7 @@ impl BackendLimits {
             ("log_lines_per_s", self.log_lines_per_s, limits::BACKEND_LOG_LINES_PER_S),
             ("log_bytes_per_s", self.log_bytes_per_s, limits::BACKEND_LOG_BYTES_PER_S),
             ("bytes_in_flight", self.bytes_in_flight, limits::BACKEND_BYTES_IN_FLIGHT),
+            ("open_files_max", self.open_files_max as u64, limits::BACKEND_OPEN_FILES_MAX),
             ("component_bytes", self.component_bytes, limits::BACKEND_COMPONENT_BYTES),
         ]
     }

@@ -43,7 +43,7 @@ pub(super) const KVTIER: [&str; 11] = [
 ];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
-pub(super) const BACKEND: [&str; 28] = [
+pub(super) const BACKEND: [&str; 29] = [
     "module_path",
     "class_name",
     "digest",
@@ -67,6 +67,7 @@ pub(super) const BACKEND: [&str; 28] = [
     "limits.log_lines_per_s",
     "limits.log_bytes_per_s",
     "limits.bytes_in_flight",
+    "limits.open_files_max",
     "limits.component_bytes",
     "breaker.failures",
     "breaker.window",

@@ -165,6 +165,7 @@ impl BackendLimits {
             "log_lines_per_s" => self.log_lines_per_s = entry.whole(&limits::BACKEND_LOG_LINES_PER_S)?,
             "log_bytes_per_s" => self.log_bytes_per_s = entry.size_bytes(&limits::BACKEND_LOG_BYTES_PER_S)?,
             "bytes_in_flight" => self.bytes_in_flight = entry.size_bytes(&limits::BACKEND_BYTES_IN_FLIGHT)?,
+            "open_files_max" => self.open_files_max = entry.count(&limits::BACKEND_OPEN_FILES_MAX)?,
             "component_bytes" => self.component_bytes = entry.size_bytes(&limits::BACKEND_COMPONENT_BYTES)?,
             _ => return Err(unknown_key(entry, &format!("limits.{limit}"))),
         }

@@ -350,7 +350,7 @@ impl files_blocking::Host for &mut State {
     }
 }
 
-/// What a splice needs: the lane's slots, the memory, the file.
+/// What a splice needs: the backend's slots, the memory, the file.
 type Splice<T> = std::result::Result<(Arc<Semaphore>, T, File), Error>;
 
 impl State {
@@ -405,7 +405,7 @@ impl State {
     }
 }
 
-/// Runs blocking work where it holds up no lane, as soon as the lane has a slot for it.
+/// Runs blocking work where it holds up no lane, as soon as the backend has a slot for it.
 async fn off_thread<T: Send + 'static>(
     slots: Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,

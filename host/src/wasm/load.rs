@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
 use super::class::{Class, ClassError};
@@ -15,7 +16,8 @@ use super::grants::{self, Denials, Secrets, Witness};
 use super::log::BackendLog;
 use super::net::{NetError, NetPolicy};
 use super::overlap::{self, OverlapError};
-use super::sandbox::{self, Alive, State};
+use super::own_threads::OwnThreads;
+use super::sandbox::{self, State};
 use super::threads::LaneThreads;
 use super::{CONTRACT_VERSION, host, offers};
 use crate::config::{BackendConfig, SecretError};
@@ -80,6 +82,9 @@ pub enum LoadError {
     /// A host name in `allow.net`.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The system grants the backend no threads.
+    #[error("threads for the backend's files cannot be started: {0}")]
+    Threads(std::io::Error),
     /// The first instance could not be made, constructed or opened.
     #[error("class `{class}` did not start: {cause}")]
     NotStarted {
@@ -108,6 +113,9 @@ pub(super) struct Record {
     pub(super) denials: Arc<Denials>,
     /// How many stores exist.
     pub(super) stores: Arc<AtomicUsize>,
+    /// Splices that may run at a time.
+    pub(super) splices: Arc<Semaphore>,
+    pub(super) own_threads: Arc<OwnThreads>,
 }
 
 /// A backend's class, linked and checked, ready for any number of instances.
@@ -124,7 +132,10 @@ pub(super) struct Prepared {
     /// `config.*` and `secrets.*`, resolved.
     pub(super) settings: Vec<(String, String)>,
     pub(super) threads: LaneThreads,
+    /// Where guests run.
     pub(super) lanes: Handle,
+    /// Where what blocks runs.
+    pub(super) own: Handle,
 }
 
 /// The limits that a lane enforces.
@@ -138,10 +149,15 @@ pub(super) struct LaneLimits {
 
 impl Prepared {
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
-        let log = Arc::clone(&self.record.log);
         let witness = Witness::new(&self.record.denials, &self.secrets);
-        let alive = Alive::new(&self.record.stores);
-        sandbox::new_store(self.threads.engine(), &self.config, &self.net, log, &witness, memory_bytes, alive)
+        sandbox::new_store(
+            self.threads.engine(),
+            &self.config,
+            &self.net,
+            &self.record,
+            &witness,
+            memory_bytes,
+        )
     }
 
     pub(super) fn init(&self) -> types::Init {
@@ -168,14 +184,16 @@ impl Recipe {
     /// well.
     pub(super) async fn prepare(&self) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
         let recipe = self.clone();
-        match self.threads.handle().spawn_blocking(move || prepare(recipe)).await {
+        let own = self.record.own_threads.handle().map_err(LoadError::Threads)?;
+        let prepared = own.clone().spawn_blocking(move || prepare(recipe, own));
+        match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 }
 
-fn prepare(recipe: Recipe) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
     let Recipe { config, facts, threads, record, .. } = recipe;
     let path = &config.module_path;
     let engine = threads.engine();
@@ -221,7 +239,21 @@ fn prepare(recipe: Recipe) -> Result<(Prepared, Vec<(String, String)>), LoadErro
     let lanes = threads.handle().clone();
     let name = config.name.clone();
     Ok((
-        Prepared { name, config, class, pre, limits, net, record, secrets, facts, settings, threads, lanes },
+        Prepared {
+            name,
+            config,
+            class,
+            pre,
+            limits,
+            net,
+            record,
+            secrets,
+            facts,
+            settings,
+            threads,
+            lanes,
+            own,
+        },
         notes,
     ))
 }

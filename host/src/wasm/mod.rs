@@ -17,6 +17,7 @@ mod load;
 mod log;
 mod net;
 mod overlap;
+mod own_threads;
 mod review;
 mod sandbox;
 mod stdio;

@@ -12,12 +12,13 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use super::footprint::Footprint;
-use super::grants::{self, Witness};
+use super::grants::{self, OpenFiles, Witness};
+use super::load::Record;
 use super::log::BackendLog;
 use super::net::NetPolicy;
 use super::stdio::Tail;
 use crate::config::{BackendConfig, EnvGrant, FsAccess};
-use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX, SPLICES_PER_LANE_MAX};
+use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
 
 /// The state of a lane's store.
 pub(super) struct State {
@@ -31,7 +32,8 @@ pub(super) struct State {
     footprint: Footprint,
     last_words: Tail,
     _alive: Alive,
-    /// Splices that may run at a time.
+    pub(super) open_files: OpenFiles,
+    /// Splices that may run at a time, of the whole backend.
     pub(super) splices: Arc<Semaphore>,
 }
 
@@ -92,10 +94,10 @@ impl HasData for Host {
 }
 
 /// Counts the stores of a backend that exist.
-pub(super) struct Alive(Arc<AtomicUsize>);
+struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
-    pub(super) fn new(stores: &Arc<AtomicUsize>) -> Self {
+    fn new(stores: &Arc<AtomicUsize>) -> Self {
         stores.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(stores))
     }
@@ -107,7 +109,7 @@ impl Drop for Alive {
     }
 }
 
-/// Makes a store for one generation of a lane.
+/// Makes a store for one generation of a lane. Opens directories, which may block.
 ///
 /// # Errors
 /// If a granted directory cannot be opened; the message names it.
@@ -115,12 +117,12 @@ pub(super) fn new_store(
     engine: &Engine,
     config: &BackendConfig,
     net: &NetPolicy,
-    log: Arc<BackendLog>,
+    record: &Record,
     witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
-    alive: Alive,
 ) -> wasmtime::Result<Store<State>> {
     let limits = &config.limits;
+    let alive = Alive::new(&record.stores);
     let last_words = Tail::last_words();
     let mut wasi = WasiCtx::builder();
     // Standard output is swallowed, and standard input empty, by default.
@@ -154,7 +156,7 @@ pub(super) fn new_store(
     // The one handle that a call is lent.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
     let state = State {
-        log,
+        log: Arc::clone(&record.log),
         table,
         read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
         wasi: wasi.build(),
@@ -163,7 +165,8 @@ pub(super) fn new_store(
         footprint: Footprint::new(limits, memory_bytes),
         last_words,
         _alive: alive,
-        splices: Arc::new(Semaphore::new(SPLICES_PER_LANE_MAX)),
+        open_files: OpenFiles::new(limits.open_files_max),
+        splices: Arc::clone(&record.splices),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.footprint);

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::{Config, Engine};
 
 use super::component::{Compilation, Loader};
-use crate::limits::{EPOCH_TICK, SPLICE_THREADS_MAX};
+use crate::limits::EPOCH_TICK;
 
 /// Owns the threads. Cloning shares them; the last clone stops them.
 #[derive(Clone)]
@@ -44,11 +44,10 @@ impl LaneThreads {
             Engine::new(&engine_config()).map_err(|error| ThreadsError::Engine(format!("{error:#}")))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(n_threads.max(1))
-            .max_blocking_threads(SPLICE_THREADS_MAX)
-            // Timers and sockets are looked at after every slice of a computing guest.
-            .event_interval(1)
+            // Timers, sockets and files wake from other threads: what they wake is looked for after every slice of a
+            // computing guest.
+            .global_queue_interval(1)
             .thread_name("kvtier-lane")
-            .enable_all()
             .build()?;
         let stop = Arc::new(AtomicBool::new(false));
         let ticker = {

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::grants::Denials;
 use super::lane::{Answer, Call, Lane, Standing};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
@@ -13,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::key::ChunkKey;
-use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX};
 use crate::memory::lock;
 use crate::runtime::Control;
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
@@ -81,6 +83,8 @@ impl WasmTier {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
             stores: Arc::default(),
+            splices: Arc::new(Semaphore::new(SPLICES_MAX)),
+            own_threads: Arc::default(),
         };
         let recipe = Recipe { config, facts, threads, control, record, liveness };
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));

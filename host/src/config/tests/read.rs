@@ -81,6 +81,7 @@ fn every_key_of_a_backend_is_read() {
          limits.log_lines_per_s: 9\n\
          limits.log_bytes_per_s: 10KiB\n\
          limits.bytes_in_flight: 11\n\
+         limits.open_files_max: 13\n\
          limits.component_bytes: 12MB\n\
          breaker: {{failures: 8, window: 9}}\n\
          breaker.pause_ms: 10\n\
@@ -145,6 +146,7 @@ fn every_key_of_a_backend_is_read() {
             log_lines_per_s: 9,
             log_bytes_per_s: 10 << 10,
             bytes_in_flight: 11,
+            open_files_max: 13,
             component_bytes: 12_000_000,
         }
     );

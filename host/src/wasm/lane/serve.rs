@@ -9,6 +9,7 @@ use wasmtime::component::{Accessor, ResourceAny};
 use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use super::generation::{Entry, Generation, Ticket};
+use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::limits::EPOCH_TICK;
 use crate::tier::TierError;
@@ -33,9 +34,17 @@ pub(super) async fn run(
     generation: Arc<Generation>,
     ready: oneshot::Sender<()>,
 ) -> End {
-    let mut store = match prepared.new_store(Arc::clone(&generation.guest_memory_bytes)) {
-        Ok(store) => store,
-        Err(error) => return End::NotStarted(error.to_string()),
+    // Where it blocks nobody else's guests: a granted directory may hang when it is opened.
+    let making = {
+        let (prepared, memory_bytes) = (Arc::clone(&prepared), Arc::clone(&generation.guest_memory_bytes));
+        prepared.own.clone().spawn_blocking(move || prepared.new_store(memory_bytes))
+    };
+    // One that has not begun is not begun any more when nobody waits for it.
+    let _abort = AbortOnDrop(making.abort_handle());
+    let mut store = match making.await {
+        Ok(Ok(store)) => store,
+        Ok(Err(error)) => return End::NotStarted(error.to_string()),
+        Err(error) => return End::NotStarted(format!("its store cannot be made: {error}")),
     };
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(let_compute(Arc::clone(&shared), Arc::clone(&generation)));

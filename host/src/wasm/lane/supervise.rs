@@ -12,6 +12,7 @@ use super::{Condition, Job, Phase, Prepared, Shared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
+use crate::wasm::own_threads::within;
 
 /// Why a generation ended.
 enum Ended {
@@ -97,7 +98,7 @@ async fn live(
 ) -> Ended {
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
-    let task = prepared.lanes.spawn(task);
+    let task = prepared.lanes.spawn(within(prepared.own.clone(), task));
     // Also when the control threads end: a computing guest would go on for ever.
     let _abort = AbortOnDrop(task.abort_handle());
     let end = async {
@@ -143,7 +144,7 @@ async fn live(
 
 /// Ends a lane's task; it takes effect when the task next yields, which a computing guest does at the next
 /// epoch.
-struct AbortOnDrop(tokio::task::AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

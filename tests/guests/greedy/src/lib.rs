@@ -2,11 +2,18 @@
 
 use std::io::Write;
 use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
 use kvtier_guest::prelude::*;
 use kvtier_guest::wasip2::clocks::monotonic_clock;
+use kvtier_guest::wasip2::filesystem as files_0_2;
 use kvtier_guest::wasip2::random::random as random_0_2;
+use kvtier_guest::wasip2::sockets as sockets_0_2;
+use kvtier_guest::wasip3::filesystem::preopens;
+use kvtier_guest::wasip3::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 use kvtier_guest::wasip3::random::random as random_0_3;
+use kvtier_guest::wasip3::sockets::types::{IpAddressFamily, TcpSocket};
 use kvtier_guest::{Level, info, log};
 
 /// Takes `config.takes`, in `get` and for `read` in `put`; how much is the lower half of the key. What works is a
@@ -17,7 +24,7 @@ pub struct GreedyBackend {
 
 impl GreedyBackend {
     /// Takes `n` of it, and says whether it got them.
-    fn take(&self, n: usize) -> Result<(), Error> {
+    async fn take(&self, n: usize) -> Result<(), Error> {
         match self.takes.as_str() {
             // Pages of 64 KiB.
             "memory" if !grow_memory(n) => return Err(Error::NoSpace),
@@ -47,9 +54,123 @@ impl GreedyBackend {
                 std::process::abort();
             }
             "answer" => return Err(Error::other("x".repeat(n))),
-            other => return Err(Error::invalid_config("takes", other)),
+            other => return take_files(other, n).await,
         }
         Ok(())
+    }
+}
+
+/// Takes of the first granted directory, in which there are `file` and `pipe`.
+async fn take_files(takes: &str, n: usize) -> Result<(), Error> {
+    match takes {
+        "files-0.2" => (0..n).try_for_each(|_| open_0_2("file").map(mem::forget)),
+        "files-0.3" => {
+            for _ in 0..n {
+                mem::forget(open("file").await?);
+            }
+            Ok(())
+        }
+        "files-closed" => {
+            for _ in 0..n {
+                drop(open("file").await?);
+            }
+            Ok(())
+        }
+        "file-streams" => {
+            for _ in 0..n {
+                mem::forget(open("file").await?.read_via_stream(0));
+            }
+            Ok(())
+        }
+        "listings-0.2" => (0..n).try_for_each(|_| {
+            let listing = open_0_2(".")?.read_directory().map_err(refused_0_2)?;
+            mem::forget(listing);
+            Ok(())
+        }),
+        "listings-0.3" => {
+            for _ in 0..n {
+                let (stream, outcome) = open(".").await?.read_directory();
+                let mut outcome = Box::pin(outcome.into_future());
+                // Answered already if it was refused.
+                if let Some(Err(code)) = now(outcome.as_mut()) {
+                    return Err(refused(code));
+                }
+                mem::forget((stream, outcome));
+            }
+            Ok(())
+        }
+        "sockets-0.2" => (0..n).try_for_each(|_| {
+            let family = sockets_0_2::network::IpAddressFamily::Ipv4;
+            let socket = sockets_0_2::tcp_create_socket::create_tcp_socket(family);
+            socket.map(mem::forget).map_err(|_| Error::NoSpace)
+        }),
+        "sockets-0.3" => (0..n).try_for_each(|_| {
+            TcpSocket::create(IpAddressFamily::Ipv4).map(mem::forget).map_err(|_| Error::NoSpace)
+        }),
+        "unread-write" => {
+            let file = open_0_2("file")?;
+            let stream = file.write_via_stream(0).map_err(refused_0_2)?;
+            stream.write(&vec![0; n]).map_err(|error| Error::other(format!("{error:?}")))
+        }
+        // Opening a pipe waits for somebody who writes into it.
+        "pipes" => {
+            for _ in 0..n {
+                begin_pipe();
+            }
+            open("pipe").await.map(drop)
+        }
+        "path" => {
+            for _ in 0..64 {
+                begin_pipe();
+            }
+            let mut path = "./".repeat(n / 2);
+            path.push_str(&"x"[..n % 2]);
+            open(&path).await.map(drop)
+        }
+        other => Err(Error::invalid_config("takes", other)),
+    }
+}
+
+/// Has the host begin to open a pipe, and does not wait for it.
+fn begin_pipe() {
+    let mut opening: Pin<Box<dyn Future<Output = _>>> = Box::pin(open("pipe"));
+    let _pending = now(opening.as_mut());
+    mem::forget(opening);
+}
+
+fn now<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+async fn open(path: &str) -> Result<Descriptor, Error> {
+    let (root, _) = preopens::get_directories().into_iter().next().ok_or(Error::Unsupported)?;
+    let (how, flags) = (OpenFlags::empty(), DescriptorFlags::READ);
+    root.open_at(PathFlags::empty(), path.to_owned(), how, flags).await.map_err(refused)
+}
+
+fn open_0_2(path: &str) -> Result<files_0_2::types::Descriptor, Error> {
+    use files_0_2::types::{DescriptorFlags, OpenFlags, PathFlags};
+    let (root, _) = files_0_2::preopens::get_directories().into_iter().next().ok_or(Error::Unsupported)?;
+    let flags =
+        if path == "." { DescriptorFlags::READ } else { DescriptorFlags::READ | DescriptorFlags::WRITE };
+    root.open_at(PathFlags::empty(), path, OpenFlags::empty(), flags).map_err(refused_0_2)
+}
+
+fn refused(code: ErrorCode) -> Error {
+    match code {
+        ErrorCode::InsufficientMemory => Error::NoSpace,
+        ErrorCode::NameTooLong => Error::invalid_argument("the path"),
+        code => Error::other(format!("{code:?}")),
+    }
+}
+
+fn refused_0_2(code: files_0_2::types::ErrorCode) -> Error {
+    match code {
+        files_0_2::types::ErrorCode::InsufficientMemory => Error::NoSpace,
+        code => Error::other(format!("{code:?}")),
     }
 }
 
@@ -90,7 +211,11 @@ impl StorageBackend for GreedyBackend {
     }
 
     async fn get(&self, keys: &[ChunkKey], _into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
-        keys.iter().map(|key| self.take(key.lo as usize).map(|()| None)).collect()
+        let mut taken = Vec::new();
+        for key in keys {
+            taken.push(self.take(key.lo as usize).await.map(|()| None));
+        }
+        taken
     }
 }
 

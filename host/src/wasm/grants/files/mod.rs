@@ -1,12 +1,17 @@
 //! Directories and paths.
 
+mod listing;
 pub(super) mod p2;
 pub(super) mod p3;
+
+use std::any::Any;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 
 use super::denial::Denial;
+use super::open_files::Place;
+use crate::limits::PATH_BYTES_MAX;
 use crate::wasm::sandbox::State;
 
 /// What a function that takes paths was asked for, kept for the case that it is refused.
@@ -16,6 +21,15 @@ struct Attempt<const N: usize> {
     path: String,
     /// Whether it would have changed anything.
     changes: bool,
+    /// Held for the descriptor that it opens.
+    place: Option<Place>,
+}
+
+/// Why a function is not even tried.
+enum Beyond {
+    PathBytes,
+    /// `limits.open_files_max`.
+    OpenFiles,
 }
 
 /// The refusals among WASI's error codes.
@@ -28,8 +42,28 @@ enum Refusal {
 }
 
 impl<const N: usize> Attempt<N> {
-    fn new<const PATHS: usize>(from: [u32; N], paths: [&str; PATHS], changes: bool) -> Self {
-        Self { from, path: paths.join(" -> "), changes }
+    /// Copies nothing, and nothing is begun, if the paths are too long: any number of these may wait for a thread.
+    fn begin<const PATHS: usize>(
+        state: &mut State,
+        name: &str,
+        from: [u32; N],
+        paths: [&str; PATHS],
+        changes: bool,
+    ) -> Result<Self, Beyond> {
+        if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
+            return Err(Beyond::PathBytes);
+        }
+        let place = match name {
+            "open-at" => Some(state.open_files.reserve(&state.table).ok_or(Beyond::OpenFiles)?),
+            _ => None,
+        };
+        Ok(Self { from, path: paths.join(" -> "), changes, place })
+    }
+
+    fn succeeded(self, state: &mut State, answer: &dyn Any) {
+        if let (Some(place), Some(opened)) = (self.place, answer.downcast_ref()) {
+            state.open_files.opened(&state.table, opened, place);
+        }
     }
 
     fn refused(self, state: &State, refusal: Refusal) {

@@ -29,9 +29,15 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
         if !may_have_socket(state) {
             return Ok((Err(ErrorCode::AccessDenied),));
         }
+        if !state.open_files.have_room(&state.table) {
+            return Ok((Err(ErrorCode::NewSocketLimit),));
+        }
         let socket: Result<Resource<TcpSocket>, _> = state.sockets().create_tcp_socket(family);
         Ok((match socket {
-            Ok(socket) => Ok(socket),
+            Ok(socket) => {
+                state.open_files.put(&socket);
+                Ok(socket)
+            }
             Err(error) => Err(error.downcast()?),
         },))
     })?;

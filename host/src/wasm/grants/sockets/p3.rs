@@ -19,9 +19,15 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
         if !may_have_socket(state) {
             return Ok((Err(ErrorCode::AccessDenied),));
         }
+        if !state.open_files.have_room(&state.table) {
+            return Ok((Err(ErrorCode::OutOfMemory),));
+        }
         let socket: Result<Resource<TcpSocket>, _> = state.sockets().create(family);
         Ok((match socket {
-            Ok(socket) => Ok(socket),
+            Ok(socket) => {
+                state.open_files.put(&socket);
+                Ok(socket)
+            }
             Err(error) => Err(error.downcast()?),
         },))
     })?;
