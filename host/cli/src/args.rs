@@ -39,8 +39,9 @@ pub enum Command {
     ///
     /// With --config: what each backend of a configuration asks for, what it is granted, and the difference.
     ///
-    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component, or if a
-    /// backend of the configuration cannot be loaded.
+    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component, or if the
+    /// component of a backend of the configuration cannot be loaded. Whether directories, names and secrets exist shows
+    /// when the engine starts.
     Inspect(InspectArgs),
     /// Compile components into the cache of compiled code, so that a host loads them at once.
     ///

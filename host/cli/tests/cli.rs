@@ -169,7 +169,8 @@ fn help_of_the_command_and_its_small_commands() {
     difference.
 
     Runs none of the component's code. Ends with exit code 1 if no configuration can use the component,
-    or if a backend of the configuration cannot be loaded.
+    or if the component of a backend of the configuration cannot be loaded. Whether directories, names
+    and secrets exist shows when the engine starts.
 
     Usage: kvtier inspect <FILE.wasm|--config <FILE>>
 

@@ -18,7 +18,7 @@ use wasmtime_wasi::filesystem::{Descriptor, File};
 use super::contract::types::Error;
 use super::contract::{buffers, files, files_blocking, logging, types};
 use super::sandbox::{Host, State};
-use crate::limits::STREAM_STEP_BYTES;
+use crate::limits::{LOG_BYTES_MAX, STREAM_STEP_BYTES};
 use crate::transfer::{Claim, Lease, Sealed, Sinks, Sources, TransferError};
 
 const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
@@ -466,7 +466,8 @@ impl logging::Host for &mut State {
             logging::Level::Warn => tracing::Level::WARN,
             logging::Level::Error => tracing::Level::ERROR,
         };
-        let message = self.witness.secrets().hide(&message);
+        // No more of it is ever shown.
+        let message = self.witness.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
         if level == tracing::Level::ERROR {
             self.note_error(&message);
         }

@@ -98,7 +98,9 @@ impl BackendLog {
         let now = self.clock.now();
         let mut rates = lock(&self.rates);
         let Rates { lines, bytes, n_untold } = &mut *rates;
-        if lines.has(1, now) {
+        // Escaping only lengthens a text: one that is too long already is not escaped first.
+        let bytes_at_least = message.len().min(LOG_BYTES_MAX / 2) as u64;
+        if lines.has(1, now) && bytes.has(bytes_at_least, now) {
             let text = escaped(message, LOG_BYTES_MAX);
             if bytes.has(text.len() as u64, now) {
                 lines.take(1);

@@ -51,6 +51,7 @@ fn every_key_of_kvtiers_section_is_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "as many keys as there are")]
 fn every_key_of_a_backend_is_read() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let config = read(&disk_with(&format!(

@@ -72,6 +72,10 @@ impl<D> StreamProducer<D> for Listing {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
         let this = &mut *self;
+        // Asked once more while the last entries were still on their way.
+        if this.outcome.is_none() {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
         let reading = this.reading.get_or_insert_with(|| {
             let (directory, position) = (Arc::clone(&this.directory), this.position.take());
             tokio::task::spawn_blocking(move || read_on(&directory, position))
