@@ -45,10 +45,11 @@ fn a_process_that_is_killed_leaves_whole_chunks_and_what_the_next_one_cleans() {
 fn the_harness_finds_the_torn_files_of_a_backend_that_writes_in_place() {
     // About every third kill is in the middle of a write.
     let (ok, report) = kill(&["--kills", "200", "--backend", "inplace"]);
-    assert!(!ok && report.contains("torn files: /"), "{report}");
-    assert!(figure(&report, "torn files") > 0, "{report}");
+    // Or a reader comes upon a file before all of it is written.
+    let is_torn = report.contains("torn files: /") && figure(&report, "torn files") > 0;
+    assert!(!ok && (is_torn || report.contains(": wrong ")), "{report}");
     assert!(figure(&report, "kills survived") <= 200, "{report}");
-    let kept = report.lines().find_map(|line| line.split_once(", see ")?.1.split_once(": torn"));
+    let kept = report.lines().find_map(|line| line.split_once(", see ")?.1.split_once(": "));
     let (kept, _) = kept.expect("the directories are kept");
     fs::remove_dir_all(kept).unwrap();
 }
