@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
+use kvtier::config::{BackendConfig, Config};
 use kvtier::integrity::TRAILER_BYTES;
-use kvtier::limits::{BLOCKING_THREADS_MAX, HANDLES_PER_CALL, LOG_BYTES_MAX, PATH_BYTES_MAX};
-use kvtier::manager::{Lookup, Served, StorageManager, TierIndex, Tiers};
+use kvtier::limits::{HANDLES_PER_CALL, LOG_BYTES_MAX};
+use kvtier::manager::{StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
 
@@ -15,7 +15,7 @@ use crate::support;
 const PAGE_BYTES: u64 = 64 << 10;
 
 /// A class that takes what a test asks for; one call at a time, so that handles can be counted.
-fn greedy(name: &str, takes: &str) -> BackendConfig {
+pub(crate) fn greedy(name: &str, takes: &str) -> BackendConfig {
     let mut backend = support::backend(name, "greedy", "GreedyBackend");
     backend.config.push(("takes".into(), takes.into()));
     backend.limits.call_timeout = FOR_EVER;
@@ -24,18 +24,11 @@ fn greedy(name: &str, takes: &str) -> BackendConfig {
     backend
 }
 
-/// A retrieval that knows where its chunk is, so that it makes one call.
-fn planned() -> Lookup {
-    let mut plan = Lookup::default();
-    plan.n_chunks = 1;
-    plan.served = vec![Served { tier: TierIndex(1), range: 0..1 }];
-    plan
-}
-
 /// Has a greedy class take `n`; `None` if it got them, else the kind of the error.
-fn take(storage: &StorageManager, name: &str, n: u64) -> Option<&'static str> {
+pub(crate) fn take(storage: &StorageManager, name: &str, n: u64) -> Option<&'static str> {
     let key = ChunkKey { hi: 1, lo: n };
-    let retrieved = block_on(storage.get(&support::specs(&[key]), &Tiers::only([name]), Some(&planned())));
+    let retrieved =
+        block_on(storage.get(&support::specs(&[key]), &Tiers::only([name]), Some(&support::promise(1, 1))));
     let reason = reasons(&retrieved)[0];
     (reason != "not_found").then_some(reason)
 }
@@ -66,7 +59,7 @@ fn refusal(backend: BackendConfig) -> String {
 }
 
 /// Waits until the one lane has been replaced `n` times, and returns the last reason.
-fn replaced(storage: &StorageManager, name: &str, n: u64) -> String {
+pub(crate) fn replaced(storage: &StorageManager, name: &str, n: u64) -> String {
     support::eventually("the lane is replaced", || support::health(storage, name).lane_restarts == n);
     support::health(storage, name).last_restart.unwrap()
 }
@@ -201,7 +194,7 @@ fn calls_in_flight_have_handles_of_their_own() {
     let storage = engine.storage();
     let specs = support::specs(&support::keys(1));
     support::put_in(storage, &support::keys(1), "crowd");
-    let plan = planned();
+    let plan = support::promise(1, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let calls = (0..CALLS).map(|_| storage.get(&specs, &Tiers::All, Some(&plan)));
     let retrieved = runtime.block_on(futures::future::join_all(calls));
@@ -335,7 +328,7 @@ fn all_lanes_share_one_log_limit() {
     let engine = engine(backend);
     let storage = engine.storage();
     let specs = support::specs(&[ChunkKey { hi: 1, lo: 10 }]);
-    let plan = planned();
+    let plan = support::promise(1, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let calls = (0..LANES).map(|_| storage.get(&specs, &Tiers::All, Some(&plan)));
     for retrieved in runtime.block_on(futures::future::join_all(calls)) {
@@ -388,7 +381,7 @@ fn bytes_in_flight_are_limited_and_one_call_is_always_allowed() {
         backend.limits.bytes_in_flight = limit;
         let engine = engine(backend);
         let storage = engine.storage();
-        let (plan, specs) = (planned(), support::specs(&support::keys(1)));
+        let (plan, specs) = (support::promise(1, 1), support::specs(&support::keys(1)));
         let get = || storage.get(&specs, &Tiers::All, Some(&plan));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (a, b, c) = runtime.block_on(async { tokio::join!(get(), get(), get()) });
@@ -409,7 +402,7 @@ fn a_put_beyond_the_bytes_in_flight_is_lost_and_counted() {
     backend.limits.call_timeout = FOR_EVER;
     let engine = engine(backend);
     let storage = engine.storage();
-    let (plan, specs) = (planned(), support::specs(&support::keys(1)));
+    let (plan, specs) = (support::promise(1, 1), support::specs(&support::keys(1)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let put = async {
@@ -485,158 +478,4 @@ fn what_comes_within_its_time_counts_and_what_does_not_is_given_up() {
     });
     let failed = engine.unwrap().blocking().close().unwrap_err().failed;
     assert_eq!(failed[0].1.kind(), "timeout", "{failed:?}");
-}
-
-/// A folder with a file and a pipe, which a greedy class is granted.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("file"), "content").unwrap();
-        let made = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status();
-        assert!(made.unwrap().success());
-        Self(folder)
-    }
-
-    fn granted(&self, name: &str, takes: &str) -> BackendConfig {
-        let mut backend = greedy(name, takes);
-        let (host_dir, access) = (self.0.path().to_owned(), FsAccess::ReadWrite);
-        backend.allow.fs.push(FsGrant { host_dir, guest_path: "/data".into(), access });
-        backend
-    }
-}
-
-impl Drop for Folder {
-    /// Lets those go who wait for somebody to write.
-    fn drop(&mut self) {
-        let mut open = std::fs::OpenOptions::new();
-        drop(open.read(true).write(true).open(self.0.path().join("pipe")).unwrap());
-    }
-}
-
-/// An engine over a greedy backend and one that keeps chunks in files.
-fn beside_files(greedy: BackendConfig, folder: &tempfile::TempDir) -> Engine {
-    let backends = vec![greedy, support::fs("files", folder.path())];
-    support::engine(Config { local_cpu: false, ..support::config(backends) })
-}
-
-fn assert_files_work(storage: &StorageManager) {
-    let keys = support::keys(4);
-    support::put_in(storage, &keys, "files");
-    assert_eq!(support::in_tier(storage, &keys, "files"), 4);
-    assert_eq!(support::get(storage, &keys).chunks.len(), 4);
-}
-
-#[test]
-fn directories_that_are_not_read_to_the_end_hold_up_nobody() {
-    const STREAMS: u64 = 2 * BLOCKING_THREADS_MAX as u64;
-    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
-    for number in 0..8 {
-        std::fs::write(folder.0.path().join(number.to_string()), "").unwrap();
-    }
-    let both = beside_files(folder.granted("lists", "listings-0.3"), &files);
-    let storage = both.storage();
-    assert_eq!(take(storage, "lists", STREAMS), None);
-    assert_eq!(take(storage, "lists", 1), None, "itself neither");
-    assert_files_work(storage);
-    let again = engine(folder.granted("lists-again", "listings-0.3"));
-    assert_eq!(take(again.storage(), "lists-again", 1), None);
-}
-
-#[test]
-fn a_backend_whose_threads_all_wait_holds_up_no_other() {
-    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
-    let mut waits = folder.granted("waits", "pipes");
-    waits.limits.call_timeout = Duration::from_millis(300);
-    let both = beside_files(waits, &files);
-    let storage = both.storage();
-    assert_eq!(take(storage, "waits", 2 * BLOCKING_THREADS_MAX as u64), Some("timeout"));
-    assert_files_work(storage);
-    let again = engine(folder.granted("waits-again", "files-0.3"));
-    assert_eq!(take(again.storage(), "waits-again", 1), None);
-}
-
-#[test]
-fn a_path_that_is_too_long_is_refused_before_it_waits_for_anything() {
-    for (name, length, expected) in
-        [("path-at", PATH_BYTES_MAX, "timeout"), ("path-beyond", PATH_BYTES_MAX + 1, "invalid_argument")]
-    {
-        let folder = Folder::new();
-        let mut backend = folder.granted(name, "path");
-        // All threads are taken, so whatever needs one is not answered.
-        backend.limits.call_timeout = if expected == "timeout" { Duration::from_secs(1) } else { FOR_EVER };
-        let engine = engine(backend);
-        assert_eq!(take(engine.storage(), name, length as u64), Some(expected), "{name}");
-    }
-}
-
-#[test]
-fn a_stream_into_a_file_takes_no_more_than_it_says() {
-    const ROOM: u64 = 64 << 10;
-    let folder = Folder::new();
-    let at = engine(folder.granted("write-at", "unread-write"));
-    assert_eq!(take(at.storage(), "write-at", ROOM), None);
-    let beyond = engine(folder.granted("write-beyond", "unread-write"));
-    assert_eq!(take(beyond.storage(), "write-beyond", ROOM + 1), Some("trap"));
-    let reason = replaced(beyond.storage(), "write-beyond", 1);
-    assert!(reason.contains("wrote 65537 bytes to a stream that takes 65536"), "{reason}");
-}
-
-#[test]
-fn open_files_are_limited() {
-    const LIMIT: u64 = 16;
-    // A listing is made of a directory, which is open until then; one of WASI 0.3 keeps it, beside its own.
-    for (takes, n_max) in [
-        ("files-0.2", LIMIT),
-        ("files-0.3", LIMIT),
-        ("file-streams", LIMIT),
-        ("listings-0.2", LIMIT - 1),
-        ("listings-0.3", LIMIT / 2),
-        ("sockets-0.2", LIMIT),
-        ("sockets-0.3", LIMIT),
-    ] {
-        let folder = Folder::new();
-        let set = |name: &str| {
-            let mut backend = folder.granted(name, takes);
-            backend.limits.open_files_max = LIMIT as usize;
-            let host = NetHost::Address("127.0.0.1".parse().unwrap());
-            backend.allow.net.push(NetGrant::Tcp { host, ports: PortRange { first: 1, last: 1 } });
-            backend
-        };
-        let name = takes.replace('.', "-");
-        let (at, beyond) = (format!("{name}-at"), format!("{name}-beyond"));
-        let (working, refusing) = (engine(set(&at)), engine(set(&beyond)));
-        assert_eq!(take(working.storage(), &at, n_max), None, "{takes}");
-        assert_eq!(take(refusing.storage(), &beyond, n_max + 1), Some("no_space"), "{takes}");
-        assert_eq!(support::health(refusing.storage(), &beyond).lane_restarts, 0, "refused, not ended");
-    }
-}
-
-#[test]
-fn files_that_are_closed_do_not_count() {
-    let folder = Folder::new();
-    let mut backend = folder.granted("closes", "files-closed");
-    backend.limits.open_files_max = 1;
-    let engine = engine(backend);
-    assert_eq!(take(engine.storage(), "closes", 100), None);
-}
-
-#[test]
-fn the_file_backend_keeps_to_a_few_open_files_however_many_calls_there_are() {
-    const CALLS: usize = 16;
-    let files = tempfile::tempdir().unwrap();
-    let mut backend = support::fs("files", files.path());
-    backend.limits.open_files_max = 64;
-    let config = support::config(vec![backend]);
-    let engine = support::engine(Config { pool_size_bytes: 32 << 20, local_cpu: false, ..config });
-    let storage = engine.storage();
-    let keys = support::keys(16);
-    support::put_in(storage, &keys, "files");
-    let specs = support::specs(&keys);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let calls = (0..CALLS).map(|_| storage.get(&specs, &Tiers::All, None));
-    for retrieved in runtime.block_on(futures::future::join_all(calls)) {
-        assert_eq!(retrieved.chunks.len(), keys.len(), "{:?}", retrieved.misses);
-    }
 }

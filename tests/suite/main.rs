@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod load_errors;
 mod model;
+mod open_files;
 mod pins;
 mod prefix;
 mod put_queue;

@@ -85,6 +85,45 @@ fn is_read_only(state: &State, place: u32) -> bool {
     }
 }
 
+// The two versions of WASI have types of their own that are spelt alike; what follows is written in the words of the
+// version that uses it.
+
+/// Finds a refusal among the error codes.
+macro_rules! refusal_in {
+    ($code:expr) => {
+        match $code {
+            types::ErrorCode::NotPermitted => Some($crate::wasm::grants::files::Refusal::NotPermitted),
+            types::ErrorCode::Access => Some($crate::wasm::grants::files::Refusal::Access),
+            _ => None,
+        }
+    };
+}
+
+/// Says why a function is not even tried.
+macro_rules! code_of {
+    ($beyond:expr) => {
+        match $beyond {
+            $crate::wasm::grants::files::Beyond::PathBytes => types::ErrorCode::NameTooLong,
+            $crate::wasm::grants::files::Beyond::OpenFiles => types::ErrorCode::InsufficientMemory,
+        }
+    };
+}
+
+/// Shadows the question for the granted directories.
+macro_rules! shadow_directories {
+    ($linker:ident, $version:expr) => {
+        let mut instance = $linker.instance(&format!("wasi:filesystem/preopens@{}", $version))?;
+        instance.func_wrap("get-directories", |mut store, (): ()| {
+            let state: &mut State = store.data_mut();
+            let directories = state.filesystem().get_directories()?;
+            if directories.is_empty() {
+                state.witness.record($crate::wasm::grants::denial::Denial::NoDirectory);
+            }
+            Ok((directories,))
+        })?;
+    };
+}
+
 /// Lists the functions that take paths, and two that change an open file, alike in both versions of WASI: name,
 /// method, descriptors, paths, arguments, and whether it changes anything.
 macro_rules! path_functions {
@@ -117,4 +156,4 @@ macro_rules! path_functions {
             (fd: Fd, read: types::NewTimestamp, written: types::NewTimestamp), true);
     };
 }
-use path_functions;
+use {code_of, path_functions, refusal_in, shadow_directories};

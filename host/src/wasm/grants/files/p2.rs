@@ -7,26 +7,10 @@ use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{self, HostDescriptor as _};
 
 use super::super::P2;
-use super::super::denial::Denial;
-use super::{Attempt, Beyond, Refusal, path_functions};
+use super::{Attempt, code_of, path_functions, refusal_in, shadow_directories};
 use crate::wasm::sandbox::State;
 
 type Fd = Resource<Descriptor>;
-
-fn refusal(code: types::ErrorCode) -> Option<Refusal> {
-    match code {
-        types::ErrorCode::NotPermitted => Some(Refusal::NotPermitted),
-        types::ErrorCode::Access => Some(Refusal::Access),
-        _ => None,
-    }
-}
-
-fn beyond(limit: &Beyond) -> types::ErrorCode {
-    match limit {
-        Beyond::PathBytes => types::ErrorCode::NameTooLong,
-        Beyond::OpenFiles => types::ErrorCode::InsufficientMemory,
-    }
-}
 
 macro_rules! shadow {
     ($instance:ident, $name:literal, $method:ident, [$($from:ident),*], [$($path:expr),*],
@@ -38,7 +22,7 @@ macro_rules! shadow {
                     let state: &mut State = store.data_mut();
                     let attempt = match Attempt::begin(state, $name, [$($from.rep()),*], [$($path),*], $changes) {
                         Ok(attempt) => attempt,
-                        Err(limit) => return Ok((Err(beyond(&limit)),)),
+                        Err(beyond) => return Ok((Err(code_of!(beyond)),)),
                     };
                     let answer = state.filesystem().$method($($argument),*).await;
                     Ok((match answer {
@@ -48,7 +32,7 @@ macro_rules! shadow {
                         }
                         Err(error) => {
                             let code: types::ErrorCode = error.downcast()?;
-                            if let Some(refusal) = refusal(code) {
+                            if let Some(refusal) = refusal_in!(code) {
                                 attempt.refused(state, refusal);
                             }
                             Err(code)
@@ -61,15 +45,7 @@ macro_rules! shadow {
 }
 
 pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    let mut instance = linker.instance(&format!("wasi:filesystem/preopens@{P2}"))?;
-    instance.func_wrap("get-directories", |mut store, (): ()| {
-        let state: &mut State = store.data_mut();
-        let directories = state.filesystem().get_directories()?;
-        if directories.is_empty() {
-            state.witness.record(Denial::NoDirectory);
-        }
-        Ok((directories,))
-    })?;
+    shadow_directories!(linker, P2);
     let mut instance = linker.instance(&format!("wasi:filesystem/types@{P2}"))?;
     path_functions!(shadow, instance);
     // All of it is read at once, and kept.

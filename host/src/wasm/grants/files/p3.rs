@@ -9,27 +9,11 @@ use wasmtime_wasi::p3::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p3::bindings::filesystem::types::{self, HostDescriptorWithStore};
 
 use super::super::P3;
-use super::super::denial::Denial;
 use super::listing::{Listing, Outcome};
-use super::{Attempt, Beyond, Refusal, path_functions};
+use super::{Attempt, code_of, path_functions, refusal_in, shadow_directories};
 use crate::wasm::sandbox::State;
 
 type Fd = Resource<Descriptor>;
-
-fn refusal(code: &types::ErrorCode) -> Option<Refusal> {
-    match code {
-        types::ErrorCode::NotPermitted => Some(Refusal::NotPermitted),
-        types::ErrorCode::Access => Some(Refusal::Access),
-        _ => None,
-    }
-}
-
-fn beyond(limit: &Beyond) -> types::ErrorCode {
-    match limit {
-        Beyond::PathBytes => types::ErrorCode::NameTooLong,
-        Beyond::OpenFiles => types::ErrorCode::InsufficientMemory,
-    }
-}
 
 macro_rules! shadow {
     ($instance:ident, $name:literal, $method:ident, [$($from:ident),*], [$($path:expr),*],
@@ -43,7 +27,7 @@ macro_rules! shadow {
                     });
                     let attempt = match attempt {
                         Ok(attempt) => attempt,
-                        Err(limit) => return Ok((Err(beyond(&limit)),)),
+                        Err(beyond) => return Ok((Err(code_of!(beyond)),)),
                     };
                     let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
                     let answer =
@@ -55,7 +39,7 @@ macro_rules! shadow {
                         }
                         Err(error) => {
                             let code: types::ErrorCode = error.downcast()?;
-                            if let Some(refusal) = refusal(&code) {
+                            if let Some(refusal) = refusal_in!(code) {
                                 accessor.with(|mut access| attempt.refused(access.get(), refusal));
                             }
                             Err(code)
@@ -68,15 +52,7 @@ macro_rules! shadow {
 }
 
 pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    let mut instance = linker.instance(&format!("wasi:filesystem/preopens@{P3}"))?;
-    instance.func_wrap("get-directories", |mut store, (): ()| {
-        let state: &mut State = store.data_mut();
-        let directories = state.filesystem().get_directories()?;
-        if directories.is_empty() {
-            state.witness.record(Denial::NoDirectory);
-        }
-        Ok((directories,))
-    })?;
+    shadow_directories!(linker, P3);
     let mut instance = linker.instance(&format!("wasi:filesystem/types@{P3}"))?;
     path_functions!(shadow, instance);
     instance.func_wrap("[method]descriptor.read-directory", |mut store, (fd,): (Fd,)| {

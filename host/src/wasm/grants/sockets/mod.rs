@@ -5,6 +5,8 @@ pub(super) mod p3;
 
 use std::net::{IpAddr, SocketAddr};
 
+use wasmtime::component::Resource;
+use wasmtime_wasi::TrappableError;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use super::Witness;
@@ -32,13 +34,28 @@ pub(in crate::wasm) fn check_address(
     false
 }
 
-/// Tells whether a TCP socket may be made: a backend without targets has no use for one.
-fn may_have_socket(state: &State) -> bool {
-    let may = !state.net.is_empty();
-    if !may {
+/// Makes a TCP socket, or says `denied` to a backend without targets, which has no use for one, and `full` to one that
+/// has `limits.open_files_max` descriptors.
+fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
+    state: &mut State,
+    denied: E,
+    full: E,
+    make: impl FnOnce(&mut State) -> Result<Resource<S>, TrappableError<E>>,
+) -> wasmtime::Result<Result<Resource<S>, E>> {
+    if state.net.is_empty() {
         state.witness.record(Denial::Socket);
+        return Ok(Err(denied));
     }
-    may
+    if !state.open_files.have_room(&state.table) {
+        return Ok(Err(full));
+    }
+    match make(state) {
+        Ok(socket) => {
+            state.open_files.put(&socket);
+            Ok(Ok(socket))
+        }
+        Err(error) => Ok(Err(error.downcast()?)),
+    }
 }
 
 /// Returns the addresses that a name was pinned to; `None` if it is not granted.

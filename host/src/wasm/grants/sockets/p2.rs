@@ -6,12 +6,12 @@ use std::vec;
 use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, IpAddressFamily};
 use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
-use wasmtime_wasi::p2::{DynPollable, Network, Pollable, TcpSocket, UdpSocket, subscribe};
+use wasmtime_wasi::p2::{DynPollable, Network, Pollable, UdpSocket, subscribe};
 use wasmtime_wasi::sockets::WasiSocketsView as _;
 
 use super::super::P2;
 use super::super::denial::Denial;
-use super::{may_have_socket, pinned};
+use super::{pinned, tcp_socket};
 use crate::wasm::sandbox::State;
 
 /// The answer to a resolved name, handed out address by address. It is there at once.
@@ -25,21 +25,9 @@ impl Pollable for Addresses {
 pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:sockets/tcp-create-socket@{P2}"))?;
     instance.func_wrap("create-tcp-socket", |mut store, (family,): (IpAddressFamily,)| {
-        let state: &mut State = store.data_mut();
-        if !may_have_socket(state) {
-            return Ok((Err(ErrorCode::AccessDenied),));
-        }
-        if !state.open_files.have_room(&state.table) {
-            return Ok((Err(ErrorCode::NewSocketLimit),));
-        }
-        let socket: Result<Resource<TcpSocket>, _> = state.sockets().create_tcp_socket(family);
-        Ok((match socket {
-            Ok(socket) => {
-                state.open_files.put(&socket);
-                Ok(socket)
-            }
-            Err(error) => Err(error.downcast()?),
-        },))
+        let (denied, full) = (ErrorCode::AccessDenied, ErrorCode::NewSocketLimit);
+        let make = |state: &mut State| state.sockets().create_tcp_socket(family);
+        Ok((tcp_socket(store.data_mut(), denied, full, make)?,))
     })?;
     let mut instance = linker.instance(&format!("wasi:sockets/udp-create-socket@{P2}"))?;
     instance.func_wrap("create-udp-socket", |store, (_family,): (IpAddressFamily,)| {

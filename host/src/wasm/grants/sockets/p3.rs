@@ -5,31 +5,19 @@ use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::ErrorCode as LookupErr
 use wasmtime_wasi::p3::bindings::sockets::types::{
     ErrorCode, HostTcpSocket as _, IpAddress, IpAddressFamily,
 };
-use wasmtime_wasi::sockets::{TcpSocket, UdpSocket, WasiSocketsView as _};
+use wasmtime_wasi::sockets::{UdpSocket, WasiSocketsView as _};
 
 use super::super::P3;
 use super::super::denial::Denial;
-use super::{may_have_socket, pinned};
+use super::{pinned, tcp_socket};
 use crate::wasm::sandbox::State;
 
 pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:sockets/types@{P3}"))?;
     instance.func_wrap("[static]tcp-socket.create", |mut store, (family,): (IpAddressFamily,)| {
-        let state: &mut State = store.data_mut();
-        if !may_have_socket(state) {
-            return Ok((Err(ErrorCode::AccessDenied),));
-        }
-        if !state.open_files.have_room(&state.table) {
-            return Ok((Err(ErrorCode::OutOfMemory),));
-        }
-        let socket: Result<Resource<TcpSocket>, _> = state.sockets().create(family);
-        Ok((match socket {
-            Ok(socket) => {
-                state.open_files.put(&socket);
-                Ok(socket)
-            }
-            Err(error) => Err(error.downcast()?),
-        },))
+        let (denied, full) = (ErrorCode::AccessDenied, ErrorCode::OutOfMemory);
+        let make = |state: &mut State| state.sockets().create(family);
+        Ok((tcp_socket(store.data_mut(), denied, full, make)?,))
     })?;
     instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
         let state: &State = store.data();

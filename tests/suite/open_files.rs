@@ -1,0 +1,167 @@
+//! What a backend may hold of the process beside memory: file descriptors, threads that work on files, paths and
+//! bytes that wait for these.
+
+use std::time::Duration;
+
+use kvtier::Engine;
+use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
+use kvtier::limits::{BLOCKING_THREADS_MAX, PATH_BYTES_MAX};
+use kvtier::manager::{StorageManager, Tiers};
+
+use crate::lanes::{FOR_EVER, engine};
+use crate::limits::{greedy, replaced, take};
+use crate::support;
+
+/// A folder with a file and a pipe, which a greedy class is granted.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "content").unwrap();
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status();
+        assert!(made.unwrap().success());
+        Self(folder)
+    }
+
+    fn granted(&self, name: &str, takes: &str) -> BackendConfig {
+        let mut backend = greedy(name, takes);
+        let (host_dir, access) = (self.0.path().to_owned(), FsAccess::ReadWrite);
+        backend.allow.fs.push(FsGrant { host_dir, guest_path: "/data".into(), access });
+        backend
+    }
+}
+
+impl Drop for Folder {
+    /// Lets those go who wait for somebody to write.
+    fn drop(&mut self) {
+        let mut open = std::fs::OpenOptions::new();
+        drop(open.read(true).write(true).open(self.0.path().join("pipe")).unwrap());
+    }
+}
+
+/// An engine over a greedy backend and one that keeps chunks in files.
+fn beside_files(greedy: BackendConfig, folder: &tempfile::TempDir) -> Engine {
+    let backends = vec![greedy, support::fs("files", folder.path())];
+    support::engine(Config { local_cpu: false, ..support::config(backends) })
+}
+
+fn assert_files_work(storage: &StorageManager) {
+    let keys = support::keys(4);
+    support::put_in(storage, &keys, "files");
+    assert_eq!(support::in_tier(storage, &keys, "files"), 4);
+    assert_eq!(support::get(storage, &keys).chunks.len(), 4);
+}
+
+#[test]
+fn directories_that_are_not_read_to_the_end_hold_up_nobody() {
+    const STREAMS: u64 = 2 * BLOCKING_THREADS_MAX as u64;
+    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
+    for number in 0..8 {
+        std::fs::write(folder.0.path().join(number.to_string()), "").unwrap();
+    }
+    let both = beside_files(folder.granted("lists", "listings-0.3"), &files);
+    let storage = both.storage();
+    assert_eq!(take(storage, "lists", STREAMS), None);
+    assert_eq!(take(storage, "lists", 1), None, "itself neither");
+    assert_files_work(storage);
+    let again = engine(folder.granted("lists-again", "listings-0.3"));
+    assert_eq!(take(again.storage(), "lists-again", 1), None);
+}
+
+#[test]
+fn a_backend_whose_threads_all_wait_holds_up_no_other() {
+    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
+    let mut waits = folder.granted("waits", "pipes");
+    waits.limits.call_timeout = Duration::from_millis(300);
+    let both = beside_files(waits, &files);
+    let storage = both.storage();
+    assert_eq!(take(storage, "waits", 2 * BLOCKING_THREADS_MAX as u64), Some("timeout"));
+    assert_files_work(storage);
+    let again = engine(folder.granted("waits-again", "files-0.3"));
+    assert_eq!(take(again.storage(), "waits-again", 1), None);
+}
+
+#[test]
+fn a_path_that_is_too_long_is_refused_before_it_waits_for_anything() {
+    for (name, length, expected) in
+        [("path-at", PATH_BYTES_MAX, "timeout"), ("path-beyond", PATH_BYTES_MAX + 1, "invalid_argument")]
+    {
+        let folder = Folder::new();
+        let mut backend = folder.granted(name, "path");
+        // All threads are taken, so whatever needs one is not answered.
+        backend.limits.call_timeout = if expected == "timeout" { Duration::from_secs(1) } else { FOR_EVER };
+        let engine = engine(backend);
+        assert_eq!(take(engine.storage(), name, length as u64), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_stream_into_a_file_takes_no_more_than_it_says() {
+    const ROOM: u64 = 64 << 10;
+    let folder = Folder::new();
+    let at = engine(folder.granted("write-at", "unread-write"));
+    assert_eq!(take(at.storage(), "write-at", ROOM), None);
+    let beyond = engine(folder.granted("write-beyond", "unread-write"));
+    assert_eq!(take(beyond.storage(), "write-beyond", ROOM + 1), Some("trap"));
+    let reason = replaced(beyond.storage(), "write-beyond", 1);
+    assert!(reason.contains("wrote 65537 bytes to a stream that takes 65536"), "{reason}");
+}
+
+#[test]
+fn open_files_are_limited() {
+    const LIMIT: u64 = 16;
+    // A listing is made of a directory, which is open until then; one of WASI 0.3 keeps it, beside its own.
+    for (takes, n_max) in [
+        ("files-0.2", LIMIT),
+        ("files-0.3", LIMIT),
+        ("file-streams", LIMIT),
+        ("listings-0.2", LIMIT - 1),
+        ("listings-0.3", LIMIT / 2),
+        ("sockets-0.2", LIMIT),
+        ("sockets-0.3", LIMIT),
+    ] {
+        let folder = Folder::new();
+        let set = |name: &str| {
+            let mut backend = folder.granted(name, takes);
+            backend.limits.open_files_max = LIMIT as usize;
+            let host = NetHost::Address("127.0.0.1".parse().unwrap());
+            backend.allow.net.push(NetGrant::Tcp { host, ports: PortRange { first: 1, last: 1 } });
+            backend
+        };
+        let name = takes.replace('.', "-");
+        let (at, beyond) = (format!("{name}-at"), format!("{name}-beyond"));
+        let (working, refusing) = (engine(set(&at)), engine(set(&beyond)));
+        assert_eq!(take(working.storage(), &at, n_max), None, "{takes}");
+        assert_eq!(take(refusing.storage(), &beyond, n_max + 1), Some("no_space"), "{takes}");
+        assert_eq!(support::health(refusing.storage(), &beyond).lane_restarts, 0, "refused, not ended");
+    }
+}
+
+#[test]
+fn files_that_are_closed_do_not_count() {
+    let folder = Folder::new();
+    let mut backend = folder.granted("closes", "files-closed");
+    backend.limits.open_files_max = 1;
+    let engine = engine(backend);
+    assert_eq!(take(engine.storage(), "closes", 100), None);
+}
+
+#[test]
+fn the_file_backend_keeps_to_a_few_open_files_however_many_calls_there_are() {
+    const CALLS: usize = 16;
+    let files = tempfile::tempdir().unwrap();
+    let mut backend = support::fs("files", files.path());
+    backend.limits.open_files_max = 64;
+    let config = support::config(vec![backend]);
+    let engine = support::engine(Config { pool_size_bytes: 32 << 20, local_cpu: false, ..config });
+    let storage = engine.storage();
+    let keys = support::keys(16);
+    support::put_in(storage, &keys, "files");
+    let specs = support::specs(&keys);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let calls = (0..CALLS).map(|_| storage.get(&specs, &Tiers::All, None));
+    for retrieved in runtime.block_on(futures::future::join_all(calls)) {
+        assert_eq!(retrieved.chunks.len(), keys.len(), "{:?}", retrieved.misses);
+    }
+}
