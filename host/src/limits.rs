@@ -182,6 +182,9 @@ pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
 
 // Fixed: what one instance may have.
 
+/// Uses of chunks that the CPU tier notes before whoever notes the next counts them.
+pub const TOUCHES_MAX: usize = 256;
+
 /// Core instances that a component may consist of.
 pub const CORE_INSTANCES_MAX: usize = 128;
 /// Functions, globals and other items that all core instances of a component may have together, imported ones

@@ -1,10 +1,11 @@
 //! The CPU tier: chunks in host memory, found by key and shared without a copy.
 //!
-//! All operations are synchronous, take a list of keys under one lock and never wait for memory, a
-//! backend or an executor; whoever wants to wait for memory does so with a
-//! [`Waiter`](crate::memory::Waiter). The tier is also the place where buffers are allocated, with the
-//! hot cache on or off: an allocation that finds no room evicts chunks that nobody holds, one at a
-//! time, in the order of the [`Policy`].
+//! All operations are synchronous, and never wait for memory, a backend or an executor; whoever wants
+//! to wait for memory does so with a [`Waiter`](crate::memory::Waiter). Searching and reading take no
+//! lock of the index, whatever else goes on; what changes it takes the one lock, once for a list of
+//! keys. The tier is also the place where buffers are allocated, with the hot cache on or off: an
+//! allocation that finds no room evicts chunks that nobody holds, one at a time, in the order of the
+//! [`Policy`].
 //!
 //! A chunk is *held* while it is pinned or somebody besides the index has a handle to it; held chunks
 //! are never evicted. Within a request the tail of a prefix goes before its head, so operations on a
@@ -15,14 +16,19 @@
 mod index;
 mod order;
 mod policy;
+mod table;
+mod touches;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use crate::chunk::{Chunk, Watcher};
+use crate::chunk::{Chunk, Home, Left, Slot, Watcher, record};
 use crate::key::ChunkKey;
 use crate::memory::{AllocateError, BufferMut, Inconsistency, Provider, Waiter, lock};
 use index::{Index, Released};
+use order::Use;
+use table::Table;
+use touches::{Touch, Touches};
 
 pub use policy::{Policy, UnknownPolicy};
 
@@ -31,10 +37,16 @@ pub struct CpuTier {
     shared: Arc<Shared>,
 }
 
-/// What chunks refer to weakly, to report that their last reader is gone.
+/// What hears that the last reader of a chunk is gone.
 struct Shared {
     provider: Arc<dyn Provider>,
+    policy: Policy,
+    /// The index's table, for searches without its lock.
+    table: Arc<Table>,
+    touches: Touches,
     index: Mutex<Index>,
+    /// After the index, which is at home there until it is dropped.
+    home: Home,
     n_evict_failures: AtomicU64,
     /// The index knows as well; this one spares an allocation that has room the lock.
     is_closed: AtomicBool,
@@ -125,11 +137,21 @@ impl CpuTier {
     /// Makes an empty tier over `provider`'s memory. With `hot_cache` false it allocates buffers and
     /// keeps no chunks.
     pub fn new(provider: Arc<dyn Provider>, policy: Policy, hot_cache: bool) -> Self {
-        let shared = Arc::new_cyclic(|me: &Weak<Shared>| Shared {
-            provider,
-            index: Mutex::new(Index::new(policy, hot_cache, me.clone())),
-            n_evict_failures: AtomicU64::new(0),
-            is_closed: AtomicBool::new(false),
+        let shared = Arc::new_cyclic(|me: &Weak<Shared>| {
+            let home = Home::new(Weak::clone(me) as Weak<dyn Watcher>);
+            let table = Arc::new(Table::new());
+            let capacity_bytes = provider.capacity_bytes();
+            let index = Index::new(policy, hot_cache, Arc::clone(&table), home.id(), capacity_bytes);
+            Shared {
+                provider,
+                policy,
+                table,
+                touches: Touches::default(),
+                index: Mutex::new(index),
+                home,
+                n_evict_failures: AtomicU64::new(0),
+                is_closed: AtomicBool::new(false),
+            }
         });
         Self { shared }
     }
@@ -139,41 +161,36 @@ impl CpuTier {
         &self.shared.provider
     }
 
-    /// Returns how many keys from the first on are here without a gap. Counts as no use.
+    /// Returns how many keys from the first on are here without a gap. Counts as no use. Takes no lock.
     pub fn contains_run(&self, keys: &[ChunkKey]) -> usize {
-        let index = lock(&self.shared.index);
-        keys.iter().take_while(|&&key| index.find(key).is_some()).count()
+        keys.iter().take_while(|&&key| self.shared.has(key)).count()
     }
 
-    /// Makes `present` say for each key whether it is here. Counts as no use.
+    /// Makes `present` say for each key whether it is here. Counts as no use. Takes no lock.
     pub fn contains_each(&self, keys: &[ChunkKey], present: &mut Vec<bool>) {
         present.clear();
-        let index = lock(&self.shared.index);
-        present.extend(keys.iter().map(|&key| index.find(key).is_some()));
+        present.extend(keys.iter().map(|&key| self.shared.has(key)));
     }
 
-    /// Makes `chunks` hold a handle for each key that is here, and counts a use of each.
+    /// Makes `chunks` hold a handle for each key that is here, and counts a use of each. Takes no lock of
+    /// the index, but once in [`TOUCHES_MAX`](crate::limits::TOUCHES_MAX) chunks to count their uses.
     pub fn get(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
-        // Before the lock: dropping a chunk may take it.
         chunks.clear();
-        chunks.resize_with(keys.len(), || None);
-        let mut index = lock(&self.shared.index);
-        for i in use_order(index.policy(), keys.len()) {
-            chunks[i] = index.get(keys[i]);
-        }
+        chunks.extend(keys.iter().map(|&key| self.shared.acquire(key)));
+        self.shared.count_uses(chunks);
     }
 
     /// Pins every key that is here, and counts a use of each; returns how many are here. Pins are
     /// counted; each needs its [`unpin`](Self::unpin).
     pub fn pin(&self, keys: &[ChunkKey]) -> usize {
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         use_order(index.policy(), keys.len()).filter(|&i| index.pin(keys[i])).count()
     }
 
     /// Pins the keys from the first on that are here without a gap, and returns how many:
     /// [`contains_run`](Self::contains_run) and [`pin`](Self::pin) in one, with no eviction between.
     pub fn pin_run(&self, keys: &[ChunkKey]) -> usize {
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         let n_keys = keys.iter().take_while(|&&key| index.find(key).is_some()).count();
         use_order(index.policy(), n_keys).filter(|&i| index.pin(keys[i])).count()
     }
@@ -183,7 +200,7 @@ impl CpuTier {
     pub fn unpin(&self, keys: &[ChunkKey]) -> usize {
         let mut released = Released::default();
         let n_found = {
-            let mut index = lock(&self.shared.index);
+            let mut index = self.shared.locked();
             keys.iter().filter(|&&key| index.unpin(key, &mut released)).count()
         };
         self.shared.settle(released);
@@ -192,12 +209,12 @@ impl CpuTier {
 
     /// Returns how often `key` is pinned, or `None` when it is not here.
     pub fn n_pins(&self, key: ChunkKey) -> Option<u32> {
-        lock(&self.shared.index).n_pins(key)
+        self.shared.locked().n_pins(key)
     }
 
     /// Counts a use of every key that is here.
     pub fn touch(&self, keys: &[ChunkKey]) {
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         for i in use_order(index.policy(), keys.len()) {
             index.touch(keys[i]);
         }
@@ -207,7 +224,7 @@ impl CpuTier {
     /// [`touch`](Self::touch) under LRU and MRU, only among keys used equally often under LFU, not at
     /// all under FIFO. For keys just stored, so that the head of a prefix outlives its tail.
     pub fn refresh(&self, keys: &[ChunkKey]) {
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         for i in use_order(index.policy(), keys.len()) {
             index.refresh(keys[i]);
         }
@@ -274,7 +291,7 @@ impl CpuTier {
 
     /// Puts a chunk into the index, by reference count. The first chunk of a key stays.
     pub fn insert(&self, chunk: &Chunk) -> Inserted {
-        let inserted = lock(&self.shared.index).insert(chunk);
+        let inserted = self.shared.locked().insert(chunk);
         self.shared.announce_if_new(inserted == Inserted::New);
         inserted
     }
@@ -284,7 +301,7 @@ impl CpuTier {
     pub fn insert_all(&self, chunks: &[Chunk], inserted: &mut Vec<Inserted>) {
         inserted.clear();
         inserted.resize(chunks.len(), Inserted::CacheOff);
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         for i in use_order(index.policy(), chunks.len()) {
             inserted[i] = index.insert(&chunks[i]);
         }
@@ -295,9 +312,8 @@ impl CpuTier {
     /// Takes every key that is here out of the index, held or not, and returns how many. Pins on them
     /// are gone; memory that is being read is given back when the last reader drops it.
     pub fn remove(&self, keys: &[ChunkKey]) -> usize {
-        let mut left = Vec::new();
-        let mut index = lock(&self.shared.index);
-        left.extend(keys.iter().filter_map(|&key| index.remove(key)));
+        let mut index = self.shared.locked();
+        let left: Vec<Left> = keys.iter().filter_map(|&key| index.remove(key)).collect();
         drop(index);
         left.len()
     }
@@ -305,7 +321,7 @@ impl CpuTier {
     /// Takes every chunk out of the index that is not held.
     pub fn clear(&self) -> Cleared {
         let mut left = Vec::new();
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         let cleared = index.clear(&mut left);
         index.evictions.cleared += cleared.chunks;
         drop(index);
@@ -316,7 +332,7 @@ impl CpuTier {
     /// with the switch; those that are held stay and leave when they are released.
     pub fn set_hot_cache(&self, is_hot: bool) {
         let mut left = Vec::new();
-        let mut index = lock(&self.shared.index);
+        let mut index = self.shared.locked();
         index.is_hot = is_hot;
         if !is_hot {
             index.evictions.cache_off += index.clear(&mut left).chunks;
@@ -326,16 +342,16 @@ impl CpuTier {
 
     /// Returns whether the hot cache is on.
     pub fn is_hot(&self) -> bool {
-        lock(&self.shared.index).is_hot
+        self.shared.locked().is_hot
     }
 
     /// Returns the tier's state and counters.
     pub fn stats(&self) -> CpuStats {
-        let index = lock(&self.shared.index);
-        let (entries, sums, evictions) = (index.n_entries(), index.sums, index.evictions);
+        let index = self.shared.locked();
+        let (sums, evictions) = (index.sums, index.evictions);
         drop(index);
         CpuStats {
-            entries,
+            entries: sums.entries,
             entry_bytes: sums.payload_bytes,
             pinned_entries: sums.pinned_entries,
             allocated_bytes: self.shared.provider.allocated_bytes(),
@@ -352,7 +368,7 @@ impl CpuTier {
     ///
     /// What does not agree.
     pub fn check(&self) -> Result<(), Inconsistency> {
-        lock(&self.shared.index).check()
+        self.shared.locked().check()
     }
 
     /// Empties the tier for good: nothing can be allocated or put any more, and those who wait for
@@ -360,7 +376,7 @@ impl CpuTier {
     pub fn close(&self) {
         let mut left = Vec::new();
         self.shared.is_closed.store(true, Ordering::Release);
-        lock(&self.shared.index).close(&mut left);
+        self.shared.locked().close(&mut left);
         drop(left);
         self.shared.provider.released().notify();
     }
@@ -380,6 +396,40 @@ impl Room {
 }
 
 impl Shared {
+    /// Takes the index's lock, for everything but searching and reading.
+    fn locked(&self) -> MutexGuard<'_, Index> {
+        let mut index = lock(&self.index);
+        self.touches.take(&mut index.touches);
+        index.apply_touches();
+        index
+    }
+
+    #[inline]
+    fn has(&self, key: ChunkKey) -> bool {
+        let home = self.home.id();
+        self.table.find(key, |slot| record(slot).is_indexed_as(key, home).then_some(())).is_some()
+    }
+
+    #[inline]
+    fn acquire(&self, key: ChunkKey) -> Option<Chunk> {
+        let home = self.home.id();
+        self.table.find(key, |slot| Chunk::acquire(record(slot), key, home))
+    }
+
+    /// Counts a use of each chunk of a request, given in the order of the prompt.
+    fn count_uses(&self, chunks: &[Option<Chunk>]) {
+        match self.policy.a_use() {
+            Use::Nothing => {}
+            Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
+            Use::Places => {
+                let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
+                if self.touches.note(used.map(|chunk| Touch::of(chunk.record()))) {
+                    drop(self.locked());
+                }
+            }
+        }
+    }
+
     fn free_bytes(&self) -> usize {
         self.provider.capacity_bytes().saturating_sub(self.provider.allocated_bytes())
     }
@@ -392,7 +442,7 @@ impl Shared {
     /// Evicts one chunk, or says that there is none.
     fn make_room(&self, room: &mut Room) -> Option<Exhausted> {
         let free_bytes = self.free_bytes();
-        let mut index = lock(&self.index);
+        let mut index = self.locked();
         // Only before the first eviction: later on others may have changed either figure.
         let unpinned_bytes = index.sums.footprint_bytes - index.sums.pinned_footprint_bytes;
         let is_hopeless = free_bytes.saturating_add(unpinned_bytes) < room.footprint_bytes;
@@ -429,9 +479,9 @@ impl Shared {
 }
 
 impl Watcher for Shared {
-    fn last_reader_gone(&self, key: ChunkKey) {
+    fn last_reader_gone(&self, slot: Slot) {
         let mut released = Released::default();
-        lock(&self.index).last_reader_gone(key, &mut released);
+        self.locked().last_reader_gone(slot, &mut released);
         self.settle(released);
     }
 }
@@ -451,6 +501,8 @@ impl std::fmt::Debug for CpuTier {
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

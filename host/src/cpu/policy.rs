@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::order::Use;
+
 /// Which chunk leaves the CPU tier first when room is needed. All are exact, over the whole tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -16,11 +18,17 @@ pub enum Policy {
     Fifo,
     /// The one used last.
     Mru,
+    /// S3-FIFO: what came once goes before what was used again, first come first. The order of arrival in a
+    /// small queue of a tenth of all chunks and a main queue for those used more than once in the small
+    /// one; uses count up to 3, and each spares a chunk of the main queue once.
+    S3Fifo,
+    /// SIEVE: the one that came first among those not used since they were last looked at.
+    Sieve,
 }
 
 impl Policy {
     /// All policies, in the order in which errors list them.
-    pub const ALL: [Self; 4] = [Self::Lru, Self::Lfu, Self::Fifo, Self::Mru];
+    pub const ALL: [Self; 6] = [Self::Lru, Self::Lfu, Self::Fifo, Self::Mru, Self::S3Fifo, Self::Sieve];
 
     /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {
@@ -29,6 +37,16 @@ impl Policy {
             Self::Lfu => "LFU",
             Self::Fifo => "FIFO",
             Self::Mru => "MRU",
+            Self::S3Fifo => "S3-FIFO",
+            Self::Sieve => "SIEVE",
+        }
+    }
+
+    pub(super) const fn a_use(self) -> Use {
+        match self {
+            Self::Lru | Self::Lfu | Self::Mru => Use::Places,
+            Self::S3Fifo | Self::Sieve => Use::Marks,
+            Self::Fifo => Use::Nothing,
         }
     }
 }
@@ -51,7 +69,7 @@ impl FromStr for Policy {
 
 /// A name that no eviction policy has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown cache policy {name:?}: choose one of LRU, LFU, FIFO, MRU (in any case)")]
+#[error("unknown cache policy {name:?}: choose one of LRU, LFU, FIFO, MRU, S3-FIFO, SIEVE (in any case)")]
 pub struct UnknownPolicy {
     /// What was given.
     pub name: String,

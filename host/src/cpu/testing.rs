@@ -80,7 +80,7 @@ impl Bench {
     }
 
     pub(super) fn n_references(&self, n: u64) -> Option<usize> {
-        super::lock(&self.tier.shared.index).n_references(key(n))
+        self.tier.shared.locked().n_references(key(n))
     }
 
     /// Allocates until nothing more can be evicted, keeping every buffer, and returns which of

@@ -246,8 +246,7 @@ fn t43_choosing_a_candidate_passes_over_held_ones_and_changes_nothing() {
 impl Bench {
     /// A reader's handle, as one that was taken before the chunk was put.
     fn chunk_without_use(&self, n: u64) -> Chunk {
-        let index = super::lock(&self.tier.shared.index);
-        index.peek(key(n)).unwrap()
+        self.tier.shared.acquire(key(n)).unwrap()
     }
 }
 

@@ -64,7 +64,7 @@ fn values_of_wrong_types() {
     assert_snapshot!(refusal("chunk_size: 1.5"), @"configuration text: `chunk_size`: expected a whole number, found the number 1.5");
     assert_snapshot!(refusal("chunk_size: [1, 2]"), @"configuration text: `chunk_size`: expected a whole number, found a list");
     assert_snapshot!(refusal("local_cpu: maybe"), @r#"configuration text: `local_cpu`: expected true or false (or 1/0, yes/no, on/off), found the text "maybe""#);
-    assert_snapshot!(refusal("cache_policy: ARC"), @r#"configuration text: `cache_policy`: expected one of LRU, LFU, FIFO, MRU, found the text "ARC""#);
+    assert_snapshot!(refusal("cache_policy: ARC"), @r#"configuration text: `cache_policy`: expected one of LRU, LFU, FIFO, MRU, S3-FIFO, SIEVE, found the text "ARC""#);
     assert_snapshot!(refusal("external_backends: 5"), @"configuration text: `external_backends`: expected a list of names, or text with names between commas, found the number 5");
     assert_snapshot!(refusal("external_backends: [a, 5]"), @"configuration text: `external_backends`: expected a list of names, found a list with the number 5 in it");
     assert_snapshot!(refusal("extra_config: [1]"), @"configuration text: `extra_config`: expected a mapping of keys to values, or the same as JSON text, found a list");

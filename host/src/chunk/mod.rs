@@ -7,18 +7,25 @@
 //! Invariant: once frozen, a chunk's bytes never change, and its memory goes back to the provider
 //! when the last handle, reader or index, is dropped.
 
+mod home;
+mod record;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use once_cell::race::OnceBox;
+
+pub(crate) use home::{Home, HomeId, Watcher};
+pub(crate) use record::{Left, NO_SLOT, Record, Slot, Standing, record};
 
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
 use crate::limits::HOLDER_TRUST_MAX;
 use crate::memory::{BufferMut, lock};
+use record::Released;
 
 /// A chunk being written: a key and a buffer with one owner.
 #[derive(Debug)]
@@ -38,20 +45,10 @@ impl ChunkWriter {
         self.key
     }
 
-    /// Makes the bytes as they are now an immutable chunk. Copies nothing; allocates the handle.
+    /// Makes the bytes as they are now an immutable chunk. Copies nothing.
     pub fn freeze(self) -> Chunk {
-        let payload = Payload {
-            key: self.key,
-            footprint_bytes: self.buffer.footprint_bytes(),
-            buffer: self.buffer,
-            trailer: OnceLock::new(),
-            holders: Mutex::default(),
-            n_readers: AtomicUsize::new(1),
-            is_indexed: AtomicBool::new(false),
-            is_watched: AtomicBool::new(false),
-            watcher: Mutex::new(None),
-        };
-        Chunk { payload: Some(Arc::new(payload)) }
+        let content = Content { buffer: self.buffer, notes: OnceBox::new() };
+        Chunk { record: Record::open(self.key, content) }
     }
 }
 
@@ -71,22 +68,22 @@ impl DerefMut for ChunkWriter {
 
 /// An immutable chunk: a handle to bytes that all clones share. Cloning copies and allocates nothing.
 pub struct Chunk {
-    /// `None` only inside `drop`, which has to let go of the payload before it tells the watcher.
-    payload: Option<Arc<Payload>>,
+    /// Which counts this handle as a reader.
+    record: &'static Record,
 }
 
-struct Payload {
-    key: ChunkKey,
-    footprint_bytes: usize,
+/// What a record keeps for a chunk.
+struct Content {
     buffer: BufferMut,
+    /// Only chunks that backends are given have any.
+    notes: OnceBox<Notes>,
+}
+
+/// What is known of a chunk beside its bytes.
+#[derive(Default)]
+struct Notes {
     trailer: OnceLock<Trailer>,
     holders: Mutex<Holders>,
-    /// Handles outside an index. The count of the `Arc` cannot serve: after the decrement that makes
-    /// a chunk evictable, `is_watched` has still to be read.
-    n_readers: AtomicUsize,
-    is_indexed: AtomicBool,
-    is_watched: AtomicBool,
-    watcher: Mutex<Option<Weak<dyn Watcher>>>,
 }
 
 /// The backends that are known to have a chunk: a bit for each, valid for one generation of the chain's
@@ -99,16 +96,28 @@ struct Holders {
     since: Option<Instant>,
 }
 
-/// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours, and
-/// after the reader's handle is gone.
-pub(crate) trait Watcher: Send + Sync {
-    fn last_reader_gone(&self, key: ChunkKey);
+/// How large a chunk is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) payload_bytes: usize,
+    /// Rounded up by the provider.
+    pub(crate) footprint_bytes: usize,
+}
+
+impl Content {
+    fn notes(&self) -> &Notes {
+        self.notes.get_or_init(Box::default)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes { payload_bytes: self.buffer.len(), footprint_bytes: self.buffer.footprint_bytes() }
+    }
 }
 
 impl Chunk {
     /// Returns the chunk's key.
     pub fn key(&self) -> ChunkKey {
-        self.payload().key
+        self.record.key()
     }
 
     /// Returns the payload as [`Bytes`] that keep this chunk alive. Copies nothing.
@@ -116,21 +125,38 @@ impl Chunk {
         Bytes::from_owner(self.clone())
     }
 
+    /// Returns a handle to the chunk `key`, if the index `home` has it in `record` at this moment. Needs
+    /// no lock of the index.
+    #[inline]
+    pub(crate) fn acquire(record: &'static Record, key: ChunkKey, home: HomeId) -> Option<Self> {
+        record.acquire(key, home).then(|| Self { record })
+    }
+
+    /// Puts the chunk into the index `home` and returns true, unless an index has it already.
+    pub(crate) fn enter_index(&self, home: HomeId) -> bool {
+        self.record.enter(home)
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
+    }
+
     /// Returns the memory that the chunk takes, in bytes: its payload rounded up by the provider.
     pub(crate) fn footprint_bytes(&self) -> usize {
-        self.payload().footprint_bytes
+        self.content().sizes().footprint_bytes
     }
 
     /// Returns the chunk's trailer, computed from the payload by `seal` the first time it is asked for.
     /// It lies beside the payload, where no reader of the chunk sees it.
     pub(crate) fn trailer_or_seal(&self, seal: impl FnOnce(&[u8]) -> Trailer) -> &Trailer {
-        let payload = self.payload();
-        payload.trailer.get_or_init(|| seal(&payload.buffer))
+        let content = self.content();
+        content.notes().trailer.get_or_init(|| seal(&content.buffer))
     }
 
     /// Notes that the backend at `place` of the chain has the chunk, as far as is known at `generation`.
     pub(crate) fn note_holder(&self, place: usize, generation: u64) {
-        let mut holders = lock(&self.payload().holders);
+        let mut holders = lock(&self.content().notes().holders);
         if holders.generation != generation {
             *holders = Holders { generation, backends: 0, since: None };
         }
@@ -143,48 +169,46 @@ impl Chunk {
 
     /// Says whether the backend at `place` is known to have the chunk at `generation`.
     pub(crate) fn has_holder(&self, place: usize, generation: u64) -> bool {
-        let holders = lock(&self.payload().holders);
+        let Some(notes) = self.content().notes.get() else { return false };
+        let holders = lock(&notes.holders);
         let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
         let is_fresh = holders.since.is_some_and(|since| since.elapsed() <= HOLDER_TRUST_MAX);
         is_fresh && holders.generation == generation && holders.backends & bit != 0
     }
 
-    /// Returns the handle under which an index keeps the chunk, or `None` when one has it already.
-    pub(crate) fn enter_index(&self) -> Option<IndexedChunk> {
-        let payload = self.payload.as_ref()?;
-        let was_indexed = payload.is_indexed.swap(true, Ordering::SeqCst);
-        (!was_indexed).then(|| IndexedChunk(Arc::clone(payload)))
-    }
-
     #[inline]
-    fn payload(&self) -> &Payload {
-        match &self.payload {
-            Some(payload) => payload,
-            None => unreachable!("the payload is taken in drop only"),
-        }
+    #[expect(unsafe_code, reason = "the handle is what makes the content readable")]
+    fn content(&self) -> &Content {
+        // SAFETY: this handle is one of the record's readers until it drops.
+        unsafe { self.record.content() }
     }
 }
 
+/// Returns the sizes of a chunk that an index has.
+///
+/// # Safety
+/// The caller holds the lock of the index that has the record.
+#[expect(unsafe_code, reason = "an index keeps slots, not handles")]
+pub(crate) unsafe fn sizes_of_indexed(record: &Record) -> Sizes {
+    // SAFETY: an index that has the record holds it, and lets go of it under its lock only.
+    unsafe { record.content() }.sizes()
+}
+
 impl Clone for Chunk {
+    #[inline]
     fn clone(&self) -> Self {
-        self.payload().n_readers.fetch_add(1, Ordering::Relaxed);
-        Self { payload: self.payload.clone() }
+        self.record.share();
+        Self { record: self.record }
     }
 }
 
 impl Drop for Chunk {
+    #[inline]
     fn drop(&mut self) {
-        let payload = self.payload();
-        // Either this load sees that the chunk is watched, or `IndexedChunk::watch` sees that the last
-        // reader is gone: both sides write first and read then, in one total order.
-        let was_last = payload.n_readers.fetch_sub(1, Ordering::SeqCst) == 1;
-        if was_last && payload.is_watched.load(Ordering::SeqCst) {
-            let key = payload.key;
-            let watcher = lock(&payload.watcher).clone();
-            self.payload = None;
-            if let Some(watcher) = watcher.and_then(|watcher| watcher.upgrade()) {
-                watcher.last_reader_gone(key);
-            }
+        // The slot's name stays what it is, whoever has the record by now.
+        let slot = self.record.slot();
+        if let Released::Watched(home) = self.record.release() {
+            home.tell(slot);
         }
     }
 }
@@ -194,7 +218,7 @@ impl Deref for Chunk {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.payload().buffer
+        &self.content().buffer
     }
 }
 
@@ -207,54 +231,6 @@ impl AsRef<[u8]> for Chunk {
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chunk").field("key", &self.key()).field("len", &self.len()).finish()
-    }
-}
-
-/// An index's own handle to a chunk, which does not count as a reader. A chunk is in one index at
-/// most. Readers are made from it under the index's lock only, so that under this lock "no reader"
-/// stays true.
-pub(crate) struct IndexedChunk(Arc<Payload>);
-
-impl IndexedChunk {
-    /// Makes a handle for a reader.
-    #[inline]
-    pub(crate) fn reader(&self) -> Chunk {
-        self.0.n_readers.fetch_add(1, Ordering::Relaxed);
-        Chunk { payload: Some(Arc::clone(&self.0)) }
-    }
-
-    pub(crate) fn has_readers(&self) -> bool {
-        self.0.n_readers.load(Ordering::SeqCst) > 0
-    }
-
-    pub(crate) fn size_bytes(&self) -> usize {
-        self.0.buffer.len()
-    }
-
-    pub(crate) fn footprint_bytes(&self) -> usize {
-        self.0.footprint_bytes
-    }
-
-    /// Asks for `watcher` to be told when the last reader goes. The caller has to look at
-    /// [`has_readers`](Self::has_readers) afterwards: if there is none by then, none may be reported.
-    pub(crate) fn watch(&self, watcher: &Weak<dyn Watcher>) {
-        *lock(&self.0.watcher) = Some(Weak::clone(watcher));
-        self.0.is_watched.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn unwatch(&self) {
-        self.0.is_watched.store(false, Ordering::SeqCst);
-    }
-
-    /// Ends the chunk's stay in the index: from now on it may enter one again.
-    pub(crate) fn leave_index(&self) {
-        self.unwatch();
-        self.0.is_indexed.store(false, Ordering::SeqCst);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn n_references(&self) -> usize {
-        Arc::strong_count(&self.0)
     }
 }
 

@@ -1,0 +1,71 @@
+//! Which index a chunk is at home in, and how that index is told that a reader is gone.
+//!
+//! A number instead of a reference: it fits into a chunk's record, it can be read while the record
+//! changes hands, and one that has gone out of date names nobody.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, Weak};
+
+use super::record::Slot;
+
+/// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours. May
+/// be told in vain: it looks for itself.
+pub(crate) trait Watcher: Send + Sync {
+    fn last_reader_gone(&self, slot: Slot);
+}
+
+/// Names an index of this process. 0 names none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HomeId(pub(super) u32);
+
+/// An index's own name, for as long as the index lives.
+pub(crate) struct Home(HomeId);
+
+struct Homes {
+    last: u32,
+    watchers: Option<HashMap<u32, Weak<dyn Watcher>>>,
+}
+
+static HOMES: RwLock<Homes> = RwLock::new(Homes { last: 0, watchers: None });
+
+impl Home {
+    pub(crate) fn new(watcher: Weak<dyn Watcher>) -> Self {
+        let mut homes = HOMES.write().unwrap_or_else(PoisonError::into_inner);
+        let mut id = homes.last;
+        let watchers = &mut homes.watchers.get_or_insert_default();
+        loop {
+            id = id.wrapping_add(1);
+            if id != 0 && !watchers.contains_key(&id) {
+                break;
+            }
+        }
+        watchers.insert(id, watcher);
+        homes.last = id;
+        Self(HomeId(id))
+    }
+
+    pub(crate) fn id(&self) -> HomeId {
+        self.0
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let mut homes = HOMES.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watchers) = &mut homes.watchers {
+            watchers.remove(&self.0.0);
+        }
+    }
+}
+
+impl HomeId {
+    /// Tells the index, if there still is one.
+    pub(super) fn tell(self, slot: Slot) {
+        let homes = HOMES.read().unwrap_or_else(PoisonError::into_inner);
+        let watcher = homes.watchers.as_ref().and_then(|watchers| watchers.get(&self.0)?.upgrade());
+        drop(homes);
+        if let Some(watcher) = watcher {
+            watcher.last_reader_gone(slot);
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Records: what is kept beside a chunk's bytes, and how long both of them live.
+//!
+//! One word of state tells all of a record's life: how many readers hold it, whether an index has it,
+//! whether that index wants to hear of its last reader, and, in its generation, for which chunk it
+//! serves. Every change is one atomic operation, so that no two facts about a chunk can contradict
+//! each other.
+//!
+//! Records are type-stable: their memory is recycled for other records and for nothing else. So an
+//! index can be searched without a lock. A searcher that comes late finds a record that no index has,
+//! or one with another key, never memory that has become something else.
+//!
+//! | readers | indexed | the record is |
+//! |---|---|---|
+//! | 0 | no | free; it has no content |
+//! | ≥ 1 | no | a chunk that only its readers hold |
+//! | 0 | yes | a chunk that can be evicted |
+//! | ≥ 1 | yes | a chunk that is held |
+//!
+//! Invariant: the content is written by the maker of the first reader, before there is a second, and
+//! taken by whoever makes both columns zero; in between it is only read.
+#![expect(unsafe_code, reason = "content is shared by a count that the type system does not see")]
+
+use std::cell::UnsafeCell;
+use std::process::abort;
+use std::ptr::null_mut;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+
+use super::Content;
+use super::home::HomeId;
+use crate::key::ChunkKey;
+use crate::memory::lock;
+
+/// Names a record, and with it the chunk that an index keeps in it.
+pub(crate) type Slot = u32;
+/// No slot.
+pub(crate) const NO_SLOT: Slot = u32::MAX;
+
+const READER: u64 = 1;
+const READERS: u64 = 0xffff_ffff;
+/// Far below what the word can count, so that threads which pass it at once cannot run over.
+const READERS_MAX: u64 = 1 << 31;
+const INDEXED: u64 = 1 << 32;
+const WATCHED: u64 = 1 << 33;
+const GENERATION: u64 = 1 << 40;
+
+/// One chunk's record.
+pub(crate) struct Record {
+    state: AtomicU64,
+    key_hi: AtomicU64,
+    key_lo: AtomicU64,
+    slot: Slot,
+    /// The index that has the chunk, or had it last.
+    home: AtomicU32,
+    /// For the index alone.
+    pub(crate) standing: Standing,
+    content: UnsafeCell<Option<Content>>,
+}
+
+/// What an index notes of a chunk that it has: pins, and the place in the order of eviction. Only read
+/// and written under that index's lock, but for [`mark`](Self::mark).
+#[derive(Default)]
+pub(crate) struct Standing {
+    /// When the chunk was placed.
+    pub(crate) time: AtomicU64,
+    /// Neighbours in a list.
+    pub(crate) previous: AtomicU32,
+    pub(crate) next: AtomicU32,
+    pub(crate) n_pins: AtomicU32,
+    /// The list that the chunk is in.
+    group: AtomicU32,
+}
+
+/// Bits of `group` that are not the group's number.
+const PLACE_BITS: u32 = 4;
+const MARK_SHIFT: u32 = PLACE_BITS;
+const MARK_MASK: u32 = 0b11 << MARK_SHIFT;
+const GROUP_SHIFT: u32 = 8;
+
+impl Standing {
+    /// Groups are numbered below this.
+    pub(crate) const GROUPS_MAX: u32 = 1 << (32 - GROUP_SHIFT);
+
+    pub(crate) fn group(&self) -> u32 {
+        self.group.load(Ordering::Relaxed) >> GROUP_SHIFT
+    }
+
+    pub(crate) fn set_group(&self, group: u32) {
+        self.change(u32::MAX << GROUP_SHIFT, group << GROUP_SHIFT);
+    }
+
+    /// A small number that stands for the place among the order's structures.
+    pub(crate) fn place(&self) -> u32 {
+        self.group.load(Ordering::Relaxed) & ((1 << PLACE_BITS) - 1)
+    }
+
+    pub(crate) fn set_place(&self, place: u32) {
+        self.change((1 << PLACE_BITS) - 1, place);
+    }
+
+    /// How often the chunk was used since the policy last looked, up to 3.
+    pub(crate) fn marks(&self) -> u32 {
+        (self.group.load(Ordering::Relaxed) & MARK_MASK) >> MARK_SHIFT
+    }
+
+    pub(crate) fn set_marks(&self, n_marks: u32) {
+        self.change(MARK_MASK, n_marks << MARK_SHIFT);
+    }
+
+    /// Counts a use, without a lock.
+    pub(crate) fn mark(&self) {
+        let add = |bits: u32| (bits & MARK_MASK != MARK_MASK).then(|| bits + (1 << MARK_SHIFT));
+        // Chunks in much use are at the maximum, and are not written to.
+        let _at_maximum = self.group.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err();
+    }
+
+    fn change(&self, mask: u32, bits: u32) {
+        let set = |old: u32| Some(old & !mask | bits & mask);
+        let _always = self.group.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set).is_ok();
+    }
+}
+
+// SAFETY: everything but the content is atomic or never changes. The content is shared for reading
+// while the state counts a reader or an index, and moved by one thread before and after (see the
+// module's invariant); it is Send and Sync itself.
+unsafe impl Sync for Record {}
+
+/// What became of a record when a reader let go of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Released {
+    /// Nothing that concerns anybody.
+    Nothing,
+    /// The last reader is gone, and this index wants to know.
+    Watched(HomeId),
+}
+
+impl Record {
+    const fn new(slot: Slot) -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            key_hi: AtomicU64::new(0),
+            key_lo: AtomicU64::new(0),
+            slot,
+            home: AtomicU32::new(0),
+            standing: Standing {
+                time: AtomicU64::new(0),
+                previous: AtomicU32::new(NO_SLOT),
+                next: AtomicU32::new(NO_SLOT),
+                n_pins: AtomicU32::new(0),
+                group: AtomicU32::new(0),
+            },
+            content: UnsafeCell::new(None),
+        }
+    }
+
+    /// Takes a free record for a chunk. The caller is its one reader.
+    pub(super) fn open(key: ChunkKey, content: Content) -> &'static Self {
+        let record = lock(&RECORDS).pop();
+        let generation = record.state.load(Ordering::Relaxed).wrapping_add(GENERATION) & !(GENERATION - 1);
+        record.state.store(generation, Ordering::Relaxed);
+        // Whoever reads the new key without holding the record sees the new generation afterwards.
+        fence(Ordering::Release);
+        record.key_hi.store(key.hi, Ordering::Relaxed);
+        record.key_lo.store(key.lo, Ordering::Relaxed);
+        // SAFETY: the record was free, and only this thread has it: no reader and no index has.
+        unsafe { *record.content.get() = Some(content) };
+        record.state.store(generation | READER, Ordering::Release);
+        record
+    }
+
+    /// Returns the chunk's content.
+    ///
+    /// # Safety
+    /// The caller holds the record: as a reader, or as the index that has it, under that index's lock.
+    #[inline]
+    pub(super) unsafe fn content(&self) -> &Content {
+        // SAFETY: while the record is held nobody writes the content.
+        match unsafe { &*self.content.get() } {
+            Some(content) => content,
+            None => unreachable!("a record that is held has its content"),
+        }
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Returns the chunk's key, if the caller holds the record; else some chunk's key.
+    #[inline]
+    pub(crate) fn key(&self) -> ChunkKey {
+        ChunkKey { hi: self.key_hi.load(Ordering::Relaxed), lo: self.key_lo.load(Ordering::Relaxed) }
+    }
+
+    /// Returns for which of its chunks the record serves: with the slot, a name that is not used again
+    /// before 16 million other chunks had the record.
+    #[inline]
+    pub(crate) fn generation(&self) -> u32 {
+        (self.state.load(Ordering::Relaxed) / GENERATION) as u32
+    }
+
+    /// Says whether the index `home` has the record now, for the chunk `key`. Needs no lock.
+    #[inline]
+    pub(crate) fn is_indexed_as(&self, key: ChunkKey, home: HomeId) -> bool {
+        let before = self.state.load(Ordering::Acquire);
+        let matches =
+            before & INDEXED != 0 && self.key() == key && self.home.load(Ordering::Relaxed) == home.0;
+        fence(Ordering::Acquire);
+        // Of another generation now: what was read may be half of either.
+        matches && (self.state.load(Ordering::Relaxed) ^ before) < GENERATION
+    }
+
+    /// Becomes a reader of the chunk `key`, if the index `home` has it in this record. Needs no lock.
+    #[inline]
+    pub(super) fn acquire(&'static self, key: ChunkKey, home: HomeId) -> bool {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            if state & INDEXED == 0 {
+                return false;
+            }
+            refuse_too_many(state);
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            match self.state.compare_exchange_weak(state, state + READER, success, failure) {
+                Ok(_) => break,
+                Err(now) => state = now,
+            }
+        }
+        if self.key() == key && self.home.load(Ordering::Relaxed) == home.0 {
+            return true;
+        }
+        // The record went to another chunk since it was found.
+        if let Released::Watched(home) = self.release() {
+            home.tell(self.slot);
+        }
+        false
+    }
+
+    /// Adds a reader to those that there are.
+    #[inline]
+    pub(super) fn share(&self) {
+        refuse_too_many(self.state.fetch_add(READER, Ordering::Relaxed));
+    }
+
+    /// Takes a reader away. The record may be another chunk's when this returns.
+    #[inline]
+    pub(super) fn release(&'static self) -> Released {
+        let before = self.state.fetch_sub(READER, Ordering::Release);
+        if before & READERS != READER {
+            return Released::Nothing;
+        }
+        if before & INDEXED == 0 {
+            self.recycle();
+        } else if before & WATCHED != 0 {
+            // If an index has taken the record meanwhile it needs no telling, and another is told in vain.
+            return Released::Watched(HomeId(self.home.load(Ordering::Relaxed)));
+        }
+        Released::Nothing
+    }
+
+    /// Notes that the index `home` has the record, unless one has it already. The caller is a reader.
+    pub(super) fn enter(&self, home: HomeId) -> bool {
+        if self.state.fetch_or(INDEXED, Ordering::AcqRel) & INDEXED != 0 {
+            return false;
+        }
+        self.home.store(home.0, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes the record out of its index if nobody reads it: from then on nobody can.
+    pub(crate) fn leave_if_unread(&'static self) -> Option<Left> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        while state & READERS == 0 {
+            let free = state & !(INDEXED | WATCHED);
+            match self.state.compare_exchange_weak(state, free, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Left(Some(self))),
+                Err(now) => state = now,
+            }
+        }
+        None
+    }
+
+    /// Takes the record out of its index. Its readers keep it.
+    pub(crate) fn leave(&'static self) -> Left {
+        let before = self.state.fetch_and(!(INDEXED | WATCHED), Ordering::AcqRel);
+        Left((before & READERS == 0).then_some(self))
+    }
+
+    /// Asks for the index to be told when the last reader goes; false if there is none, and nobody will
+    /// be told.
+    pub(crate) fn watch(&self) -> bool {
+        let watched = |state: u64| (state & READERS != 0).then_some(state | WATCHED);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, watched).is_ok()
+    }
+
+    pub(crate) fn unwatch(&self) {
+        self.state.fetch_and(!WATCHED, Ordering::Relaxed);
+    }
+
+    /// Returns how many readers there are.
+    #[cfg(test)]
+    pub(crate) fn n_readers(&self) -> usize {
+        (self.state.load(Ordering::Acquire) & READERS) as usize
+    }
+
+    /// Says whether the index `home` has the record, at this moment.
+    pub(crate) fn is_in(&self, home: HomeId) -> bool {
+        self.state.load(Ordering::Acquire) & INDEXED != 0 && self.home.load(Ordering::Relaxed) == home.0
+    }
+
+    /// Gives the memory back, and then the record. The caller has made both columns zero.
+    fn recycle(&'static self) {
+        fence(Ordering::Acquire);
+        // SAFETY: there is no reader and no index any more, and none can come: both need one that is there.
+        let content = unsafe { (*self.content.get()).take() };
+        drop(content);
+        lock(&RECORDS).push(self);
+    }
+}
+
+#[inline]
+fn refuse_too_many(state: u64) {
+    if state & READERS >= READERS_MAX {
+        // As the standard library does: only a program that forgets handles on purpose comes here.
+        abort();
+    }
+}
+
+/// A chunk that has left its index. If nobody reads it, dropping this gives its memory back, which may
+/// run anybody's code: not under a lock.
+#[must_use]
+pub(crate) struct Left(Option<&'static Record>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(record) = self.0 {
+            record.recycle();
+        }
+    }
+}
+
+/// Records of one segment.
+const SEGMENT: usize = if cfg!(miri) { 64 } else { 4096 };
+const SEGMENTS_MAX: usize = 1 << 15;
+
+/// All records of the process: segments that are made as they are needed and stay.
+static SEGMENTS: [AtomicPtr<Record>; SEGMENTS_MAX] = [const { AtomicPtr::new(null_mut()) }; SEGMENTS_MAX];
+static RECORDS: Mutex<FreeRecords> = Mutex::new(FreeRecords { first: NO_SLOT, n_made: 0 });
+
+/// Returns the record of a slot that was named by a record.
+#[inline]
+pub(crate) fn record(slot: Slot) -> &'static Record {
+    let segment = SEGMENTS[slot as usize / SEGMENT].load(Ordering::Acquire);
+    assert!(!segment.is_null(), "slot {slot} was never made");
+    // SAFETY: a segment has SEGMENT records, is published once it is complete, and never goes.
+    unsafe { &*segment.add(slot as usize % SEGMENT) }
+}
+
+/// The records that have no chunk, linked by `standing.next`.
+struct FreeRecords {
+    first: Slot,
+    n_made: usize,
+}
+
+impl FreeRecords {
+    fn pop(&mut self) -> &'static Record {
+        if self.first == NO_SLOT {
+            self.make_segment();
+        }
+        let record = record(self.first);
+        self.first = record.standing.next.load(Ordering::Relaxed);
+        record
+    }
+
+    fn push(&mut self, record: &'static Record) {
+        record.standing.next.store(self.first, Ordering::Relaxed);
+        self.first = record.slot;
+    }
+
+    fn make_segment(&mut self) {
+        let n_before = self.n_made;
+        assert!(n_before / SEGMENT < SEGMENTS_MAX, "{n_before} chunks are in memory");
+        let records: Box<[Record]> = (0..SEGMENT).map(|i| Record::new((n_before + i) as Slot)).collect();
+        let records = Box::leak(records);
+        SEGMENTS[n_before / SEGMENT].store(records.as_mut_ptr(), Ordering::Release);
+        self.n_made += SEGMENT;
+        (n_before..self.n_made).rev().for_each(|slot| self.push(record(slot as Slot)));
+    }
+}

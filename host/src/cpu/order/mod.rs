@@ -1,0 +1,162 @@
+//! The order in which chunks are evicted, under all policies.
+//!
+//! An entry that eviction finds held (pinned or being read) is *parked*: it leaves the order, so that
+//! no later eviction comes past it again, and returns when it is no longer held. So each step past a
+//! held entry is paid for by the use that held it, and an eviction costs the same however many are.
+//!
+//! Everything here runs under the tier's lock. Only the marks of SIEVE and S3-FIFO are set without.
+
+mod list;
+mod ranked;
+mod s3_fifo;
+mod sieve;
+
+use super::policy::Policy;
+use crate::chunk::{Slot, record};
+use ranked::Ranked;
+use s3_fifo::S3Fifo;
+use sieve::Sieve;
+
+/// Where an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+enum Place {
+    Absent,
+    /// In a list.
+    Linked,
+    /// Set aside while it is held.
+    Parked,
+    /// No longer held; among those that came back to an order by rank.
+    Returned,
+}
+
+fn place(slot: Slot) -> Place {
+    match record(slot).standing.place() {
+        1 => Place::Linked,
+        2 => Place::Parked,
+        3 => Place::Returned,
+        _ => Place::Absent,
+    }
+}
+
+fn set_place(slot: Slot, place: Place) {
+    record(slot).standing.set_place(place as u32);
+}
+
+/// What a use of an entry does to the order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    Nothing,
+    /// Marks the entry, wherever it is: [`mark`](crate::chunk::Standing::mark).
+    Marks,
+    /// Gives the entry another place: [`Order::touch`].
+    Places,
+}
+
+pub(super) struct Order {
+    policy: Policy,
+    by: By,
+}
+
+enum By {
+    Rank(Ranked),
+    Sieve(Sieve),
+    S3Fifo(S3Fifo),
+}
+
+/// Does the same under each policy.
+macro_rules! each {
+    ($order:expr, $by:ident => $do:expr) => {
+        match $order {
+            By::Rank($by) => $do,
+            By::Sieve($by) => $do,
+            By::S3Fifo($by) => $do,
+        }
+    };
+}
+
+impl Order {
+    pub(super) fn new(policy: Policy) -> Self {
+        let by = match policy {
+            Policy::Sieve => By::Sieve(Sieve::new()),
+            Policy::S3Fifo => By::S3Fifo(S3Fifo::new()),
+            Policy::Lru | Policy::Lfu | Policy::Fifo | Policy::Mru => By::Rank(Ranked::new(policy)),
+        };
+        Self { policy, by }
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Places a new entry.
+    pub(super) fn insert(&mut self, slot: Slot) {
+        debug_assert_eq!(place(slot), Place::Absent);
+        record(slot).standing.set_marks(0);
+        each!(&mut self.by, by => by.insert(slot));
+    }
+
+    /// Counts a use.
+    pub(super) fn touch(&mut self, slot: Slot) {
+        match (self.policy.a_use(), &mut self.by) {
+            (Use::Places, By::Rank(ranked)) => ranked.touch(slot),
+            (Use::Marks, _) => record(slot).standing.mark(),
+            _ => {}
+        }
+    }
+
+    /// Renews the entry's place among those used as often, without counting a use.
+    pub(super) fn refresh(&mut self, slot: Slot) {
+        if let By::Rank(ranked) = &mut self.by {
+            ranked.refresh(slot);
+        }
+    }
+
+    /// Returns the entry to be evicted next, if it turns out not to be held. Asked again without an
+    /// eviction or a use between, it answers the same.
+    pub(super) fn candidate(&mut self) -> Option<Slot> {
+        each!(&mut self.by, by => by.candidate())
+    }
+
+    /// Takes out the candidate.
+    pub(super) fn evict(&mut self, slot: Slot) {
+        if let By::S3Fifo(s3_fifo) = &mut self.by {
+            s3_fifo.remember(slot);
+        }
+        self.remove(slot);
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        each!(&mut self.by, by => by.detach(slot));
+        set_place(slot, Place::Absent);
+    }
+
+    /// Sets a held entry aside, so that it is no candidate until [`unpark`](Self::unpark).
+    pub(super) fn park(&mut self, slot: Slot) {
+        if !self.is_parked(slot) {
+            each!(&mut self.by, by => by.park(slot));
+        }
+    }
+
+    /// Makes a parked entry a candidate again: at the place that its rank gives it, or, under policies
+    /// without ranks, as the newest of those that have proven themselves.
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        debug_assert_eq!(place(slot), Place::Parked);
+        each!(&mut self.by, by => by.unpark(slot));
+    }
+
+    pub(super) fn is_parked(&self, slot: Slot) -> bool {
+        place(slot) == Place::Parked
+    }
+
+    /// Verifies the lists, and that `n_entries` entries are placed, `n_parked` of them set aside.
+    pub(super) fn check(&self, n_entries: usize, n_parked: usize) -> Result<(), String> {
+        let n_seen = each!(&self.by, by => by.check())? + n_parked;
+        unless(n_seen == n_entries, "an entry is missing from the order")
+    }
+}
+
+fn unless(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}

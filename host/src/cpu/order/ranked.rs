@@ -1,0 +1,249 @@
+//! LRU, LFU, FIFO and MRU: the order by rank.
+//!
+//! Every entry has a rank: how often it was used (counted under LFU only), then when it was last
+//! placed. LRU, LFU and FIFO evict the lowest rank, MRU the highest; the policies differ besides only
+//! in what a use does to the rank. Entries of one use count form a list in the order of their
+//! placing, and the lists are in the order of the counts, so every change is a few links.
+//!
+//! A parked entry returns not to the lists, where its place would have to be searched, but to a small
+//! ordered map by rank; the next candidate is the better of the lists' end and the map's end. So the
+//! order is exactly the one without parking.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::list::List;
+use super::{Place, Policy, place, set_place, unless};
+use crate::chunk::{Slot, Standing, record};
+
+/// Use count, then the time of the last placing; unique.
+type Rank = (u32, u64);
+
+/// No bucket.
+const NONE: u32 = Standing::GROUPS_MAX - 1;
+/// Uses are counted up to here.
+const USES_MAX: u32 = Standing::GROUPS_MAX - 1;
+
+/// The entries of one use count, oldest placing first. Never empty while in use.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    n_uses: u32,
+    entries: List,
+    /// Buckets with the next lower and higher use count; `next` also links unused records.
+    previous: u32,
+    next: u32,
+}
+
+/// An entry's group is its bucket while it is linked, and its use count while it is not.
+pub(super) struct Ranked {
+    policy: Policy,
+    buckets: Vec<Bucket>,
+    first_bucket: u32,
+    last_bucket: u32,
+    unused_bucket: u32,
+    returned: BTreeMap<Rank, Slot>,
+    clock: u64,
+}
+
+impl Ranked {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            buckets: Vec::new(),
+            first_bucket: NONE,
+            last_bucket: NONE,
+            unused_bucket: NONE,
+            returned: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    fn rank(&self, slot: Slot) -> Rank {
+        let standing = &record(slot).standing;
+        let group = standing.group();
+        let n_uses = match place(slot) {
+            Place::Linked => self.buckets[group as usize].n_uses,
+            Place::Absent | Place::Parked | Place::Returned => group,
+        };
+        (n_uses, standing.time.load(Ordering::Relaxed))
+    }
+
+    /// Gives an entry that is in no list a rank.
+    fn set_rank(slot: Slot, (n_uses, time): Rank) {
+        let standing = &record(slot).standing;
+        standing.set_group(n_uses);
+        standing.time.store(time, Ordering::Relaxed);
+    }
+
+    /// Places a new entry, used once.
+    pub(super) fn insert(&mut self, slot: Slot) {
+        let rank = (1, self.tick());
+        Self::set_rank(slot, rank);
+        // One use is the lowest count, so the bucket is the first or before the first.
+        self.link(slot, rank.0, NONE);
+    }
+
+    pub(super) fn touch(&mut self, slot: Slot) {
+        let n_uses = self.rank(slot).0;
+        match self.policy {
+            Policy::Lfu => self.place_anew(slot, (n_uses + 1).min(USES_MAX)),
+            _ => self.place_anew(slot, n_uses),
+        }
+    }
+
+    pub(super) fn refresh(&mut self, slot: Slot) {
+        if self.policy != Policy::Fifo {
+            self.place_anew(slot, self.rank(slot).0);
+        }
+    }
+
+    pub(super) fn candidate(&self) -> Option<Slot> {
+        let highest = self.policy == Policy::Mru;
+        let (bucket, returned) = if highest {
+            (self.last_bucket, self.returned.last_key_value())
+        } else {
+            (self.first_bucket, self.returned.first_key_value())
+        };
+        let bucket = self.buckets.get(bucket as usize);
+        let linked = bucket.map(|bucket| if highest { bucket.entries.last } else { bucket.entries.first });
+        match (linked, returned) {
+            (Some(linked), Some((&rank, &returned))) => {
+                let linked_is_higher = self.rank(linked) > rank;
+                Some(if linked_is_higher == highest { linked } else { returned })
+            }
+            (linked, returned) => linked.or(returned.map(|(_, &slot)| slot)),
+        }
+    }
+
+    pub(super) fn park(&mut self, slot: Slot) {
+        let rank = self.rank(slot);
+        self.detach(slot);
+        Self::set_rank(slot, rank);
+        set_place(slot, Place::Parked);
+    }
+
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        set_place(slot, Place::Returned);
+        self.returned.insert(self.rank(slot), slot);
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Gives the entry a new rank and moves it there.
+    fn place_anew(&mut self, slot: Slot, n_uses: u32) {
+        let rank = (n_uses, self.tick());
+        match place(slot) {
+            Place::Linked => {
+                // The old bucket stays until the entry is linked anew: it is where to start from.
+                let old_bucket = record(slot).standing.group();
+                self.buckets[old_bucket as usize].entries.unlink(slot);
+                record(slot).standing.time.store(rank.1, Ordering::Relaxed);
+                self.link(slot, n_uses, old_bucket);
+                self.drop_bucket_if_empty(old_bucket);
+            }
+            Place::Parked => Self::set_rank(slot, rank),
+            Place::Returned => {
+                self.returned.remove(&self.rank(slot));
+                Self::set_rank(slot, rank);
+                if self.policy == Policy::Lfu {
+                    // The bucket of its count would have to be searched.
+                    self.returned.insert(rank, slot);
+                } else {
+                    self.link(slot, n_uses, NONE);
+                }
+            }
+            Place::Absent => debug_assert!(false, "slot {slot} is not in the order"),
+        }
+    }
+
+    pub(super) fn detach(&mut self, slot: Slot) {
+        match place(slot) {
+            Place::Linked => {
+                let bucket = record(slot).standing.group();
+                self.buckets[bucket as usize].entries.unlink(slot);
+                self.drop_bucket_if_empty(bucket);
+            }
+            Place::Returned => {
+                self.returned.remove(&self.rank(slot));
+            }
+            Place::Parked | Place::Absent => {}
+        }
+    }
+
+    /// Appends the entry to the bucket of its use count, which is `near` or the one after it; `NONE`
+    /// stands before the first.
+    fn link(&mut self, slot: Slot, n_uses: u32, near: u32) {
+        let has_count = |id: u32| self.buckets.get(id as usize).is_some_and(|bucket| bucket.n_uses == n_uses);
+        let after = if near == NONE { self.first_bucket } else { self.buckets[near as usize].next };
+        let bucket = match (has_count(near), has_count(after)) {
+            (true, _) => near,
+            (false, true) => after,
+            (false, false) => self.new_bucket(n_uses, near, after),
+        };
+        self.buckets[bucket as usize].entries.push_last(slot);
+        record(slot).standing.set_group(bucket);
+        set_place(slot, Place::Linked);
+    }
+
+    fn new_bucket(&mut self, n_uses: u32, previous: u32, next: u32) -> u32 {
+        let bucket = Bucket { n_uses, entries: List::new(), previous, next };
+        let id = if self.unused_bucket == NONE {
+            self.buckets.push(bucket);
+            self.buckets.len() as u32 - 1
+        } else {
+            let id = self.unused_bucket;
+            self.unused_bucket = self.buckets[id as usize].next;
+            self.buckets[id as usize] = bucket;
+            id
+        };
+        self.join(previous, id);
+        self.join(id, next);
+        id
+    }
+
+    fn drop_bucket_if_empty(&mut self, id: u32) {
+        let Bucket { entries, previous, next, .. } = self.buckets[id as usize];
+        if entries.is_empty() {
+            self.join(previous, next);
+            self.buckets[id as usize].next = self.unused_bucket;
+            self.unused_bucket = id;
+        }
+    }
+
+    /// Makes two buckets neighbours; `NONE` is the end on either side.
+    fn join(&mut self, previous: u32, next: u32) {
+        match self.buckets.get_mut(previous as usize) {
+            Some(bucket) => bucket.next = next,
+            None => self.first_bucket = next,
+        }
+        match self.buckets.get_mut(next as usize) {
+            Some(bucket) => bucket.previous = previous,
+            None => self.last_bucket = previous,
+        }
+    }
+
+    /// Verifies the lists against the ranks, and returns how many entries are in the order.
+    pub(super) fn check(&self) -> Result<usize, String> {
+        let (mut n_seen, mut last_rank, mut before, mut id) = (0, (0, 0), NONE, self.first_bucket);
+        while let Some(bucket) = self.buckets.get(id as usize) {
+            unless(bucket.previous == before, "the buckets are not linked both ways")?;
+            unless(!bucket.entries.is_empty(), "a bucket is empty")?;
+            for slot in bucket.entries.check()? {
+                let is_here = record(slot).standing.group() == id && place(slot) == Place::Linked;
+                unless(is_here, "an entry is misplaced")?;
+                let rank = self.rank(slot);
+                unless(rank > last_rank, "the ranks do not rise")?;
+                (last_rank, n_seen) = (rank, n_seen + 1);
+            }
+            (before, id) = (id, bucket.next);
+        }
+        unless(self.last_bucket == before, "the buckets end elsewhere")?;
+        for (&rank, &slot) in &self.returned {
+            unless(place(slot) == Place::Returned && self.rank(slot) == rank, "a return is misplaced")?;
+        }
+        Ok(n_seen + self.returned.len())
+    }
+}

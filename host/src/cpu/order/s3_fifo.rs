@@ -1,0 +1,153 @@
+//! S3-FIFO: a small queue for what is new, a main queue for what was used there, and the names of what
+//! the small one has let go. A tenth of all entries is enough to tell the many that come once from the
+//! few that come again.
+//!
+//! - New: into the small queue; into the main one if its name is remembered.
+//! - When the small queue has a tenth of all entries, its oldest goes: into the main queue, if it was
+//!   used more than once, else out, and its name is remembered. Otherwise the oldest of the main queue
+//!   goes: round once more, with one use forgotten, if it has any, else out.
+//! - Uses are counted up to 3, and from 0 when an entry enters the main queue. As many names are
+//!   remembered as the main queue has entries.
+//!
+//! # Source
+//! Yang and others, "FIFO Queues are All You Need for Cache Eviction", SOSP 2023, algorithm 1. There
+//! the queues have fixed sizes; here they are shares of what is in memory, since chunks differ in size.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use super::list::List;
+use super::{Place, place, set_place, unless};
+use crate::chunk::{Slot, record};
+use crate::key::ChunkKey;
+
+/// The small queue's share of all entries is one in this many.
+const SMALL_SHARE: usize = 10;
+
+const SMALL: u32 = 0;
+const MAIN: u32 = 1;
+
+pub(super) struct S3Fifo {
+    /// By group.
+    queues: [List; 2],
+    ghosts: Ghosts,
+}
+
+impl S3Fifo {
+    pub(super) fn new() -> Self {
+        Self { queues: [List::new(); 2], ghosts: Ghosts::default() }
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot) {
+        let group = if self.ghosts.forget(record(slot).key()) { MAIN } else { SMALL };
+        self.push(slot, group);
+    }
+
+    fn push(&mut self, slot: Slot, group: u32) {
+        record(slot).standing.set_group(group);
+        self.queues[group as usize].push_last(slot);
+        set_place(slot, Place::Linked);
+    }
+
+    pub(super) fn candidate(&mut self) -> Option<Slot> {
+        let [small, main] = &self.queues;
+        let n_entries = small.n_entries + main.n_entries;
+        // Every entry of the main queue goes round three times at most, unless it is used meanwhile.
+        for _ in 0..4 * n_entries {
+            let slot = self.oldest(n_entries)?;
+            let standing = &record(slot).standing;
+            match (standing.group(), standing.marks()) {
+                (SMALL, 2..) => {
+                    self.detach(slot);
+                    standing.set_marks(0);
+                    self.push(slot, MAIN);
+                }
+                (MAIN, n_marks @ 1..) => {
+                    self.detach(slot);
+                    standing.set_marks(n_marks - 1);
+                    self.push(slot, MAIN);
+                }
+                _ => return Some(slot),
+            }
+        }
+        self.oldest(n_entries)
+    }
+
+    fn oldest(&self, n_entries: usize) -> Option<Slot> {
+        let [small, main] = &self.queues;
+        let from_small = main.is_empty() || (!small.is_empty() && small.n_entries >= n_entries / SMALL_SHARE);
+        let queue = if from_small { small } else { main };
+        (!queue.is_empty()).then_some(queue.first)
+    }
+
+    /// Remembers the name of an entry that is being evicted.
+    pub(super) fn remember(&mut self, slot: Slot) {
+        if record(slot).standing.group() == SMALL {
+            self.ghosts.remember(record(slot).key(), self.queues[MAIN as usize].n_entries);
+        }
+    }
+
+    pub(super) fn detach(&mut self, slot: Slot) {
+        if place(slot) == Place::Linked {
+            self.queues[record(slot).standing.group() as usize].unlink(slot);
+        }
+    }
+
+    pub(super) fn park(&mut self, slot: Slot) {
+        self.detach(slot);
+        set_place(slot, Place::Parked);
+    }
+
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        record(slot).standing.set_marks(0);
+        self.push(slot, MAIN);
+    }
+
+    pub(super) fn check(&self) -> Result<usize, String> {
+        let mut n_seen = 0;
+        for (group, queue) in (0..).zip(&self.queues) {
+            let slots = queue.check()?;
+            let belongs =
+                |&slot: &Slot| place(slot) == Place::Linked && record(slot).standing.group() == group;
+            unless(slots.iter().all(belongs), "an entry is in the wrong queue")?;
+            n_seen += slots.len();
+        }
+        self.ghosts.check()?;
+        Ok(n_seen)
+    }
+}
+
+/// Names of chunks that were evicted before they had proven themselves, oldest first.
+#[derive(Default)]
+struct Ghosts {
+    /// With the number of the remembering; names whose number is out of date were forgotten.
+    queue: VecDeque<(ChunkKey, u64)>,
+    remembered: HashMap<ChunkKey, u64>,
+    n_times: u64,
+}
+
+impl Ghosts {
+    fn remember(&mut self, key: ChunkKey, n_max: usize) {
+        self.n_times += 1;
+        self.remembered.insert(key, self.n_times);
+        self.queue.push_back((key, self.n_times));
+        while self.remembered.len() > n_max || self.queue.len() > 2 * n_max + 1 {
+            let Some((key, n_time)) = self.queue.pop_front() else { break };
+            if self.remembered.get(&key) == Some(&n_time) {
+                self.remembered.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets a name, and says whether it was remembered.
+    fn forget(&mut self, key: ChunkKey) -> bool {
+        self.remembered.remove(&key).is_some()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let is_current = |(key, n_time): &&(ChunkKey, u64)| self.remembered.get(key) == Some(n_time);
+        let n_current = self.queue.iter().filter(is_current).count();
+        unless(n_current == self.remembered.len(), "a name is remembered for ever")
+    }
+}

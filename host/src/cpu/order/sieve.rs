@@ -1,0 +1,70 @@
+//! SIEVE: one list in the order of arrival, and a hand that goes round it from the oldest entry to the
+//! newest, spares what was used since it last came by, and stops at what was not.
+//!
+//! # Source
+//! Zhang and others, "SIEVE is Simpler than LRU", NSDI 2024, algorithm 1.
+
+use super::list::{List, next};
+use super::{Place, set_place, unless};
+use crate::chunk::{NO_SLOT, Slot, record};
+
+pub(super) struct Sieve {
+    list: List,
+    /// Where the next search begins; `NO_SLOT` is the oldest entry.
+    hand: Slot,
+}
+
+impl Sieve {
+    pub(super) fn new() -> Self {
+        Self { list: List::new(), hand: NO_SLOT }
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot) {
+        self.list.push_last(slot);
+        set_place(slot, Place::Linked);
+    }
+
+    pub(super) fn candidate(&mut self) -> Option<Slot> {
+        if self.list.is_empty() {
+            return None;
+        }
+        let or_oldest = |slot| if slot == NO_SLOT { self.list.first } else { slot };
+        self.hand = or_oldest(self.hand);
+        // Once round unmarks everything. What is used meanwhile is marked again, but not for ever.
+        for _ in 0..self.list.n_entries {
+            let standing = &record(self.hand).standing;
+            if standing.marks() == 0 {
+                break;
+            }
+            standing.set_marks(0);
+            self.hand = or_oldest(next(self.hand));
+        }
+        Some(self.hand)
+    }
+
+    pub(super) fn detach(&mut self, slot: Slot) {
+        if super::place(slot) == Place::Linked {
+            if self.hand == slot {
+                self.hand = next(slot);
+            }
+            self.list.unlink(slot);
+        }
+    }
+
+    pub(super) fn park(&mut self, slot: Slot) {
+        self.detach(slot);
+        set_place(slot, Place::Parked);
+    }
+
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        record(slot).standing.set_marks(0);
+        self.insert(slot);
+    }
+
+    pub(super) fn check(&self) -> Result<usize, String> {
+        let slots = self.list.check()?;
+        unless(self.hand == NO_SLOT || slots.contains(&self.hand), "the hand points beside the list")?;
+        unless(slots.iter().all(|&slot| super::place(slot) == Place::Linked), "an entry is misplaced")?;
+        Ok(slots.len())
+    }
+}
