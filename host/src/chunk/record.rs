@@ -20,7 +20,7 @@
 //! taken by whoever makes both columns zero; in between it is only read.
 #![expect(unsafe_code, reason = "content is shared by a count that the type system does not see")]
 
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::process::abort;
 use std::ptr::null_mut;
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use super::Content;
 use super::home::HomeId;
 use crate::key::ChunkKey;
-use crate::memory::lock;
+use crate::memory::{BufferMut, lock};
 
 /// Names a record, and with it the chunk that an index keeps in it.
 pub(crate) type Slot = u32;
@@ -44,18 +44,25 @@ const INDEXED: u64 = 1 << 32;
 const WATCHED: u64 = 1 << 33;
 const GENERATION: u64 = 1 << 40;
 
-/// One chunk's record.
+/// One chunk's record: all that a search, a reader's coming and going, and the order of eviction look at,
+/// in one line of the cache.
+#[repr(align(64))]
 pub(crate) struct Record {
     state: AtomicU64,
     key_hi: AtomicU64,
     key_lo: AtomicU64,
+    content: &'static ContentCell,
     slot: Slot,
     /// The index that has the chunk, or had it last.
     home: AtomicU32,
     /// For the index alone.
     pub(crate) standing: Standing,
-    content: UnsafeCell<Option<Content>>,
 }
+
+/// Where a record's content lies.
+struct ContentCell(UnsafeCell<Option<Content>>);
+
+const _: () = assert!(size_of::<Record>() == 64 && size_of::<ContentCell>() == 48);
 
 /// What an index notes of a chunk that it has: pins, and the place in the order of eviction. Only read
 /// and written under that index's lock, but for [`mark`](Self::mark).
@@ -120,10 +127,9 @@ impl Standing {
     }
 }
 
-// SAFETY: everything but the content is atomic or never changes. The content is shared for reading
-// while the state counts a reader or an index, and moved by one thread before and after (see the
-// module's invariant); it is Send and Sync itself.
-unsafe impl Sync for Record {}
+// SAFETY: a content is shared for reading while the state of its record counts a reader or an index, and
+// moved by one thread before and after (see the module's invariant); it is Send and Sync itself.
+unsafe impl Sync for ContentCell {}
 
 /// What became of a record when a reader let go of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,11 +141,12 @@ pub(crate) enum Released {
 }
 
 impl Record {
-    const fn new(slot: Slot) -> Self {
+    const fn new(slot: Slot, content: &'static ContentCell) -> Self {
         Self {
             state: AtomicU64::new(0),
             key_hi: AtomicU64::new(0),
             key_lo: AtomicU64::new(0),
+            content,
             slot,
             home: AtomicU32::new(0),
             standing: Standing {
@@ -149,13 +156,12 @@ impl Record {
                 n_pins: AtomicU32::new(0),
                 group: AtomicU32::new(0),
             },
-            content: UnsafeCell::new(None),
         }
     }
 
     /// Takes a free record for a chunk. The caller is its one reader.
     pub(super) fn open(key: ChunkKey, content: Content) -> &'static Self {
-        let record = lock(&RECORDS).pop();
+        let record = take_free();
         let generation = record.state.load(Ordering::Relaxed).wrapping_add(GENERATION) & !(GENERATION - 1);
         record.state.store(generation, Ordering::Relaxed);
         // Whoever reads the new key without holding the record sees the new generation afterwards.
@@ -163,7 +169,7 @@ impl Record {
         record.key_hi.store(key.hi, Ordering::Relaxed);
         record.key_lo.store(key.lo, Ordering::Relaxed);
         // SAFETY: the record was free, and only this thread has it: no reader and no index has.
-        unsafe { *record.content.get() = Some(content) };
+        unsafe { *record.content.0.get() = Some(content) };
         record.state.store(generation | READER, Ordering::Release);
         record
     }
@@ -175,7 +181,7 @@ impl Record {
     #[inline]
     pub(super) unsafe fn content(&self) -> &Content {
         // SAFETY: while the record is held nobody writes the content.
-        match unsafe { &*self.content.get() } {
+        match unsafe { &*self.content.0.get() } {
             Some(content) => content,
             None => unreachable!("a record that is held has its content"),
         }
@@ -310,9 +316,9 @@ impl Record {
     fn recycle(&'static self) {
         fence(Ordering::Acquire);
         // SAFETY: there is no reader and no index any more, and none can come: both need one that is there.
-        let content = unsafe { (*self.content.get()).take() };
+        let content = unsafe { (*self.content.0.get()).take() };
         drop(content);
-        lock(&RECORDS).push(self);
+        put_free(self);
     }
 }
 
@@ -328,6 +334,19 @@ fn refuse_too_many(state: u64) {
 /// run anybody's code: not under a lock.
 #[must_use]
 pub(crate) struct Left(Option<&'static Record>);
+
+impl Left {
+    /// Returns the chunk's buffer for another chunk, if nobody reads it and it has `size_bytes`.
+    pub(crate) fn into_buffer(mut self, size_bytes: usize) -> Option<BufferMut> {
+        let record = self.0?;
+        // SAFETY: there is no reader and no index any more, and none can come: both need one that is there.
+        let content = unsafe { &mut *record.content.0.get() };
+        let content = content.take_if(|content| content.buffer.len() == size_bytes)?;
+        self.0 = None;
+        put_free(record);
+        Some(content.buffer)
+    }
+}
 
 impl Drop for Left {
     fn drop(&mut self) {
@@ -354,6 +373,47 @@ pub(crate) fn record(slot: Slot) -> &'static Record {
     unsafe { &*segment.add(slot as usize % SEGMENT) }
 }
 
+/// Records that a thread keeps for itself, so that it need not lock for each.
+const KEPT_BY_A_THREAD: usize = 32;
+
+struct Kept(Vec<&'static Record>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        lock(&RECORDS).push_all(&mut self.0, 0);
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept(Vec::new())) };
+}
+
+fn take_free() -> &'static Record {
+    let from_kept = |kept: &RefCell<Kept>| {
+        let kept = &mut kept.borrow_mut().0;
+        if kept.is_empty() {
+            let mut free = lock(&RECORDS);
+            kept.extend((0..KEPT_BY_A_THREAD).map(|_| free.pop()));
+        }
+        kept.pop()
+    };
+    // A thread that is ending keeps nothing any more.
+    KEPT.try_with(from_kept).ok().flatten().unwrap_or_else(|| lock(&RECORDS).pop())
+}
+
+fn put_free(record: &'static Record) {
+    let to_kept = |kept: &RefCell<Kept>| {
+        let kept = &mut kept.borrow_mut().0;
+        kept.push(record);
+        if kept.len() > 2 * KEPT_BY_A_THREAD {
+            lock(&RECORDS).push_all(kept, KEPT_BY_A_THREAD);
+        }
+    };
+    if KEPT.try_with(to_kept).is_err() {
+        lock(&RECORDS).push(record);
+    }
+}
+
 /// The records that have no chunk, linked by `standing.next`.
 struct FreeRecords {
     first: Slot,
@@ -375,10 +435,17 @@ impl FreeRecords {
         self.first = record.slot;
     }
 
+    /// Takes all but the first `n_left` records back.
+    fn push_all(&mut self, records: &mut Vec<&'static Record>, n_left: usize) {
+        records.drain(n_left..).for_each(|record| self.push(record));
+    }
+
     fn make_segment(&mut self) {
         let n_before = self.n_made;
         assert!(n_before / SEGMENT < SEGMENTS_MAX, "{n_before} chunks are in memory");
-        let records: Box<[Record]> = (0..SEGMENT).map(|i| Record::new((n_before + i) as Slot)).collect();
+        let contents: Box<[ContentCell]> = (0..SEGMENT).map(|_| ContentCell(UnsafeCell::new(None))).collect();
+        let numbered = (n_before..).zip(&*Box::leak(contents));
+        let records: Box<[Record]> = numbered.map(|(n, content)| Record::new(n as Slot, content)).collect();
         let records = Box::leak(records);
         SEGMENTS[n_before / SEGMENT].store(records.as_mut_ptr(), Ordering::Release);
         self.n_made += SEGMENT;

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::order::Order;
 use super::policy::Policy;
-use super::table::Table;
+use super::table::{EXPECTED_MAX, Table};
 use super::touches::Touch;
 use super::{Cleared, Evictions, Inserted};
 use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
@@ -63,7 +63,7 @@ impl Index {
         Self {
             table,
             home,
-            order: Order::new(policy),
+            order: Order::new(policy, home),
             capacity_bytes,
             is_hot,
             is_closed: false,
@@ -77,12 +77,10 @@ impl Index {
         self.table.find(key, |slot| record(slot).is_indexed_as(key, self.home).then_some(slot))
     }
 
-    /// Counts the uses in `self.touches`, of those entries that are still here.
+    /// Counts the uses in `self.touches`.
     pub(super) fn apply_touches(&mut self) {
-        let Self { touches, order, home, .. } = self;
-        for touch in touches.drain(..).filter(|touch| touch.is_current(*home)) {
-            order.touch(touch.slot());
-        }
+        let Self { touches, order, .. } = self;
+        touches.drain(..).for_each(|touch| order.apply(touch));
     }
 
     pub(super) fn touch(&mut self, key: ChunkKey) {
@@ -114,7 +112,9 @@ impl Index {
         let Sizes { payload_bytes, footprint_bytes } = self.sizes(record);
         if self.sums.entries == 0 {
             // Most chunks of a model are alike.
-            self.table.expect(self.capacity_bytes / footprint_bytes.max(1));
+            let n_expected = self.capacity_bytes / footprint_bytes.max(1);
+            self.table.expect(n_expected);
+            self.order.expect(n_expected.min(EXPECTED_MAX));
         }
         self.sums.entries += 1;
         self.sums.payload_bytes += payload_bytes;
@@ -191,6 +191,11 @@ impl Index {
             // Somebody found it meanwhile, and may be gone again.
             self.release(slot, released);
         }
+    }
+
+    /// Returns the memory of all entries that are not pinned, in bytes.
+    pub(super) fn unpinned_bytes(&self) -> usize {
+        self.sums.footprint_bytes - self.sums.pinned_footprint_bytes
     }
 
     /// Takes out the entry that the policy evicts next, passing over held ones.
@@ -290,6 +295,11 @@ impl Index {
 
     pub(super) fn policy(&self) -> Policy {
         self.order.policy()
+    }
+
+    /// Entries that are to be placed before the lock is released.
+    pub(super) fn to_place(&mut self) -> &mut Vec<Slot> {
+        &mut self.order.to_place
     }
 
     /// Returns how many references there are to the chunk, the index's own included.

@@ -19,6 +19,7 @@ mod policy;
 mod table;
 mod touches;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -27,8 +28,8 @@ use crate::key::ChunkKey;
 use crate::memory::{AllocateError, BufferMut, Inconsistency, Provider, Waiter, lock};
 use index::{Index, Released};
 use order::Use;
-use table::Table;
-use touches::{Touch, Touches};
+use table::{LOOKED_AHEAD, Table};
+use touches::Touches;
 
 pub use policy::{Policy, UnknownPolicy};
 
@@ -163,20 +164,31 @@ impl CpuTier {
 
     /// Returns how many keys from the first on are here without a gap. Counts as no use. Takes no lock.
     pub fn contains_run(&self, keys: &[ChunkKey]) -> usize {
-        keys.iter().take_while(|&&key| self.shared.has(key)).count()
+        let mut n_found = 0;
+        for keys in keys.chunks(LOOKED_AHEAD) {
+            self.shared.look_ahead(keys);
+            let n = keys.iter().take_while(|&&key| self.shared.find(key).is_some()).count();
+            n_found += n;
+            if n < keys.len() {
+                break;
+            }
+        }
+        n_found
     }
 
     /// Makes `present` say for each key whether it is here. Counts as no use. Takes no lock.
     pub fn contains_each(&self, keys: &[ChunkKey], present: &mut Vec<bool>) {
         present.clear();
-        present.extend(keys.iter().map(|&key| self.shared.has(key)));
+        present.extend(keys.iter().map(|&key| self.shared.find(key).is_some()));
     }
 
     /// Makes `chunks` hold a handle for each key that is here, and counts a use of each. Takes no lock of
     /// the index, but once in [`TOUCHES_MAX`](crate::limits::TOUCHES_MAX) chunks to count their uses.
     pub fn get(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
         chunks.clear();
-        chunks.extend(keys.iter().map(|&key| self.shared.acquire(key)));
+        for keys in keys.chunks(LOOKED_AHEAD) {
+            self.shared.acquire_some(keys, chunks);
+        }
         self.shared.count_uses(chunks);
     }
 
@@ -245,8 +257,14 @@ impl CpuTier {
             if let Some(buffer) = BufferMut::allocate(provider, size_bytes)? {
                 return Ok(Allocated::Ready(buffer));
             }
-            if let Some(exhausted) = self.shared.make_room(&mut room) {
-                return Ok(Allocated::Exhausted(exhausted));
+            match self.shared.make_room(&mut room) {
+                // Most chunks are of one size: what one leaves fits the next, without a way through the pool.
+                Ok(left) => {
+                    if let Some(buffer) = left.into_buffer(size_bytes) {
+                        return Ok(Allocated::Ready(buffer));
+                    }
+                }
+                Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
             }
         }
     }
@@ -272,8 +290,9 @@ impl CpuTier {
             }
             // An attempt costs as much as the batch is long, and is in vain before the sum fits.
             loop {
-                if let Some(exhausted) = self.shared.make_room(&mut room) {
-                    return Ok(Allocated::Exhausted(exhausted));
+                match self.shared.make_room(&mut room) {
+                    Ok(left) => drop(left),
+                    Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
                 }
                 if self.shared.free_bytes() >= footprint_bytes {
                     break;
@@ -382,6 +401,36 @@ impl CpuTier {
     }
 }
 
+/// The index, locked, with all uses counted.
+struct Locked<'a> {
+    index: MutexGuard<'a, Index>,
+    touches: &'a Touches,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Index {
+        &mut self.index
+    }
+}
+
+impl Drop for Locked<'_> {
+    /// Gives what was placed its time, in one step for all of it. Whoever comes next counts it.
+    fn drop(&mut self) {
+        let to_place = self.index.to_place();
+        if !to_place.is_empty() {
+            self.touches.note(Use::Places, to_place.drain(..).map(record));
+        }
+    }
+}
+
 /// One allocation's way to its memory.
 struct Room {
     size_bytes: usize,
@@ -397,17 +446,25 @@ impl Room {
 
 impl Shared {
     /// Takes the index's lock, for everything but searching and reading.
-    fn locked(&self) -> MutexGuard<'_, Index> {
+    fn locked(&self) -> Locked<'_> {
         let mut index = lock(&self.index);
         self.touches.take(&mut index.touches);
         index.apply_touches();
-        index
+        Locked { index, touches: &self.touches }
     }
 
     #[inline]
-    fn has(&self, key: ChunkKey) -> bool {
+    fn look_ahead(&self, keys: &[ChunkKey]) {
+        // For a single key there is nothing to do meanwhile.
+        if keys.len() > 1 {
+            self.table.look_ahead(keys, |slot| u64::from(record(slot).generation()));
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: ChunkKey) -> Option<Slot> {
         let home = self.home.id();
-        self.table.find(key, |slot| record(slot).is_indexed_as(key, home).then_some(())).is_some()
+        self.table.find(key, |slot| record(slot).is_indexed_as(key, home).then_some(slot))
     }
 
     #[inline]
@@ -416,14 +473,30 @@ impl Shared {
         self.table.find(key, |slot| Chunk::acquire(record(slot), key, home))
     }
 
+    /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
+    fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
+        self.look_ahead(keys);
+        // All searches before the first atomic change, across which the processor does not look ahead.
+        let mut slots = [None; LOOKED_AHEAD];
+        for (slot, &key) in slots.iter_mut().zip(keys) {
+            *slot = self.find(key);
+        }
+        let home = self.home.id();
+        let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
+            // One that has left meanwhile may have come again in another slot.
+            Chunk::acquire(record(slot?), key, home).or_else(|| self.acquire(key))
+        };
+        chunks.extend(slots.iter().zip(keys).map(acquire));
+    }
+
     /// Counts a use of each chunk of a request, given in the order of the prompt.
     fn count_uses(&self, chunks: &[Option<Chunk>]) {
         match self.policy.a_use() {
             Use::Nothing => {}
             Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
-            Use::Places => {
+            a_use @ (Use::Places | Use::Counts) => {
                 let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
-                if self.touches.note(used.map(|chunk| Touch::of(chunk.record()))) {
+                if self.touches.note(a_use, used.map(Chunk::record)) {
                     drop(self.locked());
                 }
             }
@@ -439,25 +512,27 @@ impl Shared {
         if is_closed { Err(AllocateError::Closed { size_bytes }) } else { Ok(()) }
     }
 
-    /// Evicts one chunk, or says that there is none.
-    fn make_room(&self, room: &mut Room) -> Option<Exhausted> {
-        let free_bytes = self.free_bytes();
+    /// Evicts one chunk, or says that there is none. The memory goes back when the answer is dropped, outside
+    /// the lock: a provider may be anybody's code.
+    fn make_room(&self, room: &mut Room) -> Result<Left, Exhausted> {
         let mut index = self.locked();
-        // Only before the first eviction: later on others may have changed either figure.
-        let unpinned_bytes = index.sums.footprint_bytes - index.sums.pinned_footprint_bytes;
-        let is_hopeless = free_bytes.saturating_add(unpinned_bytes) < room.footprint_bytes;
-        let victim = if is_hopeless && !room.has_evicted { None } else { index.evict() };
+        let mut may_fit = room.has_evicted || index.unpinned_bytes() >= room.footprint_bytes;
+        if !may_fit {
+            drop(index);
+            let free_bytes = self.free_bytes();
+            index = self.locked();
+            may_fit = index.unpinned_bytes().saturating_add(free_bytes) >= room.footprint_bytes;
+        }
+        let victim = if may_fit { index.evict() } else { None };
         drop(index);
         room.has_evicted = true;
-        if victim.is_some() {
-            // The memory goes back here, outside the lock: a provider may be anybody's code.
-            return None;
-        }
-        self.n_evict_failures.fetch_add(1, Ordering::Relaxed);
-        Some(Exhausted {
-            size_bytes: room.size_bytes,
-            capacity_bytes: self.provider.capacity_bytes(),
-            allocated_bytes: self.provider.allocated_bytes(),
+        victim.ok_or_else(|| {
+            self.n_evict_failures.fetch_add(1, Ordering::Relaxed);
+            Exhausted {
+                size_bytes: room.size_bytes,
+                capacity_bytes: self.provider.capacity_bytes(),
+                allocated_bytes: self.provider.allocated_bytes(),
+            }
         })
     }
 

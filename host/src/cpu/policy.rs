@@ -44,7 +44,8 @@ impl Policy {
 
     pub(super) const fn a_use(self) -> Use {
         match self {
-            Self::Lru | Self::Lfu | Self::Mru => Use::Places,
+            Self::Lru | Self::Mru => Use::Places,
+            Self::Lfu => Use::Counts,
             Self::S3Fifo | Self::Sieve => Use::Marks,
             Self::Fifo => Use::Nothing,
         }

@@ -13,6 +13,7 @@
 //! are fewer than those in use. A table that is told how many entries to expect does not grow at all.
 
 use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -24,7 +25,9 @@ const N_SEGMENTS: usize = 64;
 const N_LEVELS: usize = 28;
 const FIRST_BUCKETS: usize = 8;
 /// Entries that a table is made for at once; more come by growing.
-const EXPECTED_MAX: usize = 1 << 20;
+pub(super) const EXPECTED_MAX: usize = 1 << 20;
+/// Keys that are looked ahead for at once.
+pub(super) const LOOKED_AHEAD: usize = 32;
 /// Looks at a segment that is being changed before others are let run.
 const N_SPINS: u32 = 64;
 
@@ -81,9 +84,9 @@ impl Table {
     /// Says how many entries to expect. The first word counts.
     pub(super) fn expect(&self, n_entries: usize) {
         self.n_first.get_or_init(|| {
-            // Shares vary by their square root, and hardly any by four times that.
+            // Shares vary by their square root, and few by three times that.
             let n_share = n_entries.min(EXPECTED_MAX) / N_SEGMENTS;
-            buckets_for(n_share + 4 * n_share.isqrt()).max(FIRST_BUCKETS)
+            buckets_for(n_share + 3 * n_share.isqrt()).max(FIRST_BUCKETS)
         });
     }
 
@@ -110,6 +113,22 @@ impl Table {
             n_tries += 1;
             if n_tries < N_SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
+    }
+
+    /// Loads what searches for `keys` begin with, so that the processor waits for many lines of memory at
+    /// once: a search ends in a branch that it cannot foresee, and would wait for each before the next.
+    #[inline]
+    pub(super) fn look_ahead(&self, keys: &[ChunkKey], of_slot: impl Fn(Slot) -> u64) {
+        let mut first = [0; LOOKED_AHEAD];
+        for (first, &key) in first.iter_mut().zip(keys) {
+            let hash = self.hash.of(key);
+            let bucket = self.segments[hash.segment()]
+                .buckets()
+                .map(|buckets| buckets[hash.tag() as usize & (buckets.len() - 1)].load(Ordering::Relaxed));
+            *first = bucket.unwrap_or(0);
+        }
+        let full = first.iter().filter(|&&bucket| bucket != 0);
+        black_box(full.fold(0, |all, &bucket| all ^ of_slot(slot_of(bucket))));
     }
 
     /// Adds a slot under a key that the table does not have. Under the lock.

@@ -6,14 +6,17 @@
 //!
 //! Everything here runs under the tier's lock. Only the marks of SIEVE and S3-FIFO are set without.
 
+mod lfu;
 mod list;
-mod ranked;
+mod recency;
 mod s3_fifo;
 mod sieve;
 
 use super::policy::Policy;
-use crate::chunk::{Slot, record};
-use ranked::Ranked;
+use super::touches::Touch;
+use crate::chunk::{HomeId, Slot, record};
+use lfu::Lfu;
+use recency::Recency;
 use s3_fifo::S3Fifo;
 use sieve::Sieve;
 
@@ -49,17 +52,23 @@ pub(super) enum Use {
     Nothing,
     /// Marks the entry, wherever it is: [`mark`](crate::chunk::Standing::mark).
     Marks,
-    /// Gives the entry another place: [`Order::touch`].
+    /// Counts: every one is noted, with the entry's generation.
+    Counts,
+    /// Gives the entry a new time: it is noted with that, and the last one is what matters.
     Places,
 }
 
 pub(super) struct Order {
     policy: Policy,
+    home: HomeId,
     by: By,
+    /// Entries that are to be placed, in order, at the end of what the lock was taken for.
+    pub(super) to_place: Vec<Slot>,
 }
 
 enum By {
-    Rank(Ranked),
+    Recency(Recency),
+    Lfu(Lfu),
     Sieve(Sieve),
     S3Fifo(S3Fifo),
 }
@@ -68,7 +77,8 @@ enum By {
 macro_rules! each {
     ($order:expr, $by:ident => $do:expr) => {
         match $order {
-            By::Rank($by) => $do,
+            By::Recency($by) => $do,
+            By::Lfu($by) => $do,
             By::Sieve($by) => $do,
             By::S3Fifo($by) => $do,
         }
@@ -76,17 +86,25 @@ macro_rules! each {
 }
 
 impl Order {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy, home: HomeId) -> Self {
         let by = match policy {
+            Policy::Lru | Policy::Fifo | Policy::Mru => By::Recency(Recency::new(policy, home)),
+            Policy::Lfu => By::Lfu(Lfu::new()),
             Policy::Sieve => By::Sieve(Sieve::new()),
             Policy::S3Fifo => By::S3Fifo(S3Fifo::new()),
-            Policy::Lru | Policy::Lfu | Policy::Fifo | Policy::Mru => By::Rank(Ranked::new(policy)),
         };
-        Self { policy, by }
+        Self { policy, home, by, to_place: Vec::new() }
     }
 
     pub(super) fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// Makes room for so many entries at once.
+    pub(super) fn expect(&mut self, n_entries: usize) {
+        if let By::Recency(recency) = &mut self.by {
+            recency.expect(n_entries);
+        }
     }
 
     /// Places a new entry.
@@ -94,21 +112,36 @@ impl Order {
         debug_assert_eq!(place(slot), Place::Absent);
         record(slot).standing.set_marks(0);
         each!(&mut self.by, by => by.insert(slot));
+        if let By::Recency(_) = self.by {
+            self.to_place.push(slot);
+        }
     }
 
     /// Counts a use.
     pub(super) fn touch(&mut self, slot: Slot) {
-        match (self.policy.a_use(), &mut self.by) {
-            (Use::Places, By::Rank(ranked)) => ranked.touch(slot),
-            (Use::Marks, _) => record(slot).standing.mark(),
-            _ => {}
+        match &mut self.by {
+            By::Recency(_) if self.policy != Policy::Fifo => self.to_place.push(slot),
+            By::Recency(_) => {}
+            By::Lfu(lfu) => lfu.touch(slot),
+            By::Sieve(_) | By::S3Fifo(_) => record(slot).standing.mark(),
+        }
+    }
+
+    /// Counts a use that was noted, if the chunk that was used is still here.
+    pub(super) fn apply(&mut self, touch: Touch) {
+        match &mut self.by {
+            By::Recency(recency) => recency.place(touch),
+            By::Lfu(lfu) if touch.is_current(self.home) => lfu.touch(touch.slot),
+            By::Lfu(_) | By::Sieve(_) | By::S3Fifo(_) => {}
         }
     }
 
     /// Renews the entry's place among those used as often, without counting a use.
     pub(super) fn refresh(&mut self, slot: Slot) {
-        if let By::Rank(ranked) = &mut self.by {
-            ranked.refresh(slot);
+        match &mut self.by {
+            By::Recency(_) => self.touch(slot),
+            By::Lfu(lfu) => lfu.refresh(slot),
+            By::Sieve(_) | By::S3Fifo(_) => {}
         }
     }
 

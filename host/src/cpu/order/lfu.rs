@@ -1,19 +1,15 @@
-//! LRU, LFU, FIFO and MRU: the order by rank.
+//! LFU: fewest uses first, among those the one whose last use is longest ago.
 //!
-//! Every entry has a rank: how often it was used (counted under LFU only), then when it was last
-//! placed. LRU, LFU and FIFO evict the lowest rank, MRU the highest; the policies differ besides only
-//! in what a use does to the rank. Entries of one use count form a list in the order of their
-//! placing, and the lists are in the order of the counts, so every change is a few links.
-//!
-//! A parked entry returns not to the lists, where its place would have to be searched, but to a small
-//! ordered map by rank; the next candidate is the better of the lists' end and the map's end. So the
-//! order is exactly the one without parking.
+//! Entries of one use count form a list in the order of their placing, and the lists are in the order
+//! of the counts, so a use is a few links. A parked entry returns not to the lists, where its place
+//! would have to be searched, but to a small ordered map by rank; the next candidate is the better of
+//! the lists' end and the map's. So the order is exactly the one without parking.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::list::List;
-use super::{Place, Policy, place, set_place, unless};
+use super::{Place, place, set_place, unless};
 use crate::chunk::{Slot, Standing, record};
 
 /// Use count, then the time of the last placing; unique.
@@ -35,23 +31,19 @@ struct Bucket {
 }
 
 /// An entry's group is its bucket while it is linked, and its use count while it is not.
-pub(super) struct Ranked {
-    policy: Policy,
+pub(super) struct Lfu {
     buckets: Vec<Bucket>,
     first_bucket: u32,
-    last_bucket: u32,
     unused_bucket: u32,
     returned: BTreeMap<Rank, Slot>,
     clock: u64,
 }
 
-impl Ranked {
-    pub(super) fn new(policy: Policy) -> Self {
+impl Lfu {
+    pub(super) fn new() -> Self {
         Self {
-            policy,
             buckets: Vec::new(),
             first_bucket: NONE,
-            last_bucket: NONE,
             unused_bucket: NONE,
             returned: BTreeMap::new(),
             clock: 0,
@@ -84,32 +76,19 @@ impl Ranked {
     }
 
     pub(super) fn touch(&mut self, slot: Slot) {
-        let n_uses = self.rank(slot).0;
-        match self.policy {
-            Policy::Lfu => self.place_anew(slot, (n_uses + 1).min(USES_MAX)),
-            _ => self.place_anew(slot, n_uses),
-        }
+        self.place_anew(slot, (self.rank(slot).0 + 1).min(USES_MAX));
     }
 
     pub(super) fn refresh(&mut self, slot: Slot) {
-        if self.policy != Policy::Fifo {
-            self.place_anew(slot, self.rank(slot).0);
-        }
+        self.place_anew(slot, self.rank(slot).0);
     }
 
     pub(super) fn candidate(&self) -> Option<Slot> {
-        let highest = self.policy == Policy::Mru;
-        let (bucket, returned) = if highest {
-            (self.last_bucket, self.returned.last_key_value())
-        } else {
-            (self.first_bucket, self.returned.first_key_value())
-        };
-        let bucket = self.buckets.get(bucket as usize);
-        let linked = bucket.map(|bucket| if highest { bucket.entries.last } else { bucket.entries.first });
-        match (linked, returned) {
+        let lowest = self.buckets.get(self.first_bucket as usize);
+        let linked = lowest.map(|bucket| bucket.entries.first);
+        match (linked, self.returned.first_key_value()) {
             (Some(linked), Some((&rank, &returned))) => {
-                let linked_is_higher = self.rank(linked) > rank;
-                Some(if linked_is_higher == highest { linked } else { returned })
+                Some(if self.rank(linked) < rank { linked } else { returned })
             }
             (linked, returned) => linked.or(returned.map(|(_, &slot)| slot)),
         }
@@ -148,12 +127,8 @@ impl Ranked {
             Place::Returned => {
                 self.returned.remove(&self.rank(slot));
                 Self::set_rank(slot, rank);
-                if self.policy == Policy::Lfu {
-                    // The bucket of its count would have to be searched.
-                    self.returned.insert(rank, slot);
-                } else {
-                    self.link(slot, n_uses, NONE);
-                }
+                // The bucket of its count would have to be searched.
+                self.returned.insert(rank, slot);
             }
             Place::Absent => debug_assert!(false, "slot {slot} is not in the order"),
         }
@@ -219,9 +194,8 @@ impl Ranked {
             Some(bucket) => bucket.next = next,
             None => self.first_bucket = next,
         }
-        match self.buckets.get_mut(next as usize) {
-            Some(bucket) => bucket.previous = previous,
-            None => self.last_bucket = previous,
+        if let Some(bucket) = self.buckets.get_mut(next as usize) {
+            bucket.previous = previous;
         }
     }
 
@@ -240,7 +214,6 @@ impl Ranked {
             }
             (before, id) = (id, bucket.next);
         }
-        unless(self.last_bucket == before, "the buckets end elsewhere")?;
         for (&rank, &slot) in &self.returned {
             unless(place(slot) == Place::Returned && self.rank(slot) == rank, "a return is misplaced")?;
         }

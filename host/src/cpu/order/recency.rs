@@ -1,0 +1,195 @@
+//! LRU, MRU and FIFO: the order of the last placing.
+//!
+//! A queue of placings, newest last. Placing an entry again appends to the queue and leaves the old
+//! place behind, out of date because the entry's record has a newer time. So a use costs one append to
+//! memory that is at hand, where a linked list would write to an entry and its four neighbours. What is
+//! out of date is dropped when eviction comes to it, and, if evictions are rare, by a sweep that goes
+//! through the queue a few steps with every placing. So the queue is at most [`LENGTH_MAX`] times as
+//! long as there are entries, and no placing takes longer than others.
+//!
+//! A parked entry returns to an ordered map by time, and the next candidate is the better of the queue's
+//! end and the map's. So the order is exactly the one without parking.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+
+use super::{Place, place, set_place, unless};
+use crate::chunk::{HomeId, NO_SLOT, Slot, record};
+use crate::cpu::policy::Policy;
+use crate::cpu::touches::Touch;
+
+/// Placings for each entry, out of date or not, from which on the queue is swept.
+const SWEEP_FROM: usize = 2;
+/// Placings that are swept with each that is added.
+const SWEEP_STEPS: usize = 4;
+/// Placings for each entry at most: a sweep ends before half as many were added.
+const LENGTH_MAX: usize = 3;
+/// Short queues are not swept.
+const LENGTH_MIN: usize = 256;
+
+pub(super) struct Recency {
+    policy: Policy,
+    home: HomeId,
+    n_entries: usize,
+    queue: VecDeque<Touch>,
+    sweep: Option<Sweep>,
+    /// Entries that were parked, by the time of their placing.
+    returned: BTreeMap<u64, Slot>,
+}
+
+/// How far a sweep has come: before `kept` it is done, between `kept` and `next` there is nothing.
+#[derive(Clone, Copy)]
+struct Sweep {
+    kept: usize,
+    next: usize,
+}
+
+const NOTHING: Touch = Touch { slot: NO_SLOT, stamp: 0 };
+
+fn time(slot: Slot) -> u64 {
+    record(slot).standing.time.load(Ordering::Relaxed)
+}
+
+/// The time under which an entry stands in the map.
+fn returned_time(slot: Slot) -> u64 {
+    let standing = &record(slot).standing;
+    let [high, low] = [&standing.previous, &standing.next].map(|half| half.load(Ordering::Relaxed));
+    u64::from(high) << 32 | u64::from(low)
+}
+
+impl Recency {
+    pub(super) fn new(policy: Policy, home: HomeId) -> Self {
+        let (queue, returned) = (VecDeque::new(), BTreeMap::new());
+        Self { policy, home, n_entries: 0, queue, sweep: None, returned }
+    }
+
+    /// Makes room for so many entries at once.
+    pub(super) fn expect(&mut self, n_entries: usize) {
+        self.queue.reserve(LENGTH_MAX * n_entries + LENGTH_MIN);
+    }
+
+    /// Adds an entry, which is to be placed.
+    pub(super) fn insert(&mut self, slot: Slot) {
+        self.n_entries += 1;
+        set_place(slot, Place::Linked);
+    }
+
+    /// Notes a placing, in the order of the times.
+    pub(super) fn place(&mut self, touch: Touch) {
+        let Touch { slot, stamp } = touch;
+        if time(slot) as u32 != stamp || !record(slot).is_in(self.home) {
+            return;
+        }
+        match place(slot) {
+            Place::Linked => {}
+            // It has its time, and comes back with it.
+            Place::Parked | Place::Absent => return,
+            Place::Returned => {
+                self.returned.remove(&returned_time(slot));
+                set_place(slot, Place::Linked);
+            }
+        }
+        self.queue.push_back(touch);
+        if self.sweep.is_none() && self.queue.len() > SWEEP_FROM * self.n_entries + LENGTH_MIN {
+            self.sweep = Some(Sweep { kept: 0, next: 0 });
+        }
+        (0..SWEEP_STEPS).for_each(|_| self.sweep_one());
+    }
+
+    fn is_current(&self, Touch { slot, stamp }: Touch) -> bool {
+        slot != NO_SLOT
+            && time(slot) as u32 == stamp
+            && place(slot) == Place::Linked
+            && record(slot).is_in(self.home)
+    }
+
+    fn sweep_one(&mut self) {
+        let Some(Sweep { kept, next }) = self.sweep else { return };
+        if next >= self.queue.len() {
+            self.queue.truncate(kept);
+            self.sweep = None;
+            return;
+        }
+        let touch = std::mem::replace(&mut self.queue[next], NOTHING);
+        let is_current = self.is_current(touch);
+        if is_current {
+            self.queue[kept] = touch;
+        }
+        self.sweep = Some(Sweep { kept: kept + usize::from(is_current), next: next + 1 });
+    }
+
+    fn pop(&mut self, newest: bool) {
+        if newest {
+            self.queue.pop_back();
+            // The sweep may have been there.
+            let n = self.queue.len();
+            let within = |Sweep { kept, next }: Sweep| Sweep { kept: kept.min(n), next: next.min(n) };
+            self.sweep = self.sweep.map(within);
+        } else {
+            self.queue.pop_front();
+            let one_less = |Sweep { kept, next }: Sweep| Sweep {
+                kept: kept.saturating_sub(1),
+                next: next.saturating_sub(1),
+            };
+            self.sweep = self.sweep.map(one_less);
+        }
+    }
+
+    pub(super) fn candidate(&mut self) -> Option<Slot> {
+        let newest = self.policy == Policy::Mru;
+        let linked = loop {
+            let end = if newest { self.queue.back() } else { self.queue.front() };
+            match end.copied() {
+                Some(touch) if self.is_current(touch) => break Some(touch.slot),
+                Some(_) => self.pop(newest),
+                None => break None,
+            }
+        };
+        let returned = if newest { self.returned.last_key_value() } else { self.returned.first_key_value() };
+        match (linked, returned) {
+            (Some(linked), Some((&returned_at, &returned))) => {
+                let linked_is_newer = time(linked) > returned_at;
+                Some(if linked_is_newer == newest { linked } else { returned })
+            }
+            (linked, returned) => linked.or(returned.map(|(_, &slot)| slot)),
+        }
+    }
+
+    pub(super) fn detach(&mut self, slot: Slot) {
+        if place(slot) == Place::Returned {
+            self.returned.remove(&returned_time(slot));
+        }
+        self.n_entries -= usize::from(place(slot) != Place::Absent);
+    }
+
+    pub(super) fn park(&mut self, slot: Slot) {
+        if place(slot) == Place::Returned {
+            self.returned.remove(&returned_time(slot));
+        }
+        set_place(slot, Place::Parked);
+    }
+
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        let (time, standing) = (time(slot), &record(slot).standing);
+        standing.previous.store((time >> 32) as u32, Ordering::Relaxed);
+        standing.next.store(time as u32, Ordering::Relaxed);
+        self.returned.insert(time, slot);
+        set_place(slot, Place::Returned);
+    }
+
+    pub(super) fn check(&self) -> Result<usize, String> {
+        let bound = LENGTH_MAX * self.n_entries + 2 * LENGTH_MIN;
+        unless(self.queue.len() <= bound, "the queue is longer than its bound")?;
+        let mut last = 0;
+        let mut n_seen = 0;
+        for touch in self.queue.iter().filter(|touch| self.is_current(**touch)) {
+            unless(time(touch.slot) > last, "the times do not rise")?;
+            (last, n_seen) = (time(touch.slot), n_seen + 1);
+        }
+        for (&time, &slot) in &self.returned {
+            let is_here = place(slot) == Place::Returned && returned_time(slot) == time;
+            unless(is_here, "a return is misplaced")?;
+        }
+        Ok(n_seen + self.returned.len())
+    }
+}
