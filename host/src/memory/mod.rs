@@ -8,8 +8,13 @@
 //! live buffer, and returns to its provider exactly once.
 
 mod buffer;
+#[cfg(all(test, not(miri)))]
+mod mix;
+#[cfg(all(test, not(miri)))]
+mod mix_tests;
 mod pages;
 mod pool;
+mod recycler;
 mod signal;
 
 use std::fmt;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use super::pages::{PAGES_MAX, Pages, RunId};
+use super::pages::{PAGES_MAX, RunId};
+use super::recycler::Recycler;
 use super::{AllocateError, Allocation, Inconsistency, PAGE_BYTES, Provider, ReleaseSignal, lock};
 
 /// A buffer pool over one region of memory at a fixed address.
@@ -16,7 +17,7 @@ use super::{AllocateError, Allocation, Inconsistency, PAGE_BYTES, Provider, Rele
 pub struct Pool {
     region: Region,
     capacity_bytes: usize,
-    pages: Mutex<Pages>,
+    pages: Mutex<Recycler>,
     released: ReleaseSignal,
 }
 
@@ -33,7 +34,7 @@ impl Pool {
         }
         let region = Region::reserve(n_pages * PAGE_BYTES)
             .map_err(|source| PoolError::Reserve { capacity_bytes, source })?;
-        let pages = Mutex::new(Pages::new(n_pages as u32));
+        let pages = Mutex::new(Recycler::new(n_pages as u32));
         Ok(Self { region, capacity_bytes, pages, released: ReleaseSignal::new() })
     }
 

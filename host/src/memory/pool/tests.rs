@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
+use crate::chunk::{Chunk, ChunkWriter};
 use crate::cpu::testing::Random;
+use crate::key::ChunkKey;
 use crate::memory::{AllocateError, BufferMut, PAGE_BYTES, Pool, PoolError, Provider};
 
 fn pool_of_pages(n_pages: usize) -> (Arc<Pool>, Arc<dyn Provider>) {
@@ -89,7 +91,7 @@ fn more_than_the_pool_is_an_error_however_full_it_is() {
 
 #[test]
 fn a_pool_without_a_page_or_beyond_the_books_is_refused() {
-    assert!(matches!(Pool::new(PAGE_BYTES - 1), Err(PoolError::Size { capacity_bytes: 4095 })));
+    assert!(matches!(Pool::new(PAGE_BYTES - 1), Err(PoolError::Size { capacity_bytes: 4095, .. })));
     assert!(matches!(Pool::new(usize::MAX), Err(PoolError::Size { .. })));
 }
 
@@ -136,4 +138,53 @@ fn t47_frees_from_several_threads_keep_the_books() {
     });
     pool.check().unwrap();
     assert_eq!(pool.allocated_bytes(), 0);
+}
+
+#[test]
+fn chunks_shared_by_threads_give_all_memory_back() {
+    let n_rounds = if cfg!(miri) { 15 } else { 3_000 };
+    let (pool, provider) = pool_of_pages(256);
+    let (to_reader, from_writers) = std::sync::mpsc::sync_channel::<Chunk>(8);
+    std::thread::scope(|scope| {
+        for seed in 1..=3 {
+            let (provider, to_reader) = (&provider, to_reader.clone());
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                let mut kept: Vec<Chunk> = Vec::new();
+                for n in 0..n_rounds {
+                    // Mostly one size, so that freed runs are taken again as they are.
+                    let n_pages = if random.below(8) == 0 { 1 + random.below(60) } else { 4 };
+                    let Some(buffer) = BufferMut::allocate(provider, n_pages * PAGE_BYTES).unwrap() else {
+                        kept.clear();
+                        continue;
+                    };
+                    let mut writer = ChunkWriter::new(ChunkKey { hi: seed, lo: n }, buffer);
+                    writer[0] = seed as u8;
+                    let chunk = writer.freeze();
+                    to_reader.send(chunk.clone()).unwrap();
+                    kept.push(chunk);
+                    if kept.len() > 5 {
+                        kept.swap_remove(random.below(5));
+                    }
+                    assert!(kept.iter().all(|chunk| chunk[0] == seed as u8), "somebody else wrote into it");
+                }
+            });
+        }
+        drop(to_reader);
+        scope.spawn(move || {
+            let mut held = Vec::new();
+            for chunk in from_writers {
+                held.extend([chunk.clone(), chunk]);
+                if held.len() > 20 {
+                    held.drain(..15);
+                }
+            }
+        });
+    });
+    pool.check().unwrap();
+    assert_eq!(pool.allocated_bytes(), 0);
+    assert!(
+        BufferMut::allocate(&provider, 256 * PAGE_BYTES).unwrap().is_some(),
+        "all of it is one run again"
+    );
 }
