@@ -28,7 +28,7 @@ pub(super) const TOP_LEVEL_USED: [&str; 10] = [
 ];
 
 /// Keys of `kvtier.*`.
-pub(super) const KVTIER: [&str; 11] = [
+pub(super) const KVTIER: [&str; 14] = [
     "on_load_error",
     "on_full",
     "integrity_key",
@@ -40,6 +40,9 @@ pub(super) const KVTIER: [&str; 11] = [
     "compile_memory",
     "compile_cpu_secs",
     "compile_timeout_ms",
+    "pool.huge_pages",
+    "pool.mlock",
+    "pool.prefault",
 ];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::cpu::Policy;
 use crate::limits;
+use crate::memory::PoolOptions;
 pub use backend::{BackendConfig, BackendLimits, BreakerConfig};
 pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};
@@ -59,6 +60,8 @@ pub struct Config {
     pub local_cpu: bool,
     /// Size of the buffer pool, in bytes.
     pub pool_size_bytes: u64,
+    /// How the system keeps the buffer pool's memory. Means nothing if the embedder brings its own.
+    pub pool: PoolOptions,
     /// Which chunk the CPU tier evicts first.
     pub cache_policy: Policy,
     /// Whether a prompt's trailing partial chunk is stored.
@@ -176,6 +179,7 @@ impl Default for Config {
             chunk_size: limits::CHUNK_SIZE_TOKENS.default as usize,
             local_cpu: true,
             pool_size_bytes: limits::POOL_SIZE_BYTES.default,
+            pool: PoolOptions::default(),
             cache_policy: Policy::default(),
             save_unfull_chunk: false,
             lookup_timeout: limits::LOOKUP_TIMEOUT_MS.default_ms(),

@@ -13,6 +13,7 @@ use super::section::{BackendSection, Listed, SECRET_FORM};
 use super::suggest::similar_to;
 use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys, limits};
 use crate::cpu::Policy;
+use crate::memory::HugePages;
 
 impl Config {
     pub(super) fn parse(
@@ -118,6 +119,14 @@ impl Config {
             "compile_timeout_ms" => {
                 self.compile_limits.timeout = entry.millis(&limits::COMPILE_TIMEOUT_MS)?;
             }
+            // `kvtier: {pool: }`: a group with nothing in it.
+            "pool" if entry.value == Node::Null => {}
+            "pool.huge_pages" => {
+                let all = [HugePages::Off, HugePages::Transparent, HugePages::Explicit];
+                self.pool.huge_pages = entry.choice(&all.map(|pages| (pages.name(), pages)))?;
+            }
+            "pool.mlock" => self.pool.mlock = entry.boolean()?,
+            "pool.prefault" => self.pool.prefault = entry.boolean()?,
             "lane_threads" => self.lane_threads = entry.count(&limits::LANE_THREADS)?,
             "close_timeout_ms" => self.close_timeout = entry.millis(&limits::CLOSE_TIMEOUT_MS)?,
             _ => {

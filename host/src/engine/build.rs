@@ -171,14 +171,24 @@ impl EngineBuilder {
             None => Sealer::checksum(namespace),
             Some(secret) => Sealer::mac(namespace, secret.expose_bytes()),
         };
+        let control = Control::start().map_err(BuildError::Control)?;
         let (pool, provider) = if let Some(provider) = provider {
             (None, provider)
         } else {
-            let pool = Arc::new(Pool::new(config.pool_size_bytes as usize)?);
+            let (pool_bytes, options) = (config.pool_size_bytes as usize, config.pool);
+            // Off this thread: touching the memory beforehand takes seconds.
+            let pool = control.compute(pool_bytes, move || Pool::with_options(pool_bytes, options)).await?;
+            tracing::info!(
+                bytes = pool.region_bytes(),
+                huge_pages = options.huge_pages.name(),
+                mlock = options.mlock,
+                prefault = options.prefault,
+                "buffer pool reserved"
+            );
+            let pool = Arc::new(pool);
             (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
         };
         let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu);
-        let control = Control::start().map_err(BuildError::Control)?;
         let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
         let mut backends = load(&config, &facts, &control, &clock).await?;
         let given = native.into_iter().map(|(name, tier)| {
@@ -271,4 +281,34 @@ fn factory(
             (Arc::new(tier) as Arc<dyn Tier>, outcome.map_err(|error| error.to_string()))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EngineBuilder;
+    use crate::config::Config;
+    use crate::layout::{Dtype, EngineMetadata, KvShape};
+    use crate::memory::{HugePages, PoolOptions};
+
+    fn builder(pool_size_bytes: u64, pool: PoolOptions) -> EngineBuilder {
+        let metadata = EngineMetadata {
+            model_name: "test".into(),
+            world_size: 1,
+            worker_id: 0,
+            kv_dtype: Dtype::BFloat16,
+            kv_shape: KvShape::new([2, 2, 16, 2, 8]).unwrap(),
+        };
+        EngineBuilder::new(Config { chunk_size: 16, pool_size_bytes, pool, ..Config::default() }, metadata)
+    }
+
+    #[test]
+    fn the_pool_is_made_as_configured_or_start_is_refused() {
+        let options =
+            PoolOptions { huge_pages: HugePages::Transparent, prefault: true, ..Default::default() };
+        let engine = builder(8 << 20, options).build_blocking().unwrap();
+        assert_eq!(engine.pool().unwrap().options(), options);
+        let options = PoolOptions { huge_pages: HugePages::Explicit, ..Default::default() };
+        let error = builder(4 << 40, options).build_blocking().unwrap_err().to_string();
+        assert!(error.contains("vm.nr_hugepages=2097152"), "{error}");
+    }
 }

@@ -8,6 +8,7 @@
 //! live buffer, and returns to its provider exactly once.
 
 mod buffer;
+mod error;
 #[cfg(all(test, not(miri)))]
 mod mix;
 #[cfg(all(test, not(miri)))]
@@ -15,6 +16,7 @@ mod mix_tests;
 mod pages;
 mod pool;
 mod recycler;
+mod region;
 mod signal;
 
 use std::fmt;
@@ -22,7 +24,9 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use buffer::BufferMut;
-pub use pool::{Pool, PoolError};
+pub use error::PoolError;
+pub use pool::Pool;
+pub use region::{HUGE_PAGE_BYTES, HugePages, PoolOptions};
 pub use signal::{ReleaseSignal, Waiter};
 
 /// The unit of the pool and the alignment of its buffers, in bytes.

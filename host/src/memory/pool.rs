@@ -1,5 +1,5 @@
 //! kvtier's own memory: one anonymous region, reserved at start, committed as it is touched.
-#![expect(unsafe_code, reason = "maps memory and computes addresses inside it")]
+#![expect(unsafe_code, reason = "computes addresses inside the region")]
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -7,35 +7,64 @@ use std::sync::Mutex;
 
 use super::pages::{PAGES_MAX, RunId};
 use super::recycler::Recycler;
-use super::{AllocateError, Allocation, Inconsistency, PAGE_BYTES, Provider, ReleaseSignal, lock};
+use super::region::Region;
+use super::{
+    AllocateError, Allocation, HUGE_PAGE_BYTES, HugePages, Inconsistency, PAGE_BYTES, PoolError, PoolOptions,
+    Provider, ReleaseSignal, lock,
+};
 
 /// A buffer pool over one region of memory at a fixed address.
 ///
-/// Buffers start at multiples of [`PAGE_BYTES`] and take whole pages. The region is reserved without
-/// being touched or cleared; the system commits a page when it is first written, and a page stays
-/// committed. The region is unmapped when the pool and all buffers and chunks in it are gone.
+/// Buffers start at multiples of [`PAGE_BYTES`], as DMA and direct I/O want them, and take whole pages. The
+/// region is reserved without being touched or cleared, unless [`PoolOptions`] say so; the system commits a
+/// page when it is first written, and a page stays committed. With huge pages the region starts at a multiple
+/// of [`HUGE_PAGE_BYTES`], and so do chunks of whole huge pages among their like. The region is unmapped when
+/// the pool and all buffers and chunks in it are gone.
 pub struct Pool {
     region: Region,
     capacity_bytes: usize,
+    options: PoolOptions,
     pages: Mutex<Recycler>,
     released: ReleaseSignal,
 }
 
 impl Pool {
-    /// Reserves a pool of `capacity_bytes`; what is beyond the last whole page is never used.
+    /// Reserves a pool of `capacity_bytes` in the system's ordinary pages; what is beyond the last whole page
+    /// is never used. Takes less than a millisecond, whatever the size.
     ///
     /// # Errors
     ///
     /// A capacity of less than a page or more than 16 TiB, and what the system answers.
     pub fn new(capacity_bytes: usize) -> Result<Self, PoolError> {
-        let n_pages = capacity_bytes / PAGE_BYTES;
+        Self::with_options(capacity_bytes, PoolOptions::default())
+    }
+
+    /// Reserves a pool of `capacity_bytes` as `options` say. What is beyond the last whole page, or huge page
+    /// if these are explicit, is never used.
+    ///
+    /// Only [`prefault`](PoolOptions::prefault) takes time in proportion to the size, and blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and an option that the system does not grant: nothing falls back in silence.
+    pub fn with_options(capacity_bytes: usize, options: PoolOptions) -> Result<Self, PoolError> {
+        let page_bytes = match options.huge_pages {
+            HugePages::Explicit => HUGE_PAGE_BYTES,
+            HugePages::Off | HugePages::Transparent => PAGE_BYTES,
+        };
+        let region_bytes = capacity_bytes / page_bytes * page_bytes;
+        let n_pages = region_bytes / PAGE_BYTES;
         if n_pages == 0 || n_pages > PAGES_MAX {
-            return Err(PoolError::Size { capacity_bytes });
+            return Err(PoolError::Size { capacity_bytes, page_bytes });
         }
-        let region = Region::reserve(n_pages * PAGE_BYTES)
-            .map_err(|source| PoolError::Reserve { capacity_bytes, source })?;
+        let region = Region::reserve(region_bytes, options)?;
         let pages = Mutex::new(Recycler::new(n_pages as u32));
-        Ok(Self { region, capacity_bytes, pages, released: ReleaseSignal::new() })
+        Ok(Self { region, capacity_bytes, options, pages, released: ReleaseSignal::new() })
+    }
+
+    /// Returns how the system keeps the pool's memory: what was asked for, else there would be no pool.
+    pub fn options(&self) -> PoolOptions {
+        self.options
     }
 
     /// Returns the address of the region's first byte, for registration with a device or a transport.
@@ -43,7 +72,8 @@ impl Pool {
         self.region.base
     }
 
-    /// Returns the length of the region in bytes: the capacity rounded down to whole pages.
+    /// Returns the length of the region in bytes: the capacity rounded down to whole pages, or huge
+    /// pages if these are explicit.
     pub fn region_bytes(&self) -> usize {
         self.region.n_bytes
     }
@@ -159,90 +189,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A pool that cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// The capacity is less than one page, or more than can be kept account of.
-    #[error(
-        "cannot make a pool of {capacity_bytes} bytes: max_local_cpu_size must be at least 4096 \
-         bytes and less than 16 TiB"
-    )]
-    Size {
-        /// The capacity asked for, in bytes.
-        capacity_bytes: usize,
-    },
-    /// The system refused to reserve the region.
-    #[error(
-        "cannot reserve a pool of {capacity_bytes} bytes of address space; lower \
-         max_local_cpu_size, or raise the process's limit (ulimit -v, container)"
-    )]
-    Reserve {
-        /// The capacity asked for, in bytes.
-        capacity_bytes: usize,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-}
-
-/// The mapped memory itself.
-struct Region {
-    base: NonNull<u8>,
-    n_bytes: usize,
-}
-
-// SAFETY: the region is plain memory, and this type only knows where it is.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
-
-#[cfg(not(miri))]
-impl Region {
-    fn reserve(n_bytes: usize) -> std::io::Result<Self> {
-        use rustix::mm::{MapFlags, ProtFlags};
-        // NORESERVE: the pool may be most of the machine's memory, and only what is used counts.
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new anonymous mapping at an address of the system's choice aliases nothing.
-        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), n_bytes, protection, flags) }?;
-        let base = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, n_bytes })
-    }
-}
-
-#[cfg(not(miri))]
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made in `reserve` with this length; every buffer holds the pool, so
-        // none is left.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.n_bytes) } {
-            tracing::warn!(%error, bytes = self.n_bytes, "cannot unmap the buffer pool");
-        }
-    }
-}
-
-/// Miri has no mappings; zeroed heap memory of the same alignment behaves alike.
-#[cfg(miri)]
-impl Region {
-    fn layout(n_bytes: usize) -> std::alloc::Layout {
-        std::alloc::Layout::from_size_align(n_bytes, PAGE_BYTES).expect("a region under Miri is small")
-    }
-
-    fn reserve(n_bytes: usize) -> std::io::Result<Self> {
-        // SAFETY: the size is at least one page.
-        let base = unsafe { std::alloc::alloc_zeroed(Self::layout(n_bytes)) };
-        let base = NonNull::new(base).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, n_bytes })
-    }
-}
-
-#[cfg(miri)]
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `reserve` with the same layout.
-        unsafe { std::alloc::dealloc(self.base.as_ptr(), Self::layout(self.n_bytes)) };
-    }
-}
-
+#[cfg(all(test, not(miri)))]
+mod options_tests;
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,8 @@ fn values_of_wrong_types() {
     assert_snapshot!(refusal("extra_config: {external_backend: 5}"), @"configuration text: `external_backend`: expected a mapping of keys to values, found the number 5");
     assert_snapshot!(refusal("extra_config: {kvtier: true}"), @"configuration text: `kvtier`: expected a mapping of keys to values, found the boolean true");
     assert_snapshot!(refusal("extra_config: {kvtier.on_load_error: retry}"), @r#"configuration text: `kvtier.on_load_error`: expected one of continue, fail, found the text "retry""#);
+    assert_snapshot!(refusal("extra_config: {kvtier.pool.huge_pages: yes}"), @r#"configuration text: `kvtier.pool.huge_pages`: expected one of off, transparent, explicit, found the text "yes""#);
+    assert_snapshot!(refusal("extra_config: {kvtier.pool.mlock: 64GiB}"), @r#"configuration text: `kvtier.pool.mlock`: expected true or false (or 1/0, yes/no, on/off), found the text "64GiB""#);
     assert_snapshot!(refusal("extra_config: {kvtier.on_full: }"), @"configuration text: `kvtier.on_full`: expected one of drop, wait, found no value");
     assert_snapshot!(refusal_of_variable("LMCACHE_CHUNK_SIZE", "'lots'"), @r#"environment variable `LMCACHE_CHUNK_SIZE`: `chunk_size`: expected a whole number, found the text "lots""#);
     assert_snapshot!(refusal_of_variable("LMCACHE_LOCAL_CPU", ""), @r#"environment variable `LMCACHE_LOCAL_CPU`: `local_cpu`: expected true or false (or 1/0, yes/no, on/off), found the text """#);
@@ -103,7 +105,8 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal("extra_config: {external_backends.a.class_name: A}"), @"configuration text: unknown key `external_backends.a.class_name`; did you mean `external_backend.a.class_name`?");
     assert_snapshot!(refusal("extra_config: {kvteir: {on_full: wait}}"), @"configuration text: unknown key `kvteir`; did you mean `kvtier`?");
     assert_snapshot!(refusal("extra_config: {kvtier.on_ful: wait}"), @"configuration text: unknown key `kvtier.on_ful`; did you mean `kvtier.on_full`?");
-    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms");
+    assert_snapshot!(refusal("extra_config: {kvtier.pool.mlok: true}"), @"configuration text: unknown key `kvtier.pool.mlok`; did you mean `kvtier.pool.mlock`?");
+    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
     assert_snapshot!(refusal("extra_config: {kvtier..on_full: wait}"), @"configuration text: unknown key `kvtier..on_full`; a dotted key has a name between any two dots");
     assert_snapshot!(refusal_of_disk("class_nam: A"), @"configuration text: unknown key `external_backend.disk.class_nam`; did you mean `external_backend.disk.class_name`?");
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");

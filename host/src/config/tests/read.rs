@@ -6,6 +6,7 @@ use super::super::{
     BackendConfig, BackendLimits, BreakerConfig, CompileCache, CompileLimits, CompilePolicy, Compiler,
     Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource, Sha256Digest,
 };
+use crate::memory::{HugePages, PoolOptions};
 use super::{disk_with, extra_config, names, read, read_with};
 
 #[test]
@@ -30,6 +31,8 @@ fn every_key_of_kvtiers_section_is_read() {
          \x20   compile_cpu_secs: 7\n\
          \x20   compile_timeout_ms: 9\n\
          \x20   lane_threads: 3\n\
+         \x20   pool: {huge_pages: Explicit, mlock: yes}\n\
+         \x20   pool.prefault: true\n\
          \x20 kvtier.close_timeout_ms: 70\n",
         &[("KEY", "0123456789abcdef")],
     )
@@ -47,6 +50,12 @@ fn every_key_of_kvtiers_section_is_read() {
     let (cpu, timeout) = (Duration::from_secs(7), Duration::from_millis(9));
     assert_eq!(config.compile_limits, CompileLimits { memory_bytes: 1 << 30, cpu, timeout });
     assert_eq!(config.lane_threads, 3);
+    let (huge_pages, mlock, prefault) = (HugePages::Explicit, true, true);
+    assert_eq!(config.pool, PoolOptions { huge_pages, mlock, prefault });
+    let transparent = read("extra_config: {kvtier.pool.huge_pages: transparent}").unwrap();
+    let huge_pages = HugePages::Transparent;
+    assert_eq!(transparent.pool, PoolOptions { huge_pages, ..PoolOptions::default() });
+    assert_eq!(read("extra_config: {kvtier: {pool: }}").unwrap(), Config::default());
     assert_eq!(config.close_timeout, Duration::from_millis(70));
 }
 
