@@ -18,16 +18,17 @@ mod pool;
 mod recycler;
 mod region;
 mod signal;
+mod sync;
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use buffer::BufferMut;
 pub use error::PoolError;
 pub use pool::Pool;
 pub use region::{HUGE_PAGE_BYTES, HugePages, PoolOptions};
 pub use signal::{ReleaseSignal, Waiter};
+pub(crate) use sync::lock;
 
 /// The unit of the pool and the alignment of its buffers, in bytes.
 pub const PAGE_BYTES: usize = 4096;
@@ -135,10 +136,4 @@ impl Inconsistency {
     ) -> Result<(), Self> {
         if holds { Ok(()) } else { Err(Self { what, detail: detail() }) }
     }
-}
-
-/// Locks `mutex`. A panic of another holder is passed over: every critical section of kvtier leaves
-/// its data consistent before anything in it can panic.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

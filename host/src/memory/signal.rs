@@ -1,12 +1,8 @@
 //! Waiting for memory, with or without an async executor.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
-use super::lock;
+use super::sync::{AtomicUsize, Condvar, Mutex, Notify, Ordering, PoisonError, lock};
 
 /// Tells those who wait for memory that some may have become available: a buffer went back to its
 /// provider, or a chunk that was held became evictable.

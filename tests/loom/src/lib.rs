@@ -1,0 +1,8 @@
+//! Sources of the host, compiled with the primitives of a model checker in the place of the system's.
+
+/// Stands for the host's module of this name.
+pub mod memory {
+    #[path = "../../../../host/src/memory/signal.rs"]
+    pub mod signal;
+    mod sync;
+}
