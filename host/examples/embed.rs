@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape, Request, Tiers};
+use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape, Request, Salt, Tiers};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let config = std::env::args().nth(1).ok_or("usage: embed CONFIG.yaml")?;
@@ -20,12 +20,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A prompt of 256 tokens: four chunks of 64. The serving engine copies its KV tensors into the buffers.
     let first: Vec<u32> = (0..256).collect();
-    let mut allocation = blocking.allocate(&Request::new(&first))?;
+    let mut conversation = engine.prompt(&first, &Salt::none());
+    let mut allocation = blocking.allocate(&Request::of(&conversation))?;
     for (position, _key, bytes) in allocation.missing() {
         bytes.fill(position as u8);
     }
     blocking.store(allocation, &Tiers::All);
     blocking.flush()?;
+
+    // The conversation goes on: only the new tokens are hashed, and what was stored is found.
+    let answer: Vec<u32> = (5000..5100).collect();
+    conversation.append(&answer);
+    let prefix = blocking.lookup(&Request::of(&conversation))?;
+    println!("{} of {} tokens found", prefix.n_tokens, conversation.n_tokens());
 
     // Another prompt that begins with the same 192 tokens: three of its chunks are found.
     let second: Vec<u32> = (0..192).chain(1000..1064).collect();

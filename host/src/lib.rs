@@ -30,6 +30,6 @@ pub mod wasm;
 pub use chunk::Chunk;
 pub use config::Config;
 pub use engine::{Engine, EngineBuilder, Request};
-pub use key::{ChunkKey, ChunkSpec, Salt};
+pub use key::{ChunkKey, ChunkSpec, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape};
 pub use manager::{StorageManager, Tiers};

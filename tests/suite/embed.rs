@@ -30,7 +30,8 @@ fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
     let output = Command::new(example).arg(&config).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(printed.trim(), "192 of 256 tokens found, chunks [0, 1, 2]");
+    let expected = "256 of 356 tokens found\n192 of 256 tokens found, chunks [0, 1, 2]";
+    assert_eq!(printed.trim(), expected);
     let n_files = walk(&data);
     assert_eq!(n_files, 4, "the disk backend has every chunk");
 }

@@ -206,6 +206,61 @@ fn t54_a_skipped_prefix_ends_at_a_chunk_and_still_counts_in_the_keys() {
 }
 
 #[test]
+fn a_prompt_asks_for_what_its_tokens_ask_for_also_after_each_turn() {
+    let tokens = tokens(1500);
+    let salt = Salt::none().tag("tenant", "one");
+    for save_unfull_chunk in [false, true] {
+        let engine = engine_256(save_unfull_chunk, &[]);
+        let mut prompt = engine.prompt(&[], &salt);
+        for turn in tokens.chunks(200) {
+            prompt.append(turn);
+            let n = prompt.n_tokens();
+            for skip in (0..=n).step_by(256) {
+                let asked = Request::new(&tokens[..n]).salt(salt.clone()).skip(skip);
+                let expected = engine.chunks(&asked).unwrap();
+                assert_eq!(engine.chunks(&Request::of(&prompt).skip(skip)).unwrap(), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unfull_chunk_that_later_tokens_complete_is_stored_again_as_a_full_one() {
+    let engine = engine_256(true, &[]);
+    let (tokens, blocking) = (tokens(600), engine.blocking());
+    let mut prompt = engine.prompt(&tokens[..300], &Salt::none());
+    let allocation = blocking.allocate(&Request::of(&prompt)).unwrap();
+    assert_eq!(allocation.n_missing(), 2, "256 tokens, and 44");
+    blocking.store(allocation, &Tiers::All);
+    assert_eq!(blocking.lookup(&Request::of(&prompt)).unwrap().n_tokens, 300);
+
+    prompt.append(&tokens[300..]);
+    assert_eq!(blocking.lookup(&Request::of(&prompt)).unwrap().n_tokens, 256);
+    let mut allocation = blocking.allocate(&Request::of(&prompt)).unwrap();
+    let missing: Vec<_> = allocation.missing().map(|(position, _, bytes)| (position, bytes.len())).collect();
+    assert_eq!(missing, [(1, 1024), (2, 88 * 4)]);
+    blocking.store(allocation, &Tiers::All);
+    assert_eq!(blocking.retrieve(&Request::of(&prompt), None).unwrap().n_tokens, 600);
+    // Nobody who comes with the tokens alone sees a difference.
+    assert_eq!(blocking.lookup(&Request::new(&tokens)).unwrap().n_tokens, 600);
+    assert_eq!(blocking.lookup(&Request::new(&tokens[..300])).unwrap().n_tokens, 300);
+}
+
+#[test]
+fn a_prompt_keeps_its_own_tags_and_belongs_to_engines_of_its_metadata() {
+    let engine = engine_256(false, &[]);
+    let prompt = engine.prompt(&tokens(512), &Salt::none());
+    let salted = Request::of(&prompt).salt(Salt::none().tag("tenant", "one"));
+    assert_eq!(engine.blocking().lookup(&salted).unwrap_err(), RequestError::SaltOfPrompt);
+
+    let twin = engine_256(true, &[]);
+    assert_eq!(twin.chunks(&Request::of(&prompt)), engine.chunks(&Request::of(&prompt)));
+    let other = crate::support::engine(config(vec![]));
+    let refused = other.blocking().lookup(&Request::of(&prompt)).unwrap_err();
+    assert_eq!(refused, RequestError::PromptOfOtherEngine);
+}
+
+#[test]
 fn t56_values_of_tags_keep_tenants_apart_and_their_order_does_not() {
     let engine = engine(memories(&["t56"]));
     let tokens = tokens(2 * CHUNK_SIZE as u32);

@@ -72,8 +72,10 @@ impl Chain for EngineChain {
     }
 
     fn keys(&self, block_ids: &[u64]) -> Vec<ChunkKey> {
-        let mut chain = KeyChain::new(self.engine.namespace());
-        block_ids.iter().map(|&id| chain.push(&[id as u32, (id >> 32) as u32])).collect()
+        let tokens: Vec<u32> = block_ids.iter().flat_map(|&id| [id as u32, (id >> 32) as u32]).collect();
+        let mut keys = Vec::new();
+        KeyChain::new(self.engine.namespace()).extend(&tokens, 2, &mut keys);
+        keys
     }
 
     fn lookup(&mut self, keys: &[ChunkKey]) -> Result<usize> {

@@ -4,14 +4,16 @@ mod blocking;
 mod build;
 mod request;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use blocking::Blocking;
 pub use build::{BuildError, EngineBuilder};
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
+use request::{Run, Source};
 
 use crate::chunk::Chunk;
-use crate::key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Salt};
+use crate::key::{Namespace, Prompt, Salt};
 use crate::layout::EngineMetadata;
 use crate::manager::{
     Allocation, ClearReport, CloseError, FlushError, RecreateError, Status, StorageManager, Stored, Tiers,
@@ -54,39 +56,47 @@ impl Engine {
         self.0.pool.as_ref()
     }
 
-    /// Derives the chunks of a request: full ones, and a trailing partial one if `save_unfull_chunk` is set.
-    /// Cost: one pass over the tokens.
+    /// Derives the keys of a prompt, for the requests to be made of it ([`Request::of`]); `salt` is its tags. A turn
+    /// that is appended to it costs its own tokens only. Cost: one pass over the tokens.
+    pub fn prompt(&self, tokens: &[u32], salt: &Salt) -> Prompt {
+        let namespace = match salt {
+            salt if *salt == Salt::none() => self.0.namespace,
+            salt => Namespace::salted(&self.0.metadata, salt),
+        };
+        let mut prompt = Prompt::new(self.0.namespace, namespace, self.0.chunk_size);
+        prompt.append(tokens);
+        prompt
+    }
+
+    /// Returns the chunks of a request: full ones, and a trailing partial one if `save_unfull_chunk` is set.
     ///
     /// # Errors
-    /// [`RequestError`] if the tokens to skip do not fit.
+    /// [`RequestError`] if the tokens to skip do not fit, or the prompt is not this engine's.
     pub fn chunks(&self, request: &Request<'_>) -> Result<Vec<PromptChunk>, RequestError> {
+        Ok(self.run(request)?.chunks(&self.0.metadata).collect())
+    }
+
+    fn run(&self, request: &Request<'_>) -> Result<Run, RequestError> {
+        let prompt = match request.source {
+            Source::Tokens(tokens) => Cow::Owned(self.prompt(tokens, &request.salt)),
+            Source::Prompt(_) if request.salt != Salt::none() => return Err(RequestError::SaltOfPrompt),
+            Source::Prompt(prompt) if !prompt.is_of(self.0.namespace) => {
+                return Err(RequestError::PromptOfOtherEngine);
+            }
+            Source::Prompt(prompt) => Cow::Borrowed(prompt),
+        };
         let chunk_size = self.0.chunk_size;
-        let (skip_tokens, n_tokens) = (request.skip_tokens, request.tokens.len());
+        let (skip_tokens, n_tokens) = (request.skip_tokens, prompt.n_tokens());
         if !skip_tokens.is_multiple_of(chunk_size) {
             return Err(RequestError::SkipNotAligned { skip_tokens, chunk_size });
         }
         if skip_tokens > n_tokens {
             return Err(RequestError::SkipTooLong { skip_tokens, n_tokens });
         }
-        let namespace = match &request.salt {
-            salt if *salt == Salt::none() => self.0.namespace,
-            salt => Namespace::salted(&self.0.metadata, salt),
-        };
-        let mut chain = KeyChain::new(namespace);
-        let mut chunks = Vec::with_capacity(n_tokens.div_ceil(chunk_size));
-        for (index, tokens) in request.tokens.chunks(chunk_size).enumerate() {
-            if tokens.len() < chunk_size && !self.0.save_unfull_chunk {
-                break;
-            }
-            let key = chain.push(tokens);
-            let start = index * chunk_size;
-            if start >= skip_tokens {
-                let size_bytes = self.0.metadata.chunk_bytes(tokens.len());
-                let tokens = start..start + tokens.len();
-                chunks.push(PromptChunk { spec: ChunkSpec { key, size_bytes }, tokens });
-            }
-        }
-        Ok(chunks)
+        let unfull = if self.0.save_unfull_chunk { prompt.unfull_key() } else { None };
+        let end = if unfull.is_some() { n_tokens } else { prompt.keys().len() * chunk_size };
+        let full = prompt.keys()[skip_tokens / chunk_size..].iter().copied();
+        Ok(Run { keys: full.chain(unfull).collect(), tokens: skip_tokens..end, chunk_size })
     }
 
     /// Returns how much of a prompt is stored, and where.
@@ -94,9 +104,9 @@ impl Engine {
     /// # Errors
     /// [`RequestError`]
     pub async fn lookup(&self, request: &Request<'_>) -> Result<Prefix, RequestError> {
-        let chunks = self.chunks(request)?;
-        let lookup = self.0.manager.contains(&keys(&chunks), &request.tiers).await;
-        Ok(Prefix { n_tokens: n_tokens(&chunks[..lookup.n_chunks]), lookup })
+        let run = self.run(request)?;
+        let lookup = self.0.manager.contains(&run.keys, &request.tiers).await;
+        Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
 
     /// As [`Engine::lookup`], and pins what it counts for `lookup_id` until [`Engine::unpin`], or until the
@@ -109,9 +119,9 @@ impl Engine {
         request: &Request<'_>,
         lookup_id: &str,
     ) -> Result<Prefix, RequestError> {
-        let chunks = self.chunks(request)?;
-        let lookup = self.0.manager.contains_pinned(&keys(&chunks), &request.tiers, lookup_id).await;
-        Ok(Prefix { n_tokens: n_tokens(&chunks[..lookup.n_chunks]), lookup })
+        let run = self.run(request)?;
+        let lookup = self.0.manager.contains_pinned(&run.keys, &request.tiers, lookup_id).await;
+        Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
 
     /// Retrieves the stored prefix of a prompt; see [`StorageManager::get`]. `plan` is the answer of a lookup
@@ -124,11 +134,10 @@ impl Engine {
         request: &Request<'_>,
         plan: Option<&Prefix>,
     ) -> Result<RetrievedPrefix, RequestError> {
-        let chunks = self.chunks(request)?;
-        let specs: Vec<ChunkSpec> = chunks.iter().map(|chunk| chunk.spec).collect();
+        let run = self.run(request)?;
         let plan = plan.map(|prefix| &prefix.lookup);
-        let retrieved = self.0.manager.get(&specs, &request.tiers, plan).await;
-        Ok(RetrievedPrefix { n_tokens: n_tokens(&chunks[..retrieved.chunks.len()]), retrieved })
+        let retrieved = self.0.manager.get(&run.specs(&self.0.metadata), &request.tiers, plan).await;
+        Ok(RetrievedPrefix { n_tokens: run.n_tokens(retrieved.chunks.len()), retrieved })
     }
 
     /// Reserves buffers for the chunks of a prompt that the CPU tier does not have; see
@@ -137,8 +146,8 @@ impl Engine {
     /// # Errors
     /// [`RequestError`]
     pub async fn allocate(&self, request: &Request<'_>) -> Result<Allocation, RequestError> {
-        let specs: Vec<ChunkSpec> = self.chunks(request)?.iter().map(|chunk| chunk.spec).collect();
-        Ok(self.0.manager.allocate(&specs).await?)
+        let run = self.run(request)?;
+        Ok(self.0.manager.allocate(&run.specs(&self.0.metadata)).await?)
     }
 
     /// Stores filled chunks; see [`StorageManager::put`].
@@ -157,8 +166,8 @@ impl Engine {
     /// # Errors
     /// [`RequestError`]
     pub async fn remove(&self, request: &Request<'_>) -> Result<usize, RequestError> {
-        let chunks = self.chunks(request)?;
-        Ok(self.0.manager.remove(&keys(&chunks), &request.tiers).await?)
+        let run = self.run(request)?;
+        Ok(self.0.manager.remove(&run.keys, &request.tiers).await?)
     }
 
     /// Empties tiers as far as they can be emptied; see [`StorageManager::clear`].
@@ -226,17 +235,10 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn keys(chunks: &[PromptChunk]) -> Vec<ChunkKey> {
-    chunks.iter().map(|chunk| chunk.spec.key).collect()
-}
-
-fn n_tokens(chunks: &[PromptChunk]) -> usize {
-    chunks.iter().map(|chunk| chunk.tokens.len()).sum()
-}
-
 /// Chunk handles go to other threads and outlive the engine.
 const _: () = {
     const fn owned<T: Send + Sync + 'static>() {}
     owned::<Chunk>();
     owned::<Engine>();
+    owned::<Prompt>();
 };

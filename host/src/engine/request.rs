@@ -2,26 +2,46 @@
 
 use std::ops::Range;
 
-use crate::key::{ChunkSpec, Salt};
+use crate::key::{ChunkKey, ChunkSpec, Prompt, Salt};
+use crate::layout::EngineMetadata;
 use crate::manager::{Lookup, RemoveError, Retrieved, Tiers};
 use crate::memory::AllocateError;
 
 /// A prompt, and how to treat it.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    pub(super) tokens: &'a [u32],
+    pub(super) source: Source<'a>,
     pub(super) salt: Salt,
     pub(super) tiers: Tiers,
     pub(super) skip_tokens: usize,
 }
 
+/// Where the keys of a request come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    /// Derived from the tokens by each operation.
+    Tokens(&'a [u32]),
+    /// Derived already.
+    Prompt(&'a Prompt),
+}
+
 impl<'a> Request<'a> {
-    /// Makes a request for all chunks of a prompt in all tiers.
+    /// Makes a request for all chunks of these tokens in all tiers. Each operation derives the keys; of a prompt that
+    /// is asked for more than once, or that grows, make a [`Prompt`].
     pub fn new(tokens: &'a [u32]) -> Self {
-        Self { tokens, salt: Salt::none(), tiers: Tiers::All, skip_tokens: 0 }
+        Self::with(Source::Tokens(tokens))
     }
 
-    /// Sets tags or a tenant, which nothing is shared across.
+    /// Makes a request for all chunks of a prompt in all tiers. Its keys are there already.
+    pub fn of(prompt: &'a Prompt) -> Self {
+        Self::with(Source::Prompt(prompt))
+    }
+
+    fn with(source: Source<'a>) -> Self {
+        Self { source, salt: Salt::none(), tiers: Tiers::All, skip_tokens: 0 }
+    }
+
+    /// Sets tags or a tenant, which nothing is shared across. A [`Prompt`] has its own already.
     #[must_use]
     pub fn salt(mut self, salt: Salt) -> Self {
         self.salt = salt;
@@ -41,6 +61,33 @@ impl<'a> Request<'a> {
     pub fn skip(mut self, n_tokens: usize) -> Self {
         self.skip_tokens = n_tokens;
         self
+    }
+}
+
+/// The chunks that a request asks for.
+pub(super) struct Run {
+    pub(super) keys: Vec<ChunkKey>,
+    /// Their tokens, as positions in the prompt.
+    pub(super) tokens: Range<usize>,
+    pub(super) chunk_size: usize,
+}
+
+impl Run {
+    /// The number of tokens of the first `n_chunks`.
+    pub(super) fn n_tokens(&self, n_chunks: usize) -> usize {
+        self.tokens.len().min(n_chunks * self.chunk_size)
+    }
+
+    pub(super) fn chunks(&self, metadata: &EngineMetadata) -> impl Iterator<Item = PromptChunk> {
+        let starts = self.tokens.clone().step_by(self.chunk_size);
+        self.keys.iter().zip(starts).map(|(&key, start)| {
+            let tokens = start..self.tokens.end.min(start + self.chunk_size);
+            PromptChunk { spec: ChunkSpec { key, size_bytes: metadata.chunk_bytes(tokens.len()) }, tokens }
+        })
+    }
+
+    pub(super) fn specs(&self, metadata: &EngineMetadata) -> Vec<ChunkSpec> {
+        self.chunks(metadata).map(|chunk| chunk.spec).collect()
     }
 }
 
@@ -94,6 +141,12 @@ pub enum RequestError {
         /// Tokens of the prompt.
         n_tokens: usize,
     },
+    /// The request has tags of its own, but the prompt's keys were derived with the prompt's.
+    #[error("a prompt's keys are derived already; give the tags to Engine::prompt instead of Request::salt")]
+    SaltOfPrompt,
+    /// The prompt is one of another model, shard or layout.
+    #[error("the prompt was made by an engine with other metadata; make it with Engine::prompt of this one")]
+    PromptOfOtherEngine,
     /// A chunk can never be allocated.
     #[error(transparent)]
     Allocate(#[from] AllocateError),

@@ -15,10 +15,16 @@
 //! little-endian; [`Namespace::new`] names them. Two different prompts, namespaces or salts share a
 //! key only by a collision of 128-bit values. `docs/keys.md` has test vectors.
 
-use std::collections::BTreeMap;
+mod chain;
+mod digest;
+mod namespace;
+mod prompt;
+
 use std::fmt;
 
-use crate::layout::EngineMetadata;
+pub use chain::KeyChain;
+pub use namespace::{Namespace, Salt};
+pub use prompt::Prompt;
 
 const CONTEXT_NAMESPACE: &str = "kvtier 2026-11 namespace v1";
 const CONTEXT_TOKENS: &str = "kvtier 2026-11 chunk tokens v1";
@@ -68,161 +74,12 @@ pub struct ChunkSpec {
     pub size_bytes: usize,
 }
 
-/// Request tags or a tenant's name, folded into every key of a request, so that requests with
-/// different salts share nothing. The order in which tags are added does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Salt(BTreeMap<String, String>);
-
-impl Salt {
-    /// Makes the empty salt, which all requests without tags share.
-    pub const fn none() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// Adds a tag, replacing one of the same name.
-    #[must_use]
-    pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.0.insert(name.into(), value.into());
-        self
-    }
-
-    /// Takes from a request's configuration what belongs into its keys: the entries under
-    /// `lmcache.tag.`, by the rest of their name. Other entries have no effect on keys.
-    pub fn from_request_configs<'a>(configs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let tags = configs.into_iter().filter_map(|(name, value)| {
-            Some((name.strip_prefix("lmcache.tag.")?.to_owned(), value.to_owned()))
-        });
-        Self(tags.collect())
-    }
-}
-
-/// What keeps the keys of different models, shards, layouts and tenants apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Namespace([u8; 16]);
-
-impl Namespace {
-    /// Derives the namespace of an engine's requests without tags.
-    ///
-    /// # Source
-    /// The fields are: model name, world size, worker id, dtype, then the five numbers of the shape,
-    /// numbers as decimal text.
-    pub fn new(metadata: &EngineMetadata) -> Self {
-        Self::salted(metadata, &Salt::none())
-    }
-
-    /// Derives the namespace of requests with the given tags: the fields of [`Namespace::new`],
-    /// then name and value of each tag in ascending order of names.
-    pub fn salted(metadata: &EngineMetadata, salt: &Salt) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_NAMESPACE);
-        let mut field = |text: &str| {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        field(&metadata.model_name);
-        field(&metadata.world_size.to_string());
-        field(&metadata.worker_id.to_string());
-        field(metadata.kv_dtype.name());
-        for extent in metadata.kv_shape.extents() {
-            field(&extent.to_string());
-        }
-        for (name, value) in &salt.0 {
-            field(name);
-            field(value);
-        }
-        Self(first_16(&hasher.finalize()))
-    }
-
-    /// Returns the namespace's 16 bytes.
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0
-    }
-}
-
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Derives the keys of one prompt, chunk by chunk.
-///
-/// Cloning a chain and going on costs only the new tokens, so a conversation's next turn does not
-/// hash its history again.
-#[derive(Clone)]
-pub struct KeyChain {
-    namespace: Namespace,
-    previous: [u8; 16],
-    tokens: blake3::Hasher,
-    key: blake3::Hasher,
-}
-
-impl KeyChain {
-    /// Starts a prompt.
-    pub fn new(namespace: Namespace) -> Self {
-        Self {
-            namespace,
-            previous: [0; 16],
-            tokens: blake3::Hasher::new_derive_key(CONTEXT_TOKENS),
-            key: blake3::Hasher::new_derive_key(CONTEXT_KEY),
-        }
-    }
-
-    /// Goes on behind a chunk whose key is known.
-    pub fn after(namespace: Namespace, previous: ChunkKey) -> Self {
-        Self { previous: previous.to_bytes(), ..Self::new(namespace) }
-    }
-
-    /// Appends a chunk and returns its key. `tokens` is usually `chunk_size` long; a shorter last
-    /// chunk has a key of its own. Cost: one pass over the tokens, and one compression.
-    pub fn push(&mut self, tokens: &[u32]) -> ChunkKey {
-        let digest = self.digest(tokens);
-        self.tokens.reset();
-        self.key.reset();
-        self.key.update(&self.namespace.0).update(&self.previous).update(&digest);
-        self.previous = first_16(&self.key.finalize());
-        ChunkKey::from_bytes(self.previous)
-    }
-
-    fn digest(&mut self, tokens: &[u32]) -> [u8; 32] {
-        // Tokens reach the hash in pieces that stay in the first-level cache.
-        let mut bytes = [0_u8; 4096];
-        for piece in tokens.chunks(bytes.len() / 4) {
-            for (to, token) in bytes.chunks_exact_mut(4).zip(piece) {
-                to.copy_from_slice(&token.to_le_bytes());
-            }
-            self.tokens.update(&bytes[..piece.len() * 4]);
-        }
-        *self.tokens.finalize().as_bytes()
-    }
-}
-
-impl fmt::Debug for KeyChain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyChain")
-            .field("namespace", &self.namespace)
-            .field("previous", &ChunkKey::from_bytes(self.previous))
-            .finish_non_exhaustive()
-    }
-}
-
-fn first_16(hash: &blake3::Hash) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_bytes()[..16]);
-    bytes
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::{Dtype, KvShape};
+mod testing {
+    use crate::layout::{Dtype, EngineMetadata, KvShape};
 
-    fn metadata() -> EngineMetadata {
+    /// The metadata of the published vectors.
+    pub(super) fn metadata() -> EngineMetadata {
         EngineMetadata {
             model_name: "llama-3-8b".into(),
             world_size: 1,
@@ -232,9 +89,23 @@ mod tests {
         }
     }
 
-    fn keys(namespace: Namespace, tokens: &[u32], chunk: usize) -> Vec<ChunkKey> {
-        let mut chain = KeyChain::new(namespace);
-        tokens.chunks(chunk).map(|chunk| chain.push(chunk)).collect()
+    /// Tokens that do not repeat.
+    pub(super) fn tokens(n_tokens: usize) -> Vec<u32> {
+        (0..n_tokens as u32).map(|token| token.wrapping_mul(0x9e37_79b9)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::metadata;
+    use super::*;
+    use crate::layout::{Dtype, KvShape};
+
+    /// The keys of all chunks, the trailing partial one included, as a prompt derives them.
+    fn keys(namespace: Namespace, tokens: &[u32], chunk_size: usize) -> Vec<ChunkKey> {
+        let mut prompt = Prompt::new(namespace, namespace, chunk_size);
+        prompt.append(tokens);
+        prompt.keys().iter().copied().chain(prompt.unfull_key()).collect()
     }
 
     #[test]
@@ -265,7 +136,7 @@ mod tests {
         let namespace = Namespace::new(&metadata());
         let tokens: Vec<u32> = (0..600).collect();
         let shown: Vec<String> = keys(namespace, &tokens, 256).iter().map(ToString::to_string).collect();
-        let page = include_str!("../../docs/keys.md");
+        let page = include_str!("../../../docs/keys.md");
         for vector in [namespace.to_string(), shown.join("\n")] {
             assert!(page.contains(&format!("```\n{vector}\n```")), "docs/keys.md does not have\n{vector}");
         }
