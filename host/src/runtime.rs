@@ -93,13 +93,18 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
+    thread_local! {
+        /// Made once: most calls are answered by the CPU tier, and take less time than making it.
+        static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
     }
+    WAKER.with(|waker| {
+        let mut context = Context::from_waker(waker);
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => thread::park(),
+            }
+        }
+    })
 }

@@ -104,10 +104,12 @@ impl StorageManager {
                 self.0.cpu.refresh(&keys[..n_covered]);
             }
         }
-        let mut chunks: Vec<(usize, Chunk)> = new.into_iter().chain(present).collect();
-        chunks.sort_unstable_by_key(|(index, _)| *index);
-        let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
-        stored.backends = self.offer(&chunks, tiers, started).await;
+        if self.backends(tiers).next().is_some() {
+            let mut chunks: Vec<(usize, Chunk)> = new.into_iter().chain(present).collect();
+            chunks.sort_unstable_by_key(|(index, _)| *index);
+            let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
+            stored.backends = self.offer(&chunks, tiers, started).await;
+        }
         stored
     }
 
