@@ -2,7 +2,8 @@
 //!
 //! A backend stores payload and trailer as one opaque run of bytes. What comes back is called KV only
 //! after [`Sealer::verify`] has accepted it for the key that was asked for. Sealing and verifying each
-//! read the payload once and copy nothing.
+//! read the payload once and copy nothing. A payload that is moved piece by piece is read while it is: a
+//! [`PayloadHash`] takes the pieces in order, and seals or verifies what it has taken.
 //!
 //! # Source
 //! The trailer's fields, integers little-endian:
@@ -18,8 +19,10 @@
 //! | 48..64 | check value: `H(bytes 0..48 ‖ H(payload))` under the algorithm |
 
 use std::fmt;
+use std::sync::Arc;
 
 use twox_hash::XxHash3_128;
+use twox_hash::xxhash3_128::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
 use crate::key::{ChunkKey, Namespace};
 
@@ -39,7 +42,7 @@ enum Algorithm {
     /// Finds accidents: torn writes, flipped bits, mixed-up chunks. Anyone can compute it.
     Checksum,
     /// Finds forgeries as well: only who has the key can compute it.
-    Mac(Box<[u8; 32]>),
+    Mac(Arc<[u8; 32]>),
 }
 
 /// Seals chunks before they leave the host, and verifies what comes back.
@@ -58,20 +61,36 @@ impl Sealer {
     /// Makes a sealer whose check value is a message authentication code under a key derived from
     /// `secret`, for backends that may forge chunks.
     pub fn mac(namespace: Namespace, secret: &[u8]) -> Self {
-        let key = Box::new(blake3::derive_key(CONTEXT_MAC, secret));
+        let key = Arc::new(blake3::derive_key(CONTEXT_MAC, secret));
         Self { algorithm: Algorithm::Mac(key), namespace }
+    }
+
+    /// Begins to hash a payload that comes piece by piece.
+    pub fn hash(&self) -> PayloadHash {
+        let running = match &self.algorithm {
+            Algorithm::Checksum => Running::Checksum(RawHasher::new(SecretBuffer::default())),
+            Algorithm::Mac(key) => Running::Mac(Box::new(blake3::Hasher::new_keyed(key))),
+        };
+        PayloadHash { running, n_bytes: 0 }
     }
 
     /// Computes the trailer of `payload` under `key`.
     pub fn seal(&self, key: ChunkKey, payload: &[u8]) -> Trailer {
+        let mut hash = self.hash();
+        hash.update(payload);
+        self.seal_hashed(key, &hash)
+    }
+
+    /// Computes the trailer of the payload that `hash`, begun by this sealer, has taken.
+    pub fn seal_hashed(&self, key: ChunkKey, hash: &PayloadHash) -> Trailer {
         let mut trailer = [0; TRAILER_BYTES];
         trailer[..4].copy_from_slice(&MAGIC);
         trailer[4..6].copy_from_slice(&VERSION.to_le_bytes());
         trailer[6..8].copy_from_slice(&self.algorithm.number().to_le_bytes());
         trailer[8..24].copy_from_slice(&key.to_bytes());
         trailer[24..40].copy_from_slice(&self.namespace.to_bytes());
-        trailer[40..48].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        let check = self.algorithm.check(&trailer[..48], payload);
+        trailer[40..48].copy_from_slice(&(hash.n_bytes as u64).to_le_bytes());
+        let check = self.algorithm.check(&trailer[..48], hash);
         trailer[48..].copy_from_slice(&check);
         trailer
     }
@@ -81,6 +100,29 @@ impl Sealer {
     /// # Errors
     /// [`Flaw`], the first that is found, cheap ones first.
     pub fn verify(&self, key: ChunkKey, payload: &[u8], trailer: &Trailer) -> Result<(), Flaw> {
+        self.verify_header(key, payload.len(), trailer)?;
+        let mut hash = self.hash();
+        hash.update(payload);
+        self.verify_hashed(key, &hash, trailer)
+    }
+
+    /// Accepts the payload that `hash`, begun by this sealer, has taken, and `trailer`, as the chunk `key`.
+    ///
+    /// # Errors
+    /// [`Flaw`]
+    pub fn verify_hashed(&self, key: ChunkKey, hash: &PayloadHash, trailer: &Trailer) -> Result<(), Flaw> {
+        self.verify_header(key, hash.n_bytes, trailer)?;
+        let expected = self.algorithm.check(&trailer[..48], hash);
+        // In constant time, for the MAC: a backend must not learn how much of a guess was right.
+        let difference = expected.iter().zip(&trailer[48..]).fold(0, |acc, (a, b)| acc | (a ^ b));
+        if difference == 0 { Ok(()) } else { Err(Flaw::CheckFailed) }
+    }
+
+    /// Finds what is wrong with a trailer without looking at the payload, but for its length in bytes.
+    ///
+    /// # Errors
+    /// [`Flaw`], never [`Flaw::CheckFailed`].
+    pub fn verify_header(&self, key: ChunkKey, n_bytes: usize, trailer: &Trailer) -> Result<(), Flaw> {
         if trailer[..4] != MAGIC || trailer[4..6] != VERSION.to_le_bytes() {
             return Err(Flaw::NoTrailer);
         }
@@ -93,14 +135,10 @@ impl Sealer {
         if trailer[24..40] != self.namespace.to_bytes() {
             return Err(Flaw::OtherNamespace);
         }
-        if trailer[40..48] != (payload.len() as u64).to_le_bytes() {
+        if trailer[40..48] != (n_bytes as u64).to_le_bytes() {
             return Err(Flaw::OtherLength);
         }
-        if self.algorithm.matches(&trailer[..48], payload, &trailer[48..]) {
-            Ok(())
-        } else {
-            Err(Flaw::CheckFailed)
-        }
+        Ok(())
     }
 }
 
@@ -118,27 +156,59 @@ impl Algorithm {
         }
     }
 
-    fn check(&self, header: &[u8], payload: &[u8]) -> [u8; 16] {
+    fn check(&self, header: &[u8], hash: &PayloadHash) -> [u8; 16] {
         let mut both = [0; 48 + 32];
         both[..48].copy_from_slice(header);
-        match self {
-            Self::Checksum => {
-                both[48..64].copy_from_slice(&XxHash3_128::oneshot(payload).to_le_bytes());
+        match (self, &hash.running) {
+            (Self::Checksum, Running::Checksum(running)) => {
+                both[48..64].copy_from_slice(&running.finish_128().to_le_bytes());
                 XxHash3_128::oneshot(&both[..64]).to_le_bytes()
             }
-            Self::Mac(key) => {
-                both[48..].copy_from_slice(blake3::keyed_hash(key, payload).as_bytes());
+            (Self::Mac(key), Running::Mac(running)) => {
+                both[48..].copy_from_slice(running.finalize().as_bytes());
                 let mut check = [0; 16];
                 check.copy_from_slice(&blake3::keyed_hash(key, &both).as_bytes()[..16]);
                 check
             }
+            _ => unreachable!("a sealer is given the hashes that it has begun"),
         }
     }
+}
 
-    fn matches(&self, header: &[u8], payload: &[u8], found: &[u8]) -> bool {
-        let expected = self.check(header, payload);
-        // In constant time, for the MAC: a backend must not learn how much of a guess was right.
-        expected.iter().zip(found).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0 && found.len() == 16
+/// A hash over a payload that comes in order, piece by piece; see [`Sealer::hash`]. The pieces may be cut
+/// anywhere.
+#[derive(Clone)]
+pub struct PayloadHash {
+    running: Running,
+    n_bytes: usize,
+}
+
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "the common one is not boxed")]
+enum Running {
+    Checksum(RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>),
+    Mac(Box<blake3::Hasher>),
+}
+
+impl PayloadHash {
+    /// Takes the next piece. Reads it once.
+    pub fn update(&mut self, piece: &[u8]) {
+        match &mut self.running {
+            Running::Checksum(running) => running.write(piece),
+            Running::Mac(running) => drop(running.update(piece)),
+        }
+        self.n_bytes += piece.len();
+    }
+
+    /// Returns the number of bytes taken.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+impl fmt::Debug for PayloadHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PayloadHash").field("n_bytes", &self.n_bytes).finish_non_exhaustive()
     }
 }
 
@@ -205,6 +275,33 @@ mod tests {
             for payload in [&b""[..], b"x", &large] {
                 assert_eq!(sealer.verify(KEY, payload, &sealer.seal(KEY, payload)), Ok(()));
             }
+        }
+    }
+
+    #[test]
+    fn a_payload_in_pieces_is_sealed_as_a_whole_one() {
+        let payload: Vec<u8> = (0..3_000_u32).map(|i| (i * i >> 3) as u8).collect();
+        for sealer in sealers() {
+            for piece in [1, 63, 64, 240, 241, 256, 1000, 1024, 2999] {
+                let mut hash = sealer.hash();
+                payload.chunks(piece).for_each(|piece| hash.update(piece));
+                let trailer = sealer.seal(KEY, &payload);
+                assert_eq!(sealer.seal_hashed(KEY, &hash), trailer, "pieces of {piece}");
+                assert_eq!(sealer.verify_hashed(KEY, &hash, &trailer), Ok(()));
+                hash.update(b"x");
+                assert_eq!(sealer.verify_hashed(KEY, &hash, &trailer), Err(Flaw::OtherLength));
+            }
+        }
+    }
+
+    #[test]
+    fn the_check_value_is_what_the_format_says() {
+        for n in [0, 1, 200, 240, 241, 5_000] {
+            let payload = vec![3; n];
+            let trailer = sealers()[0].seal(KEY, &payload);
+            let mut both = trailer[..48].to_vec();
+            both.extend(XxHash3_128::oneshot(&payload).to_le_bytes());
+            assert_eq!(trailer[48..], XxHash3_128::oneshot(&both).to_le_bytes());
         }
     }
 

@@ -207,6 +207,8 @@ pub const ERROR_BYTES_MAX: usize = 2 << 10;
 pub const STDERR_BYTES_MAX: usize = 16 << 10;
 /// Bytes that a guest is told it may write to a standard stream at a time.
 pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a chunk that are moved at a time, so that they are still in the processor's cache when they are hashed.
+pub const PIECE_BYTES: usize = 256 << 10;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
 /// Bytes that a stream out of a chunk moves at a time when the receiver names no amount.

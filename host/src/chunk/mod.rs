@@ -154,6 +154,11 @@ impl Chunk {
         content.notes().trailer.get_or_init(|| seal(&content.buffer))
     }
 
+    /// Returns the chunk's trailer, if it is known.
+    pub(crate) fn trailer(&self) -> Option<&Trailer> {
+        self.content().notes.get()?.trailer.get()
+    }
+
     /// Notes that the backend at `place` of the chain has the chunk, as far as is known at `generation`.
     pub(crate) fn note_holder(&self, place: usize, generation: u64) {
         let mut holders = lock(&self.content().notes().holders);

@@ -19,7 +19,7 @@ use crate::memory::lock;
 use crate::metrics::{Operation, TierMetrics};
 use crate::runtime::Control;
 use crate::tier::{Liveness, Pinning, Tier, TierError};
-use crate::transfer::{Sealed, Sinks, Sources};
+use crate::transfer::{Sink, Sinks, Sources};
 
 /// Makes a backend's tier anew, for [`super::StorageManager::recreate`].
 pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send + Sync>;
@@ -222,13 +222,15 @@ impl Backend {
         deadline: Instant,
     ) -> Vec<Fetched> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
-        let sinks = Sinks::new(writers);
+        let sinks = Sinks::new(writers, &self.sealer);
         let _lent = Lent(&sinks);
         let removals = self.removals.load(Ordering::Acquire);
         let tier = self.tier();
         let answer = self.counted(Operation::Get, tier.get(Arc::clone(&keys), sinks.clone(), deadline)).await;
         let returned = sinks.revoke();
-        let n_bytes = sinks.total_bytes();
+        // What did not come in order.
+        let n_bytes =
+            returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
         let answers: Vec<Result<Option<u64>, TierError>> = match answer {
             Ok(answers) if answers.len() == keys.len() => answers,
             Ok(answers) => {
@@ -239,12 +241,11 @@ impl Backend {
             }
             Err(error) => vec![Err(error); keys.len()],
         };
-        let sealer = self.sealer.clone();
         let fetched = self
             .control
             .compute(n_bytes, move || {
                 let pairs = answers.into_iter().zip(returned);
-                pairs.map(|(answer, sink)| accept(&sealer, answer, sink)).collect::<Vec<_>>()
+                pairs.map(|(answer, sink)| accept(answer, sink)).collect::<Vec<_>>()
             })
             .await;
         let mut damaged = Vec::new();
@@ -332,11 +333,8 @@ impl Backend {
             return self.drop_passed_over(batch.chunks.len());
         };
         let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
-        let (chunks, sealer) = (batch.chunks.clone(), self.sealer.clone());
-        let seal_all = move || chunks.into_iter().map(|chunk| Sealed::new(chunk, &sealer)).collect();
-        let lent: Vec<Sealed> = self.control.compute(n_bytes, seal_all).await;
         let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
-        let sources = Sources::new(lent);
+        let sources = Sources::new(batch.chunks.clone(), &self.sealer);
         let tier = self.tier();
         // Batches share the store's speed.
         let (_, n_bytes_pending) = self.queue.pending();

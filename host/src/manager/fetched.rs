@@ -4,7 +4,7 @@
 
 use super::breaker::Verdict;
 use crate::chunk::{Chunk, ChunkWriter};
-use crate::integrity::{Flaw, Sealer};
+use crate::integrity::Flaw;
 use crate::tier::TierError;
 use crate::transfer::Sink;
 
@@ -63,29 +63,29 @@ pub(super) fn verdict(fetched: &Fetched) -> Verdict {
 }
 
 /// Accepts what came back as a chunk, or says why not.
-pub(super) fn accept(sealer: &Sealer, answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
-    let Some(sink) = sink else {
+pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
+    let Some(mut sink) = sink else {
         let miss = match answer {
             Err(error) => Miss::Error(error),
             Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
         };
         return Err((None, miss));
     };
-    let (capacity, is_full) = (sink.capacity() as u64, sink.is_full());
-    let (writer, trailer) = sink.into_parts();
-    match answer {
-        Ok(Some(claimed)) if claimed == capacity && is_full => {
-            match sealer.verify(writer.key(), &writer, &trailer) {
-                Ok(()) => {
-                    let chunk = writer.freeze();
-                    chunk.trailer_or_seal(|_| trailer);
-                    Ok(chunk)
-                }
-                Err(flaw) => Err((Some(writer), Miss::Flaw(flaw))),
+    let expected = sink.capacity() as u64;
+    let miss = match answer {
+        Ok(Some(claimed)) if claimed == expected && sink.is_full() => match sink.check() {
+            Ok(()) => {
+                let (writer, trailer) = sink.into_parts();
+                let chunk = writer.freeze();
+                chunk.trailer_or_seal(|_| trailer);
+                return Ok(chunk);
             }
-        }
-        Ok(Some(claimed)) => Err((Some(writer), Miss::WrongLength { claimed, expected: capacity })),
-        Ok(None) => Err((Some(writer), Miss::NotFound)),
-        Err(error) => Err((Some(writer), Miss::Error(error))),
-    }
+            Err(flaw) => Miss::Flaw(flaw),
+        },
+        Ok(Some(claimed)) => Miss::WrongLength { claimed, expected },
+        Ok(None) => Miss::NotFound,
+        Err(error) => Miss::Error(error),
+    };
+    let (writer, _) = sink.into_parts();
+    Err((Some(writer), miss))
 }

@@ -1,0 +1,145 @@
+//! A buffer that a chunk is fetched into.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::{TransferError, split};
+use crate::chunk::ChunkWriter;
+use crate::integrity::{Flaw, PayloadHash, Sealer, TRAILER_BYTES, Trailer};
+use crate::limits::{PIECE_BYTES, SINK_RANGES_MAX};
+
+/// One buffer: room for a payload and a trailer, and a note of what has been written.
+pub struct Sink {
+    pub(super) writer: ChunkWriter,
+    pub(super) trailer: Trailer,
+    written: Written,
+    sealer: Sealer,
+    /// Over the beginning of the payload, as it is now.
+    hash: Option<PayloadHash>,
+}
+
+impl Sink {
+    /// Makes a buffer that waits for the chunk which `writer` names, to be verified by `sealer`.
+    pub fn new(writer: ChunkWriter, sealer: &Sealer) -> Self {
+        let (written, sealer) = (Written::default(), sealer.clone());
+        Self { writer, trailer: [0; TRAILER_BYTES], written, sealer, hash: None }
+    }
+
+    /// Returns the capacity, trailer included, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.writer.len() + TRAILER_BYTES
+    }
+
+    /// Copies `bytes` to `offset` and notes that they are written; hashes them, piece by piece, if they go on
+    /// where the hash has come to.
+    ///
+    /// # Errors
+    /// [`TransferError::OutOfRange`], [`TransferError::TooScattered`]
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), TransferError> {
+        let end = offset.checked_add(bytes.len()).ok_or(TransferError::OutOfRange)?;
+        split(&(offset..end), self.writer.len())?;
+        let mut start = offset;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let range = start..start + piece.len();
+            start = range.end;
+            let [payload, trailer] = self.pieces_mut(range.clone())?;
+            let (first, second) = piece.split_at(payload.len());
+            payload.copy_from_slice(first);
+            trailer.copy_from_slice(second);
+            self.mark_written(range)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the two pieces of `range`, of the payload and of the trailer, to be filled; either may
+    /// be empty. What is filled must be noted with [`Sink::mark_written`].
+    ///
+    /// # Errors
+    /// [`TransferError::OutOfRange`]
+    pub fn pieces_mut(&mut self, range: Range<usize>) -> Result<[&mut [u8]; 2], TransferError> {
+        let [payload, trailer] = split(&range, self.writer.len())?;
+        if !payload.is_empty() && payload.start < self.n_hashed_bytes() {
+            // Whoever gets these bytes may change them.
+            self.hash = None;
+        }
+        Ok([&mut self.writer[payload], &mut self.trailer[trailer]])
+    }
+
+    /// Notes that `range` has been filled. Reads its payload if it goes on where the hash has come to.
+    ///
+    /// # Errors
+    /// [`TransferError::TooScattered`], [`TransferError::OutOfRange`]
+    pub fn mark_written(&mut self, range: Range<usize>) -> Result<(), TransferError> {
+        let [payload, _] = split(&range, self.writer.len())?;
+        self.written.add(range)?;
+        if !payload.is_empty() && payload.start == self.n_hashed_bytes() {
+            self.hash.get_or_insert_with(|| self.sealer.hash()).update(&self.writer[payload]);
+        }
+        Ok(())
+    }
+
+    fn n_hashed_bytes(&self) -> usize {
+        self.hash.as_ref().map_or(0, PayloadHash::n_bytes)
+    }
+
+    /// Returns how many bytes [`check`](Self::check) has still to read.
+    pub fn n_unhashed_bytes(&self) -> usize {
+        self.writer.len() - self.n_hashed_bytes()
+    }
+
+    /// Says whether every byte, of payload and trailer, was written by this call.
+    pub fn is_full(&self) -> bool {
+        self.written.covers(self.capacity())
+    }
+
+    /// Accepts what is in the buffer as the chunk that it waits for, or says what is wrong. Reads what did not come
+    /// in order.
+    ///
+    /// # Errors
+    /// [`Flaw`]
+    pub fn check(&mut self) -> Result<(), Flaw> {
+        let Self { writer, trailer, sealer, hash, .. } = self;
+        sealer.verify_header(writer.key(), writer.len(), trailer)?;
+        let hash = hash.get_or_insert_with(|| sealer.hash());
+        hash.update(&writer[hash.n_bytes()..]);
+        sealer.verify_hashed(writer.key(), hash, trailer)
+    }
+
+    /// Returns the buffer and the trailer that was written beside it.
+    pub fn into_parts(self) -> (ChunkWriter, Trailer) {
+        (self.writer, self.trailer)
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}
+
+/// The parts of a buffer that have been written: disjoint ranges in ascending order.
+#[derive(Default)]
+pub(super) struct Written(pub(super) Vec<Range<usize>>);
+
+impl Written {
+    pub(super) fn add(&mut self, new: Range<usize>) -> Result<(), TransferError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        // Ranges that touch or overlap the new one melt into it.
+        let from = self.0.partition_point(|range| range.end < new.start);
+        let to = self.0.partition_point(|range| range.start <= new.end);
+        if self.0.len() - (to - from) >= SINK_RANGES_MAX {
+            return Err(TransferError::TooScattered);
+        }
+        let melted = self.0[from..to]
+            .iter()
+            .fold(new, |melted, range| melted.start.min(range.start)..melted.end.max(range.end));
+        self.0.splice(from..to, [melted]);
+        Ok(())
+    }
+
+    fn covers(&self, size: usize) -> bool {
+        matches!(self.0.as_slice(), [range] if *range == (0..size))
+    }
+}

@@ -1,0 +1,175 @@
+//! The buffers of a call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use super::{Sink, TransferError};
+use crate::chunk::ChunkWriter;
+use crate::integrity::Sealer;
+use crate::memory::lock;
+
+/// Buffers, lent to one call for filling. Cloning shares the set.
+#[derive(Clone)]
+pub struct Sinks(Arc<SinksInner>);
+
+struct SinksInner {
+    capacities: Box<[usize]>,
+    slots: Box<[Mutex<Slot>]>,
+}
+
+enum Slot {
+    Idle(Box<Sink>),
+    /// A stream is filling it, piece by piece.
+    Claimed(Box<Sink>),
+    /// A transfer has it.
+    Busy,
+    /// Taken back, or to be dropped when the running transfer ends.
+    Revoked,
+}
+
+impl Sinks {
+    /// Lends one buffer for each writer, to be verified by `sealer`.
+    pub fn new(writers: Vec<ChunkWriter>, sealer: &Sealer) -> Self {
+        let sinks: Vec<_> = writers.into_iter().map(|writer| Box::new(Sink::new(writer, sealer))).collect();
+        let capacities = sinks.iter().map(|sink| sink.capacity()).collect();
+        let slots = sinks.into_iter().map(|sink| Mutex::new(Slot::Idle(sink))).collect();
+        Self(Arc::new(SinksInner { capacities, slots }))
+    }
+
+    /// Returns the number of buffers, also when revoked.
+    pub fn count(&self) -> usize {
+        self.0.capacities.len()
+    }
+
+    /// Returns the capacity of buffer `index`, trailer included, in bytes, also when revoked; `None`
+    /// if there is no such buffer.
+    pub fn capacity(&self, index: usize) -> Option<usize> {
+        self.0.capacities.get(index).copied()
+    }
+
+    /// Returns the sum of all capacities in bytes.
+    pub fn total_bytes(&self) -> usize {
+        self.0.capacities.iter().sum()
+    }
+
+    /// Takes buffer `index` for one transfer. It goes back when the lease drops; if the set has been
+    /// revoked meanwhile, its memory is freed then.
+    ///
+    /// # Errors
+    /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
+    pub fn lease(&self, index: usize) -> Result<Lease, TransferError> {
+        let slot = self.0.slots.get(index).ok_or(TransferError::OutOfRange)?;
+        let mut slot = lock(slot);
+        match std::mem::replace(&mut *slot, Slot::Busy) {
+            Slot::Idle(sink) => Ok(Lease { set: self.clone(), index, sink: Some(sink) }),
+            Slot::Claimed(sink) => {
+                *slot = Slot::Claimed(sink);
+                Err(TransferError::Busy)
+            }
+            Slot::Busy => Err(TransferError::Busy),
+            Slot::Revoked => {
+                *slot = Slot::Revoked;
+                Err(TransferError::Revoked)
+            }
+        }
+    }
+
+    /// Keeps buffer `index` for one stream, which fills it piece by piece. Unlike a lease, a claim does not keep
+    /// the memory when the set is revoked: a stream may stay open for as long as a guest likes.
+    ///
+    /// # Errors
+    /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
+    pub fn claim(&self, index: usize) -> Result<Claim, TransferError> {
+        let mut slot = lock(self.0.slots.get(index).ok_or(TransferError::OutOfRange)?);
+        match std::mem::replace(&mut *slot, Slot::Busy) {
+            Slot::Idle(sink) => {
+                *slot = Slot::Claimed(sink);
+                Ok(Claim { set: self.clone(), index })
+            }
+            Slot::Revoked => {
+                *slot = Slot::Revoked;
+                Err(TransferError::Revoked)
+            }
+            taken => {
+                *slot = taken;
+                Err(TransferError::Busy)
+            }
+        }
+    }
+
+    /// Takes all buffers back, in order. `None` stands for a buffer that a transfer still has; it is
+    /// freed when that transfer ends.
+    pub fn revoke(&self) -> Vec<Option<Sink>> {
+        let take = |slot: &Mutex<Slot>| match std::mem::replace(&mut *lock(slot), Slot::Revoked) {
+            Slot::Idle(sink) | Slot::Claimed(sink) => Some(*sink),
+            Slot::Busy | Slot::Revoked => None,
+        };
+        self.0.slots.iter().map(take).collect()
+    }
+}
+
+impl fmt::Debug for Sinks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sinks").field("capacities", &self.0.capacities).finish_non_exhaustive()
+    }
+}
+
+/// One buffer for the time of one stream.
+#[derive(Debug)]
+pub struct Claim {
+    set: Sinks,
+    index: usize,
+}
+
+impl Claim {
+    /// Copies `bytes` to `offset`; see [`Sink::write`].
+    ///
+    /// # Errors
+    /// Those of [`Sink::write`], and [`TransferError::Revoked`].
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), TransferError> {
+        match &mut *lock(&self.set.0.slots[self.index]) {
+            Slot::Claimed(sink) => sink.write(offset, bytes),
+            _ => Err(TransferError::Revoked),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.set.0.slots[self.index]);
+        match std::mem::replace(&mut *slot, Slot::Busy) {
+            Slot::Claimed(sink) => *slot = Slot::Idle(sink),
+            other => *slot = other,
+        }
+    }
+}
+
+/// One buffer for the time of one transfer.
+#[derive(Debug)]
+pub struct Lease {
+    set: Sinks,
+    index: usize,
+    sink: Option<Box<Sink>>,
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Sink;
+    fn deref(&self) -> &Sink {
+        self.sink.as_ref().expect("a lease has its sink until it drops")
+    }
+}
+
+impl std::ops::DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Sink {
+        self.sink.as_mut().expect("a lease has its sink until it drops")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.set.0.slots[self.index]);
+        if let (Slot::Busy, Some(sink)) = (&*slot, self.sink.take()) {
+            *slot = Slot::Idle(sink);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Chunks to be stored.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, TryLockError};
+
+use bytes::Bytes;
+
+use super::{TransferError, split};
+use crate::chunk::Chunk;
+use crate::integrity::{PayloadHash, Sealer, TRAILER_BYTES, Trailer};
+use crate::memory::lock;
+
+/// Chunks, lent to one call for reading. Cloning shares the set.
+#[derive(Clone)]
+pub struct Sources(Arc<SourcesInner>);
+
+struct SourcesInner {
+    sizes: Box<[usize]>,
+    /// Empty once revoked.
+    chunks: Mutex<Vec<Sealed>>,
+}
+
+impl Sources {
+    /// Lends the chunks, to be sealed by `sealer` as they are read.
+    pub fn new(chunks: Vec<Chunk>, sealer: &Sealer) -> Self {
+        let chunks: Vec<_> = chunks.into_iter().map(|chunk| Sealed::new(chunk, sealer)).collect();
+        let sizes = chunks.iter().map(Sealed::size_bytes).collect();
+        Self(Arc::new(SourcesInner { sizes, chunks: Mutex::new(chunks) }))
+    }
+
+    /// Returns the number of chunks, also when revoked.
+    pub fn count(&self) -> usize {
+        self.0.sizes.len()
+    }
+
+    /// Returns the size of chunk `index` with its trailer in bytes, also when revoked; `None` if there
+    /// is no such chunk.
+    pub fn size_bytes(&self, index: usize) -> Option<usize> {
+        self.0.sizes.get(index).copied()
+    }
+
+    /// Returns the sum of all sizes in bytes.
+    pub fn total_bytes(&self) -> usize {
+        self.0.sizes.iter().sum()
+    }
+
+    /// Returns chunk `index`, which stays in memory as long as the answer lives.
+    ///
+    /// # Errors
+    /// [`TransferError::Revoked`], [`TransferError::OutOfRange`]
+    pub fn chunk(&self, index: usize) -> Result<Sealed, TransferError> {
+        if index >= self.count() {
+            return Err(TransferError::OutOfRange);
+        }
+        lock(&self.0.chunks).get(index).cloned().ok_or(TransferError::Revoked)
+    }
+
+    /// Takes the chunks back. Transfers that run keep theirs until they end.
+    pub fn revoke(&self) {
+        drop(std::mem::take(&mut *lock(&self.0.chunks)));
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("sizes", &self.0.sizes).finish_non_exhaustive()
+    }
+}
+
+/// A chunk with its trailer, which is computed once, when it is first read. Cloning shares both.
+///
+/// The payload never changes, so a hash over its beginning holds whoever has read it, and how often. Readers that
+/// come out of order, or at once, find less of it hashed, and never another trailer.
+#[derive(Clone)]
+pub struct Sealed(Arc<Sealing>);
+
+struct Sealing {
+    chunk: Chunk,
+    sealer: Sealer,
+    /// Over the beginning of the payload; dropped when the trailer is known. Locked only while bytes are hashed.
+    hash: Mutex<Option<PayloadHash>>,
+}
+
+impl Sealed {
+    /// Prepares a chunk to be sealed. Reads nothing yet.
+    pub fn new(chunk: Chunk, sealer: &Sealer) -> Self {
+        Self(Arc::new(Sealing { chunk, sealer: sealer.clone(), hash: Mutex::new(None) }))
+    }
+
+    /// Returns payload and trailer. Reads what is not hashed yet of the payload.
+    pub fn parts(&self) -> (&[u8], &Trailer) {
+        (&self.0.chunk, self.0.trailer())
+    }
+
+    /// Returns the size of payload and trailer together, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.0.chunk.len() + TRAILER_BYTES
+    }
+
+    /// Returns the two pieces of `range`, the first from the payload, the second from the trailer;
+    /// either may be empty. Reads `range` if it goes on where the hash has come to, and all that is not hashed if
+    /// it reaches into the trailer: a caller that moves [`PIECE_BYTES`](crate::limits::PIECE_BYTES) at a time
+    /// finds them in the cache.
+    ///
+    /// # Errors
+    /// [`TransferError::OutOfRange`]
+    pub fn pieces(&self, range: Range<usize>) -> Result<[&[u8]; 2], TransferError> {
+        let [payload, trailer] = split(&range, self.0.chunk.len())?;
+        let trailer = if trailer.is_empty() {
+            self.0.advance(&payload);
+            &[]
+        } else {
+            &self.0.trailer()[trailer]
+        };
+        Ok([&self.0.chunk[payload], trailer])
+    }
+
+    /// Returns `range` as bytes that keep the chunk in memory. Copies only if the range reaches into the
+    /// trailer; reads as [`pieces`](Self::pieces) does.
+    ///
+    /// # Errors
+    /// [`TransferError::OutOfRange`]
+    pub fn bytes(&self, range: Range<usize>) -> Result<Bytes, TransferError> {
+        let [payload, trailer] = self.pieces(range.clone())?;
+        if trailer.is_empty() {
+            let start = range.start.min(self.0.chunk.len());
+            return Ok(self.0.chunk.to_bytes().slice(start..start + payload.len()));
+        }
+        Ok([payload, trailer].concat().into())
+    }
+}
+
+impl Sealing {
+    /// Hashes `range` of the payload, if that is what comes next and nobody else is hashing.
+    fn advance(&self, range: &Range<usize>) {
+        if range.is_empty() || self.chunk.trailer().is_some() {
+            return;
+        }
+        let mut hash = match self.hash.try_lock() {
+            Ok(hash) => hash,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if hash.as_ref().map_or(0, PayloadHash::n_bytes) == range.start {
+            hash.get_or_insert_with(|| self.sealer.hash()).update(&self.chunk[range.clone()]);
+        }
+    }
+
+    fn trailer(&self) -> &Trailer {
+        self.chunk.trailer_or_seal(|payload| {
+            let mut hash = lock(&self.hash).take().unwrap_or_else(|| self.sealer.hash());
+            hash.update(&payload[hash.n_bytes()..]);
+            self.sealer.seal_hashed(self.chunk.key(), &hash)
+        })
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("chunk", &self.0.chunk).finish_non_exhaustive()
+    }
+}
