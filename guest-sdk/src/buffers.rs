@@ -3,7 +3,7 @@
 use wasip3::filesystem::types::Descriptor;
 
 use crate::bindings::kvtier::storage::{files, files_blocking};
-use crate::{Error, Sinks, Sources};
+use crate::{Caching, Error, FileToLoad, FileToStore, Sinks, Sources};
 
 /// Bytes moved by one copy between host and guest: large enough for memory speed, small enough to
 /// keep a guest's memory small.
@@ -55,6 +55,34 @@ impl Sources {
     ) -> Result<u64, Error> {
         files_blocking::store(self, index, file, at)
     }
+
+    /// Writes chunks to files of their own below `directory`, each under its temporary name first, and
+    /// returns the size of each or an error, in the order of `files`. Not through guest memory, and
+    /// with few changes of threads for all of them. Does not sync.
+    ///
+    /// # Errors
+    /// For each file, see the contract's `files.store-all`.
+    pub async fn store_all(
+        &self,
+        directory: &Descriptor,
+        files: Vec<FileToStore>,
+        caching: Caching,
+    ) -> Vec<Result<u64, Error>> {
+        files::store_all(self, directory, files, caching).await
+    }
+
+    /// [`store_all`](Self::store_all) for a [`BlockingBackend`](crate::BlockingBackend).
+    ///
+    /// # Errors
+    /// As [`store_all`](Self::store_all).
+    pub fn store_all_blocking(
+        &self,
+        directory: &wasip2::filesystem::types::Descriptor,
+        files: &[FileToStore],
+        caching: Caching,
+    ) -> Vec<Result<u64, Error>> {
+        files_blocking::store_all(self, directory, files, caching)
+    }
 }
 
 impl Sinks {
@@ -98,4 +126,52 @@ impl Sinks {
     ) -> Result<u64, Error> {
         files_blocking::load(self, index, file, at)
     }
+
+    /// Fills buffers from files of their own below `directory`, not through guest memory, and returns
+    /// the number of bytes read for each, `None` if there is no such file, or an error, in the order
+    /// of `files`.
+    ///
+    /// # Errors
+    /// For each file, see the contract's `files.load-all`.
+    pub async fn load_all(
+        &self,
+        directory: &Descriptor,
+        files: Vec<FileToLoad>,
+        caching: Caching,
+    ) -> Vec<Result<Option<u64>, Error>> {
+        files::load_all(self, directory, files, caching).await
+    }
+
+    /// [`load_all`](Self::load_all) for a [`BlockingBackend`](crate::BlockingBackend).
+    ///
+    /// # Errors
+    /// As [`load_all`](Self::load_all).
+    pub fn load_all_blocking(
+        &self,
+        directory: &wasip2::filesystem::types::Descriptor,
+        files: &[FileToLoad],
+        caching: Caching,
+    ) -> Vec<Result<Option<u64>, Error>> {
+        files_blocking::load_all(self, directory, files, caching)
+    }
+}
+
+/// Finds out whether files below `directory` can be written past the page cache, by writing one under the
+/// name `temporary` and removing it.
+///
+/// # Errors
+/// [`Error::Unsupported`] if the file system does not do it; else see the contract's `files.try-direct`.
+pub async fn try_direct(directory: &Descriptor, temporary: String) -> Result<(), Error> {
+    files::try_direct(directory, temporary).await
+}
+
+/// [`try_direct`] for a [`BlockingBackend`](crate::BlockingBackend).
+///
+/// # Errors
+/// As [`try_direct`].
+pub fn try_direct_blocking(
+    directory: &wasip2::filesystem::types::Descriptor,
+    temporary: &str,
+) -> Result<(), Error> {
+    files_blocking::try_direct(directory, temporary)
 }

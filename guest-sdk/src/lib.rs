@@ -22,8 +22,10 @@ pub mod lru;
 pub use backend::{BlockingBackend, StorageBackend};
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
 pub use bindings::kvtier::storage::logging::Level;
-pub use bindings::kvtier::storage::types::{ChunkKey, EngineMetadata, Error, Init};
-pub use buffers::COPY_BYTES_MAX;
+pub use bindings::kvtier::storage::types::{
+    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init,
+};
+pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::log;
 

@@ -166,7 +166,7 @@ pub const PUT_POOL_DIVISOR: u64 = 4;
 pub const PUT_BATCHES_IN_FLIGHT: usize = 4;
 /// Bytes per batch of puts or gets, beyond the first chunk.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
-/// Above this many bytes, sealing and verifying leave the calling thread.
+/// Above this many bytes that were not hashed as they came, verifying leaves the calling thread.
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
 /// Lookup ids whose pins are held at a time; the oldest goes first.
 pub const LOOKUP_IDS_MAX: usize = 1 << 16;
@@ -209,9 +209,11 @@ pub const STDERR_BYTES_MAX: usize = 16 << 10;
 pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a chunk that are moved at a time, so that they are still in the processor's cache when they are hashed.
 pub const PIECE_BYTES: usize = 256 << 10;
+/// Bytes that direct I/O moves at a time: many blocks, so that the disk has something to do.
+pub const DIRECT_PIECE_BYTES: usize = 4 << 20;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
-/// Bytes that a stream out of a chunk moves at a time when the receiver names no amount.
+/// Bytes that a stream moves at a time: out of a chunk when the receiver names no amount, and into a buffer at most.
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.
 pub const SPLICES_MAX: usize = 16;

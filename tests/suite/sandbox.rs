@@ -192,8 +192,14 @@ fn a_granted_address_can_be_connected_to_and_its_neighbour_cannot() {
 
 #[test]
 fn a_class_in_blocking_style_splices_between_chunks_and_granted_files() {
+    check_splices(support::backend("splicer", "probe", "SpliceBackend"));
+    let mut by_name = support::backend("splicer", "probe", "SpliceBackend");
+    by_name.config.push(("by_name".into(), "true".into()));
+    check_splices(by_name);
+}
+
+fn check_splices(mut backend: BackendConfig) {
     let directory = tempfile::tempdir().unwrap();
-    let mut backend = support::backend("splicer", "probe", "SpliceBackend");
     backend.allow.fs.push(grant(directory.path(), FsAccess::ReadWrite));
     let engine = support::engine(Config { local_cpu: false, ..support::config(vec![backend]) });
     let (storage, keys) = (engine.storage(), support::keys(3));
@@ -203,6 +209,7 @@ fn a_class_in_blocking_style_splices_between_chunks_and_granted_files() {
         assert_eq!(stored.len(), support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES);
         kvtier_cli::content::verify(*key, &stored[..support::CHUNK_BYTES]).unwrap();
     }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), keys.len());
     assert_eq!(support::served(&support::get(storage, &keys)), [1; 3]);
     // A file that ends early is a miss, not a chunk.
     fs::write(directory.path().join(keys[1].to_string()), b"torn").unwrap();

@@ -15,11 +15,15 @@ mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated")]
     wasmtime::component::bindgen!({
         path: "../wit",
+        additional_derives: [PartialEq],
         world: "kvtier:storage/imports",
         imports: {
             "kvtier:storage/buffers.[method]sources.read-stream": store | trappable,
             "kvtier:storage/files-blocking.store": async | trappable,
             "kvtier:storage/files-blocking.load": async | trappable,
+            "kvtier:storage/files-blocking.store-all": async | trappable,
+            "kvtier:storage/files-blocking.load-all": async | trappable,
+            "kvtier:storage/files-blocking.try-direct": async | trappable,
             default: trappable,
         },
         with: {

@@ -20,6 +20,7 @@ mod streams;
 use wasmtime::component::Linker;
 
 pub(super) use self::denial::{Denials, Witness};
+pub(super) use self::files::note_refused_path;
 pub(super) use self::open_files::OpenFiles;
 pub(super) use self::secrets::Secrets;
 pub(super) use self::sockets::check_address;

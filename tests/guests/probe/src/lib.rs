@@ -7,10 +7,10 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kvtier_guest::info;
 use kvtier_guest::prelude::*;
 use kvtier_guest::wasip2::filesystem::preopens;
 use kvtier_guest::wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
+use kvtier_guest::{Caching, FileToLoad, FileToStore, info};
 
 /// Logs, when it is opened, what it can see and what became of what it tried: the environment, the
 /// arguments, `config.read` and `config.write` (files), `config.connect` (an address). Stores nothing.
@@ -86,9 +86,11 @@ impl BlockingBackend for SleeperBackend {
     }
 }
 
-/// Keeps each chunk in a file of the granted directory, by splices that block.
+/// Keeps each chunk in a file of the granted directory, by splices that block; all files of a call at once if
+/// `config.by_name` is set.
 pub struct SpliceBackend {
     root: Descriptor,
+    by_name: bool,
 }
 
 impl SpliceBackend {
@@ -117,10 +119,10 @@ impl SpliceBackend {
 }
 
 impl BlockingBackend for SpliceBackend {
-    fn new(_init: Init) -> Result<Self, Error> {
+    fn new(init: Init) -> Result<Self, Error> {
         let granted = preopens::get_directories().into_iter().next();
         let (root, _) = granted.ok_or_else(|| Error::other("no directory is granted"))?;
-        Ok(Self { root })
+        Ok(Self { root, by_name: init.get("by_name").is_some() })
     }
 
     fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
@@ -129,10 +131,25 @@ impl BlockingBackend for SpliceBackend {
     }
 
     fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        if self.by_name {
+            let file = |(key, index): (&ChunkKey, u32)| FileToStore {
+                index,
+                temporary: format!("{key}.tmp"),
+                name: key.to_hex(),
+            };
+            let files: Vec<_> = keys.iter().zip(0..).map(file).collect();
+            let stored = data.store_all_blocking(&self.root, &files, Caching::Cached);
+            return stored.into_iter().map(|stored| stored.map(drop)).collect();
+        }
         keys.iter().zip(0..).map(|(key, index)| self.put_one(key, data, index)).collect()
     }
 
     fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        if self.by_name {
+            let file = |(key, index): (&ChunkKey, u32)| FileToLoad { index, name: key.to_hex() };
+            let files: Vec<_> = keys.iter().zip(0..).map(file).collect();
+            return into.load_all_blocking(&self.root, &files, Caching::Cached);
+        }
         keys.iter().zip(0..).map(|(key, index)| self.get_one(key, into, index)).collect()
     }
 }

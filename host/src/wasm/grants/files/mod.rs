@@ -5,11 +5,12 @@ pub(super) mod p2;
 pub(super) mod p3;
 
 use std::any::Any;
+use std::io;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 
-use super::denial::Denial;
+use super::denial::{Denial, Witness};
 use super::open_files::Place;
 use crate::limits::PATH_BYTES_MAX;
 use crate::wasm::sandbox::State;
@@ -67,13 +68,31 @@ impl<const N: usize> Attempt<N> {
     }
 
     fn refused(self, state: &State, refusal: Refusal) {
-        let asked = state.witness.asked(&self.path);
         let read_only = self.from.iter().any(|&place| is_read_only(state, place));
-        state.witness.record(match refusal {
-            Refusal::Access => Denial::System(asked),
-            Refusal::NotPermitted if self.changes && read_only => Denial::ReadOnly(asked),
-            Refusal::NotPermitted => Denial::Outside(asked),
-        });
+        record(&state.witness, &self.path, refusal, self.changes && read_only);
+    }
+}
+
+fn record(witness: &Witness, path: &str, refusal: Refusal, changes_read_only: bool) {
+    let asked = witness.asked(path);
+    witness.record(match refusal {
+        Refusal::Access => Denial::System(asked),
+        Refusal::NotPermitted if changes_read_only => Denial::ReadOnly(asked),
+        Refusal::NotPermitted => Denial::Outside(asked),
+    });
+}
+
+/// Records the refusal of a path that was not tried through WASI, if the error is one.
+pub(in crate::wasm) fn note_refused_path(
+    witness: &Witness,
+    path: &str,
+    changes_read_only: bool,
+    error: &io::Error,
+) {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
+        let refusal = if by_system { Refusal::Access } else { Refusal::NotPermitted };
+        record(witness, path, refusal, changes_read_only);
     }
 }
 

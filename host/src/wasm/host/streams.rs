@@ -1,0 +1,126 @@
+//! A chunk's bytes as a stream, out of a source or into a sink, not through guest memory.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+use wasmtime::component::{Destination, Source, StreamConsumer, StreamProducer, StreamResult, VecBuffer};
+use wasmtime::{Result, StoreContextMut};
+
+use crate::limits::STREAM_STEP_BYTES;
+use crate::transfer::{Claim, Sources, TransferError};
+
+/// Delivers a chunk's bytes from the host's memory, for as long as its call lasts: it holds the chunk only
+/// while it copies.
+pub(super) struct ChunkStream {
+    sources: Sources,
+    index: usize,
+    range: Range<usize>,
+}
+
+impl ChunkStream {
+    pub(super) fn new(sources: Sources, index: usize, range: Range<usize>) -> Self {
+        Self { sources, index, range }
+    }
+}
+
+impl<D> StreamProducer<D> for ChunkStream {
+    type Item = u8;
+    type Buffer = VecBuffer<u8>;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        store: StoreContextMut<'a, D>,
+        destination: Destination<'a, u8, Self::Buffer>,
+        _: bool,
+    ) -> Poll<Result<StreamResult>> {
+        let Ok(chunk) = self.sources.chunk(self.index) else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let mut destination = destination.as_direct(store, STREAM_STEP_BYTES);
+        let mut room = destination.remaining();
+        // No more is taken, and hashed, than there is room for.
+        let end = self.range.end.min(self.range.start + room.len());
+        let Ok(pieces) = chunk.pieces(self.range.start..end) else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let mut n_bytes = 0;
+        for piece in pieces {
+            let (filled, rest) = room.split_at_mut(piece.len());
+            filled.copy_from_slice(piece);
+            room = rest;
+            n_bytes += piece.len();
+        }
+        destination.mark_written(n_bytes);
+        self.range.start += n_bytes;
+        let all = self.range.is_empty();
+        Poll::Ready(Ok(if all { StreamResult::Dropped } else { StreamResult::Completed }))
+    }
+}
+
+/// Fills a sink from a stream, straight out of the writer's memory.
+pub(super) struct SinkStream {
+    sink: Option<Claim>,
+    offset: usize,
+    n_bytes: u64,
+    done: Option<oneshot::Sender<std::result::Result<u64, TransferError>>>,
+}
+
+impl<D> StreamConsumer<D> for SinkStream {
+    type Item = u8;
+
+    fn poll_consume(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        store: StoreContextMut<'_, D>,
+        source: Source<'_, u8>,
+        _: bool,
+    ) -> Poll<Result<StreamResult>> {
+        let mut source = source.as_direct(store);
+        // Not more at a time: the buffer is locked while it is filled.
+        let bytes = source.remaining();
+        let bytes = &bytes[..bytes.len().min(STREAM_STEP_BYTES)];
+        let n_bytes = bytes.len();
+        let offset = self.offset;
+        let written = match &mut self.sink {
+            Some(sink) => sink.write(offset, bytes),
+            None => Err(TransferError::Revoked),
+        };
+        if let Err(error) = written {
+            self.finish(Err(error));
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
+        source.mark_read(n_bytes);
+        self.offset += n_bytes;
+        self.n_bytes += n_bytes as u64;
+        Poll::Ready(Ok(StreamResult::Completed))
+    }
+}
+
+impl SinkStream {
+    pub(super) fn new(
+        sink: Claim,
+        offset: usize,
+        done: oneshot::Sender<std::result::Result<u64, TransferError>>,
+    ) -> Self {
+        Self { sink: Some(sink), offset, n_bytes: 0, done: Some(done) }
+    }
+
+    fn finish(&mut self, outcome: std::result::Result<u64, TransferError>) {
+        // The buffer goes back before the guest hears that the transfer is over.
+        self.sink = None;
+        if let Some(done) = self.done.take() {
+            // The call may have ended; nobody is told then.
+            let _unheard = done.send(outcome).is_err();
+        }
+    }
+}
+
+impl Drop for SinkStream {
+    fn drop(&mut self) {
+        let n_bytes = self.n_bytes;
+        self.finish(Ok(n_bytes));
+    }
+}
