@@ -337,3 +337,53 @@ fn a_directory_granted_for_reading_is_read() {
     let error = refusal(&backend);
     assert!(error.contains("/data: not permitted") && error.contains("`allow.fs`"), "{error}");
 }
+
+fn direct(name: &str, data: &Path) -> BackendConfig {
+    let mut backend = support::fs(name, data);
+    backend.config.push(("direct".into(), "true".into()));
+    backend
+}
+
+#[test]
+fn what_goes_past_the_page_cache_is_the_same_file() {
+    log();
+    let data = tempfile::tempdir().unwrap();
+    let backend = direct("disk_direct", data.path());
+    let engine = match EngineBuilder::new(config(backend.clone()), metadata()).build_blocking() {
+        Err(error) if error.to_string().contains("no direct I/O") => {
+            let notice = format!("NOT TESTED: {} does no direct I/O\n", data.path().display());
+            return std::io::stderr().write_all(notice.as_bytes()).unwrap();
+        }
+        engine => engine.unwrap(),
+    };
+    // The trailer fills the last block, lies across two, or has one of its own; several blocks and pieces.
+    let sizes = [100, 4096 - TRAILER_BYTES, 4090, 4096, LARGE_BYTES, 4 << 20, (8 << 20) + 4096 + 5];
+    for (n, size_bytes) in (0..).zip(sizes) {
+        put(engine.storage(), key(n), size_bytes);
+        assert!(holds(engine.storage(), key(n), size_bytes), "{size_bytes}");
+        let file = data.path().join(format!("00/{}.kv", key(n)));
+        assert_eq!(fs::metadata(file).unwrap().len(), (size_bytes + TRAILER_BYTES) as u64);
+    }
+    assert_eq!((files(data.path()).0.len(), files(data.path()).1), (sizes.len(), 0));
+    engine.blocking().close().unwrap();
+    let cached = open(&support::fs("disk_direct", data.path()));
+    for (n, size_bytes) in (0..).zip(sizes) {
+        assert!(holds(cached.storage(), key(n), size_bytes), "{size_bytes}");
+    }
+}
+
+#[test]
+fn a_file_system_without_direct_io_is_refused_where_it_is_asked_for() {
+    let name = "a_file_system_without_direct_io_is_refused_where_it_is_asked_for";
+    in_own_process(name, &NAMESPACES, "mount -t ramfs none \"$1\"", |disk| {
+        log();
+        let data = disk.join("data");
+        fs::create_dir(&data).unwrap();
+        let error = refusal(&direct("disk_ram", &data));
+        assert!(error.contains("config.direct: the file system of /data does no direct I/O"), "{error}");
+        assert_eq!(files(&data).1, 0, "the attempt leaves a file");
+        let engine = open(&support::fs("disk_ram", &data));
+        put(engine.storage(), key(1), LARGE_BYTES);
+        assert!(holds(engine.storage(), key(1), LARGE_BYTES));
+    });
+}

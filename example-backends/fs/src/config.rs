@@ -1,6 +1,6 @@
 //! What the operator can set.
 
-use kvtier_guest::{Error, Init};
+use kvtier_guest::{Caching, Error, Init};
 
 /// The backend's settings.
 pub(crate) struct Config {
@@ -8,11 +8,13 @@ pub(crate) struct Config {
     pub(crate) root: Option<String>,
     /// `config.capacity`: bytes of chunks that are kept; no limit by default.
     pub(crate) capacity_bytes: u64,
+    /// `config.direct`: past the page cache; through it by default.
+    pub(crate) caching: Caching,
 }
 
 impl Config {
     pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
-        init.only(&["root", "capacity"])?;
+        init.only(&["root", "capacity", "direct"])?;
         let root = init.get("root").map(|_| init.require("root")).transpose()?;
         let capacity_bytes = init.bytes("capacity")?.unwrap_or(u64::MAX);
         if capacity_bytes == 0 {
@@ -21,7 +23,8 @@ impl Config {
         if root.is_some_and(|path| path.split('/').any(|part| part == "..")) {
             return Err(Error::invalid_config("root", "must not contain `..`"));
         }
-        Ok(Self { root: root.map(str::to_owned), capacity_bytes })
+        let caching = if init.parse("direct")?.unwrap_or(false) { Caching::Direct } else { Caching::Cached };
+        Ok(Self { root: root.map(str::to_owned), capacity_bytes, caching })
     }
 }
 

@@ -10,15 +10,14 @@ use kvtier_guest::wasip3::filesystem::preopens;
 use kvtier_guest::wasip3::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
-use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info, warn};
+use kvtier_guest::{
+    Caching, ChunkKey, Error, FileToLoad, FileToStore, Sinks, Sources, info, try_direct, warn,
+};
 
 use crate::config::locate;
-use crate::locks::Places;
 
 /// Files that are looked at together while the directory is read.
 const STATS_AT_ONCE: usize = 16;
-/// Chunks that are written or read at once, over all calls: each has a file open, and hosts limit those.
-const FILES_AT_ONCE: usize = 48;
 const TEMPORARY: &str = "tmp";
 const SUFFIX: &str = ".kv";
 
@@ -29,8 +28,8 @@ pub(crate) struct Disk {
     name: String,
     /// Empty, or a path below the granted directory that ends in `/`.
     prefix: String,
+    caching: Caching,
     n_temporary: Cell<u64>,
-    files: Places,
     /// Whether the last chunk could not be written.
     refuses: Cell<bool>,
 }
@@ -44,7 +43,7 @@ pub(crate) struct Found {
 
 impl Disk {
     /// Finds the directory among those granted. Does not touch it.
-    pub(crate) fn new(root: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn new(root: Option<&str>, caching: Caching) -> Result<Self, Error> {
         let mut granted = preopens::get_directories();
         let paths: Vec<String> = granted.iter().map(|(_, path)| path.clone()).collect();
         let (index, rest) = locate(root, &paths)?;
@@ -52,7 +51,7 @@ impl Disk {
         let name = root.unwrap_or(&paths[index]).to_owned();
         let (granted, _) = granted.swap_remove(index);
         let (n_temporary, refuses) = (Cell::new(0), Cell::new(false));
-        Ok(Self { granted, name, prefix, n_temporary, files: Places::new(FILES_AT_ONCE), refuses })
+        Ok(Self { granted, name, prefix, caching, n_temporary, refuses })
     }
 
     /// Makes the directories that are missing, removes what an earlier instance left unfinished, and returns
@@ -75,7 +74,26 @@ impl Disk {
             }
             n_removed += 1;
         }
+        if self.caching == Caching::Direct {
+            self.try_direct().await?;
+        }
         Ok(n_removed)
+    }
+
+    /// Refuses a file system that does not do what the operator asked for. One that cannot be written to at all is
+    /// read all the same.
+    async fn try_direct(&self) -> Result<(), Error> {
+        match try_direct(&self.granted, self.temporary(ChunkKey { hi: 0, lo: 0 })).await {
+            Err(Error::Unsupported) => {
+                let why = format!("the file system of {} does no direct I/O; set it to false", self.name);
+                Err(Error::invalid_config("direct", why))
+            }
+            Err(error) => {
+                warn!("{}: cannot find out whether direct I/O is possible: {error:?}", self.name);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Returns all chunks, those written first before the others.
@@ -101,20 +119,19 @@ impl Disk {
         Ok(found)
     }
 
-    /// Writes chunk `index` of `data` to a temporary file and renames it to its own name: others
-    /// see all of the chunk, or nothing.
-    pub(crate) async fn write(&self, key: ChunkKey, data: &Sources, index: u32) -> Result<(), Error> {
-        let _place = self.files.take().await;
-        let n = self.n_temporary.replace(self.n_temporary.get() + 1);
-        let temporary = self.path(&format!("{TEMPORARY}/{key}-{n}"));
-        let written = self.write_and_rename(key, &temporary, data, index).await;
-        if written.is_err()
-            && let Err(error) = self.unlink(temporary).await
-        {
-            warn!("an unfinished file stays: {error}");
-        }
-        self.note(&written);
-        written
+    /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a
+    /// chunk, or nothing.
+    pub(crate) async fn write(&self, chunks: &[(u32, ChunkKey)], data: &Sources) -> Vec<Result<(), Error>> {
+        let file =
+            |&(index, key)| FileToStore { index, temporary: self.temporary(key), name: self.file_of(key) };
+        let files = chunks.iter().map(file).collect();
+        let written = data.store_all(&self.granted, files, self.caching).await;
+        let note = |written: Result<u64, Error>| {
+            let written = written.map(drop).map_err(|error| self.named(error));
+            self.note(&written);
+            written
+        };
+        written.into_iter().map(note).collect()
     }
 
     /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again.
@@ -130,40 +147,16 @@ impl Disk {
         }
     }
 
-    async fn write_and_rename(
+    /// Fills buffers of `into` from the chunks' files. `None` where there is no such file.
+    pub(crate) async fn read(
         &self,
-        key: ChunkKey,
-        temporary: &str,
-        data: &Sources,
-        index: u32,
-    ) -> Result<(), Error> {
-        let create = OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-        let file = self.open(temporary, create, DescriptorFlags::WRITE).await?;
-        let n = data.store_to(index, &file, 0).await?;
-        drop(file);
-        if n != data.len(index) {
-            return Err(Error::other(format!("{n} of {} bytes were written", data.len(index))));
-        }
-        match self.rename(temporary, key).await {
-            // The first chunk of its directory.
-            Err(ErrorCode::NoEntry) => {
-                self.make_directory(self.path(&directory_of(key))).await?;
-                self.rename(temporary, key).await.map_err(|code| self.failed(code))
-            }
-            renamed => renamed.map_err(|code| self.failed(code)),
-        }
-    }
-
-    /// Fills buffer `index` of `into` from the chunk's file. `None` if there is no such file.
-    pub(crate) async fn read(&self, key: ChunkKey, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
-        let _place = self.files.take().await;
-        let flags = (OpenFlags::empty(), DescriptorFlags::READ);
-        let path = self.file_of(key);
-        match self.granted.open_at(PathFlags::empty(), path, flags.0, flags.1).await {
-            Ok(file) => Ok(Some(into.load_from(index, &file, 0).await?)),
-            Err(ErrorCode::NoEntry) => Ok(None),
-            Err(code) => Err(self.failed(code)),
-        }
+        chunks: &[(u32, ChunkKey)],
+        into: &Sinks,
+    ) -> Vec<Result<Option<u64>, Error>> {
+        let file = |&(index, key)| FileToLoad { index, name: self.file_of(key) };
+        let files = chunks.iter().map(file).collect();
+        let read = into.load_all(&self.granted, files, self.caching).await;
+        read.into_iter().map(|read| read.map_err(|error| self.named(error))).collect()
     }
 
     /// Removes the chunk's file. One that is not there is no error.
@@ -197,10 +190,6 @@ impl Disk {
         // Links are not followed: nothing here makes any.
         let opened = self.granted.open_at(PathFlags::empty(), path.to_owned(), how, flags).await;
         opened.map_err(|code| self.failed(code))
-    }
-
-    async fn rename(&self, from: &str, key: ChunkKey) -> Result<(), ErrorCode> {
-        self.granted.rename_at(from.to_owned(), &self.granted, self.file_of(key)).await
     }
 
     async fn make_directory(&self, path: String) -> Result<(), Error> {
@@ -237,6 +226,19 @@ impl Disk {
             },
         };
         Error::other(format!("{}: {why}", self.name))
+    }
+
+    /// An error of the host's, which does not know the directory's name.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Other(words) => Error::other(format!("{}: {words}", self.name)),
+            error => error,
+        }
+    }
+
+    fn temporary(&self, key: ChunkKey) -> String {
+        let n = self.n_temporary.replace(self.n_temporary.get() + 1);
+        self.path(&format!("{TEMPORARY}/{key}-{n}"))
     }
 
     fn path(&self, name: &str) -> String {

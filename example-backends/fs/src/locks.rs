@@ -1,7 +1,7 @@
-//! One operation at a time on the file of a key, and so many on files at all.
+//! One operation at a time on the file of a key.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
@@ -30,6 +30,16 @@ impl KeyLocks {
         .await;
         KeyGuard { locks: self, key }
     }
+
+    /// Holds `key` until the guard is dropped, if it is free now.
+    pub(crate) fn try_lock(&self, key: ChunkKey) -> Option<KeyGuard<'_>> {
+        let mut held = self.held.borrow_mut();
+        if held.contains_key(&key) {
+            return None;
+        }
+        held.insert(key, Vec::new());
+        Some(KeyGuard { locks: self, key })
+    }
 }
 
 /// Holds a key.
@@ -46,61 +56,15 @@ impl Drop for KeyGuard<'_> {
     }
 }
 
-/// Places for so many at a time.
-pub(crate) struct Places {
-    n_free: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
-}
-
-impl Places {
-    pub(crate) fn new(n: usize) -> Self {
-        Self { n_free: Cell::new(n), waiting: RefCell::default() }
-    }
-
-    /// Waits for a place, and holds it until the guard is dropped.
-    pub(crate) async fn take(&self) -> Place<'_> {
-        poll_fn(|cx| {
-            let n_free = self.n_free.get();
-            if n_free == 0 {
-                self.waiting.borrow_mut().push_back(cx.waker().clone());
-                return Poll::Pending;
-            }
-            self.n_free.set(n_free - 1);
-            Poll::Ready(())
-        })
-        .await;
-        // One that was cancelled may have swallowed the call for a place that is free still.
-        if self.n_free.get() > 0 {
-            self.call();
-        }
-        Place(self)
-    }
-
-    fn call(&self) {
-        let next = self.waiting.borrow_mut().pop_front();
-        next.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// Holds a place.
-pub(crate) struct Place<'a>(&'a Places);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.n_free.set(self.0.n_free.get() + 1);
-        self.0.call();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
     use kvtier_guest::{ChunkKey, futures_util};
 
-    use super::{KeyLocks, Places};
+    use super::KeyLocks;
 
     const A: ChunkKey = ChunkKey { hi: 0, lo: 1 };
     const B: ChunkKey = ChunkKey { hi: 0, lo: 2 };
@@ -113,34 +77,12 @@ mod tests {
         let mut second = pin!(locks.lock(A));
         assert!(second.as_mut().poll(&mut cx).is_pending());
         assert!(pin!(locks.lock(B)).poll(&mut cx).is_ready());
+        assert!(locks.try_lock(A).is_none() && locks.try_lock(B).is_some());
         drop(first);
-        assert!(second.as_mut().poll(&mut cx).is_ready());
-    }
-
-    #[test]
-    fn places_are_taken_by_so_many_at_a_time_and_by_all_in_the_end() {
-        let places = Places::new(3);
-        let (n_inside, n_most) = (Cell::new(0), Cell::new(0));
-        let visit = async || {
-            let _place = places.take().await;
-            n_inside.set(n_inside.get() + 1);
-            n_most.set(n_most.get().max(n_inside.get()));
-            let mut once = true;
-            std::future::poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                if std::mem::take(&mut once) { Poll::Pending } else { Poll::Ready(()) }
-            })
-            .await;
-            n_inside.set(n_inside.get() - 1);
-        };
-        let mut all = pin!(futures_util::future::join_all((0..100).map(|_| visit())));
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut n_polls = 0;
-        while all.as_mut().poll(&mut cx).is_pending() {
-            n_polls += 1;
-            assert!(n_polls < 1000, "nobody was woken");
-        }
-        assert_eq!((n_most.get(), n_inside.get()), (3, 0));
+        let Poll::Ready(second) = second.as_mut().poll(&mut cx) else { panic!("A is free again") };
+        assert!(locks.try_lock(A).is_none());
+        drop(second);
+        assert!(locks.try_lock(A).is_some());
     }
 
     #[test]

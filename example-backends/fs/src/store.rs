@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::locks::KeyLocks;
 
-/// Chunks of a call that are moved at once: enough to keep a disk busy.
+/// Chunks of a call that are worked on at once, where it is not all of them: enough to keep a disk busy.
 const CHUNKS_AT_ONCE: usize = 16;
 
 /// The chunks of an instance.
@@ -30,7 +30,7 @@ struct Generation(u64);
 impl Store {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
-            disk: Disk::new(config.root.as_deref())?,
+            disk: Disk::new(config.root.as_deref(), config.caching)?,
             index: RefCell::new(Lru::new(config.capacity_bytes)),
             locks: KeyLocks::default(),
             next: Cell::new(0),
@@ -73,8 +73,46 @@ impl Store {
 
     pub(crate) async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         let call = self.index.borrow_mut().call(keys.len());
-        let put = async |index, key| self.put_one(call, index, key, data).await;
+        let at_once = self.put_at_once(call, keys, data).await;
+        let put = async |index: u32, key| match at_once[index as usize].clone() {
+            Some(stored) => stored,
+            None => self.put_one(call, index, key, data).await,
+        };
         each_bounded(keys, CHUNKS_AT_ONCE, put).await
+    }
+
+    /// Stores the chunks that nobody else is at work on, all together if there is room for them. `None` stands for
+    /// each of the others.
+    async fn put_at_once(
+        &self,
+        call: Call,
+        keys: &[ChunkKey],
+        data: &Sources,
+    ) -> Vec<Option<Result<(), Error>>> {
+        let mut stored = vec![None; keys.len()];
+        let (mut chunks, mut guards, mut size_bytes) = (Vec::new(), Vec::new(), 0);
+        for (index, key) in (0..).zip(keys) {
+            let Some(guard) = self.locks.try_lock(*key) else { continue };
+            if self.index.borrow_mut().touch(call, index, key) {
+                stored[index as usize] = Some(Ok(()));
+                continue;
+            }
+            chunks.push((index, *key));
+            guards.push(guard);
+            size_bytes += data.len(index);
+        }
+        if chunks.is_empty() {
+            return stored;
+        }
+        // Whoever is alone may find the room that there is not for all.
+        let Ok(mut room) = self.make_room(call, size_bytes).await else { return stored };
+        let written = self.disk.write(&chunks, data).await;
+        for ((index, key), written) in chunks.into_iter().zip(written) {
+            let part = room.part(data.len(index));
+            let filled = written.map(|()| part.fill(call, index, key, self.generation()));
+            stored[index as usize] = Some(filled);
+        }
+        stored
     }
 
     async fn put_one(&self, call: Call, index: u32, key: ChunkKey, data: &Sources) -> Result<(), Error> {
@@ -83,7 +121,7 @@ impl Store {
             return Ok(());
         }
         let room = self.make_room(call, data.len(index)).await?;
-        self.disk.write(key, data, index).await?;
+        self.disk.write(&[(index, key)], data).await.into_iter().collect::<Result<(), Error>>()?;
         room.fill(call, index, key, self.generation());
         Ok(())
     }
@@ -126,9 +164,9 @@ impl Store {
 
     /// Removes the file of a chunk that is no longer in the index, unless it was stored anew.
     ///
-    /// Waits for the key's lock while holding that of a key being stored. That cannot go round in
-    /// circles: whoever holds the victim's lock found it absent, so came after this eviction, and
-    /// evicts only what was present later still.
+    /// Waits for the key's lock while holding those of keys being stored. That cannot go round in circles: these
+    /// were locked, found absent, and room reserved for them, all at one moment. Whoever holds the victim's lock
+    /// found it absent, so came after this eviction, and evicts only what was present later still.
     async fn dispose(&self, chunk: &Removed<Generation>) -> Result<(), Error> {
         let _guard = self.locks.lock(chunk.key).await;
         if self.index.borrow().get(&chunk.key).is_some() {
@@ -139,34 +177,46 @@ impl Store {
 
     pub(crate) async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
         let call = self.index.borrow_mut().call(keys.len());
-        let get = async |index, key| self.get_one(call, index, key, into).await;
-        each_bounded(keys, CHUNKS_AT_ONCE, get).await
+        let mut present = Vec::new();
+        for (index, key) in (0..).zip(keys) {
+            let mut chunks = self.index.borrow_mut();
+            chunks.touch(call, index, key);
+            present.push(chunks.get(key).map(|(generation, size)| (*generation, size)));
+        }
+        let fits = |&(index, _): &(u32, ChunkKey)| {
+            present[index as usize].is_some_and(|(_, size_bytes)| size_bytes == into.capacity(index))
+        };
+        let readable: Vec<_> = (0..).zip(keys.iter().copied()).filter(fits).collect();
+        let mut read: Vec<_> = present.iter().map(|_| None).collect();
+        for (answer, (index, _)) in self.disk.read(&readable, into).await.into_iter().zip(&readable) {
+            read[*index as usize] = Some(answer);
+        }
+        let mut answers = Vec::with_capacity(keys.len());
+        for (((index, key), present), read) in (0..).zip(keys).zip(present).zip(read) {
+            answers.push(match present {
+                None => Ok(None),
+                Some(entry) => self.judge(*key, entry, into.capacity(index), read).await,
+            });
+        }
+        answers
     }
 
-    async fn get_one(
+    /// Says what was read of a chunk that is in the index, and takes it out if its file is missing or damaged: an entry
+    /// that stayed would keep the chunk from being stored again.
+    async fn judge(
         &self,
-        call: Call,
-        index: u32,
         key: ChunkKey,
-        into: &Sinks,
+        (generation, size_bytes): (Generation, u64),
+        capacity: u64,
+        read: Option<Result<Option<u64>, Error>>,
     ) -> Result<Option<u64>, Error> {
-        self.index.borrow_mut().touch(call, index, &key);
-        let present = self.index.borrow().get(&key).map(|(generation, size)| (*generation, size));
-        let Some((generation, size_bytes)) = present else {
-            return Ok(None);
+        let damage = match read.transpose()? {
+            Some(Some(n)) if n == size_bytes => return Ok(Some(n)),
+            Some(Some(n)) => Some(format!("{key}: {n} bytes on disk, {size_bytes} expected")),
+            // Evicted or removed meanwhile, for all that is known.
+            Some(None) => None,
+            None => Some(format!("{key}: {size_bytes} bytes on disk, {capacity} expected")),
         };
-        let capacity = into.capacity(index);
-        let damage = if size_bytes == capacity {
-            match self.disk.read(key, into, index).await? {
-                Some(n) if n == size_bytes => return Ok(Some(n)),
-                Some(n) => Some(format!("{key}: {n} bytes on disk, {size_bytes} expected")),
-                None => None,
-            }
-        } else {
-            Some(format!("{key}: {size_bytes} bytes on disk, {capacity} expected"))
-        };
-        // Evicted, removed or damaged meanwhile. An entry that stayed would keep the chunk from
-        // being stored again.
         self.forget(key, generation).await?;
         damage.map_or(Ok(None), |what| Err(Error::corrupt(what)))
     }
@@ -216,6 +266,12 @@ struct Room<'a> {
 }
 
 impl Room<'_> {
+    /// Takes a part out of it.
+    fn part(&mut self, size_bytes: u64) -> Self {
+        self.size_bytes -= size_bytes;
+        Self { index: self.index, size_bytes }
+    }
+
     fn fill(self, call: Call, index: u32, key: ChunkKey, generation: Generation) {
         // `insert` releases the room.
         self.index.borrow_mut().insert(call, index, key, self.size_bytes, generation);
