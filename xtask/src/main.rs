@@ -1,5 +1,6 @@
 //! The commands of this repository: `cargo xtask help`.
 
+mod bench;
 mod demo;
 mod deny;
 mod fuzz;
@@ -19,7 +20,8 @@ Usage: cargo xtask COMMAND
 
   demo     build, generate a trace, and replay it through CPU tier, log and fs, twice
   test     check and test everything: guests, format, lints, tests
-  bench    run the benches; what follows goes to `cargo bench`
+  bench    measure everything, or parts, beside references: [PART...] [--quick] [--trace FILE]; `--help` lists the parts;
+           `faults` prints what faults of backends cost
   crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
   fuzz     fuzz each target for a while: [--seconds N] [TARGET...]; needs a C++ compiler
   guests   build the WebAssembly components into target/kvtier-guests
@@ -50,12 +52,7 @@ fn run(arguments: &[String]) -> Result<()> {
     match command.as_str() {
         "demo" => demo::run(&mut runner)?,
         "test" => test(&mut runner)?,
-        "bench" => {
-            guests::build(&mut runner)?;
-            let mut arguments = vec!["--package", "kvtier", "--package", "kvtier-tests"];
-            arguments.extend(rest.iter().map(String::as_str));
-            runner.cargo("bench", "bench", &arguments)?;
-        }
+        "bench" => bench::run(&mut runner, rest)?,
         "deny" => deny::run(&mut runner, rest)?,
         "crash" => crash(&mut runner, rest)?,
         "fuzz" => fuzz::run(&mut runner, rest)?,

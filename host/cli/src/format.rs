@@ -1,7 +1,7 @@
 //! Numbers for people.
 
 /// Formats a count with thousands separators: `12,031`.
-pub(crate) fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.char_indices() {
@@ -14,7 +14,7 @@ pub(crate) fn count(n: u64) -> String {
 }
 
 /// Formats bytes with a binary unit: `32.0 MiB`.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if n < 1024 {
         return format!("{n} B");
@@ -30,12 +30,12 @@ pub(crate) fn bytes(n: u64) -> String {
 }
 
 /// Formats a share as percent: `21.16 %`.
-pub(crate) fn percent(ratio: f64) -> String {
+pub fn percent(ratio: f64) -> String {
     format!("{:.2} %", ratio * 100.0)
 }
 
 /// Formats microseconds with three significant digits or more, without a unit: `0.84`, `12.3`, `1,250`.
-pub(crate) fn microseconds(us: f64) -> String {
+pub fn microseconds(us: f64) -> String {
     if us >= 100.0 {
         count(us.round() as u64)
     } else if us >= 10.0 {
@@ -46,7 +46,7 @@ pub(crate) fn microseconds(us: f64) -> String {
 }
 
 /// Formats a duration with a fitting unit: `840 ns`, `12 µs`, `3.4 ms`, `1.2 s`.
-pub(crate) fn duration_ns(ns: f64) -> String {
+pub fn duration_ns(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 1e3 => (ns, "ns"),
         ns if ns < 1e6 => (ns / 1e3, "µs"),

@@ -8,7 +8,7 @@ pub mod command;
 pub mod compile;
 pub mod content;
 pub mod engine;
-mod format;
+pub mod format;
 pub mod generate;
 pub mod inspect;
 pub mod json;

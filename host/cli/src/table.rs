@@ -24,7 +24,7 @@ pub fn render(outcome: &Outcome) -> String {
 }
 
 /// Renders a table without the blanks that it pads its last column with.
-pub(crate) fn lines(table: &Table) -> String {
+pub fn lines(table: &Table) -> String {
     let mut text = String::new();
     for line in table.to_string().lines() {
         text.push_str(line.trim_end());
@@ -50,7 +50,7 @@ fn summary(outcome: &Outcome) -> String {
 }
 
 /// A table without frames. Columns after the first `n_text` are numbers.
-pub(crate) fn table(header: &[&str], n_text: usize) -> Table {
+pub fn table(header: &[&str], n_text: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().enumerate().map(|(index, title)| {
         Cell::new(title).set_alignment(if index < n_text {

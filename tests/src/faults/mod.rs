@@ -3,7 +3,7 @@
 //! Each [`Fault`] is one behaviour of a real component in one method. [`run`] provokes it in an engine that has a
 //! second backend of the same component behind the faulty one, and checks what every fault has in common: the
 //! caller is answered, nothing wrong is exposed or promoted, the neighbour serves, and nothing leaks. The suite
-//! runs every row once; `cargo xtask bench --bench faults` runs each many times and prints the times.
+//! runs every row once; `cargo xtask bench faults` runs each many times and prints the times.
 //!
 //! Faults that need something of their own stand elsewhere in the suite: a directory or a server to be denied
 //! (`grants`) or to be interrupted (`transfers`), a limit to stand at (`limits`, `open_files`), a history (`breaker`), a file

@@ -10,7 +10,7 @@ pub(super) fn colour(index: usize) -> String {
 
 /// Escapes text for element content and quoted attributes. Control characters, which a terminal or a page might
 /// act on, become the replacement character.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -28,7 +28,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Answers `text`, cut to `n_max` characters so that it fits its place in a drawing. Not escaped.
-pub(super) fn shorten(text: &str, n_max: usize) -> String {
+pub fn shorten(text: &str, n_max: usize) -> String {
     if text.chars().count() <= n_max {
         return text.to_owned();
     }
@@ -37,7 +37,7 @@ pub(super) fn shorten(text: &str, n_max: usize) -> String {
 }
 
 /// Answers the path through `points`, in SVG's form. One decimal is a tenth of a pixel.
-pub(super) fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
+pub fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (index, (x, y)) in points.enumerate() {
         path += &format!("{}{x:.1},{y:.1}", if index == 0 { 'M' } else { 'L' });

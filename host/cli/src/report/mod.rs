@@ -6,7 +6,7 @@
 )]
 
 mod charts;
-mod markup;
+pub mod markup;
 
 use crate::format::{bytes, count, microseconds, percent};
 use crate::redact::redact;

@@ -1,0 +1,195 @@
+//! Chunks through the sandboxed backends, sealed and verified, over sizes; each beside what a native program needs.
+//!
+//! A put lasts until the backend has all chunks; a get until all are verified. All chunks of a sample go in one call.
+
+use anyhow::{Context, Result};
+use kvtier::config::BackendConfig;
+use kvtier::runtime::block_on;
+use kvtier::{ChunkKey, Config, Engine, Tiers};
+
+use super::copies::{WORKING_SET_BYTES, memcpy};
+use crate::bench::Bench;
+use crate::engines::{config, engine, fs, memory, specs, store};
+use crate::native::Native;
+use crate::report::{Figure, Quantity, Series, Target};
+use crate::sample::{Effort, Samples, Take, once};
+use crate::tier::key;
+
+/// The sizes that have rows of their own, with the targets of put and get, where there are.
+const ROW_SIZES: [usize; 2] = [2 << 20, 32 << 20];
+
+/// The most chunks of a sample.
+const CHUNKS_MAX: usize = 4096;
+
+/// Put and get, in seconds.
+type Turn = [f64; 2];
+
+const DIRECTIONS: [&str; 2] = ["put", "get"];
+
+/// The size of the chunks of a sample, and their number.
+#[derive(Clone, Copy)]
+struct Load {
+    size_bytes: usize,
+    n_chunks: usize,
+}
+
+impl Load {
+    fn n_bytes(self) -> usize {
+        self.size_bytes * self.n_chunks
+    }
+}
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    through_memory(bench)?;
+    through_fs(bench)
+}
+
+fn through_memory(bench: &mut Bench) -> Result<()> {
+    let mut series = series(bench, "memory");
+    for load in loads(bench) {
+        let ours = Ours::new(bench, memory(&bench.setting)?, load)?;
+        let (from, mut to) = (vec![1_u8; load.n_bytes()], vec![2_u8; load.n_bytes()]);
+        let takes: Vec<Take<'_, 2>> = vec![
+            Box::new(|| ours.turn()),
+            Box::new(|| [once(|| memcpy(&from, &mut to, load.size_bytes)); 2]),
+        ];
+        let samples = measure(bench, "memory", load, takes);
+        // Puts seal, copy into the guest and wait for it; only gets are somebody's waiting time.
+        let targets = [None, Some(Target::OfReference(0.6))];
+        let names = ["kvtier", "memcpy"];
+        record(bench, &mut series, "memory", load, &names, &samples, targets);
+        ours.close()?;
+    }
+    series.into_iter().for_each(|series| bench.add_series(series));
+    Ok(())
+}
+
+fn through_fs(bench: &mut Bench) -> Result<()> {
+    let mut series = series(bench, "fs");
+    for load in loads(bench) {
+        let folder = tempfile::tempdir_in(&bench.setting.scratch).context("cannot make a folder")?;
+        let [data, one, two] = ["data", "one", "two"].map(|name| folder.path().join(name));
+        for folder in [&data, &one, &two] {
+            std::fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let ours = Ours::new(bench, fs(&bench.setting, &data, &[])?, load)?;
+        let mut natives = [Native::new(&one, load.n_chunks, load.size_bytes)?, {
+            Native::new(&two, load.n_chunks, load.size_bytes)?
+        }];
+        let [one, two] = &mut natives;
+        let takes: Vec<Take<'_, 2>> = vec![
+            Box::new(|| ours.turn()),
+            Box::new(|| native_turn(one, 1)),
+            Box::new(|| native_turn(two, 2)),
+        ];
+        let samples = measure(bench, "fs", load, takes);
+        let names = ["kvtier", "native, 1 thread", "native, 2 threads"];
+        let targets = [Some(Target::OfReference(0.9)); 2];
+        record(bench, &mut series, "fs", load, &names, &samples, targets);
+        ours.close()?;
+    }
+    series.into_iter().for_each(|series| bench.add_series(series));
+    Ok(())
+}
+
+fn loads(bench: &Bench) -> Vec<Load> {
+    if bench.is_quick() {
+        return vec![Load { size_bytes: ROW_SIZES[0], n_chunks: 4 }];
+    }
+    let load = |size_bytes: usize| {
+        // The rows' sizes fill more than the last-level cache.
+        let n_bytes = if ROW_SIZES.contains(&size_bytes) { WORKING_SET_BYTES } else { WORKING_SET_BYTES / 2 };
+        Load { size_bytes, n_chunks: (n_bytes / size_bytes).min(CHUNKS_MAX) }
+    };
+    [4 << 10, 16 << 10, 64 << 10, 256 << 10, 2 << 20, 8 << 20, 32 << 20, 64 << 20].map(load).into()
+}
+
+fn series(bench: &Bench, backend: &str) -> [Series; 2] {
+    let quantity = Quantity::Bytes(1);
+    DIRECTIONS.map(|name| bench.series(format!("{name} through {backend}"), "bytes of a chunk", quantity))
+}
+
+fn measure(bench: &Bench, backend: &str, load: Load, mut takes: Vec<Take<'_, 2>>) -> Vec<[Samples; 2]> {
+    let time =
+        if ROW_SIZES.contains(&load.size_bytes) { Effort::LONG.time * 2 } else { Effort::LONG.time / 2 };
+    let effort = Effort { time, ..Effort::LONG };
+    bench.measure(&format!("{backend}, {} KiB", load.size_bytes >> 10), effort, &mut takes)
+}
+
+/// Adds the points of one size, and its rows.
+fn record(
+    bench: &mut Bench,
+    series: &mut [Series; 2],
+    backend: &str,
+    load: Load,
+    names: &[&str],
+    samples: &[[Samples; 2]],
+    targets: [Option<Target>; 2],
+) {
+    let quantity = Quantity::Bytes(load.n_bytes() as u64);
+    for direction in 0..DIRECTIONS.len() {
+        let figures: Vec<(String, Figure)> = names
+            .iter()
+            .zip(samples)
+            .map(|(name, samples)| ((*name).to_owned(), Figure::new(quantity, &samples[direction])))
+            .collect();
+        for (name, figure) in &figures {
+            series[direction].push(name, load.size_bytes as u64, *figure);
+        }
+        if ROW_SIZES.contains(&load.size_bytes)
+            && let [(_, figure), references @ ..] = &figures[..]
+        {
+            let what =
+                format!("{} through `{backend}`, {} MiB", DIRECTIONS[direction], load.size_bytes >> 20);
+            let note = match &references[..] {
+                [(name, copy)] if name == "memcpy" => {
+                    format!("as long as {:.1} copies", figure.speed_against(copy).recip())
+                }
+                _ => String::new(),
+            };
+            bench.add_row(what, *figure, references.to_vec(), targets[direction], note);
+        }
+    }
+}
+
+/// An engine with one backend and no hot cache, and the chunks that go through it.
+struct Ours {
+    engine: Engine,
+    tiers: Tiers,
+    keys: Vec<ChunkKey>,
+    load: Load,
+}
+
+impl Ours {
+    fn new(bench: &Bench, backend: BackendConfig, load: Load) -> Result<Self> {
+        let tiers = Tiers::only([backend.name.as_str()]);
+        // A quarter of the pool may be in flight.
+        let pool_bytes = 4 * (load.n_bytes() + load.n_chunks * 4096);
+        let config = Config { local_cpu: false, ..config(&bench.setting, vec![backend], pool_bytes) };
+        let keys = (0..load.n_chunks).map(key).collect();
+        Ok(Self { engine: engine(config)?, tiers, keys, load })
+    }
+
+    fn turn(&self) -> Turn {
+        let put = store(&self.engine, &self.keys, self.load.size_bytes, &self.tiers);
+        let specs = specs(&self.keys, self.load.size_bytes);
+        let mut found = None;
+        let get = once(|| found = Some(block_on(self.engine.storage().get(&specs, &self.tiers, None))));
+        let found = found.expect("it was got");
+        assert_eq!(found.chunks.len(), self.keys.len(), "{:?}", found.misses.first());
+        drop(found);
+        block_on(self.engine.storage().remove(&self.keys, &self.tiers)).expect("the backend removes");
+        [put, get]
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(block_on(self.engine.close())?)
+    }
+}
+
+fn native_turn(native: &mut Native, n_threads: usize) -> Turn {
+    let put = once(|| native.put(n_threads).expect("the disk takes them"));
+    let get = once(|| native.get(n_threads).expect("the disk has them"));
+    native.remove().expect("the disk removes them");
+    [put, get]
+}

@@ -1,0 +1,85 @@
+//! Chunk keys from tokens.
+
+use std::hint::black_box;
+
+use anyhow::Result;
+use kvtier::key::{KeyChain, Namespace};
+use kvtier::{Dtype, EngineMetadata, KvShape};
+use sha2::{Digest as _, Sha256};
+
+use crate::bench::{About, Bench, candidate};
+use crate::report::{Quantity, Target};
+use crate::sample::once;
+
+const N_TOKENS: usize = 128 * 1024;
+
+/// Tokens of the newest turn.
+const TURN_TOKENS: usize = 1024;
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let tokens: Vec<u32> =
+        (0..N_TOKENS as u32).map(|token| token.wrapping_mul(2_654_435_761) % 128_000).collect();
+    for chunk_size in [256_usize, 64, 512, 1024] {
+        let namespace = Namespace::new(&metadata(chunk_size as u32)?);
+        let what = format!("keys of a prompt of 128k tokens, {chunk_size} a chunk");
+        let about = About::new(what, Quantity::Tokens(N_TOKENS as u64));
+        let about = if chunk_size == 256 { about.target(Target::AtLeast(400e6)) } else { about };
+        bench.row(
+            about,
+            vec![
+                candidate("kvtier", || once(|| push_all(KeyChain::new(namespace), &tokens, chunk_size))),
+                candidate("one SHA-256 chain", || once(|| sha256(&tokens, chunk_size))),
+            ],
+        );
+    }
+    turn(bench, &tokens)
+}
+
+/// A conversation goes on: the keys of its history are known.
+fn turn(bench: &mut Bench, tokens: &[u32]) -> Result<()> {
+    let namespace = Namespace::new(&metadata(256)?);
+    let mut history = KeyChain::new(namespace);
+    for chunk in tokens.chunks(256) {
+        history.push(chunk);
+    }
+    let turn = &tokens[..TURN_TOKENS];
+    bench.row(
+        About::new("keys of a turn of 1k tokens behind 128k", Quantity::Tokens(TURN_TOKENS as u64))
+            .note("the tokens of the turn alone are counted"),
+        vec![
+            candidate("kvtier", || once(|| push_all(history.clone(), turn, 256))),
+            candidate("a prompt of 1k tokens", || once(|| push_all(KeyChain::new(namespace), turn, 256))),
+        ],
+    );
+    Ok(())
+}
+
+fn push_all(mut chain: KeyChain, tokens: &[u32], chunk_size: usize) {
+    for chunk in black_box(tokens).chunks(chunk_size) {
+        black_box(chain.push(chunk));
+    }
+}
+
+fn sha256(tokens: &[u32], chunk_size: usize) {
+    let mut previous = [0_u8; 32];
+    for chunk in black_box(tokens).chunks(chunk_size) {
+        let mut hasher = Sha256::new();
+        hasher.update(previous);
+        for token in chunk {
+            hasher.update(token.to_le_bytes());
+        }
+        previous = hasher.finalize().into();
+    }
+    black_box(previous);
+}
+
+/// A model of the usual size.
+pub(crate) fn metadata(chunk_size: u32) -> Result<EngineMetadata> {
+    Ok(EngineMetadata {
+        model_name: "bench".into(),
+        world_size: 1,
+        worker_id: 0,
+        kv_dtype: Dtype::BFloat16,
+        kv_shape: KvShape::new([32, 2, chunk_size, 8, 128])?,
+    })
+}
