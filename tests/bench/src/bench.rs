@@ -82,6 +82,7 @@ impl Bench {
     /// Runs one part.
     pub(crate) fn part(&mut self, name: &'static str, run: fn(&mut Self) -> Result<()>) -> Result<()> {
         self.part = name;
+        self.report.parts.push(name);
         run(self).with_context(|| format!("part `{name}`"))
     }
 

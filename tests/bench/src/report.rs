@@ -165,6 +165,8 @@ pub(crate) struct Report {
     pub(crate) facts: Vec<(String, String)>,
     /// Whether this was a run in which figures mean nothing.
     pub(crate) is_quick: bool,
+    /// The parts in the order in which they ran.
+    pub(crate) parts: Vec<&'static str>,
     pub(crate) rows: Vec<Row>,
     pub(crate) series: Vec<Series>,
 }

@@ -18,29 +18,17 @@ pub(crate) fn render(report: &Report) -> String {
     for (name, fact) in &report.facts {
         line(format_args!("{name}: {fact}"));
     }
-    for part in parts(report) {
-        let of_part: Vec<&Row> = report.rows.iter().filter(|row| row.part == part).collect();
+    for part in &report.parts {
+        let of_part: Vec<&Row> = report.rows.iter().filter(|row| row.part == *part).collect();
         if !of_part.is_empty() {
             line(format_args!("\n{}", rows(part, &of_part).trim_end()));
         }
-        for series in report.series.iter().filter(|series| series.part == part) {
+        for series in report.series.iter().filter(|series| series.part == *part) {
             line(format_args!("\n{part}: {}", self::series(series).trim_end()));
         }
     }
     line(format_args!("\n{}", summary(report)));
     text
-}
-
-/// The parts in the order in which they were measured.
-fn parts(report: &Report) -> Vec<&'static str> {
-    let rows = report.rows.iter().map(|row| row.part);
-    let mut parts = Vec::new();
-    for part in rows.chain(report.series.iter().map(|series| series.part)) {
-        if !parts.contains(&part) {
-            parts.push(part);
-        }
-    }
-    parts
 }
 
 /// A row stands on as many lines as it has references.
@@ -119,7 +107,13 @@ mod tests {
         series.push("here", 1, figure(1e-9, Unit::Seconds));
         series.push("here", 4096, figure(2e-9, Unit::Seconds));
         series.push("there", 4096, figure(3e-9, Unit::Seconds));
-        Report { rows, series: vec![series], facts: vec![("cores".into(), "2".into())], is_quick: false }
+        Report {
+            rows,
+            series: vec![series],
+            facts: vec![("cores".into(), "2".into())],
+            is_quick: false,
+            parts: vec!["part"],
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(crate) fn value(value: f64, unit: Unit) -> String {
         Unit::Seconds => &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")],
         Unit::BytesPerSecond => &[(1e9, "GB/s"), (1e6, "MB/s")],
         Unit::TokensPerSecond => &[(1e6, "M tokens/s")],
-        Unit::RequestsPerSecond => &[(1.0, "requests/s")],
+        Unit::RequestsPerSecond => &[(1.0, "req/s")],
     };
     let fitting = steps.iter().find(|(step, _)| value >= step * 0.9995).or(steps.last());
     let (step, name) = fitting.copied().unwrap_or((1.0, ""));
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(value(12.3e9, Unit::BytesPerSecond), "12.3 GB/s");
         assert_eq!(value(250e6, Unit::BytesPerSecond), "250 MB/s");
         assert_eq!(value(412e6, Unit::TokensPerSecond), "412 M tokens/s");
-        assert_eq!(value(21_345.0, Unit::RequestsPerSecond), "21,345 requests/s");
+        assert_eq!(value(21_345.0, Unit::RequestsPerSecond), "21,345 req/s");
         assert_eq!([4 << 10, 32 << 20].map(|at| place(at, "bytes of a chunk")), ["4 KiB", "32 MiB"]);
         assert_eq!(place(1000, "entries"), "1,000");
     }

@@ -63,8 +63,10 @@ fn row(
     if operation == Operation::Mix
         && let Some(row) = bench.report.rows.last_mut()
     {
-        let hits: Vec<String> = hits.borrow().iter().map(|hits| format!("{:.0} %", hits * 100.0)).collect();
-        row.note = format!("keys found: {}", hits.join(", "));
+        let names = std::iter::once("kvtier").chain(caches.iter().map(|(name, _)| name.as_str()));
+        let hits = hits.borrow();
+        let shares = names.zip(&*hits).map(|(name, hits)| format!("{name} {:.0} %", hits * 100.0));
+        row.note = format!("keys found in the last sample: {}", shares.collect::<Vec<_>>().join(", "));
     }
 }
 

@@ -8,7 +8,9 @@ use crate::report::{Report, Row, Target};
 
 const ROW: f64 = 21.0;
 const HEAD: f64 = 30.0;
-const PLOT: (f64, f64) = (510.0, 860.0);
+/// Where the rows' figures end.
+const VALUE: f64 = 440.0;
+const PLOT: (f64, f64) = (480.0, 790.0);
 
 /// The speeds at the edges of the axis; what is beyond stands at the edge.
 const SPEEDS: (f64, f64) = (1.0 / 64.0, 64.0);
@@ -18,19 +20,18 @@ pub(super) fn draw(report: &Report) -> (f64, String) {
     if report.rows.is_empty() {
         return (0.0, String::new());
     }
-    let mut y = 40.0;
+    let mut y = 56.0;
     let mut svg = axis(y);
-    let mut part = "";
-    for row in &report.rows {
-        if row.part != part {
-            part = row.part;
-            y += HEAD;
-            svg += &text(MARGIN, y, "start", "head", part);
-            svg += &line("rule", (MARGIN, y + 7.0), (WIDTH - MARGIN, y + 7.0));
-            y += 4.0;
+    for rows in report.rows.chunk_by(|one, next| one.part == next.part) {
+        y += HEAD;
+        svg += &text(MARGIN, y, "start", "head", rows[0].part);
+        svg += &legend(rows, y);
+        svg += &line("rule", (MARGIN, y + 7.0), (WIDTH - MARGIN, y + 7.0));
+        y += 4.0;
+        for row in rows {
+            y += ROW;
+            svg += &draw_row(row, y);
         }
-        y += ROW;
-        svg += &draw_row(row, y);
     }
     (y + 12.0, svg)
 }
@@ -42,23 +43,39 @@ fn x(speed: f64) -> f64 {
 
 fn axis(y: f64) -> String {
     let mut svg = text(MARGIN, y, "start", "soft", "what");
-    svg += &text(PLOT.0 - 90.0, y, "end", "soft", "kvtier");
-    for (speed, name) in [
-        (1.0 / 64.0, "1/64"),
-        (0.125, "1/8"),
-        (1.0, "as fast as the reference"),
-        (8.0, "8 ×"),
-        (64.0, "64 ×"),
-    ] {
+    svg += &text(VALUE, y, "end", "soft", "kvtier");
+    svg += &text(
+        x(1.0),
+        y - 18.0,
+        "middle",
+        "soft",
+        "speed against the reference: to the right, kvtier is faster",
+    );
+    for (speed, name) in [(1.0 / 64.0, "1/64"), (0.125, "1/8"), (1.0, "1"), (8.0, "8"), (64.0, "64 ×")] {
         svg += &text(x(speed), y, "middle", "soft", name);
     }
     svg + &text(WIDTH - MARGIN, y, "end", "soft", "target")
 }
 
+/// The colours of a part's references, if a row of it has several.
+fn legend(rows: &[Row], y: f64) -> String {
+    let longest = rows.iter().max_by_key(|row| row.references.len());
+    let references = longest.map(|row| &row.references[..]).filter(|references| references.len() > 1);
+    let mut left = PLOT.0 - 40.0;
+    let mut svg = String::new();
+    for (n, (name, _)) in references.unwrap_or_default().iter().enumerate() {
+        svg +=
+            &format!("<circle class=\"c{}\" cx=\"{left:.1}\" cy=\"{:.1}\" r=\"5\"></circle>", n % 8, y - 4.0);
+        svg += &text(left + 9.0, y, "start", "soft", name);
+        left += 28.0 + 6.6 * name.chars().count() as f64;
+    }
+    svg
+}
+
 fn draw_row(row: &Row, y: f64) -> String {
     let middle = y - 4.0;
     let mut svg = text(MARGIN, y, "start", "ink", &shorten(&row.what, 58));
-    svg += &text(PLOT.0 - 90.0, y, "end", "value", &figure(&row.figure));
+    svg += &text(VALUE, y, "end", "value", &figure(&row.figure));
     svg += &line("grid", (PLOT.0, middle), (PLOT.1, middle));
     svg += &line("even", (x(1.0), y - ROW + 4.0), (x(1.0), y + 4.0));
     let wanted = match row.target {
@@ -80,8 +97,8 @@ fn draw_row(row: &Row, y: f64) -> String {
         );
     }
     if let Some(speed) = row.speed() {
-        svg += &text(PLOT.1 + 52.0, y, "end", "value", &format!("{} ×", digits(speed)));
+        svg += &text(PLOT.1 + 62.0, y, "end", "value", &format!("{} ×", digits(speed)));
     }
     let class = if row.is_met() == Some(false) { "bad" } else { "good" };
-    svg + &text(WIDTH - MARGIN, y, "end", class, &[&target(row), " ", verdict(row)].concat())
+    svg + &text(WIDTH - MARGIN, y, "end", class, &format!("{} {}", target(row), verdict(row)))
 }
