@@ -8,7 +8,9 @@
 //! when the last handle, reader or index, is dropped.
 
 mod home;
+mod life;
 mod record;
+mod sync;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -25,7 +27,6 @@ use crate::integrity::Trailer;
 use crate::key::ChunkKey;
 use crate::limits::HOLDER_TRUST_MAX;
 use crate::memory::{BufferMut, lock};
-use record::Released;
 
 /// A chunk being written: a key and a buffer with one owner.
 #[derive(Debug)]
@@ -210,11 +211,7 @@ impl Clone for Chunk {
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        // The slot's name stays what it is, whoever has the record by now.
-        let slot = self.record.slot();
-        if let Released::Watched(home) = self.record.release() {
-            home.tell(slot);
-        }
+        self.record.release();
     }
 }
 

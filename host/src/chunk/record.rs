@@ -1,33 +1,21 @@
-//! Records: what is kept beside a chunk's bytes, and how long both of them live.
-//!
-//! One word of state tells all of a record's life: how many readers hold it, whether an index has it,
-//! whether that index wants to hear of its last reader, and, in its generation, for which chunk it
-//! serves. Every change is one atomic operation, so that no two facts about a chunk can contradict
-//! each other.
+//! Records: what is kept beside a chunk's bytes.
 //!
 //! Records are type-stable: their memory is recycled for other records and for nothing else. So an
 //! index can be searched without a lock. A searcher that comes late finds a record that no index has,
 //! or one with another key, never memory that has become something else.
 //!
-//! | readers | indexed | the record is |
-//! |---|---|---|
-//! | 0 | no | free; it has no content |
-//! | ≥ 1 | no | a chunk that only its readers hold |
-//! | 0 | yes | a chunk that can be evicted |
-//! | ≥ 1 | yes | a chunk that is held |
-//!
 //! Invariant: the content is written by the maker of the first reader, before there is a second, and
-//! taken by whoever makes both columns zero; in between it is only read.
+//! taken by whoever ends the chunk's [`Life`]; in between it is only read.
 #![expect(unsafe_code, reason = "content is shared by a count that the type system does not see")]
 
 use std::cell::{RefCell, UnsafeCell};
-use std::process::abort;
 use std::ptr::null_mut;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::Content;
 use super::home::HomeId;
+use super::life::{Life, Released};
 use crate::key::ChunkKey;
 use crate::memory::{BufferMut, lock};
 
@@ -36,19 +24,11 @@ pub(crate) type Slot = u32;
 /// No slot.
 pub(crate) const NO_SLOT: Slot = u32::MAX;
 
-const READER: u64 = 1;
-const READERS: u64 = 0xffff_ffff;
-/// Far below what the word can count, so that threads which pass it at once cannot run over.
-const READERS_MAX: u64 = 1 << 31;
-const INDEXED: u64 = 1 << 32;
-const WATCHED: u64 = 1 << 33;
-const GENERATION: u64 = 1 << 40;
-
 /// One chunk's record: all that a search, a reader's coming and going, and the order of eviction look at,
 /// in one line of the cache.
 #[repr(align(64))]
 pub(crate) struct Record {
-    state: AtomicU64,
+    life: Life,
     key_hi: AtomicU64,
     key_lo: AtomicU64,
     content: &'static ContentCell,
@@ -131,46 +111,28 @@ impl Standing {
 // moved by one thread before and after (see the module's invariant); it is Send and Sync itself.
 unsafe impl Sync for ContentCell {}
 
-/// What became of a record when a reader let go of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Released {
-    /// Nothing that concerns anybody.
-    Nothing,
-    /// The last reader is gone, and this index wants to know.
-    Watched(HomeId),
-}
-
 impl Record {
-    const fn new(slot: Slot, content: &'static ContentCell) -> Self {
+    fn new(slot: Slot, content: &'static ContentCell) -> Self {
         Self {
-            state: AtomicU64::new(0),
+            life: Life::new(),
             key_hi: AtomicU64::new(0),
             key_lo: AtomicU64::new(0),
             content,
             slot,
             home: AtomicU32::new(0),
-            standing: Standing {
-                time: AtomicU64::new(0),
-                previous: AtomicU32::new(NO_SLOT),
-                next: AtomicU32::new(NO_SLOT),
-                n_pins: AtomicU32::new(0),
-                group: AtomicU32::new(0),
-            },
+            standing: Standing::default(),
         }
     }
 
     /// Takes a free record for a chunk. The caller is its one reader.
     pub(super) fn open(key: ChunkKey, content: Content) -> &'static Self {
         let record = take_free();
-        let generation = record.state.load(Ordering::Relaxed).wrapping_add(GENERATION) & !(GENERATION - 1);
-        record.state.store(generation, Ordering::Relaxed);
-        // Whoever reads the new key without holding the record sees the new generation afterwards.
-        fence(Ordering::Release);
+        record.life.begin();
         record.key_hi.store(key.hi, Ordering::Relaxed);
         record.key_lo.store(key.lo, Ordering::Relaxed);
         // SAFETY: the record was free, and only this thread has it: no reader and no index has.
         unsafe { *record.content.0.get() = Some(content) };
-        record.state.store(generation | READER, Ordering::Release);
+        record.life.first_reader();
         record
     }
 
@@ -197,136 +159,101 @@ impl Record {
         ChunkKey { hi: self.key_hi.load(Ordering::Relaxed), lo: self.key_lo.load(Ordering::Relaxed) }
     }
 
-    /// Returns for which of its chunks the record serves: with the slot, a name that is not used again
-    /// before 16 million other chunks had the record.
+    /// Returns for which of its chunks the record serves; see [`Life::generation`].
     #[inline]
     pub(crate) fn generation(&self) -> u32 {
-        (self.state.load(Ordering::Relaxed) / GENERATION) as u32
+        self.life.generation()
+    }
+
+    #[inline]
+    fn is_named(&self, key: ChunkKey, home: HomeId) -> bool {
+        self.key() == key && self.home.load(Ordering::Relaxed) == home.0
     }
 
     /// Says whether the index `home` has the record now, for the chunk `key`. Needs no lock.
     #[inline]
     pub(crate) fn is_indexed_as(&self, key: ChunkKey, home: HomeId) -> bool {
-        let before = self.state.load(Ordering::Acquire);
-        let matches =
-            before & INDEXED != 0 && self.key() == key && self.home.load(Ordering::Relaxed) == home.0;
-        fence(Ordering::Acquire);
-        // Of another generation now: what was read may be half of either.
-        matches && (self.state.load(Ordering::Relaxed) ^ before) < GENERATION
+        let Some(look) = self.life.look() else { return false };
+        self.is_named(key, home) && self.life.is_still(look)
     }
 
     /// Becomes a reader of the chunk `key`, if the index `home` has it in this record. Needs no lock.
     #[inline]
     pub(super) fn acquire(&'static self, key: ChunkKey, home: HomeId) -> bool {
-        let mut state = self.state.load(Ordering::Relaxed);
-        loop {
-            if state & INDEXED == 0 {
-                return false;
-            }
-            refuse_too_many(state);
-            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
-            match self.state.compare_exchange_weak(state, state + READER, success, failure) {
-                Ok(_) => break,
-                Err(now) => state = now,
-            }
+        if !self.life.acquire() {
+            return false;
         }
-        if self.key() == key && self.home.load(Ordering::Relaxed) == home.0 {
+        if self.is_named(key, home) {
             return true;
         }
         // The record went to another chunk since it was found.
-        if let Released::Watched(home) = self.release() {
-            home.tell(self.slot);
-        }
+        self.release();
         false
     }
 
     /// Adds a reader to those that there are.
     #[inline]
     pub(super) fn share(&self) {
-        refuse_too_many(self.state.fetch_add(READER, Ordering::Relaxed));
+        self.life.share();
     }
 
-    /// Takes a reader away. The record may be another chunk's when this returns.
+    /// Takes a reader away, and does what follows from it. The record may be another chunk's then.
     #[inline]
-    pub(super) fn release(&'static self) -> Released {
-        let before = self.state.fetch_sub(READER, Ordering::Release);
-        if before & READERS != READER {
-            return Released::Nothing;
-        }
-        if before & INDEXED == 0 {
-            self.recycle();
-        } else if before & WATCHED != 0 {
+    pub(super) fn release(&'static self) {
+        match self.life.release() {
+            Released::Held => {}
+            Released::Over => self.recycle(),
             // If an index has taken the record meanwhile it needs no telling, and another is told in vain.
-            return Released::Watched(HomeId(self.home.load(Ordering::Relaxed)));
+            Released::Watched => HomeId(self.home.load(Ordering::Relaxed)).tell(self.slot),
         }
-        Released::Nothing
     }
 
     /// Notes that the index `home` has the record, unless one has it already. The caller is a reader.
     pub(super) fn enter(&self, home: HomeId) -> bool {
-        if self.state.fetch_or(INDEXED, Ordering::AcqRel) & INDEXED != 0 {
-            return false;
+        let is_new = self.life.enter();
+        if is_new {
+            self.home.store(home.0, Ordering::Relaxed);
         }
-        self.home.store(home.0, Ordering::Relaxed);
-        true
+        is_new
     }
 
     /// Takes the record out of its index if nobody reads it: from then on nobody can.
     pub(crate) fn leave_if_unread(&'static self) -> Option<Left> {
-        let mut state = self.state.load(Ordering::Relaxed);
-        while state & READERS == 0 {
-            let free = state & !(INDEXED | WATCHED);
-            match self.state.compare_exchange_weak(state, free, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(Left(Some(self))),
-                Err(now) => state = now,
-            }
-        }
-        None
+        self.life.leave_if_unread().then_some(self).map(|record| Left(Some(record)))
     }
 
     /// Takes the record out of its index. Its readers keep it.
     pub(crate) fn leave(&'static self) -> Left {
-        let before = self.state.fetch_and(!(INDEXED | WATCHED), Ordering::AcqRel);
-        Left((before & READERS == 0).then_some(self))
+        Left(self.life.leave().then_some(self))
     }
 
     /// Asks for the index to be told when the last reader goes; false if there is none, and nobody will
     /// be told.
     pub(crate) fn watch(&self) -> bool {
-        let watched = |state: u64| (state & READERS != 0).then_some(state | WATCHED);
-        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, watched).is_ok()
+        self.life.watch()
     }
 
     pub(crate) fn unwatch(&self) {
-        self.state.fetch_and(!WATCHED, Ordering::Relaxed);
+        self.life.unwatch();
     }
 
     /// Returns how many readers there are.
     #[cfg(test)]
     pub(crate) fn n_readers(&self) -> usize {
-        (self.state.load(Ordering::Acquire) & READERS) as usize
+        self.life.n_readers()
     }
 
     /// Says whether the index `home` has the record, at this moment.
     pub(crate) fn is_in(&self, home: HomeId) -> bool {
-        self.state.load(Ordering::Acquire) & INDEXED != 0 && self.home.load(Ordering::Relaxed) == home.0
+        self.life.is_indexed() && self.home.load(Ordering::Relaxed) == home.0
     }
 
-    /// Gives the memory back, and then the record. The caller has made both columns zero.
+    /// Gives the memory back, and then the record. The caller has ended its life.
     fn recycle(&'static self) {
-        fence(Ordering::Acquire);
         // SAFETY: there is no reader and no index any more, and none can come: both need one that is there.
         let content = unsafe { (*self.content.0.get()).take() };
         drop(content);
         put_free(self);
-    }
-}
-
-#[inline]
-fn refuse_too_many(state: u64) {
-    if state & READERS >= READERS_MAX {
-        // As the standard library does: only a program that forgets handles on purpose comes here.
-        abort();
     }
 }
 

@@ -6,3 +6,6 @@ pub mod memory {
     pub mod signal;
     mod sync;
 }
+
+/// Stands for the host's module of this name.
+pub mod chunk;

@@ -6,8 +6,8 @@ use super::super::{
     BackendConfig, BackendLimits, BreakerConfig, CompileCache, CompileLimits, CompilePolicy, Compiler,
     Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource, Sha256Digest,
 };
-use crate::memory::{HugePages, PoolOptions};
 use super::{disk_with, extra_config, names, read, read_with};
+use crate::memory::{HugePages, PoolOptions};
 
 #[test]
 fn an_empty_document_gives_the_defaults() {

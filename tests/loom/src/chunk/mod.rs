@@ -1,0 +1,96 @@
+//! A chunk as the models see it: its life, and memory that the checker watches.
+
+#[path = "../../../../host/src/chunk/life.rs"]
+#[expect(dead_code, reason = "the models do not use all of it")]
+mod life;
+mod sync;
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicU64;
+
+use life::{Life, Released};
+use sync::Ordering;
+
+/// A chunk's life, its key and its memory.
+#[derive(Debug)]
+pub struct Chunk {
+    life: Life,
+    key: [AtomicU64; 2],
+    memory: UnsafeCell<u32>,
+}
+
+impl Chunk {
+    /// A chunk that an index has and nobody reads.
+    pub fn indexed() -> Self {
+        let chunk = Self {
+            life: Life::new(),
+            key: [AtomicU64::new(1), AtomicU64::new(1)],
+            memory: UnsafeCell::new(0),
+        };
+        chunk.life.begin();
+        chunk.life.first_reader();
+        assert!(chunk.life.enter() && chunk.life.release() == Released::Held);
+        chunk
+    }
+
+    /// See the host.
+    pub fn acquire(&self) -> bool {
+        self.life.acquire()
+    }
+
+    /// Lets go, and says whether the index is told.
+    pub fn release(&self) -> bool {
+        self.life.release() == Released::Watched
+    }
+
+    /// Lets go, and says whether the chunk is over.
+    pub fn release_is_over(&self) -> bool {
+        self.life.release() == Released::Over
+    }
+
+    /// See the host.
+    pub fn leave_if_unread(&self) -> bool {
+        self.life.leave_if_unread()
+    }
+
+    /// See the host.
+    pub fn leave(&self) -> bool {
+        self.life.leave()
+    }
+
+    /// See the host.
+    pub fn watch(&self) -> bool {
+        self.life.watch()
+    }
+
+    /// See the host.
+    pub fn n_readers(&self) -> usize {
+        self.life.n_readers()
+    }
+
+    /// Reads the memory, which the checker notes.
+    pub fn read(&self) {
+        self.memory.with(|_| {});
+    }
+
+    /// Writes the memory, as its next user does.
+    pub fn overwrite(&self) {
+        self.memory.with_mut(|_| {});
+    }
+
+    /// Gives the record to another chunk, whose key is 2 and 2, and which an index has.
+    pub fn begin_again(&self) {
+        self.life.begin();
+        self.key.iter().for_each(|half| half.store(2, Ordering::Relaxed));
+        self.life.first_reader();
+        assert!(self.life.enter());
+    }
+
+    /// Returns the key of the chunk that an index has, if `is_checked` only if it was one chunk's all the time.
+    pub fn key_if_indexed(&self, is_checked: bool) -> Option<[u64; 2]> {
+        let look = self.life.look()?;
+        let [hi, lo] = &self.key;
+        let key = [hi.load(Ordering::Relaxed), lo.load(Ordering::Relaxed)];
+        (!is_checked || self.life.is_still(look)).then_some(key)
+    }
+}
