@@ -296,10 +296,10 @@ mod tests {
 
     #[test]
     fn random_allocations_and_frees_keep_the_books_and_are_best_fit() {
-        let n_steps = if cfg!(miri) { 60 } else { 20_000 };
+        let (n_total, n_steps) = if cfg!(miri) { (128, 100) } else { (1000, 20_000) };
         let mut random = Random::new(7);
-        let mut pages = Pages::new(1000);
-        let mut owner: Vec<Option<RunId>> = vec![None; 1000];
+        let mut pages = Pages::new(n_total);
+        let mut owner: Vec<Option<RunId>> = vec![None; n_total as usize];
         let mut live: Vec<(RunId, u32, u32)> = Vec::new();
         let (mut n_refused, mut n_fitted) = (0, 0);
         for _ in 0..n_steps {
@@ -333,7 +333,7 @@ mod tests {
             pages.free(id);
         }
         pages.check().unwrap();
-        assert_eq!(pages.allocate(1000).map(|id| pages.start(id)), Some(0));
+        assert_eq!(pages.allocate(n_total).map(|id| pages.start(id)), Some(0));
     }
 
     fn free_runs(owner: &[Option<RunId>]) -> Vec<usize> {
