@@ -89,9 +89,9 @@ fn hits_and_evictions_are_exactly_the_simulators_for_every_policy_and_capacity()
     let folder = tempfile::tempdir().unwrap();
     let requests = requests(&Workload { seed: 5, sessions: 6, ..Workload::default() }, 400);
     let trace = write_trace(folder.path(), &requests);
-    for (policy, name) in
-        [(Policy::Lru, "lru"), (Policy::Fifo, "fifo"), (Policy::Lfu, "lfu"), (Policy::Mru, "mru")]
-    {
+    let names = ["fifo", "lru", "lfu", "mru", "s3-fifo", "sieve"];
+    assert_eq!(names.len(), kvtier::cpu::Policy::ALL.len());
+    for (policy, name) in Policy::ALL.into_iter().zip(names) {
         let mut hits = Vec::new();
         for capacity in [1, 7, 40, 150, 600, 100_000] {
             let mut simulator = Simulator::new(policy, capacity, Retrieval::Touches);

@@ -66,6 +66,10 @@ pub enum Policy {
     Fifo,
     /// Most recently used first.
     Mru,
+    /// Three queues: what came once goes before what came again.
+    S3Fifo,
+    /// Oldest first, but once spared for each use.
+    Sieve,
 }
 
 /// `kvtier replay`.

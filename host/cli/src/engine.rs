@@ -262,6 +262,8 @@ impl From<Policy> for cpu::Policy {
             Policy::Lfu => Self::Lfu,
             Policy::Fifo => Self::Fifo,
             Policy::Mru => Self::Mru,
+            Policy::S3Fifo => Self::S3Fifo,
+            Policy::Sieve => Self::Sieve,
         }
     }
 }

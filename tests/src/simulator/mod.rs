@@ -1,11 +1,17 @@
 //! An independent simulator of prefix caching, to check a replay's hit ratio against.
 //!
 //! It shares no code with kvtier and keeps to the shortest way of saying what each policy means: a set ordered by
-//! who goes first. Per request: count the leading run of chunks that are there; then go through the request's
+//! who goes first (`ranked`), or the queues of a published algorithm (`queues`). Per request: count the leading run of chunks that are there; then go through the request's
 //! chunks from the last to the first, touch each one that is there, and insert each one that is not, evicting one
 //! at a time at capacity.
 
-use std::collections::{BTreeSet, HashMap};
+mod queues;
+mod ranked;
+
+use std::fmt::Debug;
+
+use queues::{S3Fifo, Sieve};
+use ranked::Ranked;
 
 /// Which chunk makes room for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +24,15 @@ pub enum Policy {
     Lfu,
     /// The one whose last touch is most recent.
     Mru,
+    /// The one that leaves the three queues of S3-FIFO.
+    S3Fifo,
+    /// The one at which SIEVE's hand stops.
+    Sieve,
+}
+
+impl Policy {
+    /// All policies.
+    pub const ALL: [Self; 6] = [Self::Fifo, Self::Lru, Self::Lfu, Self::Mru, Self::S3Fifo, Self::Sieve];
 }
 
 /// What happens to the leading run between counting and storing.
@@ -47,22 +62,30 @@ impl Counts {
     }
 }
 
+/// The chunks that are there, and who goes first.
+trait Cache: Debug {
+    fn has(&self, chunk: u64) -> bool;
+
+    /// Touches a chunk that is there.
+    fn touch(&mut self, chunk: u64);
+
+    /// Takes out the chunk that goes first.
+    fn evict(&mut self);
+
+    /// Takes in a chunk that is not there; there is room for it.
+    fn insert(&mut self, chunk: u64);
+}
+
 /// A cache of named chunks.
 #[derive(Debug)]
 pub struct Simulator {
     policy: Policy,
     retrieval: Retrieval,
     capacity: usize,
-    /// The rank of each chunk that is there.
-    rank_of: HashMap<u64, Rank>,
-    /// The chunks by rank; the first one goes first.
-    order: BTreeSet<(Rank, u64)>,
-    now: i64,
+    n_chunks: usize,
+    cache: Box<dyn Cache>,
     counts: Counts,
 }
-
-/// Number of touches (LFU only), then time (negative for MRU).
-type Rank = (u64, i64);
 
 impl Simulator {
     /// Starts with an empty cache for `capacity` chunks.
@@ -71,31 +94,28 @@ impl Simulator {
     /// When `capacity` is 0.
     pub fn new(policy: Policy, capacity: usize, retrieval: Retrieval) -> Self {
         assert!(capacity > 0, "a cache needs room for one chunk");
-        Self {
-            policy,
-            retrieval,
-            capacity,
-            rank_of: HashMap::new(),
-            order: BTreeSet::new(),
-            now: 0,
-            counts: Counts::default(),
-        }
+        let cache: Box<dyn Cache> = match policy {
+            Policy::S3Fifo => Box::new(S3Fifo::default()),
+            Policy::Sieve => Box::new(Sieve::default()),
+            _ => Box::new(Ranked::new(policy)),
+        };
+        Self { policy, retrieval, capacity, n_chunks: 0, cache, counts: Counts::default() }
     }
 
     /// Takes one request, by the ids of its chunks, and answers the length of its leading run.
     pub fn request(&mut self, chunks: &[u64]) -> usize {
-        let run = chunks.iter().take_while(|chunk| self.rank_of.contains_key(chunk)).count();
+        let run = chunks.iter().take_while(|chunk| self.cache.has(**chunk)).count();
         self.counts.chunks += chunks.len() as u64;
         self.counts.hits += run as u64;
         if self.retrieval == Retrieval::Touches {
             match self.policy {
-                Policy::Mru => chunks[..run].iter().for_each(|chunk| self.touch(*chunk)),
-                _ => chunks[..run].iter().rev().for_each(|chunk| self.touch(*chunk)),
+                Policy::Mru => chunks[..run].iter().for_each(|chunk| self.cache.touch(*chunk)),
+                _ => chunks[..run].iter().rev().for_each(|chunk| self.cache.touch(*chunk)),
             }
         }
         for chunk in chunks.iter().rev() {
-            if self.rank_of.contains_key(chunk) {
-                self.touch(*chunk);
+            if self.cache.has(*chunk) {
+                self.cache.touch(*chunk);
             } else {
                 self.insert(*chunk);
             }
@@ -108,49 +128,45 @@ impl Simulator {
         self.counts
     }
 
-    fn touch(&mut self, chunk: u64) {
-        let Some(&old) = self.rank_of.get(&chunk) else {
-            return;
-        };
-        self.now += 1;
-        let new = match self.policy {
-            Policy::Fifo => return,
-            Policy::Lru => (0, self.now),
-            Policy::Lfu => (old.0 + 1, self.now),
-            Policy::Mru => (0, -self.now),
-        };
-        self.order.remove(&(old, chunk));
-        self.order.insert((new, chunk));
-        self.rank_of.insert(chunk, new);
-    }
-
     fn insert(&mut self, chunk: u64) {
-        if self.rank_of.len() == self.capacity {
-            if let Some((_, victim)) = self.order.pop_first() {
-                self.rank_of.remove(&victim);
-            }
+        if self.n_chunks == self.capacity {
+            self.cache.evict();
             self.counts.evictions += 1;
+        } else {
+            self.n_chunks += 1;
         }
-        self.now += 1;
-        let rank = match self.policy {
-            Policy::Fifo | Policy::Lru => (0, self.now),
-            Policy::Lfu => (1, self.now),
-            Policy::Mru => (0, -self.now),
-        };
-        self.rank_of.insert(chunk, rank);
-        self.order.insert((rank, chunk));
+        self.cache.insert(chunk);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Runs `requests` and answers the leading runs, and the chunks left in eviction order.
     fn check(policy: Policy, capacity: usize, requests: &[&[u64]]) -> (Vec<usize>, Vec<u64>) {
-        let mut simulator = Simulator::new(policy, capacity, Retrieval::Untouched);
+        check_with(Retrieval::Untouched, policy, capacity, requests)
+    }
+
+    fn check_with(
+        retrieval: Retrieval,
+        policy: Policy,
+        capacity: usize,
+        requests: &[&[u64]],
+    ) -> (Vec<usize>, Vec<u64>) {
+        let mut simulator = Simulator::new(policy, capacity, retrieval);
         let runs = requests.iter().map(|request| simulator.request(request)).collect();
-        (runs, simulator.order.iter().map(|(_, chunk)| *chunk).collect())
+        let mut chunks: BTreeSet<u64> = requests.concat().into_iter().collect();
+        chunks.retain(|chunk| simulator.cache.has(*chunk));
+        let mut left = Vec::new();
+        while !chunks.is_empty() {
+            simulator.cache.evict();
+            left.extend(chunks.iter().filter(|chunk| !simulator.cache.has(**chunk)));
+            chunks.retain(|chunk| simulator.cache.has(*chunk));
+        }
+        (runs, left)
     }
 
     #[test]
@@ -186,6 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn sieve_spares_the_touched_once_and_goes_on_from_there() {
+        // 1 was touched: the hand passes it and stops at 2, then at 3; the next round finds 1 untouched.
+        assert_eq!(
+            check(Policy::Sieve, 3, &[&[1], &[2], &[3], &[1], &[4], &[5]]),
+            (vec![0, 0, 0, 1, 0, 0], vec![4, 5, 1])
+        );
+    }
+
+    #[test]
+    fn s3_fifo_promotes_what_was_touched_twice_and_remembers_what_was_not() {
+        // 4 makes 1 and 5 move to the main queue, and 2 go, whose name is remembered; so 2 comes back into the main
+        // queue, and 4, which came once and later, goes before all of them.
+        let requests: &[&[u64]] = &[&[1], &[1], &[1], &[5], &[5], &[5], &[2], &[3], &[4], &[2]];
+        let (runs, left) = check(Policy::S3Fifo, 4, requests);
+        assert_eq!((runs.iter().sum::<usize>(), left), (4, vec![4, 1, 5, 2]));
+    }
+
+    #[test]
     fn a_gap_ends_the_run() {
         // 2 is evicted by 7 (oldest touch), 1 and 3 are there: only 1 counts.
         assert_eq!(check(Policy::Lru, 3, &[&[2], &[3], &[1], &[7], &[1, 2, 3]]).0, [0, 0, 0, 0, 1]);
@@ -197,9 +231,14 @@ mod tests {
         for request in [[1], [1], [2], [2]] {
             simulator.request(&request);
         }
-        assert_eq!(simulator.rank_of[&1].0, 3);
         assert_eq!(simulator.counts(), Counts { chunks: 4, hits: 2, evictions: 0 });
         assert!((simulator.counts().hit_ratio() - 0.5).abs() < 1e-12);
+
+        // 1 was there for the second request, 2 behind a gap: three touches or two, against the later two of 2.
+        let requests: &[&[u64]] = &[&[1], &[1], &[7, 2], &[8, 2]];
+        let left = |retrieval| check_with(retrieval, Policy::Lfu, 3, requests).1;
+        assert_eq!(left(Retrieval::Touches), [8, 2, 1]);
+        assert_eq!(left(Retrieval::Untouched), [8, 1, 2]);
     }
 
     #[test]
@@ -214,7 +253,7 @@ mod tests {
     fn without_a_limit_all_policies_agree() {
         let requests: Vec<Vec<u64>> =
             (0..200).map(|n| (0..=n % 17).map(|i| (n % 5) * 100 + i).collect()).collect();
-        let hits = [Policy::Fifo, Policy::Lru, Policy::Lfu, Policy::Mru].map(|policy| {
+        let hits = Policy::ALL.map(|policy| {
             let mut simulator = Simulator::new(policy, 10_000, Retrieval::Touches);
             for request in &requests {
                 simulator.request(request);
