@@ -10,12 +10,12 @@ use kvtier::{ChunkKey, Config, Engine, Tiers};
 use super::copies::{WORKING_SET_BYTES, memcpy};
 use crate::bench::Bench;
 use crate::engines::{config, engine, fs, memory, specs, store};
-use crate::native::Native;
+use crate::native::{Manner, Native};
 use crate::report::{Figure, Quantity, Series, Target};
 use crate::sample::{Effort, Samples, Take, once};
 use crate::tier::key;
 
-/// The sizes that have rows of their own, with the targets of put and get, where there are.
+/// The sizes that have rows of their own.
 const ROW_SIZES: [usize; 2] = [2 << 20, 32 << 20];
 
 /// The most chunks of a sample.
@@ -41,7 +41,8 @@ impl Load {
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     through_memory(bench)?;
-    through_fs(bench)
+    through_fs(bench, "fs", &[])?;
+    through_fs(bench, "fs, direct", &[("direct", "true")])
 }
 
 fn through_memory(bench: &mut Bench) -> Result<()> {
@@ -64,28 +65,45 @@ fn through_memory(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn through_fs(bench: &mut Bench) -> Result<()> {
-    let mut series = series(bench, "fs");
+/// The native programs that a sample is compared with, by the caching of the backend.
+fn natives(is_direct: bool) -> &'static [(&'static str, Manner, usize)] {
+    if is_direct {
+        return &[("native, 1 thread", Manner::Direct, 1), ("native, 2 threads", Manner::Direct, 2)];
+    }
+    &[
+        ("native, 1 thread", Manner::Whole, 1),
+        ("native, 2 threads", Manner::Whole, 2),
+        ("native, 2 threads, in pieces", Manner::Pieces, 2),
+    ]
+}
+
+fn through_fs(bench: &mut Bench, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let natives = natives(!settings.is_empty());
+    let mut series = series(bench, name);
     for load in loads(bench) {
         let folder = tempfile::tempdir_in(&bench.setting.scratch).context("cannot make a folder")?;
-        let [data, one, two] = ["data", "one", "two"].map(|name| folder.path().join(name));
-        for folder in [&data, &one, &two] {
-            std::fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        let ours = Ours::new(bench, fs(&bench.setting, &data, &[])?, load)?;
-        let mut natives = [Native::new(&one, load.n_chunks, load.size_bytes)?, {
-            Native::new(&two, load.n_chunks, load.size_bytes)?
-        }];
-        let [one, two] = &mut natives;
-        let takes: Vec<Take<'_, 2>> = vec![
-            Box::new(|| ours.turn()),
-            Box::new(|| native_turn(one, 1)),
-            Box::new(|| native_turn(two, 2)),
-        ];
-        let samples = measure(bench, "fs", load, takes);
-        let names = ["kvtier", "native, 1 thread", "native, 2 threads"];
-        let targets = [Some(Target::OfReference(0.9)); 2];
-        record(bench, &mut series, "fs", load, &names, &samples, targets);
+        let subfolder = |n: usize| {
+            let path = folder.path().join(n.to_string());
+            std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        let backend = fs(&bench.setting, &subfolder(0)?, settings)?;
+        let ours = match Ours::new(bench, backend, load) {
+            Err(error) if !settings.is_empty() => {
+                bench.report.facts.push((name.to_owned(), format!("not measured: {error:#}")));
+                return Ok(());
+            }
+            ours => ours?,
+        };
+        let native = |(n, (_, manner, n_threads)): (usize, &(&str, Manner, usize))| {
+            Native::new(&subfolder(n + 1)?, (*manner, *n_threads), load.n_chunks, load.size_bytes)
+        };
+        let mut programs = natives.iter().enumerate().map(native).collect::<Result<Vec<_>>>()?;
+        let mut takes: Vec<Take<'_, 2>> = vec![Box::new(|| ours.turn())];
+        takes.extend(programs.iter_mut().map(|native| -> Take<'_, 2> { Box::new(|| native_turn(native)) }));
+        let samples = measure(bench, name, load, takes);
+        let names: Vec<&str> = ["kvtier"].into_iter().chain(natives.iter().map(|(name, ..)| *name)).collect();
+        record(bench, &mut series, name, load, &names, &samples, [Some(Target::OfReference(0.9)); 2]);
         ours.close()?;
     }
     series.into_iter().for_each(|series| bench.add_series(series));
@@ -139,8 +157,7 @@ fn record(
         if ROW_SIZES.contains(&load.size_bytes)
             && let [(_, figure), references @ ..] = &figures[..]
         {
-            let what =
-                format!("{} through `{backend}`, {} MiB", DIRECTIONS[direction], load.size_bytes >> 20);
+            let what = format!("{} through {backend}, {} MiB", DIRECTIONS[direction], load.size_bytes >> 20);
             let note = match &references[..] {
                 [(name, copy)] if name == "memcpy" => {
                     format!("as long as {:.1} copies", figure.speed_against(copy).recip())
@@ -187,9 +204,9 @@ impl Ours {
     }
 }
 
-fn native_turn(native: &mut Native, n_threads: usize) -> Turn {
-    let put = once(|| native.put(n_threads).expect("the disk takes them"));
-    let get = once(|| native.get(n_threads).expect("the disk has them"));
+fn native_turn(native: &mut Native) -> Turn {
+    let put = once(|| native.put().expect("the disk takes them"));
+    let get = once(|| native.get().expect("the disk has them"));
     native.remove().expect("the disk removes them");
     [put, get]
 }
