@@ -71,7 +71,7 @@ pub const BACKEND_LOG_LINES_PER_S: Bound = Bound::new(1_000, 1, 1_000_000);
 pub const BACKEND_LOG_BYTES_PER_S: Bound = Bound::new(MIB, LOG_BYTES_MAX as u64, GIB);
 /// `limits.bytes_in_flight`: bytes that a backend's puts and gets may have under way. The default leaves room
 /// for all batches of puts that the chain has in flight ([`PUT_BATCHES_IN_FLIGHT`] × [`BATCH_BYTES_MAX`]) and
-/// for 28 batches of gets.
+/// for 15 retrievals of the largest chunks ([`GET_BYTES_IN_FLIGHT_MAX`]).
 pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX);
 /// `limits.open_files_max`: files, directories and sockets that one instance may have open, beside the directories
 /// that it is granted.
@@ -164,8 +164,13 @@ pub const SIZE_BYTES_MAX: u64 = 1 << 46;
 pub const PUT_POOL_DIVISOR: u64 = 4;
 /// Batches of puts in flight per backend.
 pub const PUT_BATCHES_IN_FLIGHT: usize = 4;
-/// Bytes per batch of puts or gets, beyond the first chunk.
-pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Batches of one retrieval in flight in one backend.
+pub const GET_BATCHES_IN_FLIGHT: usize = 4;
+/// Bytes of one retrieval in flight in one backend, beyond the first batch.
+pub const GET_BYTES_IN_FLIGHT_MAX: usize = 128 << 20;
+/// Bytes per batch of puts or gets, beyond the first chunk. A part of what is in flight, so that one batch
+/// moves while others are on their way.
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Above this many bytes that were not hashed as they came, verifying leaves the calling thread.
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
 /// Lookup ids whose pins are held at a time; the oldest goes first.

@@ -76,6 +76,17 @@ pub trait Tier: Send + Sync + 'static {
         64
     }
 
+    /// Returns how many calls it works on at a time; more would only wait, or be refused as [`TierError::Busy`].
+    fn calls_at_once(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Returns how many bytes its calls may move at a time before a further one is refused as
+    /// [`TierError::Busy`]. One call is always taken.
+    fn bytes_in_flight_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Returns the time that one call moving `bytes` may take.
     fn call_limit(&self, bytes: usize) -> Duration {
         Duration::from_secs(1) + Duration::from_secs_f64(bytes as f64 / f64::from(32 << 20))

@@ -15,6 +15,7 @@ mod faults;
 mod first_chunk;
 mod fuzz_inputs;
 mod grants;
+mod in_flight;
 mod lanes;
 mod lifecycle;
 mod limits;

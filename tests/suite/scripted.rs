@@ -1,8 +1,8 @@
 //! A native tier whose answers a test decides: it may lose or break chunks that it claims to have, and hold
-//! puts back until the test lets them go. Writes down every call.
+//! puts and gets back until the test lets them go. Writes down every call.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,46 @@ struct Store {
     chunks: BTreeMap<ChunkKey, Vec<u8>>,
     lost: BTreeSet<ChunkKey>,
     broken: BTreeSet<ChunkKey>,
+    held: BTreeSet<ChunkKey>,
+    expiring: BTreeSet<ChunkKey>,
     heard: Vec<Heard>,
+}
+
+/// How much a tier says that it takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Takes {
+    pub(crate) batch_chunks: usize,
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Default for Takes {
+    fn default() -> Self {
+        Self { batch_chunks: 64, calls: usize::MAX, bytes: usize::MAX }
+    }
+}
+
+/// The gets that are inside.
+#[derive(Default)]
+struct Inside {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct IsInside<'a>(&'a Inside);
+
+impl Inside {
+    fn enter(&self) -> IsInside<'_> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        IsInside(self)
+    }
+}
+
+impl Drop for IsInside<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The tier. Keeps everything and forgets nothing, unless it is told to.
@@ -38,7 +77,10 @@ pub(crate) struct Scripted {
     store: Mutex<Store>,
     gate: Semaphore,
     arrived: Semaphore,
-    batch_chunks_max: usize,
+    get_gate: Semaphore,
+    gets_arrived: Semaphore,
+    gets_inside: Inside,
+    takes: Takes,
     fails_lookups: AtomicBool,
     holds_removals: AtomicBool,
     dead: AtomicBool,
@@ -47,17 +89,37 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Makes a tier that works.
     pub(crate) fn new() -> Arc<Self> {
-        let tier = Self::gated(64);
+        Self::taking(Takes::default())
+    }
+
+    /// Makes a tier that works, and takes so much.
+    pub(crate) fn taking(takes: Takes) -> Arc<Self> {
+        let tier = Self::with_gate_shut(takes);
         tier.open_gate();
         tier
     }
 
     /// Makes a tier whose puts wait at the gate, and carry so many chunks at most.
     pub(crate) fn gated(batch_chunks_max: usize) -> Arc<Self> {
-        let (gate, arrived) = (Semaphore::new(0), Semaphore::new(0));
+        Self::with_gate_shut(Takes { batch_chunks: batch_chunks_max, ..Takes::default() })
+    }
+
+    fn with_gate_shut(takes: Takes) -> Arc<Self> {
+        let [gate, arrived, get_gate, gets_arrived] = [0; 4].map(Semaphore::new);
         let [fails_lookups, holds_removals, dead] = [false; 3].map(AtomicBool::new);
-        let store = Mutex::default();
-        Arc::new(Self { store, gate, arrived, batch_chunks_max, fails_lookups, holds_removals, dead })
+        let (store, gets_inside) = (Mutex::default(), Inside::default());
+        Arc::new(Self {
+            store,
+            gate,
+            arrived,
+            get_gate,
+            gets_arrived,
+            gets_inside,
+            takes,
+            fails_lookups,
+            holds_removals,
+            dead,
+        })
     }
 
     /// Lets all puts through, now and later.
@@ -68,6 +130,31 @@ impl Scripted {
     /// Waits until so many more puts have come to the gate.
     pub(crate) fn wait_for_puts(&self, n: u32) {
         block_on(self.arrived.acquire_many(n)).unwrap().forget();
+    }
+
+    /// Has gets of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
+    pub(crate) fn hold_gets(&self, keys: &[ChunkKey]) {
+        self.store.lock().unwrap().held.extend(keys);
+    }
+
+    /// Lets all gets through, now and later.
+    pub(crate) fn let_gets_go(&self) {
+        self.get_gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Has gets of `key` end without an answer.
+    pub(crate) fn let_expire(&self, key: ChunkKey) {
+        self.store.lock().unwrap().expiring.insert(key);
+    }
+
+    /// Waits until so many more gets have come in.
+    pub(crate) fn wait_for_gets(&self, n: u32) {
+        block_on(self.gets_arrived.acquire_many(n)).unwrap().forget();
+    }
+
+    /// Returns how many gets were inside at a time, at most.
+    pub(crate) fn gets_at_once(&self) -> usize {
+        self.gets_inside.most.load(Ordering::SeqCst)
     }
 
     /// Goes on claiming to have `key`, but delivers a miss.
@@ -197,9 +284,24 @@ impl Tier for Scripted {
         into: Sinks,
         _deadline: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
-        self.hear(Heard::Get(keys.to_vec()));
-        let deliver = |(index, key): (usize, &ChunkKey)| self.deliver(*key, &into, index);
-        ready(self.alive().map(|()| keys.iter().enumerate().map(deliver).collect()))
+        Box::pin(async move {
+            self.hear(Heard::Get(keys.to_vec()));
+            let _inside = self.gets_inside.enter();
+            self.gets_arrived.add_permits(1);
+            let (is_held, expires) = {
+                let store = self.store.lock().unwrap();
+                let any = |of: &BTreeSet<ChunkKey>| keys.iter().any(|key| of.contains(key));
+                (any(&store.held), any(&store.expiring))
+            };
+            if is_held {
+                let _through = self.get_gate.acquire().await.unwrap();
+            }
+            if expires {
+                return Err(TierError::Timeout(Duration::from_secs(1)));
+            }
+            let deliver = |(index, key): (usize, &ChunkKey)| self.deliver(*key, &into, index);
+            self.alive().map(|()| keys.iter().enumerate().map(deliver).collect())
+        })
     }
 
     fn pin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
@@ -232,7 +334,15 @@ impl Tier for Scripted {
     }
 
     fn batch_chunks_max(&self) -> usize {
-        self.batch_chunks_max
+        self.takes.batch_chunks
+    }
+
+    fn calls_at_once(&self) -> usize {
+        self.takes.calls
+    }
+
+    fn bytes_in_flight_max(&self) -> usize {
+        self.takes.bytes
     }
 
     fn call_limit(&self, _bytes: usize) -> Duration {

@@ -10,6 +10,7 @@ mod allocate;
 mod backend;
 mod breaker;
 mod fetched;
+mod fetching;
 mod lookup;
 mod pins;
 mod puts;

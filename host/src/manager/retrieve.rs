@@ -6,15 +6,13 @@ use std::time::Instant;
 use futures::future::{select, select_all};
 use tokio::sync::futures::Notified;
 
-use super::fetched::Fetched;
+use super::fetching::{Fetching, Wanted};
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::cpu::Allocated;
 use crate::key::{ChunkKey, ChunkSpec};
-use crate::limits::BATCH_BYTES_MAX;
 use crate::memory::{AllocateError, BufferMut};
 use crate::metrics::Operation;
-use crate::tier::TierError;
 
 /// The leading run of chunks that could be served.
 #[derive(Debug, Default)]
@@ -27,14 +25,6 @@ pub struct Retrieved {
     /// Chunks that were asked for and not served by the tier that was expected to, with the reason; another
     /// tier may have served them.
     pub misses: Vec<(usize, TierIndex, Miss)>,
-}
-
-/// A chunk that is still to be fetched.
-struct Wanted {
-    index: usize,
-    spec: ChunkSpec,
-    /// A buffer that a failed fetch has given back.
-    writer: Option<ChunkWriter>,
 }
 
 impl StorageManager {
@@ -126,61 +116,24 @@ impl StorageManager {
                 Some(TierIndex(0)) | None => true,
                 Some(planned) => planned.0 <= tier.0,
             };
-            let (mut asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
+            let (asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
             wanted = later;
-            while !asked.is_empty() {
-                let Some(permit) = backend.admit(asked.iter().map(|wanted| wanted.spec.key)) else {
-                    let miss = Miss::Error(TierError::BreakerOpen);
-                    backend.metrics.miss(miss.reason(), asked.len() as u64);
-                    misses.extend(asked.iter().map(|wanted| (wanted.index, tier, miss.clone())));
-                    wanted.append(&mut asked);
-                    break;
-                };
-                let n_batch = batch_len(&asked, backend.tier().batch_chunks_max());
-                let rest = asked.split_off(n_batch);
-                let (writers, unserved) = self.buffers_for(asked, deadline).await;
-                for unserved in &unserved {
-                    misses.push((unserved.index, tier, Miss::NoMemory));
-                    self.0.cpu_metrics.miss(Miss::NoMemory.reason(), 1);
-                }
-                let out_of_memory = !unserved.is_empty();
-                let (places, writers): (Vec<_>, Vec<_>) = writers.into_iter().unzip();
-                let fetched = if writers.is_empty() {
-                    Vec::new()
-                } else {
-                    backend.fetch(permit, writers, deadline).await
-                };
-                let silence = fetched.iter().find_map(silence);
-                for ((index, spec), outcome) in places.into_iter().zip(fetched) {
-                    match outcome {
-                        Ok(chunk) => {
-                            found[index] = Some(chunk);
-                            served[index] = tier;
-                        }
-                        Err((writer, miss)) => {
-                            misses.push((index, tier, miss));
-                            wanted.push(Wanted { index, spec, writer });
-                        }
-                    }
-                }
-                asked = rest;
-                if out_of_memory {
-                    return;
-                }
-                // A tier that gave no answer would take as long again for each batch that is left, and the
-                // tiers behind it would have no time.
-                if let Some(miss) = silence {
-                    backend.metrics.miss(miss.reason(), asked.len() as u64);
-                    misses.extend(asked.iter().map(|wanted| (wanted.index, tier, miss.clone())));
-                    wanted.append(&mut asked);
-                }
+            let delivered = Fetching::new(self, backend, asked, deadline).run().await;
+            for (index, chunk) in delivered.chunks {
+                found[index] = Some(chunk);
+                served[index] = tier;
             }
+            misses.extend(delivered.misses.into_iter().map(|(index, miss)| (index, tier, miss)));
+            if delivered.out_of_memory {
+                return;
+            }
+            wanted.extend(delivered.left);
             wanted.sort_by_key(|wanted| wanted.index);
         }
     }
 
     /// Finds a buffer for each chunk, as far as there is memory before the deadline.
-    async fn buffers_for(
+    pub(super) async fn buffers_for(
         &self,
         wanted: Vec<Wanted>,
         deadline: Instant,
@@ -201,6 +154,10 @@ impl StorageManager {
             ready.push(((index, spec), writer));
         }
         (ready, Vec::new())
+    }
+
+    pub(super) fn count_no_memory(&self) {
+        self.0.cpu_metrics.miss(Miss::NoMemory.reason(), 1);
     }
 
     /// Allocates a buffer, waiting for one to be released until `deadline`. `None`: there is none.
@@ -246,22 +203,4 @@ impl StorageManager {
         });
         registered.collect()
     }
-}
-
-/// Says whether the tier let a call expire.
-fn silence(fetched: &Fetched) -> Option<Miss> {
-    match fetched {
-        Err((_, miss @ Miss::Error(TierError::Timeout(_)))) => Some(miss.clone()),
-        _ => None,
-    }
-}
-
-/// How many chunks the next call carries.
-fn batch_len(wanted: &[Wanted], n_chunks_max: usize) -> usize {
-    let mut n_bytes = 0;
-    let fits = |wanted: &&Wanted| {
-        n_bytes += wanted.spec.size_bytes;
-        n_bytes <= BATCH_BYTES_MAX
-    };
-    wanted.iter().take(n_chunks_max).take_while(fits).count().max(1)
 }

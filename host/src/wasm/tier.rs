@@ -34,8 +34,6 @@ pub struct WasmTier {
 struct Moving<'a> {
     in_flight: &'a AtomicUsize,
     bytes: usize,
-    /// Those of all calls when this one began, its own included.
-    total_bytes: usize,
 }
 
 impl<'a> Moving<'a> {
@@ -45,8 +43,8 @@ impl<'a> Moving<'a> {
             let total = others.saturating_add(bytes);
             (bytes == 0 || others == 0 || total <= max_bytes).then_some(total)
         };
-        let others = in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Self { in_flight, bytes, total_bytes: others + bytes })
+        in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Self { in_flight, bytes })
     }
 }
 
@@ -126,11 +124,18 @@ impl WasmTier {
     async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let lanes = self.lanes()?;
         // Calls share the store's speed, so each is given the time of all bytes that are under way.
-        let max_bytes = usize::try_from(self.config.limits.bytes_in_flight).unwrap_or(usize::MAX);
-        let moving = Moving::new(&self.bytes_in_flight, bytes, max_bytes).ok_or(TierError::Busy)?;
-        let limit = self.config.limits.call_timeout_for(moving.total_bytes as u64);
+        let _moving =
+            Moving::new(&self.bytes_in_flight, bytes, self.bytes_in_flight_max()).ok_or(TierError::Busy)?;
+        if bytes > 0 {
+            // Those that begin together, such as the batches of one retrieval, all count for each.
+            tokio::task::yield_now().await;
+        }
+        let limit = self.config.limits.call_timeout_for(self.bytes_in_flight.load(Ordering::Relaxed) as u64);
         let deadline = deadline.min(Instant::now() + limit);
-        let idlest = lanes.lanes.iter().min_by_key(|lane| lane.load());
+        let idlest = match lanes.lanes.as_slice() {
+            [only] => Some(only),
+            several => several.iter().min_by_key(|lane| lane.load()),
+        };
         match idlest {
             Some(lane) => lane.call(call, deadline).await,
             None => Err(TierError::Down("no lanes".into())),
@@ -287,6 +292,17 @@ impl Tier for WasmTier {
 
     fn batch_chunks_max(&self) -> usize {
         self.config.limits.batch_chunks_max
+    }
+
+    fn calls_at_once(&self) -> usize {
+        match &*lock(&self.state) {
+            Running::Lanes(lanes) => lanes.lanes.iter().map(Lane::calls_at_once).sum(),
+            Running::Down(_) | Running::Closed => 1,
+        }
+    }
+
+    fn bytes_in_flight_max(&self) -> usize {
+        usize::try_from(self.config.limits.bytes_in_flight).unwrap_or(usize::MAX)
     }
 
     fn call_limit(&self, bytes: usize) -> Duration {

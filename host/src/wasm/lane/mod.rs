@@ -189,8 +189,8 @@ impl Lane {
     /// Calls a method and waits for its answer until `deadline`.
     pub(super) async fn call(&self, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let started = Instant::now();
-        if let Phase::Down(cause) = self.shared.condition().phase {
-            return Err(TierError::Down(cause));
+        if let Phase::Down(cause) = &self.shared.lock_condition().phase {
+            return Err(TierError::Down(cause.clone()));
         }
         let ticket = Arc::new(Ticket::default());
         let lent = call.lent();
@@ -211,6 +211,11 @@ impl Lane {
             Ok(Err(_dropped)) => Err(TierError::Down("closed".into())),
             Err(_elapsed) => Err(TierError::Timeout(deadline.saturating_duration_since(started))),
         }
+    }
+
+    /// Returns how many calls it has inside at a time.
+    pub(super) fn calls_at_once(&self) -> usize {
+        self.shared.calls_at_once()
     }
 
     /// Whether it can serve and how many calls are in flight and queued, to choose the best lane by: the
@@ -301,6 +306,10 @@ impl Drop for Leave<'_> {
 }
 
 impl Shared {
+    fn calls_at_once(&self) -> usize {
+        if self.blocking { 1 } else { self.limits.calls_in_flight_max }
+    }
+
     fn condition(&self) -> Condition {
         self.lock_condition().clone()
     }

@@ -1,5 +1,6 @@
 //! One generation of a lane: the task that owns the store.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -132,9 +133,12 @@ async fn serve(
     shared: &Shared,
     generation: &Arc<Generation>,
 ) -> wasmtime::Result<End> {
-    let n_calls_max = if shared.blocking { 1 } else { shared.limits.calls_in_flight_max };
+    let n_calls_max = shared.calls_at_once();
     let witness = accessor.with(|mut access| access.get().witness.clone());
     let mut calls = FuturesUnordered::new();
+    // Both wait where they are from one turn to the next, rather than being queued anew.
+    let mut jobs = pin!(jobs.clone());
+    let mut pinged = pin!(generation.ping.notified());
     loop {
         if calls.is_empty() {
             witness.idle();
@@ -147,14 +151,14 @@ async fn serve(
                     return Ok(End::Closed);
                 }
             }
-            job = jobs.recv(), if calls.len() < n_calls_max => {
-                let Ok(Job { call, reply, ticket }) = job else { return Ok(End::Closed) };
+            job = jobs.next(), if calls.len() < n_calls_max => {
+                let Some(Job { call, reply, ticket }) = job else { return Ok(End::Closed) };
                 if let Some(entry) = generation.enter(&ticket, reply) {
                     shared.busy.notify_one();
                     calls.push(serve_one(accessor, bound, object, call, ticket, entry, generation));
                 }
             }
-            () = generation.ping.notified() => {}
+            () = &mut pinged => pinged.set(generation.ping.notified()),
         }
         generation.advance();
     }
