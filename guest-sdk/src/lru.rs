@@ -4,14 +4,17 @@
 //! is handed back to be disposed of. Sizes of all entries and of all reserved room together never
 //! exceed the capacity.
 
+mod hash;
+
 use std::collections::{BTreeMap, HashMap};
 
+use self::hash::KeyHashing;
 use crate::ChunkKey;
 
 /// An index of chunks, bounded in bytes, that evicts what was used longest ago.
 #[derive(Debug)]
 pub struct Lru<V> {
-    entries: HashMap<ChunkKey, Entry<V>>,
+    entries: HashMap<ChunkKey, Entry<V>, KeyHashing>,
     /// Entries that may be evicted, by their last use.
     order: BTreeMap<u64, ChunkKey>,
     clock: u64,
@@ -61,7 +64,7 @@ impl<V> Lru<V> {
     /// Makes an empty index for `capacity_bytes`.
     pub fn new(capacity_bytes: u64) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             order: BTreeMap::new(),
             clock: 0,
             capacity_bytes,
