@@ -24,6 +24,7 @@ use std::sync::Arc;
 use twox_hash::XxHash3_128;
 use twox_hash::xxhash3_128::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
+use crate::copies::{Pass, note};
 use crate::key::{ChunkKey, Namespace};
 
 /// The size of a trailer in bytes.
@@ -193,6 +194,7 @@ enum Running {
 impl PayloadHash {
     /// Takes the next piece. Reads it once.
     pub fn update(&mut self, piece: &[u8]) {
+        note(Pass::Hash, piece);
         match &mut self.running {
             Running::Checksum(running) => running.write(piece),
             Running::Mac(running) => drop(running.update(piece)),

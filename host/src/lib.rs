@@ -13,6 +13,10 @@ mod backoff;
 pub mod chunk;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "count-copies")]
+pub mod copies;
+#[cfg(not(feature = "count-copies"))]
+mod copies;
 pub mod cpu;
 pub mod engine;
 pub mod integrity;

@@ -8,6 +8,7 @@ mod cli;
 mod compile;
 mod compile_cache;
 mod contract;
+mod copies;
 mod crash;
 mod disk;
 mod embed;

@@ -84,6 +84,7 @@ pub(crate) struct Scripted {
     fails_lookups: AtomicBool,
     holds_removals: AtomicBool,
     dead: AtomicBool,
+    wasteful: AtomicBool,
 }
 
 impl Scripted {
@@ -106,7 +107,7 @@ impl Scripted {
 
     fn with_gate_shut(takes: Takes) -> Arc<Self> {
         let [gate, arrived, get_gate, gets_arrived] = [0; 4].map(Semaphore::new);
-        let [fails_lookups, holds_removals, dead] = [false; 3].map(AtomicBool::new);
+        let [fails_lookups, holds_removals, dead, wasteful] = [false; 4].map(AtomicBool::new);
         let (store, gets_inside) = (Mutex::default(), Inside::default());
         Arc::new(Self {
             store,
@@ -119,6 +120,7 @@ impl Scripted {
             fails_lookups,
             holds_removals,
             dead,
+            wasteful,
         })
     }
 
@@ -187,6 +189,15 @@ impl Scripted {
         self.dead.store(dead, Ordering::SeqCst);
     }
 
+    /// Has it move every byte twice.
+    pub(crate) fn set_wasteful(&self, wasteful: bool) {
+        self.wasteful.store(wasteful, Ordering::SeqCst);
+    }
+
+    fn n_moves(&self) -> usize {
+        if self.wasteful.load(Ordering::SeqCst) { 2 } else { 1 }
+    }
+
     fn alive(&self) -> Result<(), TierError> {
         if self.dead.load(Ordering::SeqCst) { Err(TierError::Unavailable("dead".into())) } else { Ok(()) }
     }
@@ -227,8 +238,10 @@ impl Scripted {
     fn keep(&self, key: ChunkKey, data: &Sources, index: usize) -> Result<(), TierError> {
         let revoked = |error: kvtier::transfer::TransferError| TierError::Other(error.to_string());
         let sealed = data.chunk(index).map_err(revoked)?;
-        let bytes = sealed.bytes(0..sealed.size_bytes()).map_err(revoked)?.to_vec();
-        self.store.lock().unwrap().chunks.entry(key).or_insert(bytes);
+        for _ in 0..self.n_moves() {
+            let bytes = sealed.bytes(0..sealed.size_bytes()).map_err(revoked)?.to_vec();
+            self.store.lock().unwrap().chunks.entry(key).or_insert(bytes);
+        }
         Ok(())
     }
 
@@ -240,7 +253,9 @@ impl Scripted {
         let Some(bytes) = store.chunks.get(&key).filter(|_| !store.lost.contains(&key)) else {
             return Ok(None);
         };
-        into.lease(index).unwrap().write(0, bytes).unwrap();
+        for _ in 0..self.n_moves() {
+            into.lease(index).unwrap().write(0, bytes).unwrap();
+        }
         Ok(Some(bytes.len() as u64))
     }
 }

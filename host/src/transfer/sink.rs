@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{TransferError, split};
 use crate::chunk::ChunkWriter;
+use crate::copies::{Pass, note};
 use crate::integrity::{Flaw, PayloadHash, Sealer, TRAILER_BYTES, Trailer};
 use crate::limits::{PIECE_BYTES, SINK_RANGES_MAX};
 
@@ -45,6 +46,7 @@ impl Sink {
             let [payload, trailer] = self.pieces_mut(range.clone())?;
             let (first, second) = piece.split_at(payload.len());
             payload.copy_from_slice(first);
+            note(Pass::Copy, payload);
             trailer.copy_from_slice(second);
             self.mark_written(range)?;
         }

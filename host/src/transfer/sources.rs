@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{TransferError, split};
 use crate::chunk::Chunk;
+use crate::copies::{Pass, note};
 use crate::integrity::{PayloadHash, Sealer, TRAILER_BYTES, Trailer};
 use crate::memory::lock;
 
@@ -127,6 +128,7 @@ impl Sealed {
             let start = range.start.min(self.0.chunk.len());
             return Ok(self.0.chunk.to_bytes().slice(start..start + payload.len()));
         }
+        note(Pass::Copy, payload);
         Ok([payload, trailer].concat().into())
     }
 }

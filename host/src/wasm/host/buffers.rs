@@ -7,6 +7,7 @@ use wasmtime::{Result, StoreContextMut, format_err};
 
 use super::streams::{ChunkStream, SinkStream};
 use super::{check_index, range, refused};
+use crate::copies::{Pass, note};
 use crate::transfer::{Sinks, Sources, TransferError};
 use crate::wasm::contract::buffers;
 use crate::wasm::contract::types::Error;
@@ -39,7 +40,13 @@ fn read(
         let text = format!("{len} bytes are more than the {read_bytes_max} of one read");
         return Ok((Err(Error::InvalidArgument(text)),));
     }
-    Ok((sources.chunk(index as usize).and_then(|chunk| chunk.bytes(range(offset, len)?)).map_err(refused),))
+    let bytes = sources.chunk(index as usize).and_then(|chunk| {
+        let range = range(offset, len)?;
+        // Into the guest's memory, when this returns.
+        note(Pass::Copy, chunk.pieces(range.clone())?[0]);
+        chunk.bytes(range)
+    });
+    Ok((bytes.map_err(refused),))
 }
 
 type WriteArgs = (Resource<Sinks>, u32, u64, WasmList<u8>);

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::refused;
 use super::splice::failed;
+use crate::copies::{Pass, note};
 use crate::limits::DIRECT_PIECE_BYTES;
 use crate::memory::PAGE_BYTES;
 use crate::transfer::{Lease, Sealed};
@@ -29,6 +30,7 @@ pub(super) fn write(chunk: &Sealed, file: &File) -> Result<u64, Error> {
             let n = range.len().next_multiple_of(PAGE_BYTES);
             let bytes = block.of(n);
             bytes[..payload.len()].copy_from_slice(payload);
+            note(Pass::Copy, payload);
             bytes[payload.len()..range.len()].copy_from_slice(trailer);
             bytes[range.len()..].fill(0);
             write_all(file, bytes, range.start)?;
@@ -87,7 +89,9 @@ fn is_whole(bytes: &[u8]) -> bool {
 fn write_all(file: &File, bytes: &[u8], at: usize) -> Result<(), Error> {
     let mut done = 0;
     while done < bytes.len() {
-        done += whole_blocks(rustix::io::pwrite(file, &bytes[done..], (at + done) as u64))?;
+        let n = whole_blocks(rustix::io::pwrite(file, &bytes[done..], (at + done) as u64))?;
+        note(Pass::System, &bytes[done..done + n]);
+        done += n;
     }
     Ok(())
 }
@@ -100,7 +104,10 @@ fn read_all(file: &File, bytes: &mut [u8], at: usize) -> Result<usize, Error> {
             Ok(0) => break,
             // Not a whole block: the file ends here.
             Ok(n) if !n.is_multiple_of(PAGE_BYTES) => return Ok(done + n),
-            Ok(n) => done += n,
+            Ok(n) => {
+                note(Pass::System, &bytes[done..done + n]);
+                done += n;
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(refused_by(error)),
         }

@@ -7,6 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use rustix::io::Errno;
 
 use super::refused;
+use crate::copies::{Pass, note};
 use crate::limits::PIECE_BYTES;
 use crate::transfer::{Lease, Sealed};
 use crate::wasm::contract::types::Error;
@@ -20,7 +21,10 @@ pub(super) fn write(chunk: &Sealed, file: &File, at: u64) -> Result<u64, Error> 
         let pieces = chunk.pieces(done..end).map_err(refused)?.map(IoSlice::new);
         match rustix::io::pwritev(file, &pieces, at.saturating_add(done as u64)) {
             Ok(0) => return Err(Error::Other("the file takes no more bytes".into())),
-            Ok(n) => done += n,
+            Ok(n) => {
+                note(Pass::System, &pieces[0][..n.min(pieces[0].len())]);
+                done += n;
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(failed(&error.into())),
         }
@@ -39,6 +43,7 @@ pub(super) fn read(sink: &mut Lease, file: &File, at: u64) -> Result<u64, Error>
         match rustix::io::preadv(file, &mut pieces, at.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(n) => {
+                note(Pass::System, &pieces[0][..n.min(pieces[0].len())]);
                 sink.mark_written(done..done + n).map_err(refused)?;
                 done += n;
             }

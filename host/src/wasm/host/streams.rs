@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use wasmtime::component::{Destination, Source, StreamConsumer, StreamProducer, StreamResult, VecBuffer};
 use wasmtime::{Result, StoreContextMut};
 
+use crate::copies::{Pass, note};
 use crate::limits::STREAM_STEP_BYTES;
 use crate::transfer::{Claim, Sources, TransferError};
 
@@ -50,6 +51,7 @@ impl<D> StreamProducer<D> for ChunkStream {
         for piece in pieces {
             let (filled, rest) = room.split_at_mut(piece.len());
             filled.copy_from_slice(piece);
+            note(Pass::Copy, piece);
             room = rest;
             n_bytes += piece.len();
         }
