@@ -233,10 +233,12 @@ fn help_of_replay() {
               Eviction policy of the CPU tier, in the place of the configured one
 
               Possible values:
-              - lru:  Least recently used first
-              - lfu:  Least often used first
-              - fifo: Oldest first
-              - mru:  Most recently used first
+              - lru:     Least recently used first
+              - lfu:     Least often used first
+              - fifo:    Oldest first
+              - mru:     Most recently used first
+              - s3-fifo: Three queues: what came once goes before what came again
+              - sieve:   Oldest first, but once spared for each use
 
           --requests <N>
               Replay only the first N requests
@@ -315,7 +317,7 @@ fn wrong_usage_and_files_that_are_no_components() {
     insta::assert_snapshot!(run("replay --trace good.jsonl --policy random"), @r#"
     exit 2
     error: invalid value 'random' for '--policy <NAME>'
-      [possible values: lru, lfu, fifo, mru]
+      [possible values: lru, lfu, fifo, mru, s3-fifo, sieve]
 
     For more information, try '--help'.
     "#);
