@@ -56,11 +56,9 @@ fn rows(part: &str, rows: &[&Row]) -> String {
         for _ in 1..row.references.len() {
             cells(Default::default(), Default::default());
         }
-        if !row.note.is_empty() {
-            table.add_row([format!("  {}", row.note)]);
-        }
     }
-    lines(&table)
+    let notes = rows.iter().filter(|row| !row.note.is_empty());
+    notes.fold(lines(&table), |text, row| format!("{text}  {}: {}\n", row.what, row.note))
 }
 
 /// A line of a series stands on a line, its points in columns.
@@ -125,7 +123,7 @@ mod tests {
             what       4.20 µs  ±1 %  reference 0:    8.40 µs  2.00 ×  ≤ 5.00 µs      met\n\
             what     9.00 GB/s  ±1 %  reference 0:  10.0 GB/s  0.90 ×    ≥ 0.9 ×  not met\n\
             \u{20}                         reference 1:  4.50 GB/s  2.00 ×\n\
-            \u{20} a note\n\
+            \u{20} what: a note\n\
             \n\
             part: a lookup, over keys        1    4,096\n\
             \u{20} here               1.00 ns  2.00 ns\n\

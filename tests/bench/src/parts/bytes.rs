@@ -19,7 +19,11 @@ use crate::tier::key;
 const ROW_SIZES: [usize; 2] = [2 << 20, 32 << 20];
 
 /// The most chunks of a sample.
-const CHUNKS_MAX: usize = 4096;
+const CHUNKS_MAX: usize = 1024;
+
+/// Bytes of all files of a sample: more than the last-level cache, and little enough that a disk need not have
+/// written one sample when the next one begins.
+const FILES_BYTES: usize = WORKING_SET_BYTES / 2;
 
 /// Put and get, in seconds.
 type Turn = [f64; 2];
@@ -47,7 +51,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
 
 fn through_memory(bench: &mut Bench) -> Result<()> {
     let mut series = series(bench, "memory");
-    for load in loads(bench) {
+    for load in loads(bench, WORKING_SET_BYTES) {
         let ours = Ours::new(bench, memory(&bench.setting)?, load)?;
         let (from, mut to) = (vec![1_u8; load.n_bytes()], vec![2_u8; load.n_bytes()]);
         let takes: Vec<Take<'_, 2>> = vec![
@@ -80,7 +84,7 @@ fn natives(is_direct: bool) -> &'static [(&'static str, Manner, usize)] {
 fn through_fs(bench: &mut Bench, name: &str, settings: &[(&str, &str)]) -> Result<()> {
     let natives = natives(!settings.is_empty());
     let mut series = series(bench, name);
-    for load in loads(bench) {
+    for load in loads(bench, FILES_BYTES) {
         let folder = tempfile::tempdir_in(&bench.setting.scratch).context("cannot make a folder")?;
         let subfolder = |n: usize| {
             let path = folder.path().join(n.to_string());
@@ -110,14 +114,14 @@ fn through_fs(bench: &mut Bench, name: &str, settings: &[(&str, &str)]) -> Resul
     Ok(())
 }
 
-fn loads(bench: &Bench) -> Vec<Load> {
+/// The loads of all sizes; those of the rows' sizes have `working_set_bytes` in all, others half of it.
+fn loads(bench: &Bench, working_set_bytes: usize) -> Vec<Load> {
     if bench.is_quick() {
         return vec![Load { size_bytes: ROW_SIZES[0], n_chunks: 4 }];
     }
     let load = |size_bytes: usize| {
-        // The rows' sizes fill more than the last-level cache.
-        let n_bytes = if ROW_SIZES.contains(&size_bytes) { WORKING_SET_BYTES } else { WORKING_SET_BYTES / 2 };
-        Load { size_bytes, n_chunks: (n_bytes / size_bytes).min(CHUNKS_MAX) }
+        let n_bytes = working_set_bytes / if ROW_SIZES.contains(&size_bytes) { 1 } else { 2 };
+        Load { size_bytes, n_chunks: (n_bytes / size_bytes).clamp(1, CHUNKS_MAX) }
     };
     [4 << 10, 16 << 10, 64 << 10, 256 << 10, 2 << 20, 8 << 20, 32 << 20, 64 << 20].map(load).into()
 }
@@ -128,9 +132,8 @@ fn series(bench: &Bench, backend: &str) -> [Series; 2] {
 }
 
 fn measure(bench: &Bench, backend: &str, load: Load, mut takes: Vec<Take<'_, 2>>) -> Vec<[Samples; 2]> {
-    let time =
-        if ROW_SIZES.contains(&load.size_bytes) { Effort::LONG.time * 2 } else { Effort::LONG.time / 2 };
-    let effort = Effort { time, ..Effort::LONG };
+    let brief = Effort { turns_min: 3, time: Effort::LONG.time / 3, ..Effort::LONG };
+    let effort = if ROW_SIZES.contains(&load.size_bytes) { Effort::LONG } else { brief };
     bench.measure(&format!("{backend}, {} KiB", load.size_bytes >> 10), effort, &mut takes)
 }
 
