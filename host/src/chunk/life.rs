@@ -160,7 +160,7 @@ impl Life {
     }
 
     /// Returns how many readers there are, which is out of date when it returns.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests and models ask"))]
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests and models ask"))]
     pub(crate) fn n_readers(&self) -> usize {
         (self.0.load(Ordering::Acquire) & READERS) as usize
     }
