@@ -147,3 +147,36 @@ impl Block {
         &mut self.0[start..start + n]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_whole_blocks_but_for_the_last_and_leave_nothing_out() {
+        for size in
+            [64, 4095, 4096, 4160, DIRECT_PIECE_BYTES, DIRECT_PIECE_BYTES + 1, 3 * DIRECT_PIECE_BYTES - 4]
+        {
+            let mut next = 0;
+            for range in steps(size) {
+                assert_eq!((range.start, range.start % PAGE_BYTES), (next, 0), "{size}");
+                assert!(range.end == size || range.end.is_multiple_of(PAGE_BYTES), "{size}");
+                assert!(!range.is_empty() && range.len() <= DIRECT_PIECE_BYTES, "{size}");
+                next = range.end;
+            }
+            assert_eq!(next, size);
+        }
+    }
+
+    #[test]
+    fn only_memory_of_whole_blocks_goes_as_it_lies() {
+        let mut block = Block::default();
+        for n in [1, 2, 5] {
+            let bytes = block.of(n * PAGE_BYTES);
+            assert!(is_whole(bytes) && bytes.len() == n * PAGE_BYTES);
+        }
+        let bytes = block.of(2 * PAGE_BYTES);
+        assert!(!is_whole(&bytes[64..PAGE_BYTES + 64]), "its beginning");
+        assert!(!is_whole(&bytes[..PAGE_BYTES - 1]), "its end");
+    }
+}
