@@ -198,18 +198,21 @@ impl Index {
         self.sums.footprint_bytes - self.sums.pinned_footprint_bytes
     }
 
-    /// Takes out the entry that the policy evicts next, passing over held ones.
-    pub(super) fn evict(&mut self) -> Option<Left> {
-        while let Some(slot) = self.order.candidate() {
+    /// Takes out the entries that the policy evicts next, passing over held ones, until their memory is
+    /// `n_bytes` or there are no more.
+    pub(super) fn evict(&mut self, n_bytes: usize, left: &mut Vec<Left>) {
+        let mut n_evicted_bytes = 0;
+        while n_evicted_bytes < n_bytes {
+            let Some(slot) = self.order.candidate() else { return };
             let sizes = self.sizes(record(slot));
-            if let Some(left) = self.leave_or_park(slot) {
+            if let Some(gone) = self.leave_or_park(slot) {
                 self.evictions.pressure += 1;
                 self.order.evict(slot);
                 self.uncount(slot, sizes);
-                return Some(left);
+                n_evicted_bytes += sizes.footprint_bytes;
+                left.push(gone);
             }
         }
-        None
     }
 
     /// Takes an entry out, drops its pins, and leaves its memory to its readers.

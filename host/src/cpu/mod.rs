@@ -260,7 +260,8 @@ impl CpuTier {
             match self.shared.make_room(&mut room) {
                 // Most chunks are of one size: what one leaves fits the next, without a way through the pool.
                 Ok(left) => {
-                    if let Some(buffer) = left.into_buffer(size_bytes) {
+                    let mut fitting = left.into_iter().map(|left| left.into_buffer(size_bytes));
+                    if let Some(buffer) = fitting.find_map(|buffer| buffer) {
                         return Ok(Allocated::Ready(buffer));
                     }
                 }
@@ -277,25 +278,27 @@ impl CpuTier {
     /// As [`allocate`](Self::allocate); the sum counts for what is too large.
     pub fn allocate_batch(&self, sizes_bytes: &[usize]) -> Result<Allocated<Vec<BufferMut>>, AllocateError> {
         let provider = &self.shared.provider;
-        let (mut asked_bytes, mut footprint_bytes) = (0_usize, 0_usize);
-        for &size_bytes in sizes_bytes {
-            asked_bytes = asked_bytes.saturating_add(size_bytes);
-            footprint_bytes = footprint_bytes.saturating_add(provider.footprint_bytes(size_bytes));
-        }
-        let mut room = Room::new(asked_bytes, footprint_bytes);
+        let asked_bytes = sizes_bytes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size));
+        let mut room = Room::new(asked_bytes, 0);
+        let mut buffers = Vec::with_capacity(sizes_bytes.len());
         loop {
             self.shared.refuse_if_closed(asked_bytes)?;
-            if let Some(buffers) = BufferMut::allocate_batch(provider, sizes_bytes)? {
+            let rest = &sizes_bytes[buffers.len()..];
+            if rest.is_empty() {
                 return Ok(Allocated::Ready(buffers));
             }
-            // An attempt costs as much as the batch is long, and is in vain before the sum fits.
-            loop {
-                match self.shared.make_room(&mut room) {
-                    Ok(left) => drop(left),
-                    Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
-                }
-                if self.shared.free_bytes() >= footprint_bytes {
-                    break;
+            if let Some(fitting) = BufferMut::allocate_batch(provider, rest)? {
+                buffers.extend(fitting);
+                return Ok(Allocated::Ready(buffers));
+            }
+            room.footprint_bytes = rest.iter().map(|&size| provider.footprint_bytes(size)).sum();
+            let left = match self.shared.make_room(&mut room) {
+                Ok(left) => left,
+                Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
+            };
+            for left in left {
+                if let Some(&size_bytes) = sizes_bytes.get(buffers.len()) {
+                    buffers.extend(left.into_buffer(size_bytes));
                 }
             }
         }
@@ -512,27 +515,28 @@ impl Shared {
         if is_closed { Err(AllocateError::Closed { size_bytes }) } else { Ok(()) }
     }
 
-    /// Evicts one chunk, or says that there is none. The memory goes back when the answer is dropped, outside
-    /// the lock: a provider may be anybody's code.
-    fn make_room(&self, room: &mut Room) -> Result<Left, Exhausted> {
+    /// Evicts as many chunks as make up for what is not free, or says that there are none: those whose memory
+    /// the caller can use or, by dropping them outside the lock, give back. A provider may be anybody's code.
+    fn make_room(&self, room: &mut Room) -> Result<Vec<Left>, Exhausted> {
+        let free_bytes = self.free_bytes();
         let mut index = self.locked();
-        let mut may_fit = room.has_evicted || index.unpinned_bytes() >= room.footprint_bytes;
-        if !may_fit {
-            drop(index);
-            let free_bytes = self.free_bytes();
-            index = self.locked();
-            may_fit = index.unpinned_bytes().saturating_add(free_bytes) >= room.footprint_bytes;
+        let may_fit =
+            room.has_evicted || index.unpinned_bytes().saturating_add(free_bytes) >= room.footprint_bytes;
+        let mut left = Vec::new();
+        if may_fit {
+            // One at least: what is free may be in pieces.
+            index.evict(room.footprint_bytes.saturating_sub(free_bytes).max(1), &mut left);
         }
-        let victim = if may_fit { index.evict() } else { None };
         drop(index);
         room.has_evicted = true;
-        victim.ok_or_else(|| {
-            self.n_evict_failures.fetch_add(1, Ordering::Relaxed);
-            Exhausted {
-                size_bytes: room.size_bytes,
-                capacity_bytes: self.provider.capacity_bytes(),
-                allocated_bytes: self.provider.allocated_bytes(),
-            }
+        if !left.is_empty() {
+            return Ok(left);
+        }
+        self.n_evict_failures.fetch_add(1, Ordering::Relaxed);
+        Err(Exhausted {
+            size_bytes: room.size_bytes,
+            capacity_bytes: self.provider.capacity_bytes(),
+            allocated_bytes: self.provider.allocated_bytes(),
         })
     }
 
