@@ -104,8 +104,15 @@ impl Store {
         if chunks.is_empty() {
             return stored;
         }
-        // Whoever is alone may find the room that there is not for all.
-        let Ok(mut room) = self.make_room(call, size_bytes).await else { return stored };
+        let mut room = match self.make_room(call, size_bytes).await {
+            Ok(room) => room,
+            // Whoever is alone may find the room that there is not for all.
+            Err(Error::NoSpace) => return stored,
+            Err(error) => {
+                chunks.iter().for_each(|(index, _)| stored[*index as usize] = Some(Err(error.clone())));
+                return stored;
+            }
+        };
         let written = self.disk.write(&chunks, data).await;
         for ((index, key), written) in chunks.into_iter().zip(written) {
             let part = room.part(data.len(index));

@@ -166,8 +166,8 @@ impl CpuTier {
     pub fn contains_run(&self, keys: &[ChunkKey]) -> usize {
         let mut n_found = 0;
         for keys in keys.chunks(LOOKED_AHEAD) {
-            self.shared.look_ahead(keys);
-            let n = keys.iter().take_while(|&&key| self.shared.find(key).is_some()).count();
+            let found = self.shared.find_some(keys);
+            let n = found[..keys.len()].iter().take_while(|slot| slot.is_some()).count();
             n_found += n;
             if n < keys.len() {
                 break;
@@ -179,7 +179,9 @@ impl CpuTier {
     /// Makes `present` say for each key whether it is here. Counts as no use. Takes no lock.
     pub fn contains_each(&self, keys: &[ChunkKey], present: &mut Vec<bool>) {
         present.clear();
-        present.extend(keys.iter().map(|&key| self.shared.find(key).is_some()));
+        for keys in keys.chunks(LOOKED_AHEAD) {
+            present.extend(self.shared.find_some(keys)[..keys.len()].iter().map(Option::is_some));
+        }
     }
 
     /// Makes `chunks` hold a handle for each key that is here, and counts a use of each. Takes no lock of
@@ -457,17 +459,10 @@ impl Shared {
     }
 
     #[inline]
-    fn look_ahead(&self, keys: &[ChunkKey]) {
-        // For a single key there is nothing to do meanwhile.
-        if keys.len() > 1 {
-            self.table.look_ahead(keys, |slot| u64::from(record(slot).generation()));
-        }
-    }
-
-    #[inline]
-    fn find(&self, key: ChunkKey) -> Option<Slot> {
+    fn find_some(&self, keys: &[ChunkKey]) -> [Option<Slot>; LOOKED_AHEAD] {
         let home = self.home.id();
-        self.table.find(key, |slot| record(slot).is_indexed_as(key, home).then_some(slot))
+        let accept = |key, slot| record(slot).is_indexed_as(key, home).then_some(slot);
+        self.table.find_some(keys, |slot| u64::from(record(slot).generation()), accept)
     }
 
     #[inline]
@@ -478,12 +473,8 @@ impl Shared {
 
     /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
     fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
-        self.look_ahead(keys);
         // All searches before the first atomic change, across which the processor does not look ahead.
-        let mut slots = [None; LOOKED_AHEAD];
-        for (slot, &key) in slots.iter_mut().zip(keys) {
-            *slot = self.find(key);
-        }
+        let slots = self.find_some(keys);
         let home = self.home.id();
         let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
             // One that has left meanwhile may have come again in another slot.

@@ -33,7 +33,7 @@ const N_SPINS: u32 = 64;
 
 pub(super) struct Table {
     hash: KeyHash,
-    segments: Box<[Segment]>,
+    segments: Box<[Segment; N_SEGMENTS]>,
     /// Buckets of a segment's first level.
     n_first: OnceLock<usize>,
 }
@@ -77,7 +77,7 @@ fn slot_of(bucket: u64) -> Slot {
 
 impl Table {
     pub(super) fn new() -> Self {
-        let segments = (0..N_SEGMENTS).map(|_| Segment::default()).collect();
+        let segments = Box::new(std::array::from_fn(|_| Segment::default()));
         Self { hash: KeyHash::new(), segments, n_first: OnceLock::new() }
     }
 
@@ -115,20 +115,30 @@ impl Table {
         }
     }
 
-    /// Loads what searches for `keys` begin with, so that the processor waits for many lines of memory at
-    /// once: a search ends in a branch that it cannot foresee, and would wait for each before the next.
+    /// As [`find`](Self::find) for each of at most [`LOOKED_AHEAD`] keys. A search ends in a branch that the
+    /// processor cannot foresee, and waits there for memory; so what all of them begin with is loaded first, for
+    /// all at once, with `load` for the records.
     #[inline]
-    pub(super) fn look_ahead(&self, keys: &[ChunkKey], of_slot: impl Fn(Slot) -> u64) {
-        let mut first = [0; LOOKED_AHEAD];
+    pub(super) fn find_some<T: Copy>(
+        &self,
+        keys: &[ChunkKey],
+        load: impl Fn(Slot) -> u64,
+        accept: impl Fn(ChunkKey, Slot) -> Option<T>,
+    ) -> [Option<T>; LOOKED_AHEAD] {
+        let mut first = [(0, 0); LOOKED_AHEAD];
         for (first, &key) in first.iter_mut().zip(keys) {
             let hash = self.hash.of(key);
-            let bucket = self.segments[hash.segment()]
-                .buckets()
-                .map(|buckets| buckets[hash.tag() as usize & (buckets.len() - 1)].load(Ordering::Relaxed));
-            *first = bucket.unwrap_or(0);
+            *first = (hash.tag(), self.segments[hash.segment()].first(hash.tag()));
         }
-        let full = first.iter().filter(|&&bucket| bucket != 0);
-        black_box(full.fold(0, |all, &bucket| all ^ of_slot(slot_of(bucket))));
+        let full = first.iter().filter(|(_, bucket)| *bucket != 0);
+        black_box(full.fold(0, |all, &(_, bucket)| all ^ load(slot_of(bucket))));
+        let mut found = [None; LOOKED_AHEAD];
+        for ((found, &key), (tag, bucket)) in found.iter_mut().zip(keys).zip(first) {
+            let at_once = bucket != 0 && tag_of(bucket) == tag;
+            let accepted = if at_once { accept(key, slot_of(bucket)) } else { None };
+            *found = accepted.or_else(|| self.find(key, |slot| accept(key, slot)));
+        }
+        found
     }
 
     /// Adds a slot under a key that the table does not have. Under the lock.
@@ -210,6 +220,14 @@ impl Segment {
         self.levels[self.level.load(Ordering::Acquire)].get().map(|buckets| &**buckets)
     }
 
+    /// Returns the bucket where searches for `tag` begin; 0 if there is none yet.
+    #[inline]
+    fn first(&self, tag: u32) -> u64 {
+        let bucket =
+            |buckets: &[AtomicU64]| buckets[tag as usize & (buckets.len() - 1)].load(Ordering::Acquire);
+        self.buckets().map_or(0, bucket)
+    }
+
     #[inline]
     fn search<T>(&self, tag: u32, accept: &impl Fn(Slot) -> Option<T>) -> Option<T> {
         let buckets = self.buckets()?;
@@ -232,9 +250,9 @@ impl Segment {
     }
 }
 
-/// How many buckets `n_entries` need: a quarter at least stays empty.
+/// How many buckets `n_entries` need: half at least stay empty, so that most searches end where they begin.
 fn buckets_for(n_entries: usize) -> usize {
-    (n_entries * 4).div_ceil(3).next_power_of_two()
+    (n_entries * 2).next_power_of_two()
 }
 
 fn empty(n_buckets: usize) -> Box<[AtomicU64]> {
@@ -367,7 +385,7 @@ mod tests {
         (0..n_entries as u64).for_each(|n| table.insert(key(n), n as Slot));
         let n_grown = table.segments.iter().filter(|segment| segment.levels[1].get().is_some()).count();
         assert!(n_grown == 0 || cfg!(miri), "{n_grown} of {N_SEGMENTS} segments have grown");
-        assert!(table.n_bytes() <= 24 * n_entries, "{} bytes", table.n_bytes());
+        assert!(table.n_bytes() <= 40 * n_entries, "{} bytes", table.n_bytes());
     }
 
     #[test]

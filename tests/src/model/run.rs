@@ -249,6 +249,8 @@ impl World {
             return Ok(());
         };
         self.check_retrieved(&retrieved, &keys, tiers)?;
+        // What a put in flight held in a cache that is off leaves when that put settles, at any moment.
+        let n_sure = if self.storage.cpu().is_hot() { n_sure } else { n_sure.min(self.n_sure(&keys, tiers)) };
         let out_of_memory = retrieved.misses.iter().any(|(_, _, miss)| *miss == Miss::NoMemory);
         let n_run = retrieved.chunks.len();
         ensure!(

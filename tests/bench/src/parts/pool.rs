@@ -11,6 +11,7 @@ use crate::report::Target;
 use crate::sample::{each, once};
 
 #[path = "../../../../host/src/memory/mix.rs"]
+#[expect(dead_code, reason = "the host's tests look at more of it")]
 mod mix;
 
 use mix::{FirstFit, Lifetimes, Space};
