@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_payload_in_pieces_is_sealed_as_a_whole_one() {
-        let payload: Vec<u8> = (0..3_000_u32).map(|i| (i * i >> 3) as u8).collect();
+        let payload: Vec<u8> = (0..3_000_u32).map(|i| ((i * i) >> 3) as u8).collect();
         for sealer in sealers() {
             for piece in [1, 63, 64, 240, 241, 256, 1000, 1024, 2999] {
                 let mut hash = sealer.hash();

@@ -107,7 +107,9 @@ fn a_backend_that_takes_one_call_at_a_time_refuses_none_of_a_retrieval() {
         let engine = support::engine(Config { local_cpu: false, ..config(vec![backend]) });
         let (storage, keys) = (engine.storage(), keys(8));
         // The puts, each by itself: several of them at a time would be refused.
-        keys.iter().for_each(|key| support::put_in(storage, &[*key], name));
+        for key in &keys {
+            support::put_in(storage, &[*key], name);
+        }
         let found = get(storage, &keys);
         assert_eq!((served(&found), misses(&found)), (vec![1; 8], vec![]), "{name}");
         assert!(counted(storage, name).errors.is_empty(), "{name}");
@@ -154,7 +156,9 @@ fn misses_stand_in_the_order_of_the_request_whichever_batch_came_back_first() {
     let (a, b) = (Scripted::taking(one_by_one()), Scripted::new());
     let keys = keys(3);
     let engine = engine(&[("a", &a), ("b", &b)], &keys);
-    keys.iter().for_each(|key| a.lose(*key));
+    for key in &keys {
+        a.lose(*key);
+    }
     a.hold_gets(&keys[..1]);
     let found = get_beside(&engine, &keys, || {
         a.wait_for_gets(3);

@@ -109,7 +109,9 @@ impl Store {
             // Whoever is alone may find the room that there is not for all.
             Err(Error::NoSpace) => return stored,
             Err(error) => {
-                chunks.iter().for_each(|(index, _)| stored[*index as usize] = Some(Err(error.clone())));
+                for (index, _) in &chunks {
+                    stored[*index as usize] = Some(Err(error.clone()));
+                }
                 return stored;
             }
         };

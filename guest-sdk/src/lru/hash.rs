@@ -38,7 +38,9 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
     }
 
     fn finish(&self) -> u64 {
@@ -58,7 +60,9 @@ mod tests {
     /// The fullest of 256 buckets that so many keys fall into.
     fn fullest(hash: impl Fn(&ChunkKey) -> u64, keys: &[ChunkKey]) -> usize {
         let mut buckets = [0; 256];
-        keys.iter().for_each(|key| buckets[hash(key) as usize % 256] += 1);
+        for key in keys {
+            buckets[hash(key) as usize % 256] += 1;
+        }
         buckets.into_iter().max().unwrap_or_default()
     }
 

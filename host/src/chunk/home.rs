@@ -32,7 +32,7 @@ impl Home {
     pub(crate) fn new(watcher: Weak<dyn Watcher>) -> Self {
         let mut homes = HOMES.write().unwrap_or_else(PoisonError::into_inner);
         let mut id = homes.last;
-        let watchers = &mut homes.watchers.get_or_insert_default();
+        let watchers = homes.watchers.get_or_insert_default();
         loop {
             id = id.wrapping_add(1);
             if id != 0 && !watchers.contains_key(&id) {

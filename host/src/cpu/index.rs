@@ -175,7 +175,7 @@ impl Index {
     /// If an entry that was found held is so no longer, makes it evictable, or takes it out when the
     /// cache was switched off meanwhile.
     fn release(&mut self, slot: Slot, released: &mut Released) {
-        if !self.order.is_parked(slot) || is_held(slot) {
+        if !Order::is_parked(slot) || is_held(slot) {
             return;
         }
         let sizes = self.sizes(record(slot));
@@ -301,7 +301,7 @@ impl Index {
     }
 
     /// Entries that are to be placed before the lock is released.
-    pub(super) fn to_place(&mut self) -> &mut Vec<Slot> {
+    pub(super) fn placings(&mut self) -> &mut Vec<Slot> {
         &mut self.order.to_place
     }
 
@@ -318,7 +318,7 @@ impl Index {
         };
         let (mut n_parked, mut sums) = (0, Sums::default());
         for slot in self.table.slots() {
-            let (record, is_parked) = (record(slot), self.order.is_parked(slot));
+            let (record, is_parked) = (record(slot), Order::is_parked(slot));
             unless(record.is_in(self.home), &|| format!("slot {slot} is here and its record elsewhere"))?;
             let (key, sizes) = (record.key(), self.sizes(record));
             sums.entries += 1;

@@ -429,7 +429,7 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     /// Gives what was placed its time, in one step for all of it. Whoever comes next counts it.
     fn drop(&mut self) {
-        let to_place = self.index.to_place();
+        let to_place = self.index.placings();
         if !to_place.is_empty() {
             self.touches.note(Use::Places, to_place.drain(..).map(record));
         }

@@ -167,7 +167,9 @@ fn random_changes_keep_the_books_and_never_evict_what_is_held() {
         }
         assert!(n_refused > 0 || cfg!(miri), "everything was never held");
         drop(readers);
-        pinned.iter().for_each(|&n| _ = bench.tier.unpin(&[key(n)]));
+        for &n in &pinned {
+            _ = bench.tier.unpin(&[key(n)]);
+        }
         let evictable = bench.tier.stats().entries;
         assert_eq!(bench.eviction_order().len(), evictable, "{policy}");
     }

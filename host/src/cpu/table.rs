@@ -185,14 +185,14 @@ impl Table {
         let mut from = gap;
         loop {
             from = (from + 1) & mask;
-            let moved = buckets[from].load(Ordering::Relaxed);
-            if moved == 0 {
+            let follower = buckets[from].load(Ordering::Relaxed);
+            if follower == 0 {
                 break;
             }
             // It may go to the gap unless the gap lies before the bucket where its search begins.
-            let n_passed = from.wrapping_sub(tag_of(moved) as usize) & mask;
+            let n_passed = from.wrapping_sub(tag_of(follower) as usize) & mask;
             if n_passed >= from.wrapping_sub(gap) & mask {
-                buckets[gap].store(moved, Ordering::Release);
+                buckets[gap].store(follower, Ordering::Release);
                 gap = from;
             }
         }
@@ -355,7 +355,9 @@ mod tests {
         let n_rounds = if cfg!(miri) { 20 } else { 2000 };
         let table = Table::new();
         let stays: Vec<u64> = (0..40).collect();
-        stays.iter().for_each(|&n| table.insert(key(n), n as Slot));
+        for &n in &stays {
+            table.insert(key(n), n as Slot);
+        }
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -363,8 +365,12 @@ mod tests {
                 for _ in 0..n_rounds {
                     // Of a number that makes segments grow and entries move.
                     let others: Vec<u64> = (0..200).map(|i| 1000 + i * 7 + random.below(7) as u64).collect();
-                    others.iter().for_each(|&n| table.insert(key(n), n as Slot));
-                    others.iter().for_each(|&n| table.remove(key(n), n as Slot));
+                    for &n in &others {
+                        table.insert(key(n), n as Slot);
+                    }
+                    for &n in &others {
+                        table.remove(key(n), n as Slot);
+                    }
                 }
                 is_over.store(true, Ordering::Release);
             });

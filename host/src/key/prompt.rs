@@ -118,7 +118,7 @@ mod tests {
                     prompt.append(&tokens[n_before..n]);
                     assert_eq!(prompt.n_tokens(), n);
                     // Comparing after each of thousands of short turns would take long.
-                    if random(&mut state) % 50 == 0 || n >= 5_000 {
+                    if random(&mut state).is_multiple_of(50) || n >= 5_000 {
                         let (full, unfull) = expected(&tokens[..n], chunk_size);
                         assert_eq!(prompt.keys(), full, "{n} tokens in chunks of {chunk_size}");
                         assert_eq!(prompt.unfull_key(), unfull, "{n} tokens in chunks of {chunk_size}");

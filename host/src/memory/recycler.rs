@@ -168,7 +168,9 @@ mod tests {
         let n_runs = 3 * ASIDE_MAX as u32;
         let mut pages = Recycler::new(2 * n_runs);
         let ids: Vec<RunId> = (0..n_runs).map(|_| pages.allocate(2).unwrap()).collect();
-        ids.into_iter().for_each(|id| pages.free(id));
+        for id in ids {
+            pages.free(id);
+        }
         assert_eq!((pages.aside.len(), pages.n_free()), (ASIDE_MAX, 2 * n_runs));
         pages.check().unwrap();
         assert!(pages.allocate(2 * n_runs).is_some());

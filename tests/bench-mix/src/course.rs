@@ -216,7 +216,9 @@ mod tests {
 
         fn insert(&self, keys: &[u64], (): &mut ()) {
             let mut map = self.0.lock().unwrap();
-            keys.iter().for_each(|key| *map.entry(*key).or_default() += 1);
+            for key in keys {
+                *map.entry(*key).or_default() += 1;
+            }
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn config(setting: &Setting, backends: Vec<BackendConfig>, pool_bytes
         on_load_error: OnLoadError::Fail,
         compile_cache: CompileCache::Directory(setting.scratch.join("compiled")),
         compiler: Compiler::Off,
-        blocking_timeout: Duration::from_secs(60),
+        blocking_timeout: Duration::from_mins(1),
         backends,
         ..Config::default()
     }

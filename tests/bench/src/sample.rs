@@ -63,7 +63,9 @@ pub(crate) type Take<'a, const K: usize> = Box<dyn FnMut() -> [f64; K] + 'a>;
 pub(crate) fn in_turns<const K: usize>(effort: Effort, candidates: &mut [Take<'_, K>]) -> Vec<[Samples; K]> {
     let mut taken: Vec<[Vec<f64>; K]> =
         candidates.iter().map(|_| std::array::from_fn(|_| Vec::new())).collect();
-    candidates.iter_mut().for_each(|take| _ = take());
+    for take in candidates.iter_mut() {
+        let _warm = take();
+    }
     let start = Instant::now();
     for turn in 0..effort.turns_max {
         if turn >= effort.turns_min && start.elapsed() >= effort.time {

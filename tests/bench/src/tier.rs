@@ -50,6 +50,7 @@ pub(crate) fn chunk(tier: &CpuTier, n: usize) -> Chunk {
 }
 
 /// Puts a chunk that is not there.
+#[expect(clippy::needless_pass_by_value, reason = "the handle goes with the call")]
 pub(crate) fn put(tier: &CpuTier, chunk: Chunk) {
     assert_eq!(tier.insert(&chunk), Inserted::New);
 }
@@ -124,7 +125,9 @@ impl Plain {
 
     pub(crate) fn remove(&self, keys: &[ChunkKey]) {
         let mut map = self.map.lock().expect("no thread of the bench panics");
-        keys.iter().for_each(|key| drop(map.remove(&name(*key))));
+        for key in keys {
+            drop(map.remove(&name(*key)));
+        }
     }
 
     /// Removes the oldest chunk and takes a page for another one.

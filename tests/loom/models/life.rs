@@ -37,7 +37,9 @@ fn with_readers(evict: fn(&Chunk) -> bool, must_be_over: bool) {
         if is_over {
             chunk.overwrite();
         }
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
         let n_told = n_told.load(Ordering::Relaxed);
         assert!(is_over || n_told > 0 || !must_be_over, "nobody evicts the chunk");
         if !is_over && chunk.leave_if_unread() {

@@ -167,7 +167,7 @@ impl Order {
 
     /// Sets a held entry aside, so that it is no candidate until [`unpark`](Self::unpark).
     pub(super) fn park(&mut self, slot: Slot) {
-        if !self.is_parked(slot) {
+        if !Self::is_parked(slot) {
             each!(&mut self.by, by => by.park(slot));
         }
     }
@@ -179,7 +179,7 @@ impl Order {
         each!(&mut self.by, by => by.unpark(slot));
     }
 
-    pub(super) fn is_parked(&self, slot: Slot) -> bool {
+    pub(super) fn is_parked(slot: Slot) -> bool {
         place(slot) == Place::Parked
     }
 

@@ -1,5 +1,6 @@
 //! What the system does with a pool's memory. Touched pages are counted by the page faults of the test's own
 //! thread, which neither the clock nor other tests change.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -268,9 +268,9 @@ impl State {
 }
 
 /// Checks the places that files have among the chunks of a call.
-fn check_indices(indices: impl ExactSizeIterator<Item = u32>, count: usize) -> Result<()> {
+fn check_indices(mut indices: impl ExactSizeIterator<Item = u32>, count: usize) -> Result<()> {
     if indices.len() > count {
         return Err(format_err!("{} files for a call of {count} chunks", indices.len()));
     }
-    indices.map(|index| check_index(index, count)).collect()
+    indices.try_for_each(|index| check_index(index, count))
 }

@@ -58,7 +58,6 @@ impl Directory {
     }
 
     /// Fills a buffer from a file. `None` if there is no such file.
-    #[expect(clippy::used_underscore_items, reason = "cap-std's name for what others than cap-std may use")]
     pub(super) fn load(
         &self,
         buffers: &Sinks,

@@ -65,7 +65,9 @@ fn through_memory(bench: &mut Bench) -> Result<()> {
         record(bench, &mut series, "memory", load, &names, &samples, targets);
         ours.close()?;
     }
-    series.into_iter().for_each(|series| bench.add_series(series));
+    for series in series {
+        bench.add_series(series);
+    }
     Ok(())
 }
 
@@ -110,7 +112,9 @@ fn through_fs(bench: &mut Bench, name: &str, settings: &[(&str, &str)]) -> Resul
         record(bench, &mut series, name, load, &names, &samples, [Some(Target::OfReference(0.9)); 2]);
         ours.close()?;
     }
-    series.into_iter().for_each(|series| bench.add_series(series));
+    for series in series {
+        bench.add_series(series);
+    }
     Ok(())
 }
 
@@ -161,7 +165,7 @@ fn record(
             && let [(_, figure), references @ ..] = &figures[..]
         {
             let what = format!("{} through {backend}, {} MiB", DIRECTIONS[direction], load.size_bytes >> 20);
-            let note = match &references[..] {
+            let note = match references {
                 [(name, copy)] if name == "memcpy" => {
                     format!("as long as {:.1} copies", figure.speed_against(copy).recip())
                 }

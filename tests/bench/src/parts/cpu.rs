@@ -17,6 +17,7 @@ use crate::tier::{Evictions, Plain, buffer, chunk, full, page, requests, tier};
 /// Lists of keys that a measurement goes through.
 const N_REQUESTS: usize = 64;
 
+#[expect(clippy::unnecessary_wraps, reason = "all parts are called alike")]
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let n_chunks = bench.pick(16_384, 512);
     reads(bench, n_chunks);
@@ -120,7 +121,7 @@ fn puts(bench: &mut Bench, n_chunks: usize) {
             candidate("kvtier", || {
                 tier.remove(&keys);
                 each(chunks.len() / 32, |i| {
-                    tier.insert_all(black_box(&chunks[i * 32..][..32]), &mut inserted)
+                    tier.insert_all(black_box(&chunks[i * 32..][..32]), &mut inserted);
                 })
             }),
             candidate("one after the other", || {

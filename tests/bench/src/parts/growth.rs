@@ -10,6 +10,7 @@ use crate::report::Quantity;
 use crate::sample::each;
 use crate::tier::{Evictions, full, requests};
 
+#[expect(clippy::unnecessary_wraps, reason = "all parts are called alike")]
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     keys(bench);
     entries(bench);

@@ -58,7 +58,7 @@ fn fullness(bench: &mut Bench, lifetimes: Lifetimes) {
     let ours = mix::run(&mut Ours(pool(n_pages * PAGE_BYTES)), n_pages, n_steps, lifetimes);
     let naive = mix::run(&mut FirstFit::new(n_pages), n_pages, n_steps, lifetimes);
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
-    let name = format!("pool of {} MiB, {lifetimes:?} lifetimes", n_pages * PAGE_BYTES >> 20);
+    let name = format!("pool of {} MiB, {lifetimes:?} lifetimes", (n_pages * PAGE_BYTES) >> 20);
     let fact = format!(
         "{} in use when 2 MiB is refused, at least {}; first fit {}",
         percent(ours.uniform_mean),

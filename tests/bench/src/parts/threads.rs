@@ -7,6 +7,7 @@ use crate::bench::{Bench, candidate};
 use crate::contender::Ours;
 use crate::report::Quantity;
 
+#[expect(clippy::unnecessary_wraps, reason = "all parts are called alike")]
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let title = "a key, over all threads, requests of 32";
     let mut series = bench.series(title, "threads", Quantity::Time);

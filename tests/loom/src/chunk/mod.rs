@@ -21,6 +21,9 @@ pub struct Chunk {
 
 impl Chunk {
     /// A chunk that an index has and nobody reads.
+    ///
+    /// # Panics
+    /// If the life does not begin as it should.
     pub fn indexed() -> Self {
         let chunk = Self {
             life: Life::new(),
@@ -79,6 +82,9 @@ impl Chunk {
     }
 
     /// Gives the record to another chunk, whose key is 2 and 2, and which an index has.
+    ///
+    /// # Panics
+    /// If an index has it already.
     pub fn begin_again(&self) {
         self.life.begin();
         self.key.iter().for_each(|half| half.store(2, Ordering::Relaxed));

@@ -52,10 +52,10 @@ fn one(series: &Series, width: f64) -> String {
     let across =
         Axis { from: *first as f64, to: *last as f64, is_logarithmic: *first > 0 && last / first > 16 };
     // Whole decades, so that drawings can be compared.
-    let least = values().fold(f64::INFINITY, f64::min);
+    let smallest = values().fold(f64::INFINITY, f64::min);
     let most = values().fold(f64::MIN_POSITIVE, f64::max);
     let decade = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.log10()));
-    let up = Axis { from: decade(least, f64::floor), to: decade(most, f64::ceil), is_logarithmic: true };
+    let up = Axis { from: decade(smallest, f64::floor), to: decade(most, f64::ceil), is_logarithmic: true };
     let x = |at: u64| LEFT + across.share(at as f64) * (width - LEFT);
     let y = |value: f64| TOP + (1.0 - up.share(value)) * PLOT_HEIGHT;
 
