@@ -403,7 +403,8 @@ fn a_backend_that_does_not_start_is_passed_over_and_comes_back_by_itself() {
             assert_eq!(found.n_chunks, 0);
             !is_down && state(storage, &name) == BreakerState::Closed
         });
-        assert!(support::counted(storage, &name).errors.is_empty(), "nobody was let call it");
+        let counts = support::counted(storage, &name);
+        assert!(counts.errors.is_empty(), "somebody was let call it: {counts:?}");
         assert_eq!(breaker(storage, &name).opened, 1);
         put_in(storage, &keys, &name);
         assert_eq!(served(&get(storage, &keys)), [1, 1, 1]);

@@ -81,7 +81,7 @@ fn the_chain_agrees_with_the_model_beside_a_component_that_misbehaves() {
     let module_path = component("chaos");
     let (cache, compiler) = (compile_cache(), kvtier_program());
     let options = Options::new(Misbehaving::Component { module_path, cache, compiler });
-    let report = run_seeds(name, 100..120, 150, &options);
+    let report = run_seeds(name, 100..150, 150, &options);
     expect(&report, &["not_found", "wrong_length", "check_failed", "bad_answer"]);
 }
 

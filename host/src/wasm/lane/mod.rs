@@ -324,9 +324,13 @@ impl Shared {
     }
 
     fn stand_ready(&self) {
-        // First, so that whoever waits for the phase finds the backend in the chain.
+        // In one step for whoever looks at the phase: who finds the lane ready finds the backend in the chain, and
+        // who finds the backend in the chain is not told that the lane is down.
+        let mut condition = self.lock_condition();
+        condition.phase = Phase::Ready;
         self.standing.ready(self.place);
-        self.set_phase(Phase::Ready);
+        drop(condition);
+        self.changed.notify_waiters();
     }
 
     fn stand_down(&self, cause: String, retry_in: Duration) {
