@@ -4,6 +4,7 @@
 //! files that are short or torn, which the host notices when it verifies the chunk.
 
 use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 
 use kvtier_guest::futures_util::{StreamExt, stream};
 use kvtier_guest::wasip3::filesystem::preopens;
@@ -50,7 +51,9 @@ impl Disk {
         let prefix = if rest.is_empty() { String::new() } else { format!("{rest}/") };
         let name = root.unwrap_or(&paths[index]).to_owned();
         let (granted, _) = granted.swap_remove(index);
-        let (n_temporary, refuses) = (Cell::new(0), Cell::new(false));
+        // An instance before this one may still be writing, and gives up what has its name.
+        let first = RandomState::new().hash_one(0_u8) >> 8;
+        let (n_temporary, refuses) = (Cell::new(first), Cell::new(false));
         Ok(Self { granted, name, prefix, caching, n_temporary, refuses })
     }
 

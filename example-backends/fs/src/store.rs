@@ -158,8 +158,10 @@ impl Store {
         let mut victims = evicted.into_iter();
         while let Some(victim) = victims.next() {
             if let Err(error) = self.dispose(&victim).await {
-                let mut index = self.index.borrow_mut();
                 for kept in std::iter::once(victim).chain(victims) {
+                    // Whoever holds its lock found it absent, and replaces or removes the file.
+                    let Some(_guard) = self.locks.try_lock(kept.key) else { continue };
+                    let mut index = self.index.borrow_mut();
                     if index.get(&kept.key).is_none() {
                         let call = index.call(1);
                         index.adopt(call, 0, kept.key, kept.size_bytes, kept.value);

@@ -10,14 +10,14 @@
 
 use std::cell::{RefCell, UnsafeCell};
 use std::ptr::null_mut;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::Content;
 use super::home::HomeId;
 use super::life::{Life, Released};
 use crate::key::ChunkKey;
-use crate::memory::{BufferMut, lock};
+use crate::memory::{BufferMut, Provider, lock};
 
 /// Names a record, and with it the chunk that an index keeps in it.
 pub(crate) type Slot = u32;
@@ -33,7 +33,7 @@ pub(crate) struct Record {
     key_lo: AtomicU64,
     content: &'static ContentCell,
     slot: Slot,
-    /// The index that has the chunk, or had it last.
+    /// The index that has the chunk; 0 if none has, or is leaving or entering.
     home: AtomicU32,
     /// For the index alone.
     pub(crate) standing: Standing,
@@ -219,11 +219,17 @@ impl Record {
 
     /// Takes the record out of its index if nobody reads it: from then on nobody can.
     pub(crate) fn leave_if_unread(&'static self) -> Option<Left> {
-        self.life.leave_if_unread().then_some(self).map(|record| Left(Some(record)))
+        let has_left = self.life.leave_if_unread();
+        has_left.then(|| {
+            self.home.store(0, Ordering::Relaxed);
+            Left(Some(self))
+        })
     }
 
     /// Takes the record out of its index. Its readers keep it.
     pub(crate) fn leave(&'static self) -> Left {
+        // First: afterwards another index may enter itself.
+        self.home.store(0, Ordering::Relaxed);
         Left(self.life.leave().then_some(self))
     }
 
@@ -263,12 +269,17 @@ impl Record {
 pub(crate) struct Left(Option<&'static Record>);
 
 impl Left {
-    /// Returns the chunk's buffer for another chunk, if nobody reads it and it has `size_bytes`.
-    pub(crate) fn into_buffer(mut self, size_bytes: usize) -> Option<BufferMut> {
+    /// Returns the chunk's buffer for another chunk, if nobody reads it and it has `size_bytes` of `provider`.
+    pub(crate) fn into_buffer(
+        mut self,
+        provider: &Arc<dyn Provider>,
+        size_bytes: usize,
+    ) -> Option<BufferMut> {
         let record = self.0?;
         // SAFETY: there is no reader and no index any more, and none can come: both need one that is there.
         let content = unsafe { &mut *record.content.0.get() };
-        let content = content.take_if(|content| content.buffer.len() == size_bytes)?;
+        let content = content
+            .take_if(|content| content.buffer.len() == size_bytes && content.buffer.is_of(provider))?;
         self.0 = None;
         put_free(record);
         Some(content.buffer)

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::order::Order;
 use super::policy::Policy;
 use super::table::{EXPECTED_MAX, Table};
-use super::touches::Touch;
+use super::touches::{Touch, Touches};
 use super::{Cleared, Evictions, Inserted};
 use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
 use crate::key::ChunkKey;
@@ -21,6 +21,7 @@ use crate::memory::Inconsistency;
 
 pub(super) struct Index {
     table: Arc<Table>,
+    touches: Arc<Touches>,
     home: HomeId,
     order: Order,
     /// Of the tier's memory.
@@ -29,8 +30,8 @@ pub(super) struct Index {
     pub(super) is_closed: bool,
     pub(super) sums: Sums,
     pub(super) evictions: Evictions,
-    /// Uses that have been taken from the log and are being applied.
-    pub(super) touches: Vec<Touch>,
+    /// For uses that are taken from the log.
+    taken: Vec<Touch>,
 }
 
 /// Running sums over all entries; footprints are payload sizes rounded up by the provider.
@@ -56,7 +57,7 @@ impl Index {
     pub(super) fn new(
         policy: Policy,
         is_hot: bool,
-        table: Arc<Table>,
+        (table, touches): (Arc<Table>, Arc<Touches>),
         home: HomeId,
         capacity_bytes: usize,
     ) -> Self {
@@ -64,12 +65,13 @@ impl Index {
             table,
             home,
             order: Order::new(policy, home),
+            touches,
             capacity_bytes,
             is_hot,
             is_closed: false,
             sums: Sums::default(),
             evictions: Evictions::default(),
-            touches: Vec::new(),
+            taken: Vec::new(),
         }
     }
 
@@ -77,10 +79,13 @@ impl Index {
         self.table.find(key, |slot| record(slot).is_indexed_as(key, self.home).then_some(slot))
     }
 
-    /// Counts the uses in `self.touches`.
-    pub(super) fn apply_touches(&mut self) {
-        let Self { touches, order, .. } = self;
-        touches.drain(..).for_each(|touch| order.apply(touch));
+    /// Counts the uses that readers have noted.
+    pub(super) fn count_uses(&mut self) {
+        let Self { touches, taken, order, .. } = self;
+        touches.take(taken);
+        for touch in taken.drain(..) {
+            order.apply(touch);
+        }
     }
 
     pub(super) fn touch(&mut self, key: ChunkKey) {
@@ -298,11 +303,6 @@ impl Index {
 
     pub(super) fn policy(&self) -> Policy {
         self.order.policy()
-    }
-
-    /// Entries that are to be placed before the lock is released.
-    pub(super) fn placings(&mut self) -> &mut Vec<Slot> {
-        &mut self.order.to_place
     }
 
     /// Returns how many references there are to the chunk, the index's own included.

@@ -4,7 +4,7 @@
 //! to wait for memory does so with a [`Waiter`](crate::memory::Waiter). Searching and reading take no
 //! lock of the index, whatever else goes on; what changes it takes the one lock, once for a list of
 //! keys. The tier is also the place where buffers are allocated, with the hot cache on or off: an
-//! allocation that finds no room evicts chunks that nobody holds, one at a time, in the order of the
+//! allocation that finds no room evicts chunks that nobody holds, as many as it needs, in the order of the
 //! [`Policy`].
 //!
 //! A chunk is *held* while it is pinned or somebody besides the index has a handle to it; held chunks
@@ -19,7 +19,6 @@ mod policy;
 mod table;
 mod touches;
 
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -44,7 +43,8 @@ struct Shared {
     policy: Policy,
     /// The index's table, for searches without its lock.
     table: Arc<Table>,
-    touches: Touches,
+    /// Shared with the index, which counts them.
+    touches: Arc<Touches>,
     index: Mutex<Index>,
     /// After the index, which is at home there until it is dropped.
     home: Home,
@@ -142,12 +142,14 @@ impl CpuTier {
             let home = Home::new(Weak::clone(me) as Weak<dyn Watcher>);
             let table = Arc::new(Table::new());
             let capacity_bytes = provider.capacity_bytes();
-            let index = Index::new(policy, hot_cache, Arc::clone(&table), home.id(), capacity_bytes);
+            let touches = Arc::new(Touches::default());
+            let parts = (Arc::clone(&table), Arc::clone(&touches));
+            let index = Index::new(policy, hot_cache, parts, home.id(), capacity_bytes);
             Shared {
                 provider,
                 policy,
                 table,
-                touches: Touches::default(),
+                touches,
                 index: Mutex::new(index),
                 home,
                 n_evict_failures: AtomicU64::new(0),
@@ -244,7 +246,7 @@ impl CpuTier {
         }
     }
 
-    /// Allocates a buffer of `size_bytes`, evicting one chunk after the other until it fits. Does not
+    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not
     /// wait. When even the eviction of everything unpinned would not make room, nothing is evicted.
     ///
     /// # Errors
@@ -262,7 +264,7 @@ impl CpuTier {
             match self.shared.make_room(&mut room) {
                 // Most chunks are of one size: what one leaves fits the next, without a way through the pool.
                 Ok(left) => {
-                    let mut fitting = left.into_iter().map(|left| left.into_buffer(size_bytes));
+                    let mut fitting = left.into_iter().map(|left| left.into_buffer(provider, size_bytes));
                     if let Some(buffer) = fitting.find_map(|buffer| buffer) {
                         return Ok(Allocated::Ready(buffer));
                     }
@@ -300,7 +302,7 @@ impl CpuTier {
             };
             for left in left {
                 if let Some(&size_bytes) = sizes_bytes.get(buffers.len()) {
-                    buffers.extend(left.into_buffer(size_bytes));
+                    buffers.extend(left.into_buffer(provider, size_bytes));
                 }
             }
         }
@@ -406,36 +408,6 @@ impl CpuTier {
     }
 }
 
-/// The index, locked, with all uses counted.
-struct Locked<'a> {
-    index: MutexGuard<'a, Index>,
-    touches: &'a Touches,
-}
-
-impl Deref for Locked<'_> {
-    type Target = Index;
-
-    fn deref(&self) -> &Index {
-        &self.index
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut Index {
-        &mut self.index
-    }
-}
-
-impl Drop for Locked<'_> {
-    /// Gives what was placed its time, in one step for all of it. Whoever comes next counts it.
-    fn drop(&mut self) {
-        let to_place = self.index.placings();
-        if !to_place.is_empty() {
-            self.touches.note(Use::Places, to_place.drain(..).map(record));
-        }
-    }
-}
-
 /// One allocation's way to its memory.
 struct Room {
     size_bytes: usize,
@@ -451,11 +423,10 @@ impl Room {
 
 impl Shared {
     /// Takes the index's lock, for everything but searching and reading.
-    fn locked(&self) -> Locked<'_> {
+    fn locked(&self) -> MutexGuard<'_, Index> {
         let mut index = lock(&self.index);
-        self.touches.take(&mut index.touches);
-        index.apply_touches();
-        Locked { index, touches: &self.touches }
+        index.count_uses();
+        index
     }
 
     #[inline]
@@ -473,6 +444,9 @@ impl Shared {
 
     /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
     fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
+        if let [key] = keys {
+            return chunks.push(self.acquire(*key));
+        }
         // All searches before the first atomic change, across which the processor does not look ahead.
         let slots = self.find_some(keys);
         let home = self.home.id();
@@ -488,9 +462,9 @@ impl Shared {
         match self.policy.a_use() {
             Use::Nothing => {}
             Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
-            a_use @ (Use::Places | Use::Counts) => {
+            Use::Places => {
                 let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
-                if self.touches.note(a_use, used.map(Chunk::record)) {
+                if self.touches.note(used.map(Chunk::record)) {
                     drop(self.locked());
                 }
             }

@@ -44,8 +44,7 @@ impl Policy {
 
     pub(super) const fn a_use(self) -> Use {
         match self {
-            Self::Lru | Self::Mru => Use::Places,
-            Self::Lfu => Use::Counts,
+            Self::Lru | Self::Lfu | Self::Mru => Use::Places,
             Self::S3Fifo | Self::Sieve => Use::Marks,
             Self::Fifo => Use::Nothing,
         }

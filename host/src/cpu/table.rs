@@ -130,7 +130,7 @@ impl Table {
             let hash = self.hash.of(key);
             *first = (hash.tag(), self.segments[hash.segment()].first(hash.tag()));
         }
-        let full = first.iter().filter(|(_, bucket)| *bucket != 0);
+        let full = first[..keys.len()].iter().filter(|(_, bucket)| *bucket != 0);
         black_box(full.fold(0, |all, &(_, bucket)| all ^ load(slot_of(bucket))));
         let mut found = [None; LOOKED_AHEAD];
         for ((found, &key), (tag, bucket)) in found.iter_mut().zip(keys).zip(first) {

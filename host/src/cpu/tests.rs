@@ -392,6 +392,22 @@ fn clones_and_bytes_hold_their_chunk_as_long_as_they_live() {
 }
 
 #[test]
+fn what_leaves_takes_its_traces_along() {
+    for policy in Policy::ALL {
+        let bench = Bench::new(2000, policy);
+        for n_left in [0, 100] {
+            bench.put(&(0..2000).collect::<Vec<u64>>());
+            bench.tier.touch(&(0..2000).map(key).collect::<Vec<_>>());
+            let gone: Vec<_> = (n_left..2000).map(key).collect();
+            assert_eq!(bench.tier.remove(&gone), gone.len());
+            bench.check();
+            bench.tier.clear();
+            bench.check();
+        }
+    }
+}
+
+#[test]
 fn a_chunk_is_in_one_index_at_a_time() {
     let (first, second) = (Bench::new(1, Policy::Lru), Bench::new(1, Policy::Lru));
     let chunk = first.chunk(0);

@@ -7,65 +7,46 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::order::Use;
 use crate::chunk::{HomeId, Record, Slot, record};
 use crate::limits::TOUCHES_MAX;
 use crate::memory::lock;
 
-/// One use: a slot, and what tells this use of it from others: its time, or which of the slot's chunks was
-/// used. Half of the time is enough, since no use stays as long as the other half takes to change.
+/// One use: a slot, and for which of the slot's chunks it serves.
 #[derive(Clone, Copy)]
 pub(super) struct Touch {
     pub(super) slot: Slot,
-    pub(super) stamp: u32,
+    generation: u32,
 }
 
 impl Touch {
-    /// Says whether the chunk that was used is still in the index `home`, of a use stamped with a generation.
+    /// Says whether the chunk that was used is still in the index `home`.
     pub(super) fn is_current(self, home: HomeId) -> bool {
         let record = record(self.slot);
-        record.generation() == self.stamp && record.is_in(home)
+        record.generation() == self.generation && record.is_in(home)
     }
 }
 
 #[derive(Default)]
 pub(super) struct Touches {
-    noted: Mutex<Noted>,
-    /// The number of uses, so that nobody locks for none.
+    noted: Mutex<Vec<Touch>>,
+    /// Their number, so that nobody locks for none.
     n_noted: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Noted {
-    touches: Vec<Touch>,
-    /// Counts placings.
-    clock: u64,
 }
 
 impl Touches {
     /// Notes uses, and says whether they should be counted soon.
-    pub(super) fn note(&self, a_use: Use, used: impl Iterator<Item = &'static Record>) -> bool {
+    pub(super) fn note(&self, used: impl Iterator<Item = &'static Record>) -> bool {
         let mut noted = lock(&self.noted);
-        let Noted { touches, clock } = &mut *noted;
-        touches.extend(used.map(|record| {
-            let stamp = if a_use == Use::Places {
-                *clock += 1;
-                record.standing.time.store(*clock, Ordering::Relaxed);
-                *clock as u32
-            } else {
-                record.generation()
-            };
-            Touch { slot: record.slot(), stamp }
-        }));
-        self.n_noted.store(touches.len(), Ordering::Relaxed);
-        touches.len() >= TOUCHES_MAX
+        noted.extend(used.map(|record| Touch { slot: record.slot(), generation: record.generation() }));
+        self.n_noted.store(noted.len(), Ordering::Relaxed);
+        noted.len() >= TOUCHES_MAX
     }
 
     /// Moves all that are noted into `taken`, which is empty.
     pub(super) fn take(&self, taken: &mut Vec<Touch>) {
         if self.n_noted.load(Ordering::Relaxed) > 0 {
             let mut noted = lock(&self.noted);
-            std::mem::swap(&mut noted.touches, taken);
+            std::mem::swap(&mut *noted, taken);
             self.n_noted.store(0, Ordering::Relaxed);
         }
     }

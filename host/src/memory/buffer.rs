@@ -42,6 +42,11 @@ impl BufferMut {
         Ok(fits.then(|| allocations.into_iter().map(own).collect()))
     }
 
+    /// Says whether the memory is `provider`'s.
+    pub(crate) fn is_of(&self, provider: &Arc<dyn Provider>) -> bool {
+        Arc::ptr_eq(&self.provider, provider)
+    }
+
     /// Returns how much of the provider's memory the buffer takes, in bytes, rounding included.
     pub fn footprint_bytes(&self) -> usize {
         self.provider.footprint_bytes(self.allocation.size_bytes)

@@ -122,7 +122,8 @@ impl Pool {
 // writable, anonymous and so initialised, at one address until the pool is dropped.
 unsafe impl Provider for Pool {
     fn capacity_bytes(&self) -> usize {
-        self.capacity_bytes
+        // What is beyond the last whole page, or huge page, is nobody's.
+        self.region_bytes()
     }
 
     fn allocated_bytes(&self) -> usize {

@@ -52,9 +52,7 @@ pub(super) enum Use {
     Nothing,
     /// Marks the entry, wherever it is: [`mark`](crate::chunk::Standing::mark).
     Marks,
-    /// Counts: every one is noted, with the entry's generation.
-    Counts,
-    /// Gives the entry a new time: it is noted with that, and the last one is what matters.
+    /// Gives the entry another place: it is noted, and counted under the lock.
     Places,
 }
 
@@ -62,8 +60,6 @@ pub(super) struct Order {
     policy: Policy,
     home: HomeId,
     by: By,
-    /// Entries that are to be placed, in order, at the end of what the lock was taken for.
-    pub(super) to_place: Vec<Slot>,
 }
 
 enum By {
@@ -93,7 +89,7 @@ impl Order {
             Policy::Sieve => By::Sieve(Sieve::new()),
             Policy::S3Fifo => By::S3Fifo(S3Fifo::new()),
         };
-        Self { policy, home, by, to_place: Vec::new() }
+        Self { policy, home, by }
     }
 
     pub(super) fn policy(&self) -> Policy {
@@ -112,16 +108,12 @@ impl Order {
         debug_assert_eq!(place(slot), Place::Absent);
         record(slot).standing.set_marks(0);
         each!(&mut self.by, by => by.insert(slot));
-        if let By::Recency(_) = self.by {
-            self.to_place.push(slot);
-        }
     }
 
     /// Counts a use.
     pub(super) fn touch(&mut self, slot: Slot) {
         match &mut self.by {
-            By::Recency(_) if self.policy != Policy::Fifo => self.to_place.push(slot),
-            By::Recency(_) => {}
+            By::Recency(recency) => recency.touch(slot),
             By::Lfu(lfu) => lfu.touch(slot),
             By::Sieve(_) | By::S3Fifo(_) => record(slot).standing.mark(),
         }
@@ -129,10 +121,8 @@ impl Order {
 
     /// Counts a use that was noted, if the chunk that was used is still here.
     pub(super) fn apply(&mut self, touch: Touch) {
-        match &mut self.by {
-            By::Recency(recency) => recency.place(touch),
-            By::Lfu(lfu) if touch.is_current(self.home) => lfu.touch(touch.slot),
-            By::Lfu(_) | By::Sieve(_) | By::S3Fifo(_) => {}
+        if touch.is_current(self.home) {
+            self.touch(touch.slot);
         }
     }
 

@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 use super::{Place, place, set_place, unless};
 use crate::chunk::{HomeId, NO_SLOT, Slot, record};
 use crate::cpu::policy::Policy;
-use crate::cpu::touches::Touch;
 
 /// Placings for each entry, out of date or not, from which on the queue is swept.
 const SWEEP_FROM: usize = 2;
@@ -27,11 +26,21 @@ const LENGTH_MAX: usize = 3;
 /// Short queues are not swept.
 const LENGTH_MIN: usize = 256;
 
+/// One placing of an entry. Half of its time is enough to tell it from later ones, since none stays in the
+/// queue for as long as the other half takes to change.
+#[derive(Clone, Copy)]
+struct Placing {
+    slot: Slot,
+    time: u32,
+}
+
 pub(super) struct Recency {
     policy: Policy,
     home: HomeId,
     n_entries: usize,
-    queue: VecDeque<Touch>,
+    /// Counts placings.
+    clock: u64,
+    queue: VecDeque<Placing>,
     sweep: Option<Sweep>,
     /// Entries that were parked, by the time of their placing.
     returned: BTreeMap<u64, Slot>,
@@ -44,7 +53,7 @@ struct Sweep {
     next: usize,
 }
 
-const NOTHING: Touch = Touch { slot: NO_SLOT, stamp: 0 };
+const NOTHING: Placing = Placing { slot: NO_SLOT, time: 0 };
 
 fn time(slot: Slot) -> u64 {
     record(slot).standing.time.load(Ordering::Relaxed)
@@ -60,26 +69,30 @@ fn returned_time(slot: Slot) -> u64 {
 impl Recency {
     pub(super) fn new(policy: Policy, home: HomeId) -> Self {
         let (queue, returned) = (VecDeque::new(), BTreeMap::new());
-        Self { policy, home, n_entries: 0, queue, sweep: None, returned }
+        Self { policy, home, n_entries: 0, clock: 0, queue, sweep: None, returned }
     }
 
     /// Makes room for so many entries at once.
     pub(super) fn expect(&mut self, n_entries: usize) {
-        self.queue.reserve(LENGTH_MAX * n_entries + LENGTH_MIN);
+        self.queue.reserve((LENGTH_MAX * n_entries + LENGTH_MIN).saturating_sub(self.queue.len()));
     }
 
-    /// Adds an entry, which is to be placed.
     pub(super) fn insert(&mut self, slot: Slot) {
         self.n_entries += 1;
         set_place(slot, Place::Linked);
+        self.place(slot);
     }
 
-    /// Notes a placing, in the order of the times.
-    pub(super) fn place(&mut self, touch: Touch) {
-        let Touch { slot, stamp } = touch;
-        if time(slot) as u32 != stamp || !record(slot).is_in(self.home) {
-            return;
+    /// Places an entry anew, if uses matter.
+    pub(super) fn touch(&mut self, slot: Slot) {
+        if self.policy != Policy::Fifo {
+            self.place(slot);
         }
+    }
+
+    fn place(&mut self, slot: Slot) {
+        self.clock += 1;
+        record(slot).standing.time.store(self.clock, Ordering::Relaxed);
         match place(slot) {
             Place::Linked => {}
             // It has its time, and comes back with it.
@@ -89,16 +102,24 @@ impl Recency {
                 set_place(slot, Place::Linked);
             }
         }
-        self.queue.push_back(touch);
+        self.queue.push_back(Placing { slot, time: self.clock as u32 });
+        self.sweep_some();
+    }
+
+    /// Goes on with a sweep, or begins one if the queue is long.
+    fn sweep_some(&mut self) {
         if self.sweep.is_none() && self.queue.len() > SWEEP_FROM * self.n_entries + LENGTH_MIN {
             self.sweep = Some(Sweep { kept: 0, next: 0 });
         }
-        (0..SWEEP_STEPS).for_each(|_| self.sweep_one());
+        for _ in 0..SWEEP_STEPS {
+            self.sweep_one();
+        }
     }
 
-    fn is_current(&self, Touch { slot, stamp }: Touch) -> bool {
+    fn is_current(&self, placing: Placing) -> bool {
+        let slot = placing.slot;
         slot != NO_SLOT
-            && time(slot) as u32 == stamp
+            && time(slot) as u32 == placing.time
             && place(slot) == Place::Linked
             && record(slot).is_in(self.home)
     }
@@ -110,10 +131,10 @@ impl Recency {
             self.sweep = None;
             return;
         }
-        let touch = std::mem::replace(&mut self.queue[next], NOTHING);
-        let is_current = self.is_current(touch);
+        let placing = std::mem::replace(&mut self.queue[next], NOTHING);
+        let is_current = self.is_current(placing);
         if is_current {
-            self.queue[kept] = touch;
+            self.queue[kept] = placing;
         }
         self.sweep = Some(Sweep { kept: kept + usize::from(is_current), next: next + 1 });
     }
@@ -140,7 +161,7 @@ impl Recency {
         let linked = loop {
             let end = if newest { self.queue.back() } else { self.queue.front() };
             match end.copied() {
-                Some(touch) if self.is_current(touch) => break Some(touch.slot),
+                Some(placing) if self.is_current(placing) => break Some(placing.slot),
                 Some(_) => self.pop(newest),
                 None => break None,
             }
@@ -160,6 +181,13 @@ impl Recency {
             self.returned.remove(&returned_time(slot));
         }
         self.n_entries -= usize::from(place(slot) != Place::Absent);
+        set_place(slot, Place::Absent);
+        if self.n_entries == 0 {
+            self.queue.clear();
+            self.sweep = None;
+        } else {
+            self.sweep_some();
+        }
     }
 
     pub(super) fn park(&mut self, slot: Slot) {
@@ -180,12 +208,7 @@ impl Recency {
     pub(super) fn check(&self) -> Result<usize, String> {
         let bound = LENGTH_MAX * self.n_entries + 2 * LENGTH_MIN;
         unless(self.queue.len() <= bound, "the queue is longer than its bound")?;
-        let mut last = 0;
-        let mut n_seen = 0;
-        for touch in self.queue.iter().filter(|touch| self.is_current(**touch)) {
-            unless(time(touch.slot) > last, "the times do not rise")?;
-            (last, n_seen) = (time(touch.slot), n_seen + 1);
-        }
+        let n_seen = self.queue.iter().filter(|placing| self.is_current(**placing)).count();
         for (&time, &slot) in &self.returned {
             let is_here = place(slot) == Place::Returned && returned_time(slot) == time;
             unless(is_here, "a return is misplaced")?;
