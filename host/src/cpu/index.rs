@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::order::Order;
 use super::policy::Policy;
-use super::table::{EXPECTED_MAX, Table};
+use super::table::{EXPECTED_MAX, LOOKED_AHEAD, Table};
 use super::touches::{Touch, Touches};
 use super::{Cleared, Evictions, Inserted};
 use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
@@ -203,11 +203,34 @@ impl Index {
         self.sums.footprint_bytes - self.sums.pinned_footprint_bytes
     }
 
+    fn mean_footprint_bytes(&self) -> usize {
+        (self.sums.footprint_bytes / self.sums.entries.max(1)).max(1)
+    }
+
+    /// Loads what the next evictions look at, so that the processor waits for many lines of memory at once.
+    fn look_ahead(&self, n_entries: usize) {
+        if n_entries > 1 {
+            let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];
+            let mut n_keys = 0;
+            self.order.upcoming(n_entries, |slot| {
+                keys[n_keys] = record(slot).key();
+                n_keys += 1;
+            });
+            self.table.look_ahead(&keys[..n_keys]);
+        }
+    }
+
     /// Takes out the entries that the policy evicts next, passing over held ones, until their memory is
     /// `n_bytes` or there are no more.
     pub(super) fn evict(&mut self, n_bytes: usize, left: &mut Vec<Left>) {
-        let mut n_evicted_bytes = 0;
+        let (mut n_evicted_bytes, mut n_looked_at) = (0, 0);
         while n_evicted_bytes < n_bytes {
+            if n_looked_at == 0 {
+                n_looked_at = LOOKED_AHEAD;
+                let n_more = (n_bytes - n_evicted_bytes) / self.mean_footprint_bytes();
+                self.look_ahead(n_more.min(LOOKED_AHEAD));
+            }
+            n_looked_at -= 1;
             let Some(slot) = self.order.candidate() else { return };
             let sizes = self.sizes(record(slot));
             if let Some(gone) = self.leave_or_park(slot) {

@@ -327,6 +327,14 @@ impl CpuTier {
     pub fn insert_all(&self, chunks: &[Chunk], inserted: &mut Vec<Inserted>) {
         inserted.clear();
         inserted.resize(chunks.len(), Inserted::CacheOff);
+        for chunks in chunks.chunks(LOOKED_AHEAD) {
+            // What the searches under the lock begin with, before it is taken.
+            let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];
+            for (key, chunk) in keys.iter_mut().zip(chunks) {
+                *key = chunk.key();
+            }
+            self.shared.table.look_ahead(&keys[..chunks.len()]);
+        }
         let mut index = self.shared.locked();
         for i in use_order(index.policy(), chunks.len()) {
             inserted[i] = index.insert(&chunks[i]);

@@ -115,6 +115,15 @@ impl Table {
         }
     }
 
+    /// Loads the buckets where searches for at most [`LOOKED_AHEAD`] keys begin.
+    pub(super) fn look_ahead(&self, keys: &[ChunkKey]) {
+        let first = |&key: &ChunkKey| {
+            let hash = self.hash.of(key);
+            self.segments[hash.segment()].first(hash.tag())
+        };
+        black_box(keys.iter().map(first).fold(0, |all, bucket| all ^ bucket));
+    }
+
     /// As [`find`](Self::find) for each of at most [`LOOKED_AHEAD`] keys. A search ends in a branch that the
     /// processor cannot foresee, and waits there for memory; so what all of them begin with is loaded first, for
     /// all at once, with `load` for the records.

@@ -141,6 +141,13 @@ impl Order {
         each!(&mut self.by, by => by.candidate())
     }
 
+    /// Calls `look` with entries that may soon be candidates, `n` at most, where it is easy to say.
+    pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
+        if let By::Recency(recency) = &self.by {
+            recency.upcoming(n, look);
+        }
+    }
+
     /// Takes out the candidate.
     pub(super) fn evict(&mut self, slot: Slot) {
         if let By::S3Fifo(s3_fifo) = &mut self.by {

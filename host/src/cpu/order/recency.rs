@@ -19,8 +19,11 @@ use crate::cpu::policy::Policy;
 
 /// Placings for each entry, out of date or not, from which on the queue is swept.
 const SWEEP_FROM: usize = 2;
-/// Placings that are swept with each that is added.
+/// Placings that are swept with each that is added, on average.
 const SWEEP_STEPS: usize = 4;
+/// They are swept so many at a time: their records are far apart in memory, and the processor then waits for
+/// several at once.
+const SWEPT_AT_ONCE: usize = 32;
 /// Placings for each entry at most: a sweep ends before half as many were added.
 const LENGTH_MAX: usize = 3;
 /// Short queues are not swept.
@@ -51,6 +54,8 @@ pub(super) struct Recency {
 struct Sweep {
     kept: usize,
     next: usize,
+    /// Steps that are due.
+    n_due: usize,
 }
 
 const NOTHING: Placing = Placing { slot: NO_SLOT, time: 0 };
@@ -108,11 +113,27 @@ impl Recency {
 
     /// Goes on with a sweep, or begins one if the queue is long.
     fn sweep_some(&mut self) {
-        if self.sweep.is_none() && self.queue.len() > SWEEP_FROM * self.n_entries + LENGTH_MIN {
-            self.sweep = Some(Sweep { kept: 0, next: 0 });
+        let is_long = self.queue.len() > SWEEP_FROM * self.n_entries + LENGTH_MIN;
+        let begin = || is_long.then_some(Sweep { kept: 0, next: 0, n_due: 0 });
+        let Some(mut sweep) = self.sweep.or_else(begin) else { return };
+        sweep.n_due += SWEEP_STEPS;
+        if sweep.n_due >= SWEPT_AT_ONCE {
+            sweep.n_due = 0;
+            let end = self.queue.len().min(sweep.next + SWEPT_AT_ONCE);
+            for at in sweep.next..end {
+                let placing = std::mem::replace(&mut self.queue[at], NOTHING);
+                self.queue[sweep.kept] = placing;
+                sweep.kept += usize::from(self.is_current(placing));
+            }
+            if sweep.kept < end {
+                self.queue[sweep.kept] = NOTHING;
+            }
+            sweep.next = end;
         }
-        for _ in 0..SWEEP_STEPS {
-            self.sweep_one();
+        self.sweep = Some(sweep);
+        if sweep.next >= self.queue.len() {
+            self.queue.truncate(sweep.kept);
+            self.sweep = None;
         }
     }
 
@@ -124,35 +145,31 @@ impl Recency {
             && record(slot).is_in(self.home)
     }
 
-    fn sweep_one(&mut self) {
-        let Some(Sweep { kept, next }) = self.sweep else { return };
-        if next >= self.queue.len() {
-            self.queue.truncate(kept);
-            self.sweep = None;
-            return;
-        }
-        let placing = std::mem::replace(&mut self.queue[next], NOTHING);
-        let is_current = self.is_current(placing);
-        if is_current {
-            self.queue[kept] = placing;
-        }
-        self.sweep = Some(Sweep { kept: kept + usize::from(is_current), next: next + 1 });
-    }
-
     fn pop(&mut self, newest: bool) {
         if newest {
             self.queue.pop_back();
             // The sweep may have been there.
             let n = self.queue.len();
-            let within = |Sweep { kept, next }: Sweep| Sweep { kept: kept.min(n), next: next.min(n) };
+            let within = |sweep: Sweep| Sweep { kept: sweep.kept.min(n), next: sweep.next.min(n), ..sweep };
             self.sweep = self.sweep.map(within);
         } else {
             self.queue.pop_front();
-            let one_less = |Sweep { kept, next }: Sweep| Sweep {
-                kept: kept.saturating_sub(1),
-                next: next.saturating_sub(1),
+            let one_less = |sweep: Sweep| Sweep {
+                kept: sweep.kept.saturating_sub(1),
+                next: sweep.next.saturating_sub(1),
+                ..sweep
             };
             self.sweep = self.sweep.map(one_less);
+        }
+    }
+
+    /// Calls `look` with the next entries that may be candidates, `n` at most.
+    pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
+        let slots = self.queue.iter().map(|placing| placing.slot).filter(|&slot| slot != NO_SLOT);
+        if self.policy == Policy::Mru {
+            slots.rev().take(n).for_each(look);
+        } else {
+            slots.take(n).for_each(look);
         }
     }
 
