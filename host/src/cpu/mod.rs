@@ -238,7 +238,7 @@ impl CpuTier {
 
     /// Renews the recency of every key that is here without counting a use: as
     /// [`touch`](Self::touch) under LRU and MRU, only among keys used equally often under LFU, not at
-    /// all under FIFO. For keys just stored, so that the head of a prefix outlives its tail.
+    /// all under the others. For keys just stored, so that the head of a prefix outlives its tail.
     pub fn refresh(&self, keys: &[ChunkKey]) {
         let mut index = self.shared.locked();
         for i in use_order(index.policy(), keys.len()) {
@@ -246,8 +246,7 @@ impl CpuTier {
         }
     }
 
-    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not
-    /// wait. When even the eviction of everything unpinned would not make room, nothing is evicted.
+    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not wait. When even the eviction of everything unpinned would not make room, nothing is evicted.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@
 //! memory that is at hand, where a linked list would write to an entry and its four neighbours. What is
 //! out of date is dropped when eviction comes to it, and, if evictions are rare, by a sweep that goes
 //! through the queue a few steps with every placing. So the queue is at most [`LENGTH_MAX`] times as
-//! long as there are entries, and no placing takes longer than others.
+//! long as there are entries, and no placing pays for more than [`SWEPT_AT_ONCE`] steps.
 //!
 //! A parked entry returns to an ordered map by time, and the next candidate is the better of the queue's
 //! end and the map's. So the order is exactly the one without parking.
