@@ -136,8 +136,8 @@ fn requests_to_what_is_granted_are_answered_in_both_versions_of_wasi() {
         assert_eq!(
             seen.heard,
             [
-                format!("get {url}: 200 28 bytes GET /a?b=c HTTP/1.1 with 0"),
-                format!("put {url} 100000: 200 33 bytes PUT /a?b=c HTTP/1.1 with 100000"),
+                format!("get {url}: 200 26 bytes GET /a?b=c HTTP/1.1 with 0"),
+                format!("put {url} 100000: 200 31 bytes PUT /a?b=c HTTP/1.1 with 100000"),
             ],
             "{class}"
         );

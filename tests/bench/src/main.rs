@@ -21,13 +21,14 @@ use clap::Parser;
 use crate::bench::{Bench, Setting};
 use crate::output::{json, svg, table};
 use crate::parts::{
-    breaker, bytes, calls, chain, compare, copies, cpu, growth, integrity, keys, load, pool, replay, threads,
+    breaker, bytes, calls, chain, compare, copies, cpu, growth, integrity, keys, load, pool, replay, stores,
+    threads,
 };
 
 /// A part's name, what it measures, and its function.
 type Part = (&'static str, &'static str, fn(&mut Bench) -> Result<()>);
 
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     ("cpu", "operations of the CPU tier", cpu::run),
     ("growth", "the CPU tier over keys of a call, entries, pinned share", growth::run),
     ("threads", "the CPU tier over threads", threads::run),
@@ -40,6 +41,7 @@ const PARTS: [Part; 14] = [
     ("chain", "lookups over the number of backends", chain::run),
     ("breaker", "a backend whose breaker is open, beside none", breaker::run),
     ("bytes", "chunks through `memory` and `fs`, beside memcpy and native code", bytes::run),
+    ("stores", "chunks through `redis` and `s3`, beside native clients of the same servers", stores::run),
     ("load", "time until a backend is open", load::run),
     ("replay", "a trace through the `kvtier` command", replay::run),
 ];
@@ -77,6 +79,9 @@ fn main() -> Result<()> {
     if words.get(1).is_some_and(|word| word == replay::AS_KVTIER) {
         let cli = kvtier_cli::args::Cli::parse_from(&words[1..]);
         return kvtier_cli::run(cli, "kvtier replay", None);
+    }
+    if words.get(1).is_some_and(|word| word == stores::AS_S3_SERVER) {
+        return kvtier_servers::s3::serve_forever(std::env::args().skip(2));
     }
     let arguments = Arguments::parse();
     for name in &arguments.parts {

@@ -137,11 +137,5 @@ impl Body for ResponseBody {
 }
 
 fn explain(error: &hyper::Error) -> Error {
-    if error.is_incomplete_message() || error.is_body_write_aborted() {
-        Error::HttpResponseIncomplete
-    } else if error.is_parse() {
-        Error::HttpProtocolError
-    } else {
-        Error::ConnectionTerminated
-    }
+    if error.is_parse() { Error::HttpProtocolError } else { Error::HttpResponseIncomplete }
 }

@@ -13,4 +13,5 @@ pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod pool;
 pub(crate) mod replay;
+pub(crate) mod stores;
 pub(crate) mod threads;

@@ -9,10 +9,11 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kvtier_servers::s3::S3Server;
+use kvtier_servers::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tokio::runtime::Runtime;
 
+use super::BUCKET;
 use super::round::{Client, Load, MANY, Operation, Round};
 
 /// How long a signature holds.
@@ -32,8 +33,8 @@ impl NativeS3 {
         connector.set_nodelay(true);
         let client = HyperClient::builder(TokioExecutor::new()).build(connector);
         let endpoint = server.endpoint().parse()?;
-        let bucket = Bucket::new(endpoint, UrlStyle::Path, server.bucket().to_owned(), "us-east-1")?;
-        let credentials = Credentials::new(server.access_key(), server.secret_key());
+        let bucket = Bucket::new(endpoint, UrlStyle::Path, BUCKET, "us-east-1")?;
+        let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY);
         Ok(Self { runtime, client, bucket, credentials })
     }
 

@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost, PortRange, SecretSource};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Config, Engine, Tiers};
-use kvtier_servers::s3::S3Server;
+use kvtier_servers::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 
+use super::BUCKET;
 use super::round::{Client, Load, MANY, Operation, Round};
 use crate::bench::Bench;
 use crate::engines::{backend, config, engine, specs, store};
@@ -41,10 +42,10 @@ impl Ours {
             &bench.setting,
             "s3",
             ("s3", "S3Backend"),
-            &[("bucket", server.bucket()), ("endpoint", &endpoint), ("addressing", "path")],
+            &[("bucket", BUCKET), ("endpoint", &endpoint), ("addressing", "path")],
         )?;
         let folder = &bench.setting.scratch;
-        for (name, value) in [("access_key_id", server.access_key()), ("secret_access_key", server.secret_key())] {
+        for (name, value) in [("access_key_id", ACCESS_KEY), ("secret_access_key", SECRET_KEY)] {
             let path = folder.join(name);
             std::fs::write(&path, value)?;
             config.secrets.push((name.into(), SecretSource::File(path)));
