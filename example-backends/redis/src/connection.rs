@@ -23,8 +23,12 @@ use crate::resp::{self, Head, Refusal};
 
 /// Room for what is received: large, so that a value takes few reads.
 const BUFFER_BYTES: usize = 256 << 10;
-/// What is smaller is put together and written at once.
-const SMALL_BYTES: u64 = 64 << 10;
+/// The first bytes of a large value go with its header.
+const FIRST_BYTES: u64 = 64 << 10;
+/// The last write of a call has so many bytes if the call has: several packets of any network. A small packet is not
+/// sent as long as an earlier small one is unacknowledged (Nagle's algorithm, which WASI cannot switch off), and the
+/// server acknowledges at once only what is more than a packet.
+const LAST_BYTES: u64 = 192 << 10;
 
 /// A connection to a server that has let us in.
 pub(crate) struct Connection {
@@ -147,8 +151,8 @@ impl Connection {
         }
     }
 
-    /// Writes `SET name value NX`, with the bytes of chunk `index`, or leaves it in `out` if it is small. Never has
-    /// more than a piece of it in memory.
+    /// Writes `SET name value NX`, with the bytes of chunk `index`, or leaves the last of it in `out`. Never has more
+    /// than a piece of it in memory.
     pub(crate) async fn write_set(
         &mut self,
         out: &mut Vec<u8>,
@@ -162,13 +166,10 @@ impl Connection {
         resp::bulk(out, b"SET");
         resp::bulk(out, name.as_bytes());
         resp::bulk_header(out, size);
-        // The first bytes go with the header and the last with the line end: a small packet might have to wait for
-        // the one before it to arrive.
-        let first = size.min(SMALL_BYTES / 2);
-        let last = (size - first).min(SMALL_BYTES / 2);
+        let (first, last) = if size <= 2 * LAST_BYTES { (size, 0) } else { (FIRST_BYTES, LAST_BYTES) };
         append(out, data, index, 0, first)?;
         let mut offset = first;
-        if offset < size - last {
+        if last > 0 {
             self.write(std::mem::take(out)).await?;
         }
         while offset < size - last {
@@ -183,8 +184,9 @@ impl Connection {
             resp::bulk(out, ttl.as_millis().to_string().as_bytes());
         }
         resp::bulk(out, b"NX");
-        if out.len() as u64 >= SMALL_BYTES {
-            self.write(std::mem::take(out)).await?;
+        if out.len() as u64 >= 2 * LAST_BYTES {
+            let last = out.split_off(out.len() - LAST_BYTES as usize);
+            self.write(std::mem::replace(out, last)).await?;
         }
         Ok(())
     }
