@@ -1,10 +1,9 @@
 //! One connection: commands go out, replies come in, in the same order.
 
-use std::future::{Future, poll_fn};
+use std::future::IntoFuture;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use kvtier_guest::futures_util::future::{Either, select};
@@ -20,6 +19,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::config::{Address, Link};
 use crate::resp::{self, Head, Refusal};
+use crate::watch::{Wait, Watch};
 
 /// Room for what is received: large, so that a value takes few reads.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -40,7 +40,8 @@ pub(crate) struct Connection {
     reader: StreamReader<u8>,
     /// Why nothing more is received.
     ended: Option<FutureReader<Result<(), ErrorCode>>>,
-    io_timeout: Duration,
+    /// Ends steps that take too long.
+    wait: Rc<Wait>,
     /// What has been received; before `start` it has been used.
     buffer: Vec<u8>,
     start: usize,
@@ -66,66 +67,67 @@ impl Broken {
 }
 
 impl Connection {
-    /// Connects, authenticates and selects the database.
+    /// Connects, authenticates and selects the database, and has the server answer at least once.
     ///
     /// # Errors
     /// `unavailable` if there is no connection; `invalid-config` if the server does not let us in.
-    pub(crate) async fn open(address: &Address, link: &Rc<Link>) -> Result<Self, Error> {
-        let failed = |why: String| Error::unavailable(format!("{address}: {why}"));
-        let socket = match within(link.io_timeout, connect(address)).await {
-            Some(connected) => connected.map_err(failed)?,
-            None => return Err(failed(format!("no connection within {} ms", link.io_timeout.as_millis()))),
+    pub(crate) async fn open(address: &Address, link: &Link, watch: &Watch) -> Result<Self, Error> {
+        let opening = async {
+            let socket = connect(address).await?;
+            let (writer, outgoing) = wit_stream::new();
+            // Its result is that of the writes.
+            drop(socket.send(outgoing));
+            let (reader, ended) = socket.receive();
+            let mut connection = Self {
+                address: address.clone(),
+                _socket: socket,
+                writer,
+                reader,
+                ended: Some(ended),
+                wait: watch.add(),
+                buffer: Vec::with_capacity(BUFFER_BYTES),
+                start: 0,
+            };
+            connection.enter(link).await?;
+            Ok(connection)
         };
-        let (writer, outgoing) = wit_stream::new();
-        // Its result is that of the writes.
-        drop(socket.send(outgoing));
-        let (reader, ended) = socket.receive();
-        let mut connection = Self {
-            address: address.clone(),
-            _socket: socket,
-            writer,
-            reader,
-            ended: Some(ended),
-            io_timeout: link.io_timeout,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-            start: 0,
-        };
-        connection.enter(link).await?;
-        Ok(connection)
+        let timeout = monotonic_clock::wait_for(link.io_timeout.as_nanos() as u64);
+        match select(pin!(opening), pin!(timeout)).await {
+            Either::Left((opened, _)) => opened,
+            Either::Right(_) => {
+                let why = format!("{address}: no answer within {} ms", link.io_timeout.as_millis());
+                Err(Error::unavailable(why))
+            }
+        }
     }
 
     async fn enter(&mut self, link: &Link) -> Result<(), Error> {
-        let mut out = Vec::new();
-        match (&link.username, &link.password) {
-            (Some(user), Some(password)) => {
-                resp::command(&mut out, &[b"AUTH", user.as_bytes(), password.as_bytes()]);
-            }
-            (_, Some(password)) => resp::command(&mut out, &[b"AUTH", password.as_bytes()]),
-            (_, None) => {}
+        let database = link.database.to_string();
+        let (mut out, mut steps) = (Vec::new(), Vec::new());
+        if let Some(password) = &link.password {
+            let username = link.username.as_ref().map(|name| name.as_bytes());
+            let words = [&b"AUTH"[..]].into_iter().chain(username).chain([password.as_bytes()]);
+            resp::command(&mut out, &words.collect::<Vec<_>>());
+            steps.push(Step::Authenticate);
         }
-        let has_auth = !out.is_empty();
         if link.database != 0 {
-            resp::command(&mut out, &[b"SELECT", link.database.to_string().as_bytes()]);
+            resp::command(&mut out, &[b"SELECT", database.as_bytes()]);
+            steps.push(Step::Select);
         }
-        if out.is_empty() {
-            return Ok(());
+        if steps.is_empty() {
+            resp::command(&mut out, &[b"PING"]);
+            steps.push(Step::Greet);
         }
         self.write(out).await.map_err(Broken::into_error)?;
-        if has_auth && let OwnedFrame::Error(words) = self.reply().await.map_err(Broken::into_error)? {
-            return Err(match resp::refusal(&words, &self.address) {
-                Refusal::Error(error @ (Error::Unavailable(_) | Error::InvalidConfig(_))) => error,
-                _ => resp::denied(&format!("the server at {} says: {words}", self.address)),
-            });
-        }
-        if link.database != 0
-            && let OwnedFrame::Error(words) = self.reply().await.map_err(Broken::into_error)?
-        {
-            return Err(match resp::refusal(&words, &self.address) {
-                Refusal::Error(error @ (Error::Unavailable(_) | Error::InvalidConfig(_))) => error,
-                _ => {
-                    let says = format!("the server at {} says: {words}", self.address);
-                    Error::invalid_config("database", says)
-                }
+        for step in steps {
+            let OwnedFrame::Error(words) = self.reply().await.map_err(Broken::into_error)? else { continue };
+            let says = format!("the server at {} says: {words}", self.address);
+            return Err(match (step, resp::refusal(&words, &self.address)) {
+                (Step::Greet, _) if words.starts_with("NOPERM") => continue,
+                (_, Refusal::Error(error @ (Error::Unavailable(_) | Error::InvalidConfig(_)))) => error,
+                (Step::Authenticate, _) => resp::denied(&says),
+                (Step::Select, _) => Error::invalid_config("database", says),
+                (Step::Greet, refusal) => refusal.into_error(),
             });
         }
         Ok(())
@@ -137,7 +139,7 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut written = within(self.io_timeout, self.writer.write(bytes)).await;
+        let mut written = self.wait.step(self.writer.write(bytes)).await;
         loop {
             let rest = match written {
                 Some((StreamResult::Complete(_), rest)) => rest,
@@ -147,7 +149,7 @@ impl Connection {
             if rest.remaining() == 0 {
                 return Ok(());
             }
-            written = within(self.io_timeout, self.writer.write_buf(rest)).await;
+            written = self.wait.step(self.writer.write_buf(rest)).await;
         }
     }
 
@@ -270,7 +272,7 @@ impl Connection {
             // A long reply; its length is bounded where it is decoded.
             buffer.reserve(BUFFER_BYTES);
         }
-        match within(self.io_timeout, self.reader.read(buffer)).await {
+        match self.wait.step(self.reader.read(buffer)).await {
             Some((StreamResult::Complete(1..), buffer)) => {
                 self.buffer = buffer;
                 Ok(())
@@ -282,7 +284,7 @@ impl Connection {
 
     async fn lost(&mut self) -> Error {
         let why = match self.ended.take() {
-            Some(ended) => match within(self.io_timeout, async { ended.await }).await {
+            Some(ended) => match self.wait.step(ended.into_future()).await {
                 Some(Err(code)) => words(&code),
                 _ => "the server ended the connection".to_owned(),
             },
@@ -292,7 +294,7 @@ impl Connection {
     }
 
     fn silent(&self) -> Broken {
-        let why = format!("{}: no byte moved for {} ms", self.address, self.io_timeout.as_millis());
+        let why = format!("{}: no byte moved for too long (`config.io_timeout_ms`)", self.address);
         Broken::Faulty(Error::unavailable(why))
     }
 
@@ -309,16 +311,24 @@ fn append(out: &mut Vec<u8>, data: &Sources, index: u32, offset: u64, n: u64) ->
     Ok(())
 }
 
+/// What a connection begins with.
+enum Step {
+    Authenticate,
+    Select,
+    Greet,
+}
+
 /// Connects to the first of the host's addresses that answers.
-async fn connect(address: &Address) -> Result<TcpSocket, String> {
+async fn connect(address: &Address) -> Result<TcpSocket, Error> {
+    let failed = |why: String| Error::unavailable(format!("{address}: {why}"));
     let mut why = "the name has no address".to_owned();
-    for ip in addresses(address.host()).await? {
+    for ip in addresses(address.host()).await.map_err(failed)? {
         match connect_to(ip, address.port()).await {
             Ok(socket) => return Ok(socket),
             Err(code) => why = words(&code),
         }
     }
-    Err(why)
+    Err(failed(why))
 }
 
 async fn addresses(host: &str) -> Result<Vec<IpAddress>, String> {
@@ -358,21 +368,5 @@ fn words(code: &ErrorCode) -> String {
         ErrorCode::Timeout => "timed out".to_owned(),
         ErrorCode::Other(Some(words)) => words.clone(),
         code => format!("{code:?}"),
-    }
-}
-
-/// Waits for `work` for so long at most. What is done at once needs no timer.
-async fn within<F: Future>(timeout: Duration, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    let now = poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    });
-    if let Some(done) = now.await {
-        return Some(done);
-    }
-    match select(work, pin!(monotonic_clock::wait_for(timeout.as_nanos() as u64))).await {
-        Either::Left((done, _)) => Some(done),
-        Either::Right(_) => None,
     }
 }

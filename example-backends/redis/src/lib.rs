@@ -11,6 +11,7 @@ mod resp;
 mod slots;
 mod store;
 mod turns;
+mod watch;
 
 use kvtier_guest::prelude::*;
 

@@ -11,6 +11,7 @@ use kvtier_guest::{Error, info, warn};
 use crate::config::{Address, Link};
 use crate::connection::Connection;
 use crate::turns::{Turn, Turns};
+use crate::watch::Watch;
 
 /// The pause after the first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -24,6 +25,7 @@ pub(crate) struct Node {
     turns: Rc<Turns>,
     idle: RefCell<Vec<Connection>>,
     down: RefCell<Option<Down>>,
+    watch: Watch,
 }
 
 /// A server that does not answer.
@@ -48,7 +50,7 @@ impl Node {
     pub(crate) fn new(addresses: Vec<Address>, link: Rc<Link>) -> Rc<Self> {
         let turns = Turns::new(link.connections);
         let (current, idle, down) = (Cell::new(0), RefCell::default(), RefCell::default());
-        Rc::new(Self { addresses, current, link, turns, idle, down })
+        Rc::new(Self { addresses, current, link, turns, idle, down, watch: Watch::default() })
     }
 
     /// Waits for a connection, or makes one.
@@ -56,6 +58,7 @@ impl Node {
     /// # Errors
     /// Those of [`Connection::open`], at once while the server is being left alone.
     pub(crate) async fn lease(self: &Rc<Self>) -> Result<Lease, Error> {
+        self.watch.look(monotonic_clock::now(), self.link.io_timeout.as_nanos() as u64);
         let turn = self.turns.next().await;
         let idle = self.idle.borrow_mut().pop();
         let was_idle = idle.is_some();
@@ -75,7 +78,7 @@ impl Node {
         let mut causes = Vec::new();
         for _ in &self.addresses {
             let current = self.current.get();
-            match Connection::open(&self.addresses[current], &self.link).await {
+            match Connection::open(&self.addresses[current], &self.link, &self.watch).await {
                 Ok(connection) => {
                     if let Some(down) = self.down.take() {
                         info!("{}: reached again, after: {}", connection.address, down.cause);
