@@ -1,6 +1,7 @@
 //! The `redis` backend on real servers: one, and a cluster.
 
 mod cluster;
+mod example;
 mod faults;
 
 use std::net::SocketAddr;

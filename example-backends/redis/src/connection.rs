@@ -143,7 +143,7 @@ impl Connection {
         loop {
             let rest = match written {
                 Some((StreamResult::Complete(_), rest)) => rest,
-                Some(_) => return Err(Broken::Lost(self.lost().await)),
+                Some(_) => return Err(Broken::Lost(self.failed("the connection takes nothing more"))),
                 None => return Err(self.silent()),
             };
             if rest.remaining() == 0 {
@@ -290,12 +290,15 @@ impl Connection {
             },
             None => "the connection has ended".to_owned(),
         };
+        self.failed(&why)
+    }
+
+    fn failed(&self, why: &str) -> Error {
         Error::unavailable(format!("{}: {why}", self.address))
     }
 
     fn silent(&self) -> Broken {
-        let why = format!("{}: no byte moved for too long (`config.io_timeout_ms`)", self.address);
-        Broken::Faulty(Error::unavailable(why))
+        Broken::Faulty(self.failed("no byte moved for too long (`config.io_timeout_ms`)"))
     }
 
     pub(crate) fn faulty(&self, why: &str) -> Broken {

@@ -106,7 +106,8 @@ impl Store {
             }
             Ok(())
         };
-        self.run(self.items(keys), get).await
+        let is_wanted = || if keys.is_empty() { Ok(()) } else { into.write(0, 0, &[]) };
+        self.run(self.items(keys), is_wanted, get).await
     }
 
     pub(crate) async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
@@ -172,7 +173,8 @@ impl Store {
             }
             Ok(())
         };
-        self.run(items, set).await
+        let is_wanted = || if data.count() == 0 { Ok(()) } else { data.read(0, 0, 0).map(drop) };
+        self.run(items, is_wanted, set).await
     }
 
     /// Sends a command with each key, whose answer is a number.
@@ -189,14 +191,16 @@ impl Store {
             }
             Ok(())
         };
-        self.run(items, count).await
+        self.run(items, || Ok(()), count).await
     }
 
     /// Has `work` done for all items, by the servers that have them, side by side, and returns the answers in order.
-    /// Where a cluster sends a key elsewhere, it is followed.
+    /// Where a cluster sends a key elsewhere, it is followed. `is_wanted` fails when the call is over, which may be
+    /// before its turn comes.
     async fn run<T>(
         &self,
         items: Vec<Item>,
+        is_wanted: impl Fn() -> Result<(), Error>,
         work: impl AsyncFn(&mut Connection, &[Item], &mut Answers<T>) -> Result<(), Broken>,
     ) -> Vec<Result<T, Error>> {
         let mut done: Vec<Option<Result<T, Error>>> = items.iter().map(|_| None).collect();
@@ -204,7 +208,7 @@ impl Store {
         for n_redirections in 0..=REDIRECTIONS_MAX {
             let mut refused = Vec::new();
             let groups = self.by_node(std::mem::take(&mut open), &mut refused);
-            let at_work = groups.iter().map(|(node, items)| on_node(node, items, &work));
+            let at_work = groups.iter().map(|(node, items)| on_node(node, items, &is_wanted, &work));
             let answers = join_all(at_work).await;
             let items = groups.into_iter().flat_map(|(_, items)| items);
             for (item, answer) in items.zip(answers.into_iter().flatten()) {
@@ -279,10 +283,15 @@ fn renumbered(items: &[Item]) -> Vec<Item> {
 async fn on_node<T>(
     node: &Rc<Node>,
     items: &[Item],
+    is_wanted: &impl Fn() -> Result<(), Error>,
     work: &impl AsyncFn(&mut Connection, &[Item], &mut Answers<T>) -> Result<(), Broken>,
 ) -> Answers<T> {
     let mut answers = Vec::with_capacity(items.len());
     let refusal = match node.lease().await {
+        Ok(lease) if let Err(error) = is_wanted() => {
+            lease.keep();
+            Refusal::Error(error)
+        }
         Ok(mut lease) => {
             let mut worked = work(&mut lease.connection, items, &mut answers).await;
             if let Err(Broken::Lost(_)) = worked
