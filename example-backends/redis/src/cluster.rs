@@ -106,13 +106,18 @@ impl Cluster {
     }
 
     fn replace(&self, slots: SlotMap) {
-        if slots == *self.slots.borrow() {
-            return;
-        }
-        let is_known = |address: &Address| slots.owners().contains(address) || self.seeds.contains(address);
+        let owners = slots.owners();
+        let is_known = |address: &Address| owners.contains(address) || self.seeds.contains(address);
         self.nodes.borrow_mut().retain(|address, _| is_known(address));
-        let owners: Vec<_> = slots.owners().iter().map(ToString::to_string).collect();
-        info!("cluster: slots are at {}", owners.join(", "));
+        let is_same = {
+            let before = self.slots.borrow();
+            before.owners().len() == owners.len()
+                && owners.iter().all(|owner| before.owners().contains(owner))
+        };
+        if !is_same {
+            let owners: Vec<_> = owners.iter().map(ToString::to_string).collect();
+            info!("cluster: chunks are at {}", owners.join(", "));
+        }
         self.slots.replace(slots);
     }
 

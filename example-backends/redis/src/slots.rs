@@ -9,7 +9,7 @@ use crate::config::Address;
 const N_SLOTS: usize = 16_384;
 
 /// The owner of each slot.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct SlotMap {
     owners: Vec<Address>,
     /// By slot, a place in `owners`; empty as long as nothing is known.
