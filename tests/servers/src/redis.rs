@@ -313,7 +313,7 @@ impl Server {
     fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {
             // It may have ended.
-            drop(kill_process(Pid::from_child(process), signal));
+            kill_process(Pid::from_child(process), signal).ok();
         }
     }
 

@@ -81,7 +81,8 @@ fn a_cluster_without_config_cluster_is_named() {
     needs_redis!();
     let cluster = RedisCluster::start(3, 0).unwrap();
     // At most one of these nodes has the key that is asked for at the start.
-    let refused = cluster.addrs().iter().filter(|&&addr| {
+    let addrs = cluster.addrs();
+    let refused = addrs.iter().filter(|&&addr| {
         let engine =
             kvtier::EngineBuilder::new(config(vec![backend("redis", &[addr], &[])]), support::metadata());
         engine.build_blocking().is_err_and(|error| error.to_string().contains("config.cluster"))
