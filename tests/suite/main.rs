@@ -27,6 +27,7 @@ mod open_files;
 mod pins;
 mod prefix;
 mod put_queue;
+mod redis;
 mod sandbox;
 mod scripted;
 mod transfers;

@@ -1,25 +1,57 @@
-//! Skeleton.
+//! Keeps chunks in Redis, or what speaks its protocol: one server, or a cluster.
+//!
+//! All input and output is WASI 0.3. A call takes one connection for all its chunks, so a batch is one round trip;
+//! of a value no more than a piece is in guest memory at a time.
+
+mod cluster;
+mod config;
+mod connection;
+mod node;
+mod resp;
+mod slots;
+mod store;
+mod turns;
+mod watch;
 
 use kvtier_guest::prelude::*;
 
-/// Keeps nothing yet.
-pub struct RedisBackend;
+use config::Config;
+use store::Store;
+
+/// One value a chunk, under `config.prefix`, the namespace and the chunk's key.
+pub struct RedisBackend {
+    store: Store,
+}
 
 impl StorageBackend for RedisBackend {
-    fn new(_: Init) -> Result<Self, Error> {
-        Err(Error::Unsupported)
+    fn new(init: Init) -> Result<Self, Error> {
+        Ok(Self { store: Store::new(Config::from_init(&init)?) })
     }
 
-    async fn contains(&self, _: &[ChunkKey], _: bool) -> Result<u32, Error> {
-        Err(Error::Unsupported)
+    async fn open(&self) -> Result<(), Error> {
+        self.store.open().await
     }
 
-    async fn put(&self, _: &[ChunkKey], _: &Sources) -> Vec<Result<(), Error>> {
-        Vec::new()
+    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+        // Redis evicts what it likes, and cannot be told not to.
+        self.store.contains(keys).await
     }
 
-    async fn get(&self, _: &[ChunkKey], _: &Sinks) -> Vec<Result<Option<u64>, Error>> {
-        Vec::new()
+    async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        self.store.put(keys, data).await
+    }
+
+    async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        self.store.get(keys, into).await
+    }
+
+    async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        self.store.remove(keys).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.store.close();
+        Ok(())
     }
 }
 

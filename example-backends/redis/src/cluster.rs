@@ -1,0 +1,141 @@
+//! A cluster's nodes: found by asking one that is known, and again when keys have moved.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use kvtier_guest::{Error, info};
+use redis_protocol::resp2::types::OwnedFrame;
+
+use crate::config::{Address, Link};
+use crate::connection::{Broken, Connection};
+use crate::node::Node;
+use crate::resp::{self, Refusal};
+use crate::slots::SlotMap;
+use crate::turns::Turns;
+
+/// The nodes that own slots, and the seeds.
+pub(crate) struct Cluster {
+    seeds: Vec<Address>,
+    link: Rc<Link>,
+    nodes: RefCell<HashMap<Address, Rc<Node>>>,
+    slots: RefCell<SlotMap>,
+    /// One call at a time asks for the slots; those that wait take its answer.
+    asking: Rc<Turns>,
+    n_answers: Cell<u64>,
+}
+
+impl Cluster {
+    pub(crate) fn new(seeds: Vec<Address>, link: Rc<Link>) -> Self {
+        let (nodes, slots, n_answers) = (RefCell::default(), RefCell::default(), Cell::new(0));
+        Self { seeds, link, nodes, slots, asking: Turns::new(1), n_answers }
+    }
+
+    /// Returns the address of the node that has a slot.
+    ///
+    /// # Errors
+    /// `unavailable` if no node has it.
+    pub(crate) fn owner(&self, slot: u16) -> Result<Address, Error> {
+        let owner = self.slots.borrow().owner(slot).cloned();
+        owner.ok_or_else(|| Error::unavailable(format!("no node of the cluster has slot {slot}")))
+    }
+
+    /// Returns the node at an address, known or not.
+    pub(crate) fn node(&self, address: &Address) -> Rc<Node> {
+        let mut nodes = self.nodes.borrow_mut();
+        let node = nodes
+            .entry(address.clone())
+            .or_insert_with(|| Node::new(vec![address.clone()], Rc::clone(&self.link)));
+        Rc::clone(node)
+    }
+
+    /// Notes where a node says that a slot is.
+    pub(crate) fn moved(&self, slot: u16, to: Address) {
+        self.slots.borrow_mut().assign(slot, to);
+    }
+
+    /// Asks for the slots anew: a node that is known, or a seed.
+    ///
+    /// # Errors
+    /// The first of those that the nodes give, if none of them answers.
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        let n_answers = self.n_answers.get();
+        let _turn = self.asking.next().await;
+        if self.n_answers.get() != n_answers {
+            return Ok(());
+        }
+        let mut known: Vec<Address> = self.slots.borrow().owners().to_vec();
+        known.extend(self.seeds.iter().filter(|&seed| !known.contains(seed)).cloned().collect::<Vec<_>>());
+        // Those that do not answer come last.
+        known.sort_by_key(|address| self.node(address).is_down());
+        let mut first_error = None;
+        for address in known {
+            match self.ask(&address).await {
+                Ok(slots) => {
+                    self.replace(slots);
+                    self.n_answers.set(n_answers + 1);
+                    return Ok(());
+                }
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::unavailable("no node of the cluster is known")))
+    }
+
+    async fn ask(&self, address: &Address) -> Result<SlotMap, Error> {
+        let node = self.node(address);
+        let mut lease = node.lease().await?;
+        let mut asked = ask_for_slots(&mut lease.connection).await;
+        if let Err(Broken::Lost(_)) = asked
+            && lease.was_idle
+        {
+            lease.renew().await?;
+            asked = ask_for_slots(&mut lease.connection).await;
+        }
+        match asked {
+            Ok(slots) => {
+                lease.keep();
+                slots
+            }
+            Err(broken) => {
+                let error = broken.into_error();
+                node.leave_alone(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn replace(&self, slots: SlotMap) {
+        let owners = slots.owners();
+        let is_known = |address: &Address| owners.contains(address) || self.seeds.contains(address);
+        self.nodes.borrow_mut().retain(|address, _| is_known(address));
+        let is_same = {
+            let before = self.slots.borrow();
+            before.owners().len() == owners.len()
+                && owners.iter().all(|owner| before.owners().contains(owner))
+        };
+        if !is_same {
+            let owners: Vec<_> = owners.iter().map(ToString::to_string).collect();
+            info!("cluster: chunks are at {}", owners.join(", "));
+        }
+        self.slots.replace(slots);
+    }
+
+    /// Closes the connections that are not in use.
+    pub(crate) fn close(&self) {
+        self.nodes.borrow().values().for_each(|node| node.close_idle());
+    }
+}
+
+async fn ask_for_slots(connection: &mut Connection) -> Result<Result<SlotMap, Error>, Broken> {
+    let mut out = Vec::new();
+    resp::command(&mut out, &[b"CLUSTER", b"SLOTS"]);
+    connection.write(out).await?;
+    match connection.reply().await? {
+        OwnedFrame::Error(words) => Ok(Err(match resp::refusal(&words, &connection.address) {
+            Refusal::Error(Error::Other(says)) => Error::invalid_config("cluster", says),
+            refusal => refusal.into_error(),
+        })),
+        reply => SlotMap::parse(&reply, &connection.address).map(Ok).map_err(|why| connection.faulty(&why)),
+    }
+}
