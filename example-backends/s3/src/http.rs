@@ -17,8 +17,6 @@ use crate::sign::Target;
 const READ_BYTES: usize = 256 << 10;
 /// A text that is longer is of no use; its rest is not read.
 const TEXT_BYTES_MAX: usize = 64 << 10;
-/// How slowly a body may be sent before the request times out, in bytes a second.
-const SEND_BYTES_PER_S: u64 = 1 << 20;
 
 /// What is sent.
 pub(crate) enum Body {
@@ -44,8 +42,8 @@ pub(crate) enum ReadError<E> {
     Refused(E),
 }
 
-/// Sends a request, and returns its answer when the headers have come. `timeout` holds for connecting, until the
-/// first byte of the answer, and between bytes of its body.
+/// Sends a request, and returns its answer when the headers have come. `timeout` holds for connecting, from the
+/// last byte that was sent until the answer, and between bytes of its body.
 ///
 /// # Errors
 /// What the host says of the connection.
@@ -70,7 +68,7 @@ pub(crate) async fn send(
         Body::Stream(bytes, _) => (None, Some(bytes)),
     };
     let (_, trailers) = wit_future::new(|| Ok(None));
-    let (request, _sent) = Request::new(fields, contents, trailers, Some(options(timeout, n_bytes)));
+    let (request, _sent) = Request::new(fields, contents, trailers, Some(options(timeout)));
     address(&request, target).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
     let response = match text {
         None => client::send(request).await,
@@ -100,14 +98,12 @@ fn fields(target: &Target, headers: &[(&str, String)], n_bytes: u64) -> Result<F
 }
 
 /// Timeouts. One that the host does not know is left out.
-fn options(timeout: Duration, n_bytes: u64) -> RequestOptions {
+fn options(timeout: Duration) -> RequestOptions {
     let options = RequestOptions::new();
-    let ns = |duration: Duration| Some(duration.as_nanos() as u64);
-    // The answer comes when all has been sent.
-    let sending = Duration::from_secs(n_bytes.div_ceil(SEND_BYTES_PER_S));
-    drop(options.set_connect_timeout(ns(timeout)));
-    drop(options.set_first_byte_timeout(ns(timeout + sending)));
-    drop(options.set_between_bytes_timeout(ns(timeout)));
+    let timeout = Some(timeout.as_nanos() as u64);
+    drop(options.set_connect_timeout(timeout));
+    drop(options.set_first_byte_timeout(timeout));
+    drop(options.set_between_bytes_timeout(timeout));
     options
 }
 

@@ -26,15 +26,13 @@ pub struct S3Options<'a> {
     pub access_key: &'a str,
     /// The key's secret.
     pub secret_key: &'a str,
-    /// Host name under which buckets are names of their own, in place of the path.
-    pub domain: Option<&'a str>,
     /// With certificates it speaks TLS.
     pub tls: Option<&'a Certificates>,
 }
 
 impl Default for S3Options<'_> {
     fn default() -> Self {
-        Self { buckets: &["kv"], access_key: ACCESS_KEY, secret_key: SECRET_KEY, domain: None, tls: None }
+        Self { buckets: &["kv"], access_key: ACCESS_KEY, secret_key: SECRET_KEY, tls: None }
     }
 }
 
@@ -62,9 +60,6 @@ impl S3Server {
         add("--access-key", options.access_key.to_owned());
         add("--secret-key", options.secret_key.to_owned());
         options.buckets.iter().for_each(|bucket| add("--bucket", (*bucket).to_owned()));
-        if let Some(domain) = options.domain {
-            add("--domain", format!("{domain}:0"));
-        }
         if let Some(tls) = options.tls {
             add("--tls-cert", path(tls.certificate()));
             add("--tls-key", path(tls.key()));

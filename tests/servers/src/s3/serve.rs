@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +11,6 @@ use hyper_util::server::conn::auto;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
-use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,7 +24,6 @@ Serves the folders of DIR as buckets, over S3. Prints its address as its first l
 
   --listen ADDRESS:PORT     where it listens; port 0 is any free one (default 127.0.0.1:0)
   --bucket NAME             makes a bucket that is missing
-  --domain NAME:PORT        takes what is before this name as the bucket's, too
   --tls-cert FILE           speaks TLS, with this certificate and its chain (PEM)
   --tls-key FILE            the certificate's private key (PEM)
   --until-stdin-closes      ends when standard input does";
@@ -57,7 +54,6 @@ struct Options {
     access_key: String,
     secret_key: String,
     buckets: Vec<String>,
-    domain: Option<String>,
     tls: Option<(PathBuf, PathBuf)>,
     until_stdin_closes: bool,
 }
@@ -69,8 +65,8 @@ impl Options {
         while let Some(name) = arguments.next() {
             match name.as_str() {
                 "--until-stdin-closes" => until_stdin_closes = true,
-                "--root" | "--listen" | "--access-key" | "--secret-key" | "--bucket" | "--domain"
-                | "--tls-cert" | "--tls-key" => {
+                "--root" | "--listen" | "--access-key" | "--secret-key" | "--bucket" | "--tls-cert"
+                | "--tls-key" => {
                     let value =
                         arguments.next().ok_or_else(|| anyhow!("{name}: a value is missing\n\n{USAGE}"))?;
                     if name == "--bucket" {
@@ -88,7 +84,7 @@ impl Options {
             (None, None) => None,
             _ => bail!("--tls-cert and --tls-key go together\n\n{USAGE}"),
         };
-        let (listen, domain) = (optional("--listen"), optional("--domain"));
+        let listen = optional("--listen");
         let mut required = |name: &str| optional(name).ok_or_else(|| anyhow!("{name} is missing\n\n{USAGE}"));
         Ok(Self {
             root: required("--root")?.into(),
@@ -96,7 +92,6 @@ impl Options {
             secret_key: required("--secret-key")?,
             listen: listen.unwrap_or_else(|| "127.0.0.1:0".to_owned()),
             buckets,
-            domain,
             tls,
             until_stdin_closes,
         })
@@ -111,16 +106,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single(options.access_key, options.secret_key));
-    if let Some(domain) = options.domain {
-        let domain = domain_of(&domain, address);
-        service.set_host(SingleDomain::new(&domain).with_context(|| domain.clone())?);
-    }
     let service = service.build();
     println!("{address}");
     std::io::stdout().flush()?;
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
-        socket.set_nodelay(true)?;
+        // A connection that is already gone shows below.
+        drop(socket.set_nodelay(true));
         let (service, tls) = (service.clone(), tls.clone());
         tokio::spawn(async move {
             match tls {
@@ -132,14 +124,6 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
             }
         });
-    }
-}
-
-/// A domain with port 0 has the one that is listened on.
-fn domain_of(domain: &str, address: SocketAddr) -> String {
-    match domain.strip_suffix(":0") {
-        Some(name) => format!("{name}:{}", address.port()),
-        None => domain.to_owned(),
     }
 }
 
