@@ -1,4 +1,5 @@
-//! The real servers that the tests and benches run against.
+//! The real servers that the tests and benches run against, and what stands between them and a client.
 
+pub mod proxy;
 pub mod s3;
 pub mod tls;
