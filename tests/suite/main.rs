@@ -26,6 +26,7 @@ mod open_files;
 mod pins;
 mod prefix;
 mod put_queue;
+mod s3;
 mod sandbox;
 mod scripted;
 mod transfers;

@@ -59,9 +59,8 @@ impl Secrets {
 fn backend(name: &str, endpoint: &str, secrets: &Secrets) -> BackendConfig {
     let mut backend = support::backend(name, "s3", "S3Backend");
     set(&mut backend, &[("bucket", "kv"), ("endpoint", endpoint), ("addressing", "path")]);
-    backend.secrets = ["access_key_id", "secret_access_key"]
-        .map(|name| (name.to_owned(), secrets.source(name)))
-        .to_vec();
+    backend.secrets =
+        ["access_key_id", "secret_access_key"].map(|name| (name.to_owned(), secrets.source(name))).to_vec();
     let (scheme, rest) = endpoint.split_once("://").unwrap();
     let (host, port) = rest.rsplit_once(':').unwrap();
     let scheme = if scheme == "https" { HttpScheme::Https } else { HttpScheme::Http };
@@ -140,7 +139,10 @@ fn chunks_are_objects_and_come_back() {
     for object in server.objects().unwrap() {
         let name = object.strip_prefix(server.root().join("kv")).unwrap().to_str().unwrap().to_owned();
         let parts: Vec<&str> = name.split('/').collect();
-        assert!(matches!(parts[..], ["kvtier", namespace, key] if namespace.len() == 32 && key.len() == 32), "{name}");
+        assert!(
+            matches!(parts[..], ["kvtier", namespace, key] if namespace.len() == 32 && key.len() == 32),
+            "{name}"
+        );
         let size = std::fs::metadata(&object).unwrap().len() as usize;
         assert_eq!(size, support::CHUNK_BYTES + TRAILER_BYTES);
     }
