@@ -55,10 +55,10 @@ impl Secrets {
     }
 }
 
-/// A backend on the bucket `kv` of a store, with the bucket in the path, and with generous limits.
+/// A backend on the bucket `kv-cache` of a store, with the bucket in the path, and with generous limits.
 fn backend(name: &str, endpoint: &str, secrets: &Secrets) -> BackendConfig {
     let mut backend = support::backend(name, "s3", "S3Backend");
-    set(&mut backend, &[("bucket", "kv"), ("endpoint", endpoint), ("addressing", "path")]);
+    set(&mut backend, &[("bucket", "kv-cache"), ("endpoint", endpoint), ("addressing", "path")]);
     backend.secrets =
         ["access_key_id", "secret_access_key"].map(|name| (name.to_owned(), secrets.source(name))).to_vec();
     let (scheme, rest) = endpoint.split_once("://").unwrap();
@@ -137,7 +137,7 @@ fn chunks_are_objects_and_come_back() {
     put_in(storage, &keys, "s3-basic");
     assert_eq!(served(&get(storage, &keys)), [1; 5]);
     for object in server.objects().unwrap() {
-        let name = object.strip_prefix(server.root().join("kv")).unwrap().to_str().unwrap().to_owned();
+        let name = object.strip_prefix(server.root().join("kv-cache")).unwrap().to_str().unwrap().to_owned();
         let parts: Vec<&str> = name.split('/').collect();
         assert!(
             matches!(parts[..], ["kvtier", namespace, key] if namespace.len() == 32 && key.len() == 32),

@@ -90,13 +90,6 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
     if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(Error::invalid_config("region", "expected a name such as eu-central-1"));
     }
-    let addressing = match init.get("addressing").unwrap_or("virtual") {
-        "path" => UrlStyle::Path,
-        "virtual" => UrlStyle::VirtualHost,
-        other => {
-            return Err(Error::invalid_config("addressing", format!("`{other}`: expected path or virtual")));
-        }
-    };
     let endpoint = match init.get("endpoint") {
         Some(_) => init.require("endpoint")?.to_owned(),
         None => format!("https://s3.{region}.amazonaws.com"),
@@ -109,15 +102,20 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
         let expected = "expected a URL such as https://s3.example or http://127.0.0.1:9000";
         Error::invalid_config("endpoint", format!("`{endpoint}` with bucket `{name}`: {why}; {expected}"))
     };
-    let url = endpoint.parse().map_err(|error| invalid(&error))?;
-    let bucket = Bucket::new(url, addressing, name.clone(), region).map_err(|error| invalid(&error))?;
-    if matches!(addressing, UrlStyle::VirtualHost) && bucket.base_url().domain().is_none() {
-        return Err(Error::invalid_config(
-            "addressing",
-            "a bucket cannot be part of an address's name; set it to path",
-        ));
+    let in_style = |style| {
+        let url = endpoint.parse().map_err(|error| invalid(&error))?;
+        Bucket::new(url, style, name.clone(), region.clone()).map_err(|error| invalid(&error))
+    };
+    let in_path = in_style(UrlStyle::Path)?;
+    match init.get("addressing").unwrap_or("virtual") {
+        "path" => Ok(in_path),
+        "virtual" if in_path.base_url().domain().is_none() => {
+            let why = "a bucket cannot be part of an IP address; set it to path";
+            Err(Error::invalid_config("addressing", why))
+        }
+        "virtual" => in_style(UrlStyle::VirtualHost),
+        other => Err(Error::invalid_config("addressing", format!("`{other}`: expected path or virtual"))),
     }
-    Ok(bucket)
 }
 
 fn credentials(init: &Init) -> Result<Credentials, Error> {

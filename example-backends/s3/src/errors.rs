@@ -153,7 +153,10 @@ impl Refusal {
             (_, "NoSuchBucket") => {
                 config("config.bucket", format!("there is no bucket `{bucket}` at {endpoint}"))
             }
-            (_, "InvalidAccessKeyId") => {
+            (_, "InvalidBucketName") => {
+                config("config.bucket", format!("`{bucket}` is no name for a bucket at {endpoint}"))
+            }
+            (_, "InvalidAccessKeyId" | "NotSignedUp") => {
                 config("secrets.access_key_id", format!("the key is not known at {endpoint}"))
             }
             (_, "SignatureDoesNotMatch") => config(

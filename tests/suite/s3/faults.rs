@@ -120,7 +120,7 @@ fn a_store_that_comes_back_empty_is_filled_again() {
     let (storage, keys) = (engine.storage(), keys(3));
     fill(storage, &keys);
     server.kill().unwrap();
-    std::fs::remove_dir_all(server.root().join("kv")).unwrap();
+    std::fs::remove_dir_all(server.root().join("kv-cache")).unwrap();
     server.restart().unwrap();
     eventually("it answers", || {
         assert_eq!(served(&get(storage, &keys)), [2, 2, 2]);

@@ -75,14 +75,22 @@ fn a_missing_bucket_is_named() {
     let options = S3Options { buckets: &["other"], ..S3Options::default() };
     let server = S3Server::start(&program(), &options).unwrap();
     let why = why_down(backend("s3-bucket", &server.endpoint(), &Secrets::right()));
-    assert_says(&why, &["config.bucket", "`kv`", "NoSuchBucket", &server.endpoint()]);
+    assert_says(&why, &["config.bucket", "`kv-cache`", "NoSuchBucket", &server.endpoint()]);
+}
+
+#[test]
+fn a_name_that_no_bucket_can_have_is_named() {
+    let server = server();
+    let mut s3 = backend("s3-bucket-name", &server.endpoint(), &Secrets::right());
+    set(&mut s3, &[("bucket", "No Bucket")]);
+    assert_says(&why_down(s3), &["config.bucket", "`No Bucket`", "InvalidBucketName"]);
 }
 
 #[test]
 fn settings_are_checked_before_anything_is_sent() {
     let canned = Canned::start(|_, _| empty_list());
     for (key, value) in
-        [("part_bytes", "1MiB"), ("requests", "0"), ("buckets", "kv"), ("addressing", "virtual")]
+        [("part_bytes", "1MiB"), ("requests", "0"), ("buckets", "kv-cache"), ("addressing", "virtual")]
     {
         let mut s3 = backend("s3-settings", canned.endpoint(), &Secrets::right());
         set(&mut s3, &[(key, value)]);
@@ -99,7 +107,7 @@ fn redirects_are_not_followed_to_hosts_that_nobody_granted() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let other = format!("http://{}", elsewhere.local_addr().unwrap());
-    let location = format!("location: {other}/kv/?X-Amz-Signature=0badcafe\r\n");
+    let location = format!("location: {other}/kv-cache/?X-Amz-Signature=0badcafe\r\n");
     for status in ["301 Moved Permanently", "307 Temporary Redirect"] {
         let location = location.clone();
         let canned = Canned::start(move |_, _| answer(status, &location, ""));

@@ -152,7 +152,7 @@ fn answers_that_are_not_s3s_do_no_harm() {
         ["<Code>", "<Code></Code>", "<html>not S3</html>", "</Code><Code>", "<Code>a b</Code>", "\u{fffd}"]
     {
         let text = text(refusal(418, &[("date", "<script>"), ("location", "")], body));
-        assert!(text.ends_with(": 418"), "{text}");
+        assert!(text.ends_with("https://s3.example: 418\")"), "{text}");
     }
 }
 

@@ -32,7 +32,7 @@ pub struct S3Options<'a> {
 
 impl Default for S3Options<'_> {
     fn default() -> Self {
-        Self { buckets: &["kv"], access_key: ACCESS_KEY, secret_key: SECRET_KEY, tls: None }
+        Self { buckets: &["kv-cache"], access_key: ACCESS_KEY, secret_key: SECRET_KEY, tls: None }
     }
 }
 
