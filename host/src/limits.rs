@@ -76,6 +76,17 @@ pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX
 /// `limits.open_files_max`: files, directories and sockets that one instance may have open, beside the directories
 /// that it is granted.
 pub const BACKEND_OPEN_FILES_MAX: Bound = Bound::new(256, 1, 65_536);
+/// `limits.connect_timeout_ms` of a backend, in milliseconds: resolving a name and connecting, for HTTP and for
+/// sockets of WASI 0.3.
+pub const BACKEND_CONNECT_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
+/// `limits.tls_timeout_ms` of a backend, in milliseconds: one TLS handshake.
+pub const BACKEND_TLS_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
+/// `limits.request_timeout_ms` of a backend, in milliseconds: how long an HTTP request may wait for a connection to be
+/// free, and then go without a byte in either direction.
+pub const BACKEND_REQUEST_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
+/// `limits.http_requests_max`: HTTP requests of a backend that may be under way, all lanes together. Each has a
+/// connection of its own, and so many are kept for later ones.
+pub const BACKEND_HTTP_REQUESTS_MAX: Bound = Bound::new(64, 1, 4_096);
 /// `limits.component_bytes`: size of the component's file, in bytes.
 pub const BACKEND_COMPONENT_BYTES: Bound = Bound::new(256 * MIB, KIB, 4 * GIB);
 /// `limits.call_timeout_ms` of a backend, in milliseconds.
@@ -239,6 +250,13 @@ pub const COMPILER_STDERR_BYTES_MAX: usize = 4 << 10;
 pub const FOREIGN_TEXT_CHARS_MAX: usize = 1_000;
 /// Age from which on a temporary file in the compile cache is one that its writer has left behind.
 pub const CACHE_TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
+
+// Fixed: HTTP.
+
+/// Bytes of the headers of one request that a guest makes, as they lie in the host's memory.
+pub const HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
+/// How long an HTTP connection is kept without a request.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 
 // Fixed: threads and pauses.
 

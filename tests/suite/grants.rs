@@ -13,10 +13,10 @@ use kvtier::tier::{TierError, TierHealth};
 use crate::support;
 
 /// Both versions of WASI.
-const CLASSES: [&str; 2] = ["IntruderBackend", "AsyncIntruderBackend"];
+pub(crate) const CLASSES: [&str; 2] = ["IntruderBackend", "AsyncIntruderBackend"];
 
 /// An `IntruderBackend` under a name of its own, so that its lines can be told from those of other tests.
-fn intruder(class: &str, steps: &str) -> BackendConfig {
+pub(crate) fn intruder(class: &str, steps: &str) -> BackendConfig {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let name = format!("intruder-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let mut backend = support::backend(&name, "intruder", class);
@@ -25,17 +25,17 @@ fn intruder(class: &str, steps: &str) -> BackendConfig {
 }
 
 /// What a backend did in a `get`, and what was told of it.
-struct Seen {
+pub(crate) struct Seen {
     /// The error of the call, if it failed.
-    error: Option<TierError>,
+    pub(crate) error: Option<TierError>,
     health: TierHealth,
     /// What the guest logged of the steps that succeeded.
-    heard: Vec<String>,
+    pub(crate) heard: Vec<String>,
     /// What the host logged of what it denied.
-    denied: Vec<String>,
+    pub(crate) denied: Vec<String>,
 }
 
-fn run(backend: BackendConfig) -> Seen {
+pub(crate) fn run(backend: BackendConfig) -> Seen {
     let (log, name) = (support::log(), backend.name.clone());
     let engine = support::engine(support::config(vec![backend]));
     let found = support::get(engine.storage(), &support::keys(1));
@@ -51,7 +51,7 @@ fn run(backend: BackendConfig) -> Seen {
 }
 
 /// Checks that the last step was refused, and that the error, the log and the status name what and why.
-fn assert_denied(backend: BackendConfig, what: &str, remedy: &str) {
+pub(crate) fn assert_denied(backend: BackendConfig, what: &str, remedy: &str) {
     let (name, steps) = (backend.name.clone(), backend.config[0].1.clone());
     let seen = run(backend);
     let error = seen.error.unwrap_or_else(|| panic!("{steps}: succeeded: {:?}", seen.heard)).to_string();

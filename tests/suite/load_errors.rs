@@ -104,18 +104,18 @@ fn a_component_that_imports_what_the_host_does_not_offer_is_refused() {
 }
 
 #[test]
-fn a_component_that_imports_wasi_http_is_told_that_there_is_none() {
+fn a_component_that_imports_what_is_not_offered_is_told_what_is() {
     let folder = folder();
-    let bytes = renamed("plain", b"wasi:cli/environment", b"wasi:http/environmen");
+    let bytes = renamed("plain", b"wasi:cli/environment", b"wasi:tls/environment");
     let mut backend = of_file(&folder, "web.wasm", &bytes);
     backend.class_name = "AlphaBackend".into();
     let error = refused(backend);
     assert!(
-        error.starts_with("backend `store`: component `web.wasm` imports `wasi:http/environmen@0.2."),
+        error.starts_with("backend `store`: component `web.wasm` imports `wasi:tls/environment@0.2."),
         "{error}"
     );
-    let why = "`, which this host does not offer: it offers WASI 0.2 and 0.3 without wasi:http, and \
-               kvtier:storage@0.1.0; build the component without what needs it, and speak HTTP over wasi:sockets";
+    let why = "`, which this host does not offer: it offers WASI 0.2 and 0.3, and \
+               kvtier:storage@0.1.0; build the component without what needs it";
     assert!(error.ends_with(why), "{error}");
 }
 

@@ -16,6 +16,7 @@ mod faults;
 mod first_chunk;
 mod fuzz_inputs;
 mod grants;
+mod http;
 mod in_flight;
 mod lanes;
 mod lifecycle;

@@ -6,6 +6,7 @@ mod deny;
 mod fuzz;
 mod guests;
 mod manifest;
+mod servers;
 mod step;
 
 use std::env;
@@ -19,7 +20,8 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
   demo     build, generate a trace, and replay it through CPU tier, log and fs, twice
-  test     check and test everything: guests, format, lints, tests
+  test     check and test everything: guests, format, lints, tests, on real servers (Redis is installed if root runs
+           this on Debian and it is missing; `--without redis` leaves its tests out)
   bench    measure everything, or parts, beside references: [PART...] [--quick] [--trace FILE]; `--help` lists the parts;
            `faults` prints what faults of backends cost
   crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
@@ -44,14 +46,14 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((command, rest)) = arguments.split_first() else {
         bail!("no command\n\n{HELP}");
     };
-    if !["bench", "crash", "deny", "fuzz"].contains(&command.as_str()) && !rest.is_empty() {
+    if !["bench", "crash", "deny", "fuzz", "test"].contains(&command.as_str()) && !rest.is_empty() {
         bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
     }
     let workspace = Workspace::find()?;
     let mut runner = Runner::new(&workspace);
     match command.as_str() {
         "demo" => demo::run(&mut runner)?,
-        "test" => test(&mut runner)?,
+        "test" => test(&mut runner, rest)?,
         "bench" => bench::run(&mut runner, rest)?,
         "deny" => deny::run(&mut runner, rest)?,
         "crash" => crash(&mut runner, rest)?,
@@ -73,14 +75,15 @@ fn crash(runner: &mut Runner, arguments: &[String]) -> Result<()> {
 }
 
 /// The native steps take the same packages, profile and flags, so that no dependency is compiled twice.
-fn test(runner: &mut Runner) -> Result<()> {
+fn test(runner: &mut Runner, arguments: &[String]) -> Result<()> {
+    let without = servers::ensure(runner, arguments)?;
     runner.cargo("format", "fmt", &["--all", "--check"])?;
     let packages = guests::build(runner)?;
     runner.cargo("lints", "clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
     let mut arguments = guests::target_arguments(&packages);
     arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
     runner.cargo("lints of the guests", "clippy", &arguments)?;
-    runner.cargo("tests", "test", &["--workspace"])?;
+    runner.cargo_with("tests", "test", &["--workspace"], (servers::WITHOUT, &without))?;
     runner.done("all checks passed");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Runs one command after the other, says which one and how long it took, and stops at the first that fails.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -39,12 +39,19 @@ impl<'a> Runner<'a> {
 
     /// Runs `cargo COMMAND ARGUMENTS`.
     pub(crate) fn cargo(&mut self, name: &str, command: &str, arguments: &[impl AsRef<OsStr>]) -> Result<()> {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut all: Vec<OsString> = vec![command.into()];
-        all.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
-        self.run(name, Command::new(cargo).args(all))
+        self.run(name, &mut cargo(command, arguments))
     }
 
+    /// Runs `cargo COMMAND ARGUMENTS` with a variable in its environment.
+    pub(crate) fn cargo_with(
+        &mut self,
+        name: &str,
+        command: &str,
+        arguments: &[impl AsRef<OsStr>],
+        (variable, value): (&str, &str),
+    ) -> Result<()> {
+        self.run(name, cargo(command, arguments).env(variable, value))
+    }
     /// Runs one step; its output goes where ours goes.
     pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let shown = show(command, &self.workspace.root);
@@ -65,6 +72,12 @@ impl<'a> Runner<'a> {
     pub(crate) fn done(&self, what: &str) {
         eprintln!("==> {what} in {:.1} s", self.start.elapsed().as_secs_f64());
     }
+}
+
+fn cargo(command: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(command).args(arguments);
+    cargo
 }
 
 /// The command as one would type it in the repository's root: cargo by its name, our own programs by their path.

@@ -25,6 +25,9 @@ pub struct BackendConfig {
     pub secrets: Vec<(String, SecretSource)>,
     /// What the backend may reach.
     pub allow: Grants,
+    /// The certificates that may vouch for HTTPS servers, in a file of PEM; `None`: those that the system trusts, or,
+    /// where it has none, the bundled ones.
+    pub ca_file: Option<PathBuf>,
     /// What the backend may use.
     pub limits: BackendLimits,
     /// When the backend is passed over because it fails.
@@ -49,6 +52,7 @@ impl BackendConfig {
             config: Vec::new(),
             secrets: Vec::new(),
             allow: Grants::default(),
+            ca_file: None,
             limits: BackendLimits::default(),
             breaker: BreakerConfig::default(),
             lanes: limits::BACKEND_LANES.default as usize,
@@ -93,6 +97,14 @@ pub struct BackendLimits {
     pub bytes_in_flight: u64,
     /// How many files, directories and sockets one instance may have open.
     pub open_files_max: usize,
+    /// Time to resolve a name and connect, for HTTP and for sockets of WASI 0.3.
+    pub connect_timeout: Duration,
+    /// Time of one TLS handshake.
+    pub tls_timeout: Duration,
+    /// How long an HTTP request may wait for its turn, and then go without a byte in either direction.
+    pub request_timeout: Duration,
+    /// How many HTTP requests may be under way, over all lanes.
+    pub http_requests_max: usize,
     /// Size of the component's file, in bytes.
     pub component_bytes: u64,
 }
@@ -117,6 +129,10 @@ impl Default for BackendLimits {
             log_bytes_per_s: limits::BACKEND_LOG_BYTES_PER_S.default,
             bytes_in_flight: limits::BACKEND_BYTES_IN_FLIGHT.default,
             open_files_max: limits::BACKEND_OPEN_FILES_MAX.default as usize,
+            connect_timeout: limits::BACKEND_CONNECT_TIMEOUT_MS.default_ms(),
+            tls_timeout: limits::BACKEND_TLS_TIMEOUT_MS.default_ms(),
+            request_timeout: limits::BACKEND_REQUEST_TIMEOUT_MS.default_ms(),
+            http_requests_max: limits::BACKEND_HTTP_REQUESTS_MAX.default as usize,
             component_bytes: limits::BACKEND_COMPONENT_BYTES.default,
         }
     }

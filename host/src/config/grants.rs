@@ -122,6 +122,17 @@ impl fmt::Debug for EnvGrant {
     }
 }
 
+impl HttpScheme {
+    /// Returns the port that is meant where none is given.
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 impl PortRange {
     /// Every port but 0.
     pub const ALL: Self = Self { first: 1, last: u16::MAX };
@@ -216,13 +227,12 @@ impl NetGrant {
                 })
             }
             "http" | "https" => {
-                let (scheme, default_port) =
-                    if scheme == "http" { (HttpScheme::Http, 80) } else { (HttpScheme::Https, 443) };
+                let scheme = if scheme == "http" { HttpScheme::Http } else { HttpScheme::Https };
                 // A lone slash is how browsers show a host.
                 let (host, port) = split_target(target.strip_suffix('/').unwrap_or(target))?;
                 let host = NetHost::parse(host)?;
                 let is_network = matches!(host, NetHost::Network(_));
-                let port = port.map_or(Some(default_port), parse_port)?;
+                let port = port.map_or(Some(scheme.default_port()), parse_port)?;
                 (!is_network).then_some(Self::Http { scheme, host, port })
             }
             _ => None,

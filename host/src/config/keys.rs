@@ -46,7 +46,7 @@ pub(super) const KVTIER: [&str; 14] = [
 ];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
-pub(super) const BACKEND: [&str; 29] = [
+pub(super) const BACKEND: [&str; 34] = [
     "module_path",
     "class_name",
     "digest",
@@ -54,6 +54,7 @@ pub(super) const BACKEND: [&str; 29] = [
     "allow.fs",
     "allow.net",
     "allow.env",
+    "tls.ca_file",
     "limits.memory",
     "limits.call_timeout_ms",
     "limits.min_bytes_per_s",
@@ -71,6 +72,10 @@ pub(super) const BACKEND: [&str; 29] = [
     "limits.log_bytes_per_s",
     "limits.bytes_in_flight",
     "limits.open_files_max",
+    "limits.connect_timeout_ms",
+    "limits.tls_timeout_ms",
+    "limits.request_timeout_ms",
+    "limits.http_requests_max",
     "limits.component_bytes",
     "breaker.failures",
     "breaker.window",
@@ -81,7 +86,7 @@ pub(super) const BACKEND: [&str; 29] = [
 /// Groups of a backend whose keys the backend's author chooses.
 pub(super) const BACKEND_FREE_GROUPS: [&str; 2] = ["config", "secrets"];
 /// Groups of a backend that are mappings.
-pub(super) const BACKEND_GROUPS: [&str; 5] = ["config", "secrets", "allow", "limits", "breaker"];
+pub(super) const BACKEND_GROUPS: [&str; 6] = ["config", "secrets", "allow", "tls", "limits", "breaker"];
 
 /// Lower-case names of built-in tiers, here and in `LMCache`.
 const RESERVED_NAMES: [&str; 16] = [

@@ -103,6 +103,10 @@ impl BackendConfig {
             }
             "allow.net" => self.allow.net = grants(entry, NET_FORM, true, NetGrant::parse)?,
             "allow.env" => self.allow.env = grants(entry, ENV_FORM, false, EnvGrant::parse)?,
+            "tls.ca_file" => {
+                let path = entry.text("the path of a file of certificates (PEM)")?;
+                self.ca_file = Some(base_dir.join(path));
+            }
             _ => return self.read_group(key, entry, base_dir),
         }
         Ok(())
@@ -166,6 +170,16 @@ impl BackendLimits {
             "log_bytes_per_s" => self.log_bytes_per_s = entry.size_bytes(&limits::BACKEND_LOG_BYTES_PER_S)?,
             "bytes_in_flight" => self.bytes_in_flight = entry.size_bytes(&limits::BACKEND_BYTES_IN_FLIGHT)?,
             "open_files_max" => self.open_files_max = entry.count(&limits::BACKEND_OPEN_FILES_MAX)?,
+            "connect_timeout_ms" => {
+                self.connect_timeout = entry.millis(&limits::BACKEND_CONNECT_TIMEOUT_MS)?;
+            }
+            "tls_timeout_ms" => self.tls_timeout = entry.millis(&limits::BACKEND_TLS_TIMEOUT_MS)?,
+            "request_timeout_ms" => {
+                self.request_timeout = entry.millis(&limits::BACKEND_REQUEST_TIMEOUT_MS)?;
+            }
+            "http_requests_max" => {
+                self.http_requests_max = entry.count(&limits::BACKEND_HTTP_REQUESTS_MAX)?;
+            }
             "component_bytes" => self.component_bytes = entry.size_bytes(&limits::BACKEND_COMPONENT_BYTES)?,
             _ => return Err(unknown_key(entry, &format!("limits.{limit}"))),
         }

@@ -62,7 +62,9 @@ fn grant_for(import: &str) -> Option<&'static str> {
     let interface = import.split('@').next().unwrap_or(import);
     match interface {
         _ if interface.starts_with("wasi:filesystem/") => Some("allow.fs"),
-        _ if interface.starts_with("wasi:sockets/") => Some("allow.net"),
+        _ if ["wasi:sockets/", "wasi:http/"].iter().any(|package| interface.starts_with(package)) => {
+            Some("allow.net")
+        }
         "wasi:cli/environment" => Some("allow.env"),
         "kvtier:storage/files" | "kvtier:storage/files-blocking" => Some("allow.fs"),
         _ => None,

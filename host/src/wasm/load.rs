@@ -13,6 +13,7 @@ use super::class::{Class, ClassError};
 use super::component::{ComponentError, foreign_text};
 use super::contract::types;
 use super::grants::{self, Denials, Secrets, Witness};
+use super::http::{self, HttpClient, TlsError};
 use super::log::BackendLog;
 use super::net::{NetError, NetPolicy};
 use super::overlap::{self, OverlapError};
@@ -54,10 +55,9 @@ pub enum LoadError {
     },
     /// The component imports what this host does not offer.
     #[error(
-        "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3 without \
-         wasi:http, and kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it{}",
-        path.display(),
-        if import.starts_with("wasi:http/") { ", and speak HTTP over wasi:sockets" } else { "" }
+        "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3, and \
+         kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it",
+        path.display()
     )]
     NotOffered {
         /// The component's file.
@@ -82,6 +82,9 @@ pub enum LoadError {
     /// A host name in `allow.net`.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The certificates in `tls.ca_file`.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system grants the backend no threads.
     #[error("threads for the backend's files cannot be started: {0}")]
     Threads(std::io::Error),
@@ -126,6 +129,7 @@ pub(super) struct Prepared {
     pub(super) pre: InstancePre<State>,
     pub(super) limits: LaneLimits,
     pub(super) net: NetPolicy,
+    pub(super) http: HttpClient,
     pub(super) record: Record,
     pub(super) secrets: Secrets,
     pub(super) facts: EngineFacts,
@@ -154,6 +158,7 @@ impl Prepared {
             self.threads.engine(),
             &self.config,
             &self.net,
+            &self.http,
             &self.record,
             &witness,
             memory_bytes,
@@ -210,6 +215,7 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;
+    http::add_to_linker(&mut linker).map_err(unlinkable)?;
     grants::add_to_linker(&mut linker).map_err(unlinkable)?;
     host::add_to_linker(&mut linker).map_err(unlinkable)?;
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
@@ -236,6 +242,7 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
         open_timeout: config.limits.open_timeout,
     };
     let net = NetPolicy::resolve(&config.allow.net)?;
+    let http = HttpClient::new(&config, &net)?;
     let lanes = threads.handle().clone();
     let name = config.name.clone();
     Ok((
@@ -246,6 +253,7 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
             pre,
             limits,
             net,
+            http,
             record,
             secrets,
             facts,

@@ -11,6 +11,7 @@ mod contract;
 mod footprint;
 mod grants;
 mod host;
+mod http;
 mod inspect;
 mod lane;
 mod load;
@@ -29,6 +30,7 @@ pub use component::{
     COMPILER_COMMAND, CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache,
     compile_one, default_cache_directory, limit_process,
 };
+pub use http::TlsError;
 pub use inspect::{Inspection, inspect};
 pub use load::{EngineFacts, LoadError};
 pub use net::NetError;
@@ -41,11 +43,12 @@ pub use tier::WasmTier;
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
 /// The packages of which this host offers interfaces to components.
-const OFFERED: [&str; 7] = [
+const OFFERED: [&str; 8] = [
     "kvtier:storage",
     "wasi:cli",
     "wasi:clocks",
     "wasi:filesystem",
+    "wasi:http",
     "wasi:io",
     "wasi:random",
     "wasi:sockets",

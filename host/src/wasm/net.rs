@@ -1,16 +1,19 @@
-//! The network targets of one backend: which addresses it may connect to, and what its names mean.
+//! The network targets of one backend: which addresses it may connect to, where it may send HTTP requests, and
+//! what its names mean.
 //!
-//! The host resolves granted names, when it loads the backend, and nobody resolves them again: a guest that
-//! asks for a name is told the pinned addresses. So whoever answers for a name later cannot point it at
-//! another address. A name that leads into a private network at load is refused, unless that network is
-//! granted by address as well: otherwise the owner of a public name could choose what the host reaches.
+//! The host resolves granted names, when it loads the backend, and for sockets nobody resolves them again: a guest
+//! that asks for a name is told the pinned addresses. So whoever answers for a name later cannot point it at
+//! another address. HTTP connections are made by the host, which asks anew for each: services behind HTTP move, and
+//! every address is judged before it is dialled. A name that leads into a private network is refused, unless that
+//! network is granted by address as well: otherwise the owner of a public name could choose what the host reaches.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-use crate::config::{IpNetwork, NetGrant, NetHost, PortRange};
+use crate::config::{HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 
 /// Why the names in `allow.net` cannot be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +56,30 @@ pub(super) struct NetPolicy(Arc<Targets>);
 
 #[derive(Debug, Default)]
 struct Targets {
+    /// Where sockets may connect to.
     allowed: Vec<(IpNetwork, PortRange)>,
+    /// What the names of sockets' targets were pinned to.
     names: BTreeMap<String, Vec<IpAddr>>,
+    /// Where HTTP requests may go.
+    http: Vec<HttpTarget>,
+    /// What stands in the grants as an address. Only that may vouch for where a name leads to.
+    by_address: Vec<(IpNetwork, PortRange)>,
+}
+
+/// Where an HTTP request goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HttpTarget {
+    pub(super) scheme: HttpScheme,
+    /// A name or an address.
+    pub(super) host: NetHost,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for HttpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, host, port } = self.clone();
+        NetGrant::Http { scheme, host, port }.fmt(f)
+    }
 }
 
 impl NetPolicy {
@@ -72,17 +97,25 @@ impl NetPolicy {
     ) -> Result<Self, NetError> {
         let mut targets = Targets::default();
         for grant in grants {
-            match target(grant) {
-                (NetHost::Network(network), ports) => targets.allowed.push((*network, ports)),
-                (NetHost::Address(address), ports) => targets.allowed.push((single(*address), ports)),
-                (NetHost::Name(_), _) => {}
+            let (host, ports) = target(grant);
+            let network = match host {
+                NetHost::Network(network) => Some(*network),
+                NetHost::Address(address) => Some(single(*address)),
+                NetHost::Name(_) => None,
+            };
+            targets.by_address.extend(network.map(|network| (network, ports)));
+            match grant {
+                NetGrant::Tcp { .. } => targets.allowed.extend(network.map(|network| (network, ports))),
+                NetGrant::Http { scheme, host, port } => {
+                    let (scheme, port) = (*scheme, *port);
+                    targets.http.push(HttpTarget { scheme, host: host.clone(), port });
+                }
             }
         }
-        // Only what stands there as an address may vouch for where a name leads to.
-        let granted_by_address = targets.allowed.clone();
+        let mut found_names: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for grant in grants {
             let (NetHost::Name(name), ports) = target(grant) else { continue };
-            if !targets.names.contains_key(name) {
+            if !found_names.contains_key(name.as_str()) {
                 let found = lookup(name)
                     .map_err(|source| NetError::Unresolvable { grant: grant.to_string(), source })?;
                 let mut addresses: Vec<_> = found.into_iter().map(|address| address.to_canonical()).collect();
@@ -91,30 +124,49 @@ impl NetPolicy {
                 if addresses.is_empty() {
                     return Err(NetError::NoAddress { grant: grant.to_string() });
                 }
-                targets.names.insert(name.clone(), addresses);
+                found_names.insert(name, addresses);
             }
-            for &address in &targets.names[name] {
-                let vouched = |(network, range): &(IpNetwork, PortRange)| {
-                    network.contains(address) && range.contains(ports.first) && range.contains(ports.last)
-                };
-                if let Some(kind) = restriction(address)
-                    && !granted_by_address.iter().any(vouched)
-                {
-                    let add = NetGrant::Tcp { host: NetHost::Address(address), ports }.to_string();
-                    return Err(NetError::Restricted { grant: grant.to_string(), address, kind, add });
+            let addresses = &found_names[name.as_str()];
+            for &address in addresses {
+                if let Some(kind) = targets.restriction(address, ports) {
+                    let host = NetHost::Address(address);
+                    let add = match *grant {
+                        NetGrant::Tcp { ports, .. } => NetGrant::Tcp { host, ports },
+                        NetGrant::Http { scheme, port, .. } => NetGrant::Http { scheme, host, port },
+                    };
+                    let (grant, add) = (grant.to_string(), add.to_string());
+                    return Err(NetError::Restricted { grant, address, kind, add });
                 }
-                targets.allowed.push((single(address), ports));
+            }
+            if matches!(grant, NetGrant::Tcp { .. }) {
+                targets.allowed.extend(addresses.iter().map(|&address| (single(address), ports)));
+                targets.names.insert(name.clone(), addresses.clone());
             }
         }
         Ok(Self(Arc::new(targets)))
     }
 
-    /// Tells whether there is no target at all.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Tells whether there is no target for sockets at all.
+    pub(super) fn has_no_sockets(&self) -> bool {
         self.0.allowed.is_empty()
     }
 
-    /// Tells whether the backend may connect to an address.
+    /// Tells whether HTTP requests may go somewhere.
+    pub(super) fn has_http(&self) -> bool {
+        !self.0.http.is_empty()
+    }
+
+    /// Tells whether HTTP requests may go there.
+    pub(super) fn allows_http(&self, target: &HttpTarget) -> bool {
+        self.0.http.contains(target)
+    }
+
+    /// Names the kind of an address that no name may lead to, for connections to `port`; `None` if one may.
+    pub(super) fn restriction(&self, address: SocketAddr) -> Option<&'static str> {
+        self.0.restriction(address.ip(), PortRange { first: address.port(), last: address.port() })
+    }
+
+    /// Tells whether the backend may connect a socket to an address.
     pub(super) fn allows(&self, address: SocketAddr) -> bool {
         let fits = |(network, ports): &(IpNetwork, PortRange)| {
             ports.contains(address.port()) && network.contains(address.ip())
@@ -131,6 +183,16 @@ impl NetPolicy {
         }
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         self.0.names.get(&name).cloned()
+    }
+}
+
+impl Targets {
+    /// Names the kind of an address that is not granted by address and therefore must not be what a name leads to.
+    fn restriction(&self, address: IpAddr, ports: PortRange) -> Option<&'static str> {
+        let vouches = |(network, range): &(IpNetwork, PortRange)| {
+            network.contains(address) && range.contains(ports.first) && range.contains(ports.last)
+        };
+        restriction(address).filter(|_| !self.by_address.iter().any(vouches))
     }
 }
 
@@ -281,7 +343,40 @@ mod tests {
         let policy = resolve(&["tcp://127.0.0.1:1-9", "tcp://10.0.0.0/8:80"], &[]).unwrap();
         assert!(allows(&policy, "127.0.0.1:9") && allows(&policy, "10.1.1.1:80"));
         assert!(!allows(&policy, "127.0.0.1:10") && !allows(&policy, "127.0.0.2:9"));
-        assert!(!policy.is_empty() && NetPolicy::default().is_empty());
+        assert!(!policy.has_no_sockets() && NetPolicy::default().has_no_sockets());
+    }
+
+    #[test]
+    fn a_grant_of_http_is_for_that_scheme_host_and_port_and_for_no_socket() {
+        let policy = resolve(&["https://cache.example", "http://10.0.0.5:9000"], &["1.2.3.4"]).unwrap();
+        let may = |grant: &str| match NetGrant::parse(grant).unwrap() {
+            NetGrant::Http { scheme, host, port } => policy.allows_http(&HttpTarget { scheme, host, port }),
+            NetGrant::Tcp { .. } => panic!("{grant}"),
+        };
+        assert!(may("https://cache.example:443") && may("http://10.0.0.5:9000"));
+        for other in [
+            "http://cache.example:443",
+            "https://cache.example:444",
+            "https://x.cache.example",
+            "https://1.2.3.4",
+            "https://10.0.0.5:9000",
+            "http://10.0.0.5",
+        ] {
+            assert!(!may(other), "{other}");
+        }
+        assert!(policy.has_http() && policy.has_no_sockets());
+        assert!(!allows(&policy, "1.2.3.4:443") && !allows(&policy, "10.0.0.5:9000"));
+        assert_eq!(policy.addresses("cache.example"), None);
+    }
+
+    #[test]
+    fn where_a_name_leads_to_later_is_judged_as_at_load() {
+        let policy = resolve(&["https://cache.example", "https://10.0.0.5"], &["1.2.3.4"]).unwrap();
+        let kind = |address: &str| policy.restriction(address.parse().unwrap());
+        assert_eq!((kind("1.2.3.5:443"), kind("10.0.0.5:443")), (None, None));
+        assert_eq!(kind("10.0.0.5:80"), Some("private"));
+        assert_eq!(kind("[::ffff:10.0.0.6]:443"), Some("private"));
+        assert_eq!(kind("169.254.169.254:443"), Some("link-local"));
     }
 
     #[test]

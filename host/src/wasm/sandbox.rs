@@ -5,20 +5,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::footprint::Footprint;
 use super::grants::{self, OpenFiles, Witness};
+use super::http::{Hooks, HttpClient};
 use super::load::Record;
 use super::log::BackendLog;
 use super::net::NetPolicy;
 use super::stdio::Tail;
 use crate::config::{BackendConfig, EnvGrant, FsAccess};
-use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
+use crate::limits::{HANDLES_PER_CALL, HTTP_FIELDS_BYTES_MAX, READ_BYTES_MAX};
 
 /// The state of a lane's store.
 pub(super) struct State {
@@ -28,6 +31,9 @@ pub(super) struct State {
     pub(super) read_bytes_max: u64,
     wasi: WasiCtx,
     pub(super) net: NetPolicy,
+    http: WasiHttpCtx,
+    http_hooks: Hooks,
+    pub(super) connect_timeout: Duration,
     pub(super) witness: Witness,
     footprint: Footprint,
     last_words: Tail,
@@ -86,6 +92,12 @@ impl WasiView for State {
     }
 }
 
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.http_hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
 /// Projects a store's state to what host functions work on.
 pub(super) struct Host;
 
@@ -117,6 +129,7 @@ pub(super) fn new_store(
     engine: &Engine,
     config: &BackendConfig,
     net: &NetPolicy,
+    http_client: &HttpClient,
     record: &Record,
     witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
@@ -147,11 +160,13 @@ pub(super) fn new_store(
     }
     let judge = (net.clone(), witness.clone());
     // Names are answered from the pins.
-    wasi.allow_udp(false).allow_tcp(!net.is_empty()).allow_ip_name_lookup(false);
+    wasi.allow_udp(false).allow_tcp(!net.has_no_sockets()).allow_ip_name_lookup(false);
     wasi.socket_addr_check(move |address, usage| {
         let allowed = grants::check_address(&judge.0, &judge.1, address, usage);
         Box::pin(async move { allowed })
     });
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(HTTP_FIELDS_BYTES_MAX);
     let mut table = ResourceTable::new();
     // The one handle that a call is lent.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
@@ -161,6 +176,9 @@ pub(super) fn new_store(
         read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
         wasi: wasi.build(),
         net: net.clone(),
+        http,
+        http_hooks: Hooks::new(http_client.clone(), witness.clone()),
+        connect_timeout: limits.connect_timeout,
         witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),
         last_words,

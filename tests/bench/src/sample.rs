@@ -27,19 +27,19 @@ impl Effort {
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    fn new(mut samples: Vec<f64>) -> Self {
+    pub(crate) fn new(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         Self(samples)
     }
 
     /// Returns the sample in the middle.
     pub(crate) fn median(&self) -> f64 {
-        self.quantile(2)
+        self.at(0.5)
     }
 
     /// Returns the distance between the quartiles as a share of the median.
     pub(crate) fn spread(&self) -> f64 {
-        (self.quantile(3) - self.quantile(1)) / self.median().max(f64::MIN_POSITIVE)
+        (self.at(0.75) - self.at(0.25)) / self.median().max(f64::MIN_POSITIVE)
     }
 
     /// Returns how many there are.
@@ -47,11 +47,10 @@ impl Samples {
         self.0.len()
     }
 
-    fn quantile(&self, quarter: usize) -> f64 {
-        self.0
-            .get((self.0.len() * quarter / 4).min(self.0.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or(f64::NAN)
+    /// Returns the sample that this share of all are below.
+    pub(crate) fn at(&self, share: f64) -> f64 {
+        let place = (self.0.len() as f64 * share) as usize;
+        self.0.get(place.min(self.0.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
     }
 }
 

@@ -92,7 +92,12 @@ fn every_key_of_a_backend_is_read() {
          limits.log_bytes_per_s: 10KiB\n\
          limits.bytes_in_flight: 11\n\
          limits.open_files_max: 13\n\
+         limits.connect_timeout_ms: 14\n\
+         limits.tls_timeout_ms: 15\n\
+         limits.request_timeout_ms: 16\n\
+         limits.http_requests_max: 17\n\
          limits.component_bytes: 12MB\n\
+         tls.ca_file: ca.pem\n\
          breaker: {{failures: 8, window: 9}}\n\
          breaker.pause_ms: 10\n\
          breaker.pause_max_ms: 11\n\
@@ -157,11 +162,16 @@ fn every_key_of_a_backend_is_read() {
             log_bytes_per_s: 10 << 10,
             bytes_in_flight: 11,
             open_files_max: 13,
+            connect_timeout: Duration::from_millis(14),
+            tls_timeout: Duration::from_millis(15),
+            request_timeout: Duration::from_millis(16),
+            http_requests_max: 17,
             component_bytes: 12_000_000,
         }
     );
     let (pause, pause_max) = (Duration::from_millis(10), Duration::from_millis(11));
     assert_eq!(disk.breaker, BreakerConfig { failures: 8, window: 9, pause, pause_max });
+    assert_eq!(disk.ca_file, Some("/etc/kvtier/ca.pem".into()));
     assert_eq!(disk.lanes, 2);
 }
 

@@ -79,7 +79,7 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
 }
 
 /// The limits of a backend: key, bound, and whether it is a size.
-const BACKEND_LIMITS: [(&str, Bound, bool); 18] = [
+const BACKEND_LIMITS: [(&str, Bound, bool); 22] = [
     ("memory", limits::BACKEND_MEMORY_BYTES, true),
     ("table_elements", limits::BACKEND_TABLE_ELEMENTS, false),
     ("handles_max", limits::BACKEND_HANDLES_MAX, false),
@@ -89,6 +89,10 @@ const BACKEND_LIMITS: [(&str, Bound, bool); 18] = [
     ("log_bytes_per_s", limits::BACKEND_LOG_BYTES_PER_S, true),
     ("bytes_in_flight", limits::BACKEND_BYTES_IN_FLIGHT, true),
     ("open_files_max", limits::BACKEND_OPEN_FILES_MAX, false),
+    ("connect_timeout_ms", limits::BACKEND_CONNECT_TIMEOUT_MS, false),
+    ("tls_timeout_ms", limits::BACKEND_TLS_TIMEOUT_MS, false),
+    ("request_timeout_ms", limits::BACKEND_REQUEST_TIMEOUT_MS, false),
+    ("http_requests_max", limits::BACKEND_HTTP_REQUESTS_MAX, false),
     ("component_bytes", limits::BACKEND_COMPONENT_BYTES, true),
     ("call_timeout_ms", limits::BACKEND_CALL_TIMEOUT_MS, false),
     ("min_bytes_per_s", limits::BACKEND_MIN_BYTES_PER_S, true),

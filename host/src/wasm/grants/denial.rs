@@ -40,6 +40,10 @@ pub(in crate::wasm) enum Denial {
     Udp,
     /// A name.
     Lookup(Asked),
+    /// An HTTP request to where none may go.
+    Request(Asked),
+    /// An HTTP request to a name that leads where none may, with what kind of address that is.
+    Led(Asked, SocketAddr, &'static str),
 }
 
 /// A text of the guest's choice, made harmless: one line, of bounded length, in quotes.
@@ -76,6 +80,10 @@ impl fmt::Display for Denial {
             Self::Listen => f.write_str("listening for connections"),
             Self::Udp => f.write_str("a UDP socket"),
             Self::Lookup(name) => write!(f, "resolving the name {name}"),
+            Self::Request(target) => write!(f, "an HTTP request to {target}"),
+            Self::Led(target, address, kind) => {
+                write!(f, "an HTTP request to {target}, which leads to {address}, a {kind} address")
+            }
         }
     }
 }
@@ -109,6 +117,20 @@ impl Denial {
             Self::Lookup(Asked(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
                 Some(host @ NetHost::Name(_)) => format!("add {section}allow.net: [\"tcp://{host}:PORT\"]"),
                 _ => "no grant allows it, as it is no host name".to_owned(),
+            },
+            Self::Request(Asked(target)) => match NetGrant::parse(target) {
+                Some(grant) => format!("add {section}allow.net: [\"{grant}\"]"),
+                None => "no grant allows it, as it is no HTTP target".to_owned(),
+            },
+            Self::Led(Asked(target), address, _) => match NetGrant::parse(target) {
+                Some(NetGrant::Http { scheme, port, .. }) => {
+                    let host = NetHost::Address(address.ip().to_canonical());
+                    format!(
+                        "if that is meant, add {section}allow.net: [\"{}\"]",
+                        NetGrant::Http { scheme, host, port }
+                    )
+                }
+                _ => "no grant allows it, as it is no HTTP target".to_owned(),
             },
         }
     }
@@ -322,6 +344,10 @@ mod tests {
         insta::assert_snapshot!(told(Denial::Bind("0.0.0.0:9".parse().unwrap())), @"binding to 0.0.0.0:9; no grant allows a backend to be connected to");
         insta::assert_snapshot!(told(Denial::Listen), @"listening for connections; no grant allows a backend to be connected to");
         insta::assert_snapshot!(told(Denial::Udp), @"a UDP socket; no grant allows UDP");
+        let asked = || Asked::new("https://a.example:443");
+        insta::assert_snapshot!(told(Denial::Request(asked())), @r#"an HTTP request to "https://a.example:443"; add external_backend.b.allow.net: ["https://a.example:443"]"#);
+        insta::assert_snapshot!(told(Denial::Request(Asked::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
+        insta::assert_snapshot!(told(Denial::Led(asked(), "10.0.0.1:443".parse().unwrap(), "private")), @r#"an HTTP request to "https://a.example:443", which leads to 10.0.0.1:443, a private address; if that is meant, add external_backend.b.allow.net: ["https://10.0.0.1:443"]"#);
         insta::assert_snapshot!(told(lookup("a.example")), @r#"resolving the name "a.example"; add external_backend.b.allow.net: ["tcp://a.example:PORT"]"#);
     }
 

@@ -5,6 +5,7 @@
 //! and no further one is taken; what a step saw goes to the log. `with_std` uses Rust's standard library,
 //! `preview2` and `preview3` call the two versions of WASI directly, in the first directory that is granted.
 
+mod http;
 mod preview2;
 mod preview3;
 mod with_std;

@@ -10,9 +10,12 @@ use kvtier_guest::wasip2::sockets::network::{self, IpAddressFamily, IpSocketAddr
 use kvtier_guest::wasip2::sockets::tcp_create_socket::create_tcp_socket;
 use kvtier_guest::wasip2::sockets::udp_create_socket::create_udp_socket;
 
-use crate::{Outcome, done};
+use crate::{Outcome, done, http};
 
 pub(crate) fn take(words: &[&str]) -> Outcome {
+    if let Some(outcome) = http::take2(words) {
+        return outcome;
+    }
     match *words {
         ["connect", address] => connect(address),
         ["listen"] => done(listen()),

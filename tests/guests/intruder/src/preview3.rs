@@ -10,10 +10,13 @@ use kvtier_guest::wasip3::sockets::types::{
     IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket,
 };
 
-use crate::{Outcome, done};
+use crate::{Outcome, done, http};
 
 pub(crate) async fn take(words: Vec<String>) -> Outcome {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let Some(outcome) = http::take3(&words).await {
+        return outcome;
+    }
     match *words.as_slice() {
         ["connect", address] => {
             let address = parse(address)?;

@@ -42,7 +42,7 @@ fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
     full: E,
     make: impl FnOnce(&mut State) -> Result<Resource<S>, TrappableError<E>>,
 ) -> wasmtime::Result<Result<Resource<S>, E>> {
-    if state.net.is_empty() {
+    if state.net.has_no_sockets() {
         state.witness.record(Denial::Socket);
         return Ok(Err(denied));
     }

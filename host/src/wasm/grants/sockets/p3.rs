@@ -1,11 +1,13 @@
 //! WASI 0.3.
 
+use tokio::time::timeout;
 use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::ErrorCode as LookupError;
 use wasmtime_wasi::p3::bindings::sockets::types::{
-    ErrorCode, HostTcpSocket as _, IpAddress, IpAddressFamily,
+    ErrorCode, HostTcpSocket as _, HostTcpSocketWithStore as _, IpAddress, IpAddressFamily, IpSocketAddress,
+    TcpSocket,
 };
-use wasmtime_wasi::sockets::{UdpSocket, WasiSocketsView as _};
+use wasmtime_wasi::sockets::{UdpSocket, WasiSockets, WasiSocketsView as _};
 
 use super::super::P3;
 use super::super::denial::Denial;
@@ -18,6 +20,9 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
         let (denied, full) = (ErrorCode::AccessDenied, ErrorCode::OutOfMemory);
         let make = |state: &mut State| state.sockets().create(family);
         Ok((tcp_socket(store.data_mut(), denied, full, make)?,))
+    })?;
+    instance.func_wrap_concurrent("[method]tcp-socket.connect", |accessor, (socket, address)| {
+        Box::pin(async move { Ok((connect(accessor, socket, address).await?,)) })
     })?;
     instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
         let state: &State = store.data();
@@ -34,4 +39,19 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
         },
     )?;
     Ok(())
+}
+
+/// Connects within `limits.connect_timeout_ms`.
+async fn connect(
+    accessor: &Accessor<State>,
+    socket: Resource<TcpSocket>,
+    address: IpSocketAddress,
+) -> wasmtime::Result<Result<(), ErrorCode>> {
+    let limit = accessor.with(|mut access| access.get().connect_timeout);
+    let sockets = accessor.with_getter::<WasiSockets>(|state| state.sockets());
+    match timeout(limit, WasiSockets::connect(&sockets, socket, address)).await {
+        Ok(Ok(())) => Ok(Ok(())),
+        Ok(Err(error)) => Ok(Err(error.downcast()?)),
+        Err(_) => Ok(Err(ErrorCode::Timeout)),
+    }
 }

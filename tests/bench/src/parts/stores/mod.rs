@@ -1,0 +1,129 @@
+//! Chunks through the `redis` and `s3` backends, beside native clients of the same servers.
+//!
+//! A round stores chunks, asks for them and gets them, ours and the native client in turns. Times are those of single
+//! operations, with one or many in flight; a rate is all bytes of a round by its time. What kvtier does besides, such as
+//! sealing and verifying every chunk, is in its figures.
+
+mod native_redis;
+mod native_s3;
+mod ours;
+mod round;
+
+use anyhow::Result;
+use kvtier_servers::redis::{Redis, RedisOptions};
+use kvtier_servers::s3::{S3Options, S3Server};
+
+use self::native_redis::NativeRedis;
+use self::native_s3::NativeS3;
+use self::ours::Ours;
+use self::round::{Client, Load, Operation, Round, Times};
+use crate::bench::Bench;
+use crate::report::{Figure, Quantity, Target};
+
+/// The first argument under which this program is the S3 server.
+pub(crate) const AS_S3_SERVER: &str = "as-s3-server";
+
+/// Chunk size, operations in flight, and operations of a round.
+const LOADS: [Load; 7] = [
+    Load { size_bytes: 64 << 10, at_once: 1, n_chunks: 256 },
+    Load { size_bytes: 64 << 10, at_once: 64, n_chunks: 512 },
+    Load { size_bytes: 64 << 10, at_once: 512, n_chunks: 512 },
+    Load { size_bytes: 2 << 20, at_once: 1, n_chunks: 64 },
+    Load { size_bytes: 2 << 20, at_once: 64, n_chunks: 128 },
+    Load { size_bytes: 32 << 20, at_once: 1, n_chunks: 16 },
+    Load { size_bytes: 32 << 20, at_once: 64, n_chunks: 64 },
+];
+
+/// From this size on a rate is what counts, and below it a time.
+const LARGE_BYTES: usize = 2 << 20;
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let server = Redis::start(&RedisOptions::default())?;
+    let native = NativeRedis::connect(server.addr())?;
+    over_loads(bench, "redis", &native, |bench, load| Ours::redis(bench, server.addr(), load))?;
+    drop((native, server));
+
+    let program = std::env::current_exe()?;
+    let server = S3Server::start_as(&program, &[AS_S3_SERVER], &S3Options::default())?;
+    let native = NativeS3::connect(&server)?;
+    over_loads(bench, "s3", &native, |bench, load| Ours::s3(bench, &server, load))
+}
+
+fn over_loads(
+    bench: &mut Bench,
+    name: &str,
+    native: &dyn Client,
+    ours: impl Fn(&Bench, Load) -> Result<Ours>,
+) -> Result<()> {
+    let quick = [Load { size_bytes: 64 << 10, at_once: 4, n_chunks: 8 }];
+    let loads = if bench.is_quick() { &quick[..] } else { &LOADS[..] };
+    for &load in loads {
+        let ours = ours(bench, load)?;
+        bench.progress(&format!("{name}, {} KiB, {} at once", load.size_bytes >> 10, load.at_once));
+        let n_rounds = bench.pick(5, 1);
+        let mut times: [[Times; 2]; 4] = Default::default();
+        // The first round, in which memory is touched and connections are made, does not count.
+        for turn in 0..=n_rounds {
+            for (side, client) in [&ours as &dyn Client, native].into_iter().enumerate() {
+                for (operation, round) in run_round(client, load)? {
+                    if turn > 0 || bench.is_quick() {
+                        times[operation as usize][side].add(round);
+                    }
+                }
+            }
+        }
+        for (operation, [ours, native]) in Operation::ALL.into_iter().zip(&times) {
+            record(bench, name, load, operation, ours, native);
+        }
+        ours.close()?;
+    }
+    Ok(())
+}
+
+fn run_round(client: &dyn Client, load: Load) -> Result<Vec<(Operation, Round)>> {
+    let mut rounds = Vec::new();
+    for operation in Operation::ALL {
+        rounds.push((operation, client.run(operation, load)?));
+    }
+    client.remove(load)?;
+    Ok(rounds)
+}
+
+fn record(
+    bench: &mut Bench,
+    name: &str,
+    load: Load,
+    operation: Operation,
+    ours: &Times,
+    native: &Times,
+) {
+    let size = match load.size_bytes {
+        size if size < 1 << 20 => format!("{} KiB", size >> 10),
+        size => format!("{} MiB", size >> 20),
+    };
+    let what = format!("{name}: {} of {size}, {} at once", operation.name(), load.at_once);
+    let ms = |seconds: f64| format!("{:.2}", seconds * 1e3);
+    let note = format!(
+        "ms p50 {} against {}, p99 {} against {}",
+        ms(ours.quantile(0.5)),
+        ms(native.quantile(0.5)),
+        ms(ours.quantile(0.99)),
+        ms(native.quantile(0.99)),
+    );
+    let moves = operation.moves_bytes() && (load.size_bytes >= LARGE_BYTES || load.at_once > 1);
+    let (quantity, target) = match moves {
+        true if load.size_bytes >= LARGE_BYTES => {
+            (Quantity::Bytes(load.n_bytes()), Some(Target::OfReference(0.8)))
+        }
+        true => (Quantity::Bytes(load.n_bytes()), None),
+        // A time of 1.3 is a speed of 1 / 1.3.
+        false if load.at_once == 1 => (Quantity::Time, Some(Target::OfReference(1.0 / 1.3))),
+        false => (Quantity::Time, None),
+    };
+    let figure = |times: &Times| match quantity {
+        Quantity::Time => Figure::new(quantity, &times.operations()),
+        _ => Figure::new(quantity, &times.rounds()),
+    };
+    let reference = ("native client".to_owned(), figure(native));
+    bench.add_row(what, figure(ours), vec![reference], target, note);
+}
