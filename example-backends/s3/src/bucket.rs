@@ -154,9 +154,8 @@ impl Bucket {
         let has_failed = Cell::new(false);
         let put = async |(number, part): (u16, Range<u64>)| {
             let n_bytes = part.end - part.start;
-            let goes_on = || match has_failed.get() {
-                true => Err(Error::other("another part failed")),
-                false => is_lent(data, index),
+            let goes_on = || {
+                if has_failed.get() { Err(Error::other("another part failed")) } else { is_lent(data, index) }
             };
             let put = self.request(goes_on, async || {
                 let bytes = Body::Stream(data.read_stream(index, part.start, n_bytes), n_bytes);
@@ -187,7 +186,12 @@ impl Bucket {
                 // The answer begins before the store knows whether it can.
                 match CompleteMultipartUploadResponse::parse(&text) {
                     Ok(_) => Ok(()),
-                    Err(_) => Err(Failure::Refused(Refusal::new(200, |_| None, &text, target.signed_at()))),
+                    Err(_) => Err(Failure::Refused(Box::new(Refusal::new(
+                        200,
+                        |_| None,
+                        &text,
+                        target.signed_at(),
+                    )))),
                 }
             },
         );
@@ -304,7 +308,7 @@ impl Bucket {
         // A refusal is one also if its text does not come.
         let text = answer.text().await.unwrap_or_default();
         let header = |name: &str| header.iter().find(|(known, _)| *known == name)?.1.clone();
-        Err(Failure::Refused(Refusal::new(status, header, &text, target.signed_at())))
+        Err(Failure::Refused(Box::new(Refusal::new(status, header, &text, target.signed_at()))))
     }
 
     fn error(&self, failure: Failure, object: &str) -> Error {
@@ -322,9 +326,9 @@ fn split(size: u64, part_bytes: u64) -> impl Iterator<Item = Range<u64>> {
 
 /// Refuses an object that is not of the chunk's size, and an answer that begins elsewhere than at byte `at`.
 fn check_size(answer: &Answer, at: u64, size: u64, object: &str) -> Result<(), Error> {
-    let is_of = |stored: u64| match stored == size {
-        true => Ok(()),
-        false => Err(Error::corrupt(format!("{object}: {stored} bytes stored, {size} expected"))),
+    let is_of = |stored: u64| {
+        let wrong = || Error::corrupt(format!("{object}: {stored} bytes stored, {size} expected"));
+        if stored == size { Ok(()) } else { Err(wrong()) }
     };
     if answer.status == 206 {
         let range = answer.header("content-range").and_then(|range| content_range(&range));

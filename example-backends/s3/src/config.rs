@@ -1,5 +1,6 @@
 //! What the operator can set.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use kvtier_guest::{Error, Init};
@@ -29,6 +30,7 @@ const PART_BYTES_MAX: u64 = 5 << 30;
 const RANGE_BYTES_MIN: u64 = 64 << 10;
 const RETRIES_MAX: u32 = 10;
 const REQUESTS_MAX: usize = 256;
+const HOUR_MS: u64 = 3_600_000;
 /// S3 takes names of objects up to 1024 bytes; the namespace and the key need 65.
 const PREFIX_BYTES_MAX: usize = 512;
 
@@ -71,15 +73,9 @@ impl Config {
             part_bytes: bytes(init, "part_bytes", 16 << 20, PART_BYTES_MIN)?,
             multipart_from: bytes(init, "multipart_from", 64 << 20, 1)?,
             range_bytes: bytes(init, "range_bytes", 8 << 20, RANGE_BYTES_MIN)?,
-            retries: number(init, "retries", 3, 0, RETRIES_MAX)?,
-            request_timeout: Duration::from_millis(number(
-                init,
-                "request_timeout_ms",
-                5000,
-                1,
-                24 * 3_600_000,
-            )?),
-            requests: number(init, "requests", 64, 1, REQUESTS_MAX)?,
+            retries: number(init, "retries", 3, 0..=RETRIES_MAX)?,
+            request_timeout: Duration::from_millis(number(init, "request_timeout_ms", 5000, 1..=HOUR_MS)?),
+            requests: number(init, "requests", 64, 1..=REQUESTS_MAX)?,
         })
     }
 }
@@ -140,12 +136,13 @@ fn bytes(init: &Init, key: &str, default: u64, min: u64) -> Result<u64, Error> {
     Ok(value)
 }
 
-fn number<T>(init: &Init, key: &str, default: T, min: T, max: T) -> Result<T, Error>
+fn number<T>(init: &Init, key: &str, default: T, range: RangeInclusive<T>) -> Result<T, Error>
 where
     T: PartialOrd + std::fmt::Display + std::str::FromStr<Err: std::fmt::Display>,
 {
     let value = init.parse(key)?.unwrap_or(default);
-    if value < min || value > max {
+    if !range.contains(&value) {
+        let (min, max) = range.into_inner();
         return Err(Error::invalid_config(key, format!("{value}: must be from {min} to {max}")));
     }
     Ok(value)

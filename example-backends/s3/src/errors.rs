@@ -12,7 +12,7 @@ use crate::retry::Transient;
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The store answered with something else than success.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// There was no answer, or not all of it.
     Broken(ErrorCode),
     /// An answer that S3 does not give, or the end of the call.
@@ -168,7 +168,7 @@ impl Refusal {
             (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
                 config("secrets.session_token", format!("is not accepted at {endpoint}, or no longer"))
             }
-            (300..=399 | 400, _) if self.region.as_deref().is_some_and(|theirs| theirs != *region) => {
+            (300..=400, _) if self.region.as_deref().is_some_and(|theirs| theirs != *region) => {
                 let theirs = self.region.as_deref().unwrap_or_default();
                 config(
                     "config.region",

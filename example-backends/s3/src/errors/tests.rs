@@ -14,7 +14,7 @@ fn place() -> Place<'static> {
 fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
     let header =
         |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    Failure::Refused(Refusal::new(status, header, body, "20261126T093000Z"))
+    Failure::Refused(Box::new(Refusal::new(status, header, body, "20261126T093000Z")))
 }
 
 fn text(failure: Failure) -> String {
