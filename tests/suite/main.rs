@@ -28,8 +28,10 @@ mod pins;
 mod prefix;
 mod put_queue;
 mod redis;
+mod s3;
 mod sandbox;
 mod scripted;
+mod stores;
 mod transfers;
 
 use kvtier_tests::support;

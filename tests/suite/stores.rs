@@ -50,7 +50,8 @@ fn a_trace_is_served_by_whichever_store_has_it() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut redis = Redis::start(RedisOptions::default()).unwrap();
-    let s3 = S3Server::start(Path::new(env!("CARGO_BIN_EXE_kvtier-s3-server")), &S3Options::default()).unwrap();
+    let s3 =
+        S3Server::start(Path::new(env!("CARGO_BIN_EXE_kvtier-s3-server")), &S3Options::default()).unwrap();
     let config = config(&redis, &s3, folder.path());
     let trace = folder.path().join("chats.jsonl");
     let mut text = Vec::new();
@@ -69,7 +70,11 @@ fn a_trace_is_served_by_whichever_store_has_it() {
     let second = replay(&config, &trace);
     assert_eq!(hits(&second, "redis"), 0, "{second}");
     assert!(hits(&second, "s3") > 0, "{second}");
-    assert_eq!((&second["hit_ratio"], &second["lost"]), (&1.0.into(), &0.into()), "all of it is in S3: {second}");
+    assert_eq!(
+        (&second["hit_ratio"], &second["lost"]),
+        (&1.0.into(), &0.into()),
+        "all of it is in S3: {second}"
+    );
 
     // Redis is down, and nothing is missing but for it.
     redis.kill();

@@ -1,25 +1,51 @@
-//! Skeleton.
+//! Keeps chunks as objects of a bucket, in S3 or in a store that speaks like it.
+//!
+//! HTTP is the host's (WASI 0.3): it connects, keeps connections alive and does TLS, and sends a chunk's bytes
+//! from its own memory. What is here is what S3 adds: signatures, retries, and what its errors mean.
+
+mod bucket;
+mod config;
+mod errors;
+mod http;
+mod permits;
+mod retry;
+mod sign;
+mod store;
 
 use kvtier_guest::prelude::*;
 
-/// Keeps nothing yet.
-pub struct S3Backend;
+use config::Config;
+use store::Store;
+
+/// One object a chunk in `config.bucket`.
+pub struct S3Backend {
+    store: Store,
+}
 
 impl StorageBackend for S3Backend {
-    fn new(_: Init) -> Result<Self, Error> {
-        Err(Error::Unsupported)
+    fn new(init: Init) -> Result<Self, Error> {
+        Ok(Self { store: Store::new(Config::from_init(&init)?) })
     }
 
-    async fn contains(&self, _: &[ChunkKey], _: bool) -> Result<u32, Error> {
-        Err(Error::Unsupported)
+    async fn open(&self) -> Result<(), Error> {
+        self.store.open().await
     }
 
-    async fn put(&self, _: &[ChunkKey], _: &Sources) -> Vec<Result<(), Error>> {
-        Vec::new()
+    async fn contains(&self, keys: &[ChunkKey], _: bool) -> Result<u32, Error> {
+        // Nothing is evicted, so nothing need be pinned.
+        self.store.contains(keys).await
     }
 
-    async fn get(&self, _: &[ChunkKey], _: &Sinks) -> Vec<Result<Option<u64>, Error>> {
-        Vec::new()
+    async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        self.store.put(keys, data).await
+    }
+
+    async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        self.store.get(keys, into).await
+    }
+
+    async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        self.store.remove(keys).await
     }
 }
 

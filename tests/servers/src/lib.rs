@@ -2,3 +2,5 @@
 
 pub mod proxy;
 pub mod redis;
+pub mod s3;
+pub mod tls;

@@ -93,14 +93,7 @@ fn run_round(client: &dyn Client, load: Load) -> Result<Vec<(Operation, Round)>>
     Ok(rounds)
 }
 
-fn record(
-    bench: &mut Bench,
-    name: &str,
-    load: Load,
-    operation: Operation,
-    ours: &Times,
-    native: &Times,
-) {
+fn record(bench: &mut Bench, name: &str, load: Load, operation: Operation, ours: &Times, native: &Times) {
     let size = match load.size_bytes {
         size if size < 1 << 20 => format!("{} KiB", size >> 10),
         size => format!("{} MiB", size >> 20),

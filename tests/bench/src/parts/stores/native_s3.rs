@@ -38,7 +38,12 @@ impl NativeS3 {
         Ok(Self { runtime, client, bucket, credentials })
     }
 
-    async fn send(&self, method: Method, url: String, body: Bytes) -> Result<(StatusCode, Option<u64>, hyper::body::Incoming)> {
+    async fn send(
+        &self,
+        method: Method,
+        url: String,
+        body: Bytes,
+    ) -> Result<(StatusCode, Option<u64>, hyper::body::Incoming)> {
         let request = Request::builder().method(method).uri(url).body(Full::new(body))?;
         let response = self.client.request(request).await?;
         let length = response.headers().get("content-length");

@@ -25,12 +25,8 @@ pub(super) struct Ours {
 impl Ours {
     pub(super) fn redis(bench: &Bench, server: SocketAddr, load: Load) -> Result<Self> {
         let servers = server.to_string();
-        let mut config = backend(
-            &bench.setting,
-            "redis",
-            ("redis", "RedisBackend"),
-            &[("servers", &servers)],
-        )?;
+        let mut config =
+            backend(&bench.setting, "redis", ("redis", "RedisBackend"), &[("servers", &servers)])?;
         let ports = PortRange { first: server.port(), last: server.port() };
         config.allow.net.push(NetGrant::Tcp { host: NetHost::Address(server.ip()), ports });
         Self::new(bench, config, load)
@@ -90,9 +86,7 @@ impl Client for Ours {
         };
         match operation {
             Operation::Put => Ok(self.put(load)),
-            Operation::Contains => {
-                block_on(Round::of(keys.len(), load.at_once, |n| contains(&keys[n..=n])))
-            }
+            Operation::Contains => block_on(Round::of(keys.len(), load.at_once, |n| contains(&keys[n..=n]))),
             Operation::ContainsMany => {
                 let many: Vec<&[ChunkKey]> = keys.chunks(MANY).collect();
                 block_on(Round::of(many.len(), 1, |n| contains(many[n])))

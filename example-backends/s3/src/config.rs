@@ -1,0 +1,228 @@
+//! What the operator can set.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use kvtier_guest::{Error, Init};
+use rusty_s3::{Bucket, Credentials, UrlStyle};
+
+const KNOWN: [&str; 14] = [
+    "bucket",
+    "endpoint",
+    "region",
+    "addressing",
+    "prefix",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "part_bytes",
+    "multipart_from",
+    "range_bytes",
+    "retries",
+    "request_timeout_ms",
+    "requests",
+];
+
+/// S3 takes no smaller part, save the last of an object.
+const PART_BYTES_MIN: u64 = 5 << 20;
+/// S3 takes no larger part, and no larger object in one request.
+const PART_BYTES_MAX: u64 = 5 << 30;
+const RANGE_BYTES_MIN: u64 = 64 << 10;
+const RETRIES_MAX: u32 = 10;
+const REQUESTS_MAX: usize = 256;
+const HOUR_MS: u64 = 3_600_000;
+/// S3 takes names of objects up to 1024 bytes; the namespace and the key need 65.
+const PREFIX_BYTES_MAX: usize = 512;
+
+/// The backend's settings.
+pub(crate) struct Config {
+    /// `config.bucket`, `config.endpoint`, `config.region` and `config.addressing`.
+    pub(crate) bucket: Bucket,
+    pub(crate) credentials: Credentials,
+    /// `config.prefix`; `kvtier/` by default.
+    pub(crate) prefix: String,
+    /// What the objects' names begin with: the prefix, and the engine's namespace.
+    pub(crate) folder: String,
+    /// `config.part_bytes`: size of a part of an object that is sent in parts; 16 MiB by default.
+    pub(crate) part_bytes: u64,
+    /// `config.multipart_from`: size from which objects are sent in parts; 64 MiB by default.
+    pub(crate) multipart_from: u64,
+    /// `config.range_bytes`: larger objects are read in ranges of this size; 8 MiB by default.
+    pub(crate) range_bytes: u64,
+    /// `config.retries`: how often a request is sent again; 3 by default.
+    pub(crate) retries: u32,
+    /// `config.request_timeout_ms`: to connect, until the first byte, and between bytes; 5 s by default.
+    pub(crate) request_timeout: Duration,
+    /// `config.requests`: requests at once; 64 by default.
+    pub(crate) requests: usize,
+}
+
+impl Config {
+    pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
+        init.only(&KNOWN)?;
+        let prefix = init.get("prefix").unwrap_or("kvtier/").to_owned();
+        if prefix.starts_with('/') || prefix.len() > PREFIX_BYTES_MAX {
+            let why = format!("must not begin with `/`, nor be longer than {PREFIX_BYTES_MAX} bytes");
+            return Err(Error::invalid_config("prefix", why));
+        }
+        Ok(Self {
+            bucket: bucket(init)?,
+            credentials: credentials(init)?,
+            folder: format!("{prefix}{}/", init.namespace),
+            prefix,
+            part_bytes: bytes(init, "part_bytes", 16 << 20, PART_BYTES_MIN)?,
+            multipart_from: bytes(init, "multipart_from", 64 << 20, 1)?,
+            range_bytes: bytes(init, "range_bytes", 8 << 20, RANGE_BYTES_MIN)?,
+            retries: number(init, "retries", 3, 0..=RETRIES_MAX)?,
+            request_timeout: Duration::from_millis(number(init, "request_timeout_ms", 5000, 1..=HOUR_MS)?),
+            requests: number(init, "requests", 64, 1..=REQUESTS_MAX)?,
+        })
+    }
+}
+
+fn bucket(init: &Init) -> Result<Bucket, Error> {
+    let name = init.require("bucket")?.to_owned();
+    let region = init.get("region").unwrap_or("us-east-1").to_owned();
+    if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(Error::invalid_config("region", "expected a name such as eu-central-1"));
+    }
+    let endpoint = match init.get("endpoint") {
+        Some(_) => init.require("endpoint")?.to_owned(),
+        None => format!("https://s3.{region}.amazonaws.com"),
+    };
+    // What is before an `@` may be a password, and errors name the endpoint.
+    if endpoint.contains(['@', '?', '#']) {
+        return Err(Error::invalid_config("endpoint", "must be a URL without user, query and fragment"));
+    }
+    let invalid = |why: &dyn std::fmt::Display| {
+        let expected = "expected a URL such as https://s3.example or http://127.0.0.1:9000";
+        Error::invalid_config("endpoint", format!("`{endpoint}` with bucket `{name}`: {why}; {expected}"))
+    };
+    let in_style = |style| {
+        let url = endpoint.parse().map_err(|error| invalid(&error))?;
+        Bucket::new(url, style, name.clone(), region.clone()).map_err(|error| invalid(&error))
+    };
+    let in_path = in_style(UrlStyle::Path)?;
+    match init.get("addressing").unwrap_or("virtual") {
+        "path" => Ok(in_path),
+        "virtual" if in_path.base_url().domain().is_none() => {
+            let why = "a bucket cannot be part of an IP address; set it to path";
+            Err(Error::invalid_config("addressing", why))
+        }
+        "virtual" => in_style(UrlStyle::VirtualHost),
+        other => Err(Error::invalid_config("addressing", format!("`{other}`: expected path or virtual"))),
+    }
+}
+
+fn credentials(init: &Init) -> Result<Credentials, Error> {
+    let require = |key: &str| match init.get(key) {
+        Some(value) if !value.trim().is_empty() => Ok(value),
+        Some(_) => Err(Error::InvalidConfig(format!("secrets.{key}: is empty"))),
+        None => Err(Error::InvalidConfig(format!("secrets.{key}: is required and not set"))),
+    };
+    let (key, secret) = (require("access_key_id")?, require("secret_access_key")?);
+    Ok(match init.get("session_token") {
+        Some(_) => Credentials::new_with_token(key, secret, require("session_token")?),
+        None => Credentials::new(key, secret),
+    })
+}
+
+fn bytes(init: &Init, key: &str, default: u64, min: u64) -> Result<u64, Error> {
+    let value = init.bytes(key)?.unwrap_or(default);
+    if !(min..=PART_BYTES_MAX).contains(&value) {
+        let why = format!("{value}: must be from {min} to {PART_BYTES_MAX} bytes");
+        return Err(Error::invalid_config(key, why));
+    }
+    Ok(value)
+}
+
+fn number<T>(init: &Init, key: &str, default: T, range: RangeInclusive<T>) -> Result<T, Error>
+where
+    T: PartialOrd + std::fmt::Display + std::str::FromStr<Err: std::fmt::Display>,
+{
+    let value = init.parse(key)?.unwrap_or(default);
+    if !range.contains(&value) {
+        let (min, max) = range.into_inner();
+        return Err(Error::invalid_config(key, format!("{value}: must be from {min} to {max}")));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use kvtier_guest::{EngineMetadata, Error, Init};
+
+    use super::Config;
+
+    fn init(config: &[(&str, &str)]) -> Init {
+        let required =
+            [("bucket", "kv"), ("access_key_id", "AKIDEXAMPLE"), ("secret_access_key", "very secret")];
+        Init {
+            backend_name: "s3".into(),
+            dst_device: "cpu".into(),
+            metadata: EngineMetadata {
+                model_name: "m".into(),
+                world_size: 1,
+                worker_id: 0,
+                kv_dtype: "bfloat16".into(),
+                kv_shape: vec![2, 2, 256, 8, 128],
+                chunk_size: 256,
+            },
+            namespace: "0".repeat(32),
+            config: required.iter().chain(config).map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        }
+    }
+
+    fn refusal(config: &[(&str, &str)]) -> String {
+        match Config::from_init(&init(config)) {
+            Err(Error::InvalidConfig(text)) => text,
+            Err(other) => panic!("expected invalid-config, found {other:?}"),
+            Ok(_) => panic!("accepted: {config:?}"),
+        }
+    }
+
+    #[test]
+    fn by_default_the_bucket_is_a_host_of_amazons() {
+        let config = Config::from_init(&init(&[("region", "eu-central-1")])).unwrap();
+        assert_eq!(config.bucket.base_url().as_str(), "https://kv.s3.eu-central-1.amazonaws.com/");
+        assert_eq!(config.folder, format!("kvtier/{}/", "0".repeat(32)));
+        assert_eq!((config.requests, config.retries, config.part_bytes), (64, 3, 16 << 20));
+    }
+
+    #[test]
+    fn an_address_takes_the_bucket_into_the_path() {
+        let path = [("endpoint", "http://127.0.0.1:9000"), ("addressing", "path")];
+        let config = Config::from_init(&init(&path)).unwrap();
+        assert_eq!(config.bucket.base_url().as_str(), "http://127.0.0.1:9000/kv/");
+        let text = refusal(&[("endpoint", "http://127.0.0.1:9000")]);
+        assert!(text.contains("config.addressing") && text.contains("path"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (key, value) in [
+            ("bucket", " "),
+            ("endpoint", "s3.example"),
+            ("endpoint", "ftp://s3.example"),
+            ("endpoint", "https://user:pass@s3.example"),
+            ("addressing", "dns"),
+            ("region", "eu central"),
+            ("prefix", "/kv"),
+            ("part_bytes", "1MiB"),
+            ("range_bytes", "1"),
+            ("retries", "11"),
+            ("request_timeout_ms", "0"),
+            ("requests", "0"),
+            ("requests", "many"),
+            ("acces_key", "x"),
+        ] {
+            let text = refusal(&[(key, value)]);
+            assert!(text.contains(&format!("config.{key}")), "{text}");
+            assert!(!text.contains("pass"), "{text}");
+        }
+        for key in ["access_key_id", "secret_access_key"] {
+            let text = refusal(&[(key, "")]);
+            assert!(text.contains(&format!("secrets.{key}")) && !text.contains("very secret"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! When a request is sent again: after a pause, a limited number of times, and only while there is a budget
+//! for it. A store that fails every request is sent few more than those that were asked for.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// What retries are paid from.
+const BUDGET: u32 = 100;
+const COST: u32 = 5;
+/// A request that timed out has kept the store busy for longer.
+const TIMEOUT_COST: u32 = 10;
+const SUCCESS_PAYS: u32 = 1;
+
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Decides on the retries of an instance.
+pub(crate) struct Retries {
+    /// For one request.
+    max: u32,
+    budget: Cell<u32>,
+    random: Cell<u64>,
+}
+
+/// How a request failed that may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transient {
+    /// The connection broke, or the store was too busy.
+    Failed,
+    TimedOut,
+}
+
+impl Retries {
+    /// Allows `max` retries of one request. `seed` is any number.
+    pub(crate) fn new(max: u32, seed: u64) -> Self {
+        // The generator stands still at 0.
+        Self { max, budget: Cell::new(BUDGET), random: Cell::new(seed | 1) }
+    }
+
+    /// Returns how long to wait before the request is sent again, which has failed `n_failed` times. `None` if it
+    /// is not worth it.
+    pub(crate) fn pause(&self, n_failed: u32, how: Transient) -> Option<Duration> {
+        let cost = match how {
+            Transient::Failed => COST,
+            Transient::TimedOut => TIMEOUT_COST,
+        };
+        if n_failed > self.max || self.budget.get() < cost {
+            return None;
+        }
+        self.budget.set(self.budget.get() - cost);
+        let longest = PAUSE.saturating_mul(1 << (n_failed.clamp(1, 16) - 1)).min(PAUSE_MAX);
+        // In the upper half, so that those who failed together do not come back together.
+        Some(longest / 2 + longest.mul_f64(self.fraction()) / 2)
+    }
+
+    /// Notes that a request succeeded.
+    pub(crate) fn succeeded(&self) {
+        self.budget.set((self.budget.get() + SUCCESS_PAYS).min(BUDGET));
+    }
+
+    /// In 0..1, by xorshift.
+    fn fraction(&self) -> f64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        (x >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{BUDGET, COST, PAUSE, PAUSE_MAX, Retries, Transient};
+
+    #[test]
+    fn pauses_grow_up_to_a_limit_and_differ() {
+        let retries = Retries::new(10, 7);
+        let mut longest = PAUSE;
+        let mut halves = Vec::new();
+        for n_failed in 1..=10 {
+            let pause = retries.pause(n_failed, Transient::Failed).unwrap();
+            assert!(longest / 2 <= pause && pause <= longest, "{n_failed}: {pause:?}");
+            halves.push(pause.div_duration_f64(longest));
+            longest = (longest * 2).min(PAUSE_MAX);
+        }
+        halves.dedup();
+        assert_eq!(halves.len(), 10, "{halves:?}");
+        assert_eq!(longest, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_request_is_retried_so_many_times() {
+        let retries = Retries::new(2, 7);
+        assert!(retries.pause(2, Transient::Failed).is_some());
+        assert!(retries.pause(3, Transient::Failed).is_none());
+        assert!(Retries::new(0, 7).pause(1, Transient::Failed).is_none());
+    }
+
+    #[test]
+    fn a_store_that_always_fails_uses_the_budget_up_and_successes_pay_it_back() {
+        let retries = Retries::new(3, 7);
+        let n_retries = (0..1000).filter(|_| retries.pause(1, Transient::Failed).is_some()).count();
+        assert_eq!(n_retries as u32, BUDGET / COST);
+        for _ in 0..COST {
+            assert!(retries.pause(1, Transient::Failed).is_none());
+            retries.succeeded();
+        }
+        assert!(retries.pause(1, Transient::TimedOut).is_none(), "costs more");
+        assert!(retries.pause(1, Transient::Failed).is_some());
+        (0..10 * BUDGET).for_each(|_| retries.succeeded());
+        let n_retries = (0..1000).filter(|_| retries.pause(1, Transient::TimedOut).is_some()).count();
+        assert_eq!(n_retries, 10, "it is not saved up beyond its size");
+    }
+}

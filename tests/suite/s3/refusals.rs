@@ -1,0 +1,170 @@
+//! What a store refuses, and what is wrong on the way to it: said to the operator, with what to do; and no secrets.
+
+use std::net::TcpListener;
+
+use kvtier::config::{BackendConfig, Config, OnLoadError};
+use kvtier::{Engine, EngineBuilder};
+use kvtier_servers::s3::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};
+use kvtier_servers::tls::Certificates;
+
+use super::canned::{Canned, answer, empty_list};
+use super::{Secrets, backend, program, server, set};
+use crate::support::{self, get, keys, put_in, served};
+
+/// An engine in which `s3` may be down, and `memory` serves.
+fn engine_without(s3: BackendConfig) -> Engine {
+    let memory = support::backend("memory", "memory", "MemoryBackend");
+    let config = Config {
+        on_load_error: OnLoadError::Continue,
+        local_cpu: false,
+        ..support::config(vec![s3, memory])
+    };
+    support::engine(config)
+}
+
+/// Checks that a backend does not load, that the others serve, and returns why.
+fn why_down(s3: BackendConfig) -> String {
+    let name = s3.name.clone();
+    let engine = engine_without(s3);
+    let (storage, keys) = (engine.storage(), keys(3));
+    put_in(storage, &keys, "memory");
+    assert_eq!(served(&get(storage, &keys)), [2; 3]);
+    support::health(storage, &name).down.expect("it is down")
+}
+
+fn assert_says(why: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(why.contains(part), "`{part}` is not in: {why}");
+    }
+}
+
+/// Checks that nothing that proves who somebody is has been logged by any test of this process, nor stands in a text.
+fn assert_no_secrets(text: &str) {
+    // A wrong key is a secret, too.
+    for secret in
+        [SECRET_KEY, ACCESS_KEY, WRONG_KEY, "X-Amz-Signature", "x-amz-signature", "X-Amz-Credential"]
+    {
+        assert!(!text.contains(secret), "{secret}: {text}");
+        assert_eq!(support::log().lines_with(secret), [""; 0]);
+    }
+}
+
+const WRONG_KEY: &str = "another/key+never+shown";
+
+#[test]
+fn wrong_credentials_are_named_and_not_shown() {
+    support::log();
+    let server = server();
+    for (name, secrets, key, code) in [
+        (
+            "s3-secret",
+            Secrets::new(ACCESS_KEY, WRONG_KEY),
+            "secrets.secret_access_key",
+            "SignatureDoesNotMatch",
+        ),
+        ("s3-key", Secrets::new(WRONG_KEY, SECRET_KEY), "secrets.access_key_id", "403"),
+    ] {
+        let why = why_down(backend(name, &server.endpoint(), &secrets));
+        assert_says(&why, &["invalid-config", key, code, &server.endpoint()]);
+        assert_no_secrets(&why);
+    }
+}
+
+#[test]
+fn a_missing_bucket_is_named() {
+    let options = S3Options { buckets: &["other"], ..S3Options::default() };
+    let server = S3Server::start(&program(), &options).unwrap();
+    let why = why_down(backend("s3-bucket", &server.endpoint(), &Secrets::right()));
+    assert_says(&why, &["config.bucket", "`kv-cache`", "NoSuchBucket", &server.endpoint()]);
+}
+
+#[test]
+fn a_name_that_no_bucket_can_have_is_named() {
+    let server = server();
+    let mut s3 = backend("s3-bucket-name", &server.endpoint(), &Secrets::right());
+    set(&mut s3, &[("bucket", "No Bucket")]);
+    assert_says(&why_down(s3), &["config.bucket", "`No Bucket`", "InvalidBucketName"]);
+}
+
+#[test]
+fn settings_are_checked_before_anything_is_sent() {
+    let canned = Canned::start(|_, _| empty_list());
+    for (key, value) in
+        [("part_bytes", "1MiB"), ("requests", "0"), ("buckets", "kv-cache"), ("addressing", "virtual")]
+    {
+        let mut s3 = backend("s3-settings", canned.endpoint(), &Secrets::right());
+        set(&mut s3, &[(key, value)]);
+        assert_says(&why_down(s3), &[&format!("config.{key}")]);
+    }
+    let mut s3 = backend("s3-settings", canned.endpoint(), &Secrets::right());
+    s3.secrets.pop();
+    assert_says(&why_down(s3), &["secrets.secret_access_key: is required"]);
+    assert_eq!(canned.requests(""), [""; 0]);
+}
+
+#[test]
+fn redirects_are_not_followed_to_hosts_that_nobody_granted() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let other = format!("http://{}", elsewhere.local_addr().unwrap());
+    let location = format!("location: {other}/kv-cache/?X-Amz-Signature=0badcafe\r\n");
+    for status in ["301 Moved Permanently", "307 Temporary Redirect"] {
+        let location = location.clone();
+        let canned = Canned::start(move |_, _| answer(status, &location, ""));
+        let why = why_down(backend("s3-redirect", canned.endpoint(), &Secrets::right()));
+        assert_says(&why, &["config.endpoint", &other, "allow.net"]);
+        assert!(!why.contains("0badcafe"), "{why}");
+        assert_no_secrets(&why);
+    }
+    let nobody = elsewhere.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn another_region_and_another_clock_are_told() {
+    let region = "<Error><Code>AuthorizationQueryParametersError</Code><Region>eu-central-1</Region></Error>";
+    let canned = Canned::start(move |_, _| answer("400 Bad Request", "", region));
+    let why = why_down(backend("s3-region", canned.endpoint(), &Secrets::right()));
+    assert_says(&why, &["config.region", "eu-central-1, not us-east-1"]);
+
+    let skewed = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+    let date = "date: Sat, 01 Jan 2000 00:00:00 GMT\r\n";
+    let canned = Canned::start(move |_, _| answer("403 Forbidden", date, skewed));
+    let why = why_down(backend("s3-clock", canned.endpoint(), &Secrets::right()));
+    assert_says(&why, &["clocks differ", "Sat, 01 Jan 2000 00:00:00 GMT", "this machine's", "NTP"]);
+    assert_no_secrets(&why);
+}
+
+#[test]
+fn certificates_of_others_and_for_others_are_refused() {
+    let (ours, strange) = (Certificates::make().unwrap(), Certificates::make().unwrap());
+    let elsewhere = Certificates::make_for(&["elsewhere.example"]).unwrap();
+    for (served, trusted) in [(&strange, &ours), (&elsewhere, &elsewhere)] {
+        let options = S3Options { tls: Some(served), ..S3Options::default() };
+        let server = S3Server::start(&program(), &options).unwrap();
+        let mut s3 = backend("s3-certificate", &server.endpoint(), &Secrets::right());
+        s3.ca_file = Some(trusted.ca());
+        let why = why_down(s3);
+        assert_says(&why, &["unavailable", "certificate", &server.endpoint()]);
+    }
+}
+
+#[test]
+fn a_host_that_is_not_granted_is_told_with_the_grant() {
+    let canned = Canned::start(|_, _| empty_list());
+    let mut s3 = backend("s3-denied", canned.endpoint(), &Secrets::right());
+    s3.allow.net.clear();
+    assert_says(&why_down(s3), &["allow.net", canned.endpoint()]);
+    assert_eq!(canned.requests(""), [""; 0]);
+}
+
+#[test]
+fn with_fail_the_engine_says_why_it_does_not_start() {
+    let server = server();
+    let secrets = Secrets::new(ACCESS_KEY, WRONG_KEY);
+    let config = support::config(vec![backend("s3-fail", &server.endpoint(), &secrets)]);
+    let error =
+        EngineBuilder::new(config, support::metadata()).build_blocking().err().expect("it does not start");
+    assert_says(&error.to_string(), &["s3-fail", "SignatureDoesNotMatch"]);
+    assert_no_secrets(&format!("{error} {error:?}"));
+}
