@@ -13,8 +13,10 @@ use rusty_s3::Method as S3Method;
 
 use crate::sign::Target;
 
-/// Bytes of an answer that are read at once: what a request needs of guest memory.
-const READ_BYTES: usize = 256 << 10;
+/// Bytes of an answer that are read at once: what a request needs of guest memory. With more, and with streams that
+/// do not pass through the guest, chunks of 64 KiB to 32 MiB came no faster; and streams cannot fill one buffer from
+/// several answers.
+const READ_BYTES: usize = 64 << 10;
 /// A text that is longer is of no use; its rest is not read.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 

@@ -8,7 +8,6 @@ use kvtier::manager::{BreakerState, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Engine};
 use kvtier_servers::proxy::Proxy;
-use kvtier_servers::s3::S3Server;
 
 use super::canned::{Canned, answer, empty_list};
 use super::{MIB, Secrets, backend, engine_for, get_large, large, put_large, server, set};
@@ -171,21 +170,12 @@ fn a_black_hole_at_start_and_later_is_waited_for_no_longer_than_the_limits() {
     serves_again(storage, "s3-hole", &keys);
 }
 
-/// Two tiers for large chunks: the store behind a proxy, and `memory`.
-fn over_a_proxy(name: &str, server: &S3Server, settings: &[(&str, &str)]) -> (Proxy, Engine) {
-    let proxy = Proxy::start(server.addr()).unwrap();
-    let mut s3 = backend(name, &format!("http://{}", proxy.addr()), &Secrets::right());
-    set(&mut s3, settings);
-    let mut memory = support::backend("memory", "memory", "MemoryBackend");
-    memory.limits.memory_bytes = 64 << 20;
-    (proxy, engine_for(32 * MIB, vec![s3, memory]))
-}
-
 #[test]
 fn a_slow_link_times_out_and_serves_nothing_half() {
     let server = server();
     let proxy = Proxy::start(server.addr()).unwrap();
-    let mut s3 = impatient("s3-slow", &format!("http://{}", proxy.addr()), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = impatient("s3-slow", &format!("http://{}", proxy.addr()), &secrets);
     s3.limits.min_bytes_per_s = 64 << 20;
     let mut memory = support::backend("memory", "memory", "MemoryBackend");
     memory.limits.memory_bytes = 64 << 20;
@@ -208,21 +198,28 @@ fn a_slow_link_times_out_and_serves_nothing_half() {
 
 #[test]
 fn a_connection_that_is_cut_in_the_middle_of_a_chunk_is_made_up_for() {
-    let server = server();
-    for (name, ranges) in [("s3-cut", "64MiB"), ("s3-cut-ranges", "256KiB")] {
-        let (proxy, engine) = over_a_proxy(name, &server, &[("range_bytes", ranges), ("prefix", name)]);
-        let (storage, specs) = (engine.storage(), large(&keys(1), MIB));
-        put_large(storage, &specs, name);
+    let (server, secrets) = (server(), Secrets::right());
+    let (specs, plan) = (large(&keys(1), MIB), support::promise(1, 1));
+    for (name, range_bytes) in [("s3-cut", "64MiB"), ("s3-cut-ranges", "256KiB")] {
+        let proxy = Proxy::start(server.addr()).unwrap();
+        let over_proxy = |retries| {
+            let mut s3 = backend(name, &format!("http://{}", proxy.addr()), &secrets);
+            set(&mut s3, &[("range_bytes", range_bytes), ("retries", retries)]);
+            s3.breaker.failures = 0;
+            engine_for(8 * MIB, vec![s3])
+        };
+        let (patient, impatient) = (over_proxy("3"), over_proxy("0"));
+        put_large(patient.storage(), &specs, name);
         for n_bytes in [1, 100_000, 900_000] {
-            let before = proxy.n_connections();
             proxy.cut_after(n_bytes);
-            let found = block_on(storage.get(&specs, &Tiers::All, None));
-            assert_eq!(served(&found), [1], "{name}: {:?}", found.misses);
-            drop(found);
-            assert!(proxy.n_connections() > before, "it was cut");
+            let found = block_on(impatient.storage().get(&specs, &Tiers::All, Some(&plan)));
+            let why = found.misses.first().map(|(_, _, miss)| miss.reason());
+            assert_eq!((served(&found), why), (vec![], Some("unavailable")), "{name}: cut after {n_bytes}");
+            proxy.cut_after(n_bytes);
+            let found = block_on(patient.storage().get(&specs, &Tiers::All, Some(&plan)));
+            kvtier_cli::content::verify(specs[0].key, &found.chunks[0]).unwrap();
         }
-        assert_eq!(get_large(storage, &specs), 1);
-        assert_eq!(super::errors(storage, name), []);
+        assert_eq!(super::errors(patient.storage(), name), []);
     }
 }
 
@@ -249,7 +246,8 @@ fn what_was_read_before_the_cut_is_not_asked_for_again() {
         let head = format!("HTTP/1.1 200 OK\r\netag: \"tag\"\r\ncontent-length: {whole}\r\n\r\n");
         [head.into_bytes(), vec![7; 1000]].concat()
     });
-    let mut s3 = backend("s3-half", canned.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-half", canned.endpoint(), &secrets);
     set(&mut s3, &[("retries", "2")]);
     let engine = engine(s3);
     let (storage, keys) = (engine.storage(), keys(1));
@@ -278,7 +276,8 @@ fn a_connection_that_is_cut_again_and_again_is_a_miss_with_its_reason() {
         // One byte each time.
         format!("HTTP/1.1 {status}\r\n{range}content-length: {}\r\n\r\nx", whole - at).into_bytes()
     });
-    let mut s3 = backend("s3-again-cut", canned.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-again-cut", canned.endpoint(), &secrets);
     set(&mut s3, &[("retries", "3")]);
     let engine = engine(s3);
     let (storage, keys) = (engine.storage(), keys(1));
@@ -298,7 +297,8 @@ fn a_store_that_is_busy_is_asked_again_and_one_that_always_fails_is_not_hammered
         _ if request.contains("list-type") => empty_list(),
         _ => slow_down(),
     });
-    let mut s3 = backend("s3-busy", canned.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-busy", canned.endpoint(), &secrets);
     s3.breaker.failures = 0;
     let engine = engine(s3);
     let storage = engine.storage();
@@ -314,25 +314,26 @@ fn a_store_that_is_busy_is_asked_again_and_one_that_always_fails_is_not_hammered
 }
 
 #[test]
-fn a_put_that_does_not_end_in_time_leaves_no_object_and_no_upload() {
-    let server = server();
+fn a_put_in_parts_that_does_not_end_in_time_leaves_no_object_and_no_upload() {
+    let (server, secrets) = (server(), Secrets::right());
     let proxy = Proxy::start(server.addr()).unwrap();
-    let mut s3 = backend("s3-late-put", &format!("http://{}", proxy.addr()), &Secrets::right());
-    set(&mut s3, &[("part_bytes", "5MiB"), ("multipart_from", "6MiB"), ("request_timeout_ms", "2000")]);
+    let mut s3 = backend("s3-late-put", &format!("http://{}", proxy.addr()), &secrets);
+    // Part after part: the deadline passes in the first of them.
+    set(&mut s3, &[("part_bytes", "5MiB"), ("multipart_from", "6MiB"), ("requests", "1")]);
     s3.limits.call_timeout = Duration::from_millis(700);
     s3.limits.min_bytes_per_s = 1 << 40;
     let engine = engine_for(64 * MIB, vec![s3]);
-    let storage = engine.storage();
-    proxy.slow(2 << 20);
-    for (n, size) in [(0, 5 * MIB), (1, 16 * MIB)] {
-        put_large(storage, &large(&[key(n)], size), "s3-late-put");
-    }
-    assert_eq!(support::counted(storage, "s3-late-put").errors[&("put", "timeout")], 2);
-    proxy.pass();
+    let (storage, specs) = (engine.storage(), large(&keys(1), 16 * MIB));
+    proxy.slow(4 << 20);
+    put_large(storage, &specs, "s3-late-put");
+    assert_eq!(support::counted(storage, "s3-late-put").errors[&("put", "timeout")], 1);
     eventually("expired calls end", || support::health(storage, "s3-late-put").abandoned_calls == 0);
     assert_eq!(server.objects().unwrap().len(), 0);
-    eventually("the upload is aborted", || server.unfinished_uploads().unwrap().is_empty());
+    assert_eq!(server.unfinished_uploads().unwrap(), [""; 0]);
     support::assert_nothing_leaks(storage);
-    put_large(storage, &large(&[key(1)], 16 * MIB), "s3-late-put");
-    assert_eq!(get_large(storage, &large(&[key(1)], 16 * MIB)), 1);
+    proxy.pass();
+    eventually("it is stored", || {
+        put_large(storage, &specs, "s3-late-put");
+        get_large(storage, &specs) == 1
+    });
 }

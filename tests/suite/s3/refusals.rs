@@ -41,15 +41,22 @@ fn assert_says(why: &str, parts: &[&str]) {
 /// Checks that nothing that proves who somebody is has been logged by any test of this process, nor stands in a text.
 fn assert_no_secrets(text: &str) {
     // A wrong key is a secret, too.
-    for secret in
-        [SECRET_KEY, ACCESS_KEY, WRONG_KEY, "X-Amz-Signature", "x-amz-signature", "X-Amz-Credential"]
-    {
+    for secret in [
+        SECRET_KEY,
+        ACCESS_KEY,
+        WRONG_KEY,
+        UNKNOWN_KEY,
+        "X-Amz-Signature",
+        "x-amz-signature",
+        "X-Amz-Credential",
+    ] {
         assert!(!text.contains(secret), "{secret}: {text}");
         assert_eq!(support::log().lines_with(secret), [""; 0]);
     }
 }
 
 const WRONG_KEY: &str = "another/key+never+shown";
+const UNKNOWN_KEY: &str = "AKIDNOBODYKNOWS";
 
 #[test]
 fn wrong_credentials_are_named_and_not_shown() {
@@ -62,10 +69,10 @@ fn wrong_credentials_are_named_and_not_shown() {
             "secrets.secret_access_key",
             "SignatureDoesNotMatch",
         ),
-        ("s3-key", Secrets::new(WRONG_KEY, SECRET_KEY), "secrets.access_key_id", "403"),
+        ("s3-key", Secrets::new(UNKNOWN_KEY, SECRET_KEY), "secrets.access_key_id", "403"),
     ] {
         let why = why_down(backend(name, &server.endpoint(), &secrets));
-        assert_says(&why, &["invalid-config", key, code, &server.endpoint()]);
+        assert_says(&why, &["invalid configuration", key, code, &server.endpoint()]);
         assert_no_secrets(&why);
     }
 }
@@ -74,14 +81,16 @@ fn wrong_credentials_are_named_and_not_shown() {
 fn a_missing_bucket_is_named() {
     let options = S3Options { buckets: &["other"], ..S3Options::default() };
     let server = S3Server::start(&program(), &options).unwrap();
-    let why = why_down(backend("s3-bucket", &server.endpoint(), &Secrets::right()));
+    let secrets = Secrets::right();
+    let why = why_down(backend("s3-bucket", &server.endpoint(), &secrets));
     assert_says(&why, &["config.bucket", "`kv-cache`", "NoSuchBucket", &server.endpoint()]);
 }
 
 #[test]
 fn a_name_that_no_bucket_can_have_is_named() {
     let server = server();
-    let mut s3 = backend("s3-bucket-name", &server.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-bucket-name", &server.endpoint(), &secrets);
     set(&mut s3, &[("bucket", "No Bucket")]);
     assert_says(&why_down(s3), &["config.bucket", "`No Bucket`", "InvalidBucketName"]);
 }
@@ -92,11 +101,13 @@ fn settings_are_checked_before_anything_is_sent() {
     for (key, value) in
         [("part_bytes", "1MiB"), ("requests", "0"), ("buckets", "kv-cache"), ("addressing", "virtual")]
     {
-        let mut s3 = backend("s3-settings", canned.endpoint(), &Secrets::right());
+        let secrets = Secrets::right();
+        let mut s3 = backend("s3-settings", canned.endpoint(), &secrets);
         set(&mut s3, &[(key, value)]);
         assert_says(&why_down(s3), &[&format!("config.{key}")]);
     }
-    let mut s3 = backend("s3-settings", canned.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-settings", canned.endpoint(), &secrets);
     s3.secrets.pop();
     assert_says(&why_down(s3), &["secrets.secret_access_key: is required"]);
     assert_eq!(canned.requests(""), [""; 0]);
@@ -111,7 +122,8 @@ fn redirects_are_not_followed_to_hosts_that_nobody_granted() {
     for status in ["301 Moved Permanently", "307 Temporary Redirect"] {
         let location = location.clone();
         let canned = Canned::start(move |_, _| answer(status, &location, ""));
-        let why = why_down(backend("s3-redirect", canned.endpoint(), &Secrets::right()));
+        let secrets = Secrets::right();
+        let why = why_down(backend("s3-redirect", canned.endpoint(), &secrets));
         assert_says(&why, &["config.endpoint", &other, "allow.net"]);
         assert!(!why.contains("0badcafe"), "{why}");
         assert_no_secrets(&why);
@@ -124,13 +136,15 @@ fn redirects_are_not_followed_to_hosts_that_nobody_granted() {
 fn another_region_and_another_clock_are_told() {
     let region = "<Error><Code>AuthorizationQueryParametersError</Code><Region>eu-central-1</Region></Error>";
     let canned = Canned::start(move |_, _| answer("400 Bad Request", "", region));
-    let why = why_down(backend("s3-region", canned.endpoint(), &Secrets::right()));
+    let secrets = Secrets::right();
+    let why = why_down(backend("s3-region", canned.endpoint(), &secrets));
     assert_says(&why, &["config.region", "eu-central-1, not us-east-1"]);
 
     let skewed = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
     let date = "date: Sat, 01 Jan 2000 00:00:00 GMT\r\n";
     let canned = Canned::start(move |_, _| answer("403 Forbidden", date, skewed));
-    let why = why_down(backend("s3-clock", canned.endpoint(), &Secrets::right()));
+    let secrets = Secrets::right();
+    let why = why_down(backend("s3-clock", canned.endpoint(), &secrets));
     assert_says(&why, &["clocks differ", "Sat, 01 Jan 2000 00:00:00 GMT", "this machine's", "NTP"]);
     assert_no_secrets(&why);
 }
@@ -142,7 +156,8 @@ fn certificates_of_others_and_for_others_are_refused() {
     for (served, trusted) in [(&strange, &ours), (&elsewhere, &elsewhere)] {
         let options = S3Options { tls: Some(served), ..S3Options::default() };
         let server = S3Server::start(&program(), &options).unwrap();
-        let mut s3 = backend("s3-certificate", &server.endpoint(), &Secrets::right());
+        let secrets = Secrets::right();
+        let mut s3 = backend("s3-certificate", &server.endpoint(), &secrets);
         s3.ca_file = Some(trusted.ca());
         let why = why_down(s3);
         assert_says(&why, &["unavailable", "certificate", &server.endpoint()]);
@@ -152,7 +167,8 @@ fn certificates_of_others_and_for_others_are_refused() {
 #[test]
 fn a_host_that_is_not_granted_is_told_with_the_grant() {
     let canned = Canned::start(|_, _| empty_list());
-    let mut s3 = backend("s3-denied", canned.endpoint(), &Secrets::right());
+    let secrets = Secrets::right();
+    let mut s3 = backend("s3-denied", canned.endpoint(), &secrets);
     s3.allow.net.clear();
     assert_says(&why_down(s3), &["allow.net", canned.endpoint()]);
     assert_eq!(canned.requests(""), [""; 0]);
