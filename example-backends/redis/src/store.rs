@@ -374,7 +374,9 @@ async fn send(connection: &mut Connection, items: &[Item], command: &[&[u8]]) ->
         resp::begin(&mut out, command.len() + 1);
         resp::bulk(&mut out, command[0]);
         resp::bulk(&mut out, item.name.as_bytes());
-        command[1..].iter().for_each(|argument| resp::bulk(&mut out, argument));
+        for argument in &command[1..] {
+            resp::bulk(&mut out, argument);
+        }
     }
     connection.write(out).await
 }
