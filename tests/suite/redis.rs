@@ -36,12 +36,21 @@ fn backend(name: &str, servers: &[SocketAddr], settings: &[(&str, &str)]) -> Bac
     backend.allow.net.push(NetGrant::Tcp { host, ports: PortRange { first: 1, last: u16::MAX } });
     // Long enough for a busy machine: what is to take long is stopped altogether.
     backend.limits.call_timeout = Duration::from_secs(10);
+    backend.limits.lane_stall = Duration::from_secs(10);
     backend
+}
+
+/// A port of this machine.
+fn granted(port: u16) -> NetGrant {
+    NetGrant::Tcp {
+        host: NetHost::Address([127, 0, 0, 1].into()),
+        ports: PortRange { first: port, last: port },
+    }
 }
 
 /// A chain without a hot cache.
 fn config(backends: Vec<BackendConfig>) -> Config {
-    let blocking_timeout = Duration::from_secs(60);
+    let blocking_timeout = Duration::from_mins(1);
     Config { local_cpu: false, pool_size_bytes: 64 << 20, blocking_timeout, ..support::config(backends) }
 }
 

@@ -105,7 +105,7 @@ impl Connection {
         let database = link.database.to_string();
         let (mut out, mut steps) = (Vec::new(), Vec::new());
         if let Some(password) = &link.password {
-            let username = link.username.as_ref().map(|name| name.as_bytes());
+            let username = link.username.as_ref().map(String::as_bytes);
             let words = [&b"AUTH"[..]].into_iter().chain(username).chain([password.as_bytes()]);
             resp::command(&mut out, &words.collect::<Vec<_>>());
             steps.push(Step::Authenticate);

@@ -18,7 +18,9 @@ const DEPTH_MAX: usize = 8;
 /// Appends a command of whole arguments.
 pub(crate) fn command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
     begin(out, arguments.len());
-    arguments.iter().for_each(|argument| bulk(out, argument));
+    for argument in arguments {
+        bulk(out, argument);
+    }
 }
 
 /// Appends the beginning of a command of `n_arguments`.
@@ -99,16 +101,15 @@ fn is_deep(bytes: &[u8]) -> bool {
     while let Some(line) = lines.next() {
         let number = std::str::from_utf8(line.get(1..).unwrap_or_default()).unwrap_or_default().trim();
         match line.first() {
-            Some(b'*') => match number.parse() {
-                Ok(n_elements @ 1..) => {
+            Some(b'*') => {
+                if let Ok(n_elements @ 1..) = number.parse() {
                     open.push(n_elements);
                     if open.len() > DEPTH_MAX {
                         return true;
                     }
                     continue;
                 }
-                _ => {}
-            },
+            }
             Some(b'$') if number != "-1" => drop(lines.next()),
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvtier_guest::futures_util::future::join_all;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
-use kvtier_guest::{ChunkKey, Error, Sinks, Sources};
+use kvtier_guest::{ChunkKey, Error, Sinks, Sources, warn};
 use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::cluster::Cluster;
@@ -71,7 +71,14 @@ impl Store {
             cluster.refresh().await?;
         }
         // With a command that is needed anyway, for the user may have no right to others.
-        self.contains(&[ChunkKey { hi: 0, lo: 0 }]).await.map(drop)
+        match (self.contains(&[ChunkKey { hi: 0, lo: 0 }]).await, &self.servers) {
+            (Err(Error::Unavailable(why)), Servers::Cluster(_)) => {
+                // A node less is no reason to do without the others.
+                warn!("{why}");
+                Ok(())
+            }
+            (asked, _) => asked.map(drop),
+        }
     }
 
     pub(crate) async fn contains(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
@@ -374,7 +381,9 @@ async fn send(connection: &mut Connection, items: &[Item], command: &[&[u8]]) ->
         resp::begin(&mut out, command.len() + 1);
         resp::bulk(&mut out, command[0]);
         resp::bulk(&mut out, item.name.as_bytes());
-        command[1..].iter().for_each(|argument| resp::bulk(&mut out, argument));
+        for argument in &command[1..] {
+            resp::bulk(&mut out, argument);
+        }
     }
     connection.write(out).await
 }

@@ -18,9 +18,9 @@ const SLOTS: u16 = 16_384;
 /// Ports that are tried: another process may take one before the server does.
 const PORTS_TRIED: usize = 10;
 /// How long a server or a cluster may take to be ready, on a busy machine.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
-/// After this time a node of a cluster counts as failed.
+/// After this time a node counts as failed, in a cluster that has replicas.
 const NODE_TIMEOUT_MS: u64 = 1_000;
 
 /// What a server is started with.
@@ -147,8 +147,7 @@ impl RedisCluster {
     /// There is no `redis-server`, or it does not start.
     pub fn start(n_masters: usize, n_replicas_each: usize) -> Result<Self> {
         let arguments = |bus: u16| {
-            let timeout_ms = NODE_TIMEOUT_MS.to_string();
-            let words = ["--cluster-enabled", "yes", "--cluster-node-timeout", &timeout_ms];
+            let words = ["--cluster-enabled", "yes"];
             let more =
                 ["--cluster-port", &bus.to_string(), "--repl-diskless-sync-delay", "0"].map(str::to_owned);
             words.into_iter().map(str::to_owned).chain(more).collect::<Vec<_>>()
@@ -236,6 +235,14 @@ impl RedisCluster {
                 ensure!(info.contains(&format!("cluster_known_nodes:{n_nodes}\r\n")), "{info}");
                 Ok(())
             })?;
+        }
+        if self.nodes.len() > self.n_masters {
+            // Not before: joining is given up after this time too.
+            for index in 0..self.nodes.len() {
+                let mut set = redis::cmd("CONFIG");
+                set.arg("SET").arg("cluster-node-timeout").arg(NODE_TIMEOUT_MS);
+                set.query::<()>(&mut self.client(index)?)?;
+            }
         }
         Ok(())
     }

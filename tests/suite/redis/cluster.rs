@@ -6,7 +6,7 @@ use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Engine};
 use kvtier_servers::redis::{Connection, RedisCluster, available, cmd};
 
-use super::{backend, config, name_of, needs_redis, size};
+use super::{backend, config, granted, name_of, needs_redis, size};
 use crate::support::{self, counted, eventually, get, in_tier, keys, put, put_in, served};
 
 fn engine(cluster: &RedisCluster) -> Engine {
@@ -88,6 +88,29 @@ fn a_cluster_without_config_cluster_is_named() {
         engine.build_blocking().is_err_and(|error| error.to_string().contains("config.cluster"))
     });
     assert_eq!(refused.count(), 2);
+}
+
+#[test]
+fn a_node_that_is_not_granted_is_named_and_the_others_serve() {
+    needs_redis!();
+    let cluster = RedisCluster::start(3, 0).unwrap();
+    let mut redis = backend("redis", &cluster.addrs(), &[("cluster", "true")]);
+    let denied = cluster.addrs()[0];
+    redis.allow.net = cluster.addrs()[1..].iter().map(|addr| granted(addr.port())).collect();
+    redis.breaker.failures = 0;
+    let engine = support::engine(config(vec![redis]));
+    let (storage, keys) = (engine.storage(), keys(30));
+    for key in &keys {
+        put_in(storage, &[*key], "redis");
+    }
+    let told = support::health(storage, "redis").last_denial.unwrap_or_default();
+    assert!(told.contains(&denied.to_string()) && told.contains("allow.net"), "{told}");
+    let sizes = [0, 1, 2].map(|node| size(&mut cluster.client(node).unwrap()));
+    assert!(sizes[0] == 0 && sizes[1] > 2 && sizes[2] > 2, "{sizes:?}");
+    let n_refused = counted(storage, "redis").errors[&("put", "unavailable")] as usize;
+    assert_eq!(n_refused, 30 - sizes[1] - sizes[2]);
+    let of_others = keys.iter().filter(|&&key| served(&get(storage, &[key])) == [1]);
+    assert_eq!(of_others.count(), 30 - n_refused);
 }
 
 #[test]
