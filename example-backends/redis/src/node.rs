@@ -107,7 +107,7 @@ impl Node {
             Some(down) if now < down.retry_at => return,
             Some(down) => (down.pause * 2).min(self.link.reconnect_pause_max),
             None => {
-                warn!("{cause}");
+                warn!("left alone for a while: {cause:?}");
                 PAUSE_MIN.min(self.link.reconnect_pause_max)
             }
         };

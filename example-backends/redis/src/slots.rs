@@ -85,7 +85,7 @@ mod tests {
     use super::{SlotMap, slot_of};
     use crate::config::Address;
 
-    fn range(first: i64, last: i64, host: OwnedFrame, port: i64) -> OwnedFrame {
+    fn range(first: i64, last: i64, host: &OwnedFrame, port: i64) -> OwnedFrame {
         let node = |port| Array(vec![host.clone(), Integer(port), BulkString(b"id".to_vec())]);
         Array(vec![Integer(first), Integer(last), node(port), node(port + 100)])
     }
@@ -104,9 +104,9 @@ mod tests {
     fn masters_own_their_ranges_and_unnamed_ones_are_where_the_answer_came_from() {
         let from = Address::new("10.0.0.9", 7009);
         let reply = Array(vec![
-            range(0, 99, host("10.0.0.1"), 7001),
-            range(100, 100, host(""), 7002),
-            range(16_000, 16_383, Null, 7003),
+            range(0, 99, &host("10.0.0.1"), 7001),
+            range(100, 100, &host(""), 7002),
+            range(16_000, 16_383, &Null, 7003),
         ]);
         let mut map = SlotMap::parse(&reply, &from).unwrap();
         let owner = |map: &SlotMap, slot| map.owner(slot).map(ToString::to_string);
@@ -129,10 +129,10 @@ mod tests {
             Integer(1),
             Array(vec![Integer(1)]),
             Array(vec![Array(vec![Integer(0), Integer(1)])]),
-            Array(vec![range(0, 16_384, host("a"), 1)]),
-            Array(vec![range(-1, 5, host("a"), 1)]),
-            Array(vec![range(9, 5, host("a"), 1)]),
-            Array(vec![range(0, 5, host("a"), 70_000)]),
+            Array(vec![range(0, 16_384, &host("a"), 1)]),
+            Array(vec![range(-1, 5, &host("a"), 1)]),
+            Array(vec![range(9, 5, &host("a"), 1)]),
+            Array(vec![range(0, 5, &host("a"), 70_000)]),
         ] {
             assert!(SlotMap::parse(&bad, &from).is_err(), "{bad:?}");
         }

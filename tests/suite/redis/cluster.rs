@@ -99,7 +99,7 @@ fn a_node_that_is_not_granted_is_named_and_the_others_serve() {
     redis.allow.net = cluster.addrs()[1..].iter().map(|addr| granted(addr.port())).collect();
     redis.breaker.failures = 0;
     let engine = support::engine(config(vec![redis]));
-    let (storage, keys) = (engine.storage(), keys(30));
+    let (storage, keys) = (engine.storage(), keys(60));
     for key in &keys {
         put_in(storage, &[*key], "redis");
     }
@@ -108,9 +108,9 @@ fn a_node_that_is_not_granted_is_named_and_the_others_serve() {
     let sizes = [0, 1, 2].map(|node| size(&mut cluster.client(node).unwrap()));
     assert!(sizes[0] == 0 && sizes[1] > 2 && sizes[2] > 2, "{sizes:?}");
     let n_refused = counted(storage, "redis").errors[&("put", "unavailable")] as usize;
-    assert_eq!(n_refused, 30 - sizes[1] - sizes[2]);
+    assert_eq!(n_refused, 60 - sizes[1] - sizes[2]);
     let of_others = keys.iter().filter(|&&key| served(&get(storage, &[key])) == [1]);
-    assert_eq!(of_others.count(), 30 - n_refused);
+    assert_eq!(of_others.count(), 60 - n_refused);
 }
 
 #[test]
