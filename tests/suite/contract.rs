@@ -104,10 +104,12 @@ fn every_item_of_the_contract_is_documented_and_dated() {
 
 #[test]
 fn every_class_of_the_examples_and_of_the_test_components_fulfils_the_contract() {
-    let classes_of_the_examples: [(&str, &[&str]); 3] = [
+    let classes_of_the_examples: [(&str, &[&str]); 5] = [
         ("log", &["ExternalLogBackend"]),
         ("memory", &["LruMemoryBackend", "MemoryBackend"]),
         ("fs", &["FsBackend"]),
+        ("redis", &["RedisBackend"]),
+        ("s3", &["S3Backend"]),
     ];
     let components: Vec<_> = fs::read_dir(support::component("log").parent().unwrap())
         .unwrap()
@@ -154,6 +156,8 @@ fn inspection_names_the_grants_that_imports_need() {
     assert_eq!(grant(&fs, "kvtier:storage/files@").as_deref(), Some("allow.fs"));
     assert_eq!(grant(&fs, "wasi:filesystem/types@0.3").as_deref(), Some("allow.fs"));
     assert_eq!(grant(&fs, "kvtier:storage/buffers@"), None);
+    let s3 = imports("s3");
+    assert_eq!(grant(&s3, "wasi:http/client@0.3").as_deref(), Some("allow.net"));
     let probe = imports("probe");
     assert_eq!(grant(&probe, "wasi:sockets/tcp@").as_deref(), Some("allow.net"));
     assert_eq!(grant(&probe, "wasi:cli/environment@").as_deref(), Some("allow.env"));

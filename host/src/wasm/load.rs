@@ -154,15 +154,7 @@ pub(super) struct LaneLimits {
 impl Prepared {
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
         let witness = Witness::new(&self.record.denials, &self.secrets);
-        sandbox::new_store(
-            self.threads.engine(),
-            &self.config,
-            &self.net,
-            &self.http,
-            &self.record,
-            &witness,
-            memory_bytes,
-        )
+        sandbox::new_store(self, &witness, memory_bytes)
     }
 
     pub(super) fn init(&self) -> types::Init {

@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use wasmtime::Store;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, Store};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::footprint::Footprint;
 use super::grants::{self, OpenFiles, Witness};
-use super::http::{Hooks, HttpClient};
-use super::load::Record;
+use super::http::Hooks;
+use super::load::Prepared;
 use super::log::BackendLog;
 use super::net::NetPolicy;
 use super::stdio::Tail;
-use crate::config::{BackendConfig, EnvGrant, FsAccess};
+use crate::config::{EnvGrant, FsAccess};
 use crate::limits::{HANDLES_PER_CALL, HTTP_FIELDS_BYTES_MAX, READ_BYTES_MAX};
 
 /// The state of a lane's store.
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) net: NetPolicy,
     http: WasiHttpCtx,
     http_hooks: Hooks,
+    /// Where sockets are waited for.
+    pub(super) sockets_on: Handle,
     pub(super) connect_timeout: Duration,
     pub(super) witness: Witness,
     footprint: Footprint,
@@ -126,14 +129,11 @@ impl Drop for Alive {
 /// # Errors
 /// If a granted directory cannot be opened; the message names it.
 pub(super) fn new_store(
-    engine: &Engine,
-    config: &BackendConfig,
-    net: &NetPolicy,
-    http_client: &HttpClient,
-    record: &Record,
+    prepared: &Prepared,
     witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<State>> {
+    let Prepared { config, net, http, record, threads, lanes, .. } = prepared;
     let limits = &config.limits;
     let alive = Alive::new(&record.stores);
     let last_words = Tail::last_words();
@@ -165,8 +165,8 @@ pub(super) fn new_store(
         let allowed = grants::check_address(&judge.0, &judge.1, address, usage);
         Box::pin(async move { allowed })
     });
-    let mut http = WasiHttpCtx::new();
-    http.set_field_size_limit(HTTP_FIELDS_BYTES_MAX);
+    let mut http_limits = WasiHttpCtx::new();
+    http_limits.set_field_size_limit(HTTP_FIELDS_BYTES_MAX);
     let mut table = ResourceTable::new();
     // The one handle that a call is lent.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
@@ -176,8 +176,9 @@ pub(super) fn new_store(
         read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
         wasi: wasi.build(),
         net: net.clone(),
-        http,
-        http_hooks: Hooks::new(http_client.clone(), witness.clone()),
+        http: http_limits,
+        http_hooks: Hooks::new(http.clone(), witness.clone()),
+        sockets_on: lanes.clone(),
         connect_timeout: limits.connect_timeout,
         witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),
@@ -186,7 +187,7 @@ pub(super) fn new_store(
         open_files: OpenFiles::new(limits.open_files_max),
         splices: Arc::clone(&record.splices),
     };
-    let mut store = Store::new(engine, state);
+    let mut store = Store::new(threads.engine(), state);
     store.limiter(|state| &mut state.footprint);
     store.set_hostcall_fuel(limits.hostcall_bytes as usize);
     let n_handles_max =

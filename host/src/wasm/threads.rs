@@ -44,9 +44,11 @@ impl LaneThreads {
             Engine::new(&engine_config()).map_err(|error| ThreadsError::Engine(format!("{error:#}")))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(n_threads.max(1))
-            // Timers, sockets and files wake from other threads: what they wake is looked for after every slice of a
-            // computing guest.
+            // Timers and files wake from other threads, and sockets are waited for here: what they wake is looked for
+            // after every slice of a computing guest.
             .global_queue_interval(1)
+            .event_interval(1)
+            .enable_io()
             .thread_name("kvtier-lane")
             .build()?;
         let stop = Arc::new(AtomicBool::new(false));

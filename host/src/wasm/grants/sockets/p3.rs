@@ -12,6 +12,7 @@ use wasmtime_wasi::sockets::{UdpSocket, WasiSockets, WasiSocketsView as _};
 use super::super::P3;
 use super::super::denial::Denial;
 use super::{pinned, tcp_socket};
+use crate::wasm::own_threads::within;
 use crate::wasm::sandbox::State;
 
 pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -41,15 +42,20 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
     Ok(())
 }
 
-/// Connects within `limits.connect_timeout_ms`.
+/// Connects within `limits.connect_timeout_ms`, and has the connection waited for by the threads that run guests: what
+/// arrives goes on where it is noticed. Elsewhere each answer of a server would cost a change of threads more.
 async fn connect(
     accessor: &Accessor<State>,
     socket: Resource<TcpSocket>,
     address: IpSocketAddress,
 ) -> wasmtime::Result<Result<(), ErrorCode>> {
-    let limit = accessor.with(|mut access| access.get().connect_timeout);
-    let sockets = accessor.with_getter::<WasiSockets>(|state| state.sockets());
-    match timeout(limit, WasiSockets::connect(&sockets, socket, address)).await {
+    let (limit, threads) = accessor.with(|mut access| {
+        let state: &mut State = access.get();
+        (state.connect_timeout, state.sockets_on.clone())
+    });
+    let sockets = accessor.with_getter::<WasiSockets>(State::sockets);
+    let connecting = within(threads, WasiSockets::connect(&sockets, socket, address));
+    match timeout(limit, connecting).await {
         Ok(Ok(())) => Ok(Ok(())),
         Ok(Err(error)) => Ok(Err(error.downcast()?)),
         Err(_) => Ok(Err(ErrorCode::Timeout)),

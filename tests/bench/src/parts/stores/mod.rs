@@ -33,7 +33,7 @@ const LOADS: [Load; 7] = [
     Load { size_bytes: 64 << 10, at_once: 512, n_chunks: 512 },
     Load { size_bytes: 2 << 20, at_once: 1, n_chunks: 64 },
     Load { size_bytes: 2 << 20, at_once: 64, n_chunks: 128 },
-    Load { size_bytes: 32 << 20, at_once: 1, n_chunks: 16 },
+    Load { size_bytes: 32 << 20, at_once: 1, n_chunks: 8 },
     Load { size_bytes: 32 << 20, at_once: 64, n_chunks: 64 },
 ];
 
@@ -64,7 +64,7 @@ fn over_loads(
     for &load in loads {
         let ours = ours(bench, load)?;
         bench.progress(&format!("{name}, {} KiB, {} at once", load.size_bytes >> 10, load.at_once));
-        let n_rounds = bench.pick(5, 1);
+        let n_rounds = bench.pick(load.n_rounds(), 1);
         let mut times: [[Times; 2]; 4] = Default::default();
         // The first round, in which memory is touched and connections are made, does not count.
         for turn in 0..=n_rounds {

@@ -20,6 +20,15 @@ impl Load {
     pub(super) fn n_bytes(self) -> u64 {
         (self.size_bytes * self.n_chunks) as u64
     }
+
+    /// Returns how often the chunks are put and got: the more bytes, the fewer.
+    pub(super) fn n_rounds(self) -> usize {
+        match self.n_bytes() >> 20 {
+            0..=32 => 9,
+            33..=256 => 5,
+            _ => 2,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
