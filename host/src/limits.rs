@@ -84,8 +84,8 @@ pub const BACKEND_TLS_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
 /// `limits.request_timeout_ms` of a backend, in milliseconds: how long an HTTP request may wait for a connection to be
 /// free, and then go without a byte in either direction.
 pub const BACKEND_REQUEST_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
-/// `limits.http_requests_max`: HTTP requests of a backend that may be under way, all lanes together. Each has a
-/// connection of its own, and so many are kept for later ones.
+/// `limits.http_requests_max`: HTTP requests of a backend that may be under way, all lanes together. So many connections to
+/// each target are kept for later ones.
 pub const BACKEND_HTTP_REQUESTS_MAX: Bound = Bound::new(64, 1, 4_096);
 /// `limits.component_bytes`: size of the component's file, in bytes.
 pub const BACKEND_COMPONENT_BYTES: Bound = Bound::new(256 * MIB, KIB, 4 * GIB);

@@ -171,7 +171,8 @@ fn a_value_of_another_size_or_with_other_bytes_is_never_served_and_the_others_ar
 fn prefix_database_user_and_time_to_live_are_those_configured() {
     needs_redis!();
     let users = vec![
-        "alice on >wonderland resetkeys ~team:* -@all +get +set +exists +unlink +pexpire +select".into(),
+        "alice on >wonderland resetkeys ~team:* -@all +get +set +exists +strlen +unlink +pexpire +select"
+            .into(),
     ];
     let redis = Redis::start(RedisOptions { users, ..RedisOptions::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();

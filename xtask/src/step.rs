@@ -52,6 +52,7 @@ impl<'a> Runner<'a> {
     ) -> Result<()> {
         self.run(name, cargo(command, arguments).env(variable, value))
     }
+
     /// Runs one step; its output goes where ours goes.
     pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let shown = show(command, &self.workspace.root);

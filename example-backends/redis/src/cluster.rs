@@ -22,13 +22,15 @@ pub(crate) struct Cluster {
     slots: RefCell<SlotMap>,
     /// One call at a time asks for the slots; those that wait take its answer.
     asking: Rc<Turns>,
-    n_answers: Cell<u64>,
+    /// How often they were asked for, and what was wrong the last time.
+    n_asked: Cell<u64>,
+    last_error: RefCell<Option<Error>>,
 }
 
 impl Cluster {
     pub(crate) fn new(seeds: Vec<Address>, link: Rc<Link>) -> Self {
-        let (nodes, slots, n_answers) = (RefCell::default(), RefCell::default(), Cell::new(0));
-        Self { seeds, link, nodes, slots, asking: Turns::new(1), n_answers }
+        let (nodes, slots, last_error) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { seeds, link, nodes, slots, asking: Turns::new(1), n_asked: Cell::new(0), last_error }
     }
 
     /// Returns the address of the node that has a slot.
@@ -59,11 +61,19 @@ impl Cluster {
     /// # Errors
     /// The first of those that the nodes give, if none of them answers.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
-        let n_answers = self.n_answers.get();
+        let n_asked = self.n_asked.get();
         let _turn = self.asking.next().await;
-        if self.n_answers.get() != n_answers {
-            return Ok(());
+        // Who waited meanwhile is told what came of it.
+        if self.n_asked.get() != n_asked {
+            return self.last_error.borrow().clone().map_or(Ok(()), Err);
         }
+        let refreshed = self.ask_all().await;
+        self.n_asked.set(n_asked + 1);
+        *self.last_error.borrow_mut() = refreshed.clone().err();
+        refreshed
+    }
+
+    async fn ask_all(&self) -> Result<(), Error> {
         let mut known: Vec<Address> = self.slots.borrow().owners().to_vec();
         known.extend(self.seeds.iter().filter(|&seed| !known.contains(seed)).cloned().collect::<Vec<_>>());
         // Those that do not answer come last.
@@ -73,7 +83,6 @@ impl Cluster {
             match self.ask(&address).await {
                 Ok(slots) => {
                     self.replace(slots);
-                    self.n_answers.set(n_answers + 1);
                     return Ok(());
                 }
                 Err(error) => drop(first_error.get_or_insert(error)),

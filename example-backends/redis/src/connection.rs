@@ -125,7 +125,11 @@ impl Connection {
             return Err(match (step, resp::refusal(&words, &self.address)) {
                 (Step::Greet, _) if words.starts_with("NOPERM") => continue,
                 (_, Refusal::Error(error @ (Error::Unavailable(_) | Error::InvalidConfig(_)))) => error,
-                (Step::Authenticate, _) => resp::denied(&says),
+                // Servers that do not know the command repeat its arguments.
+                (Step::Authenticate, _) => {
+                    let kind = words.split(' ').next().unwrap_or_default();
+                    resp::denied(&format!("the server at {} says: {kind}", self.address))
+                }
                 (Step::Select, _) => Error::invalid_config("database", says),
                 (Step::Greet, refusal) => refusal.into_error(),
             });
@@ -153,18 +157,18 @@ impl Connection {
         }
     }
 
-    /// Writes `SET name value NX`, with the bytes of chunk `index`, or leaves the last of it in `out`. Never has more
+    /// Writes `SET name value`, with `NX` unless it replaces, and with the bytes of chunk `index`, or leaves the last of it in `out`. Never has more
     /// than a piece of it in memory.
     pub(crate) async fn write_set(
         &mut self,
         out: &mut Vec<u8>,
-        name: &str,
+        (name, replaces): (&str, bool),
         ttl: Option<Duration>,
         data: &Sources,
         index: u32,
     ) -> Result<(), Broken> {
         let size = data.len(index);
-        resp::begin(out, if ttl.is_some() { 6 } else { 4 });
+        resp::begin(out, 3 + if ttl.is_some() { 2 } else { 0 } + usize::from(!replaces));
         resp::bulk(out, b"SET");
         resp::bulk(out, name.as_bytes());
         resp::bulk_header(out, size);
@@ -185,7 +189,9 @@ impl Connection {
             resp::bulk(out, b"PX");
             resp::bulk(out, ttl.as_millis().to_string().as_bytes());
         }
-        resp::bulk(out, b"NX");
+        if !replaces {
+            resp::bulk(out, b"NX");
+        }
         if out.len() as u64 >= 2 * LAST_BYTES {
             let last = out.split_off(out.len() - LAST_BYTES as usize);
             self.write(std::mem::replace(out, last)).await?;

@@ -97,8 +97,10 @@ pub(crate) fn reply(bytes: &[u8]) -> Result<Option<(OwnedFrame, usize)>, String>
 fn is_deep(bytes: &[u8]) -> bool {
     // The elements that are still to come of each list that is open.
     let mut open: Vec<u64> = Vec::new();
-    let mut lines = bytes.split(|&byte| byte == b'\n');
-    while let Some(line) = lines.next() {
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
         let number = std::str::from_utf8(line.get(1..).unwrap_or_default()).unwrap_or_default().trim();
         match line.first() {
             Some(b'*') => {
@@ -110,7 +112,12 @@ fn is_deep(bytes: &[u8]) -> bool {
                     continue;
                 }
             }
-            Some(b'$') if number != "-1" => drop(lines.next()),
+            // The bytes of a string are no lines.
+            Some(b'$') => {
+                if let Ok(n_bytes) = number.parse::<usize>() {
+                    rest = rest.get(n_bytes.saturating_add(2)..).unwrap_or_default();
+                }
+            }
             _ => {}
         }
         // The end of an element may be the end of a list, which is an element.
@@ -253,7 +260,7 @@ mod tests {
         assert_eq!(reply(b"+PO"), Ok(None));
         assert!(reply(b"what\r\n").is_err());
         assert!(reply(&[&b"+"[..], &vec![b'x'; REPLY_BYTES_MAX]].concat()).is_err());
-        for deep in [&b"*1\r\n"[..], b"*2\r\n:1\r\n", b"*2\r\n$1\r\nx\r\n"] {
+        for deep in [&b"*1\r\n"[..], b"*2\r\n:1\r\n", b"*2\r\n$1\r\nx\r\n", b"*2\r\n$4\r\na\nbc\r\n"] {
             assert!(reply(&deep.repeat(10_000)).is_err());
         }
         assert!(reply(&[&b"*100\r\n"[..], &b"*1\r\n:1\r\n".repeat(100)].concat()).unwrap().is_some());

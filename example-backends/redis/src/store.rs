@@ -20,6 +20,8 @@ use crate::slots::slot_of;
 const VALUE_BYTES_MAX: u64 = 512 << 20;
 /// From this size on it is asked first whether a chunk is there, so that it is not sent in vain.
 const ASK_FIRST_BYTES: u64 = 64 << 10;
+/// Bytes of values that may be on their way to us on one connection: the server holds in memory what it sends.
+const WINDOW_BYTES: u64 = 8 << 20;
 /// Keys that are asked for at a time, of a prompt of any length.
 const KEYS_AT_ONCE: usize = 512;
 /// How often a key may be sent elsewhere in one call.
@@ -106,10 +108,20 @@ impl Store {
 
     pub(crate) async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
         let get = async |connection: &mut Connection, items: &[Item], answers: &mut Answers<Option<u64>>| {
-            send(connection, items, &[b"GET"]).await?;
-            for item in items {
+            let size = |item: &Item| into.capacity(item.index);
+            let (mut n_sent, mut awaited_bytes) = (0, 0);
+            for (n_read, item) in items.iter().enumerate() {
+                let first = n_sent;
+                while let Some(next) = items.get(n_sent)
+                    && (n_sent == n_read || awaited_bytes + size(next) <= WINDOW_BYTES)
+                {
+                    awaited_bytes += size(next);
+                    n_sent += 1;
+                }
+                send(connection, &items[first..n_sent], &[b"GET"]).await?;
                 asked(connection, item).await?;
                 answers.push(connection.read_value(into, item.index).await?);
+                awaited_bytes -= size(item);
             }
             Ok(())
         };
@@ -127,24 +139,38 @@ impl Store {
             }
             fits
         });
-        let mut present = Vec::new();
-        if data.sizes().any(|size| size > ASK_FIRST_BYTES) {
-            let n_found = self.count(renumbered(&items), &[b"EXISTS"]).await;
-            let mut absent = Vec::new();
-            for (item, n_found) in items.into_iter().zip(n_found) {
-                match n_found {
-                    Ok(0) => absent.push(item),
-                    Ok(_) => present.push(item),
+        let mut doubtful = items;
+        if !data.sizes().any(|size| size > ASK_FIRST_BYTES) {
+            let is_new = self.set(renumbered(&doubtful), data, false).await;
+            let mut known = Vec::new();
+            for (item, is_new) in doubtful.into_iter().zip(is_new) {
+                match is_new {
+                    Ok(true) => {}
+                    Ok(false) => known.push(item),
                     Err(error) => stored[item.index as usize] = Err(error),
                 }
             }
-            items = absent;
+            doubtful = known;
         }
-        for (item, is_new) in renumbered(&items).into_iter().zip(self.set(renumbered(&items), data).await) {
-            match is_new {
-                Ok(true) => {}
-                Ok(false) => present.push(item),
+        let (mut absent, mut present, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+        let lengths = self.count(renumbered(&doubtful), &[b"STRLEN"]).await;
+        for (item, length) in doubtful.into_iter().zip(lengths) {
+            match length {
+                Ok(0) => absent.push(item),
+                Ok(length) if length as u64 == data.len(item.index) => present.push(item),
+                Ok(_) => wrong.push(item),
                 Err(error) => stored[item.index as usize] = Err(error),
+            }
+        }
+        // What has another size is no chunk of ours, and would never be served.
+        for (items, replaces) in [(absent, false), (wrong, true)] {
+            let is_new = self.set(renumbered(&items), data, replaces).await;
+            for (item, is_new) in items.into_iter().zip(is_new) {
+                match is_new {
+                    Ok(true) => {}
+                    Ok(false) => present.push(item),
+                    Err(error) => stored[item.index as usize] = Err(error),
+                }
             }
         }
         if let Some(ttl) = self.ttl
@@ -160,13 +186,13 @@ impl Store {
         stored
     }
 
-    /// Stores chunks and says for each whether it was absent.
-    async fn set(&self, items: Vec<Item>, data: &Sources) -> Vec<Result<bool, Error>> {
+    /// Stores chunks and says for each whether it did: what is there stays, unless this `replaces`.
+    async fn set(&self, items: Vec<Item>, data: &Sources, replaces: bool) -> Vec<Result<bool, Error>> {
         let set = async |connection: &mut Connection, items: &[Item], answers: &mut Answers<bool>| {
             let mut out = Vec::new();
             for item in items {
                 asking(&mut out, item);
-                connection.write_set(&mut out, &item.name, self.ttl, data, item.index).await?;
+                connection.write_set(&mut out, (&item.name, replaces), self.ttl, data, item.index).await?;
             }
             connection.write(out).await?;
             for item in items {

@@ -53,6 +53,8 @@ impl Wait {
     pub(crate) async fn step<F: Future>(&self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
         self.since.set(None);
+        // The step before may have been done in the moment in which it was given up.
+        self.is_given_up.set(false);
         let done = poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending if self.is_given_up.get() => Poll::Ready(None),
@@ -90,6 +92,25 @@ mod tests {
         watch.look(1_100, 100);
         assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(None));
         assert!(later.as_mut().poll(&mut cx).is_pending());
+    }
+
+    #[test]
+    fn a_step_that_is_done_in_the_moment_in_which_it_is_given_up_does_not_harm_the_next() {
+        let watch = Watch::default();
+        let wait = watch.add();
+        let mut cx = Context::from_waker(Waker::noop());
+        let is_done = std::cell::Cell::new(false);
+        {
+            let mut waiting = pin!(wait.step(std::future::poll_fn(|_| {
+                if is_done.get() { Poll::Ready(()) } else { Poll::Pending }
+            })));
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            watch.look(1_000, 100);
+            watch.look(1_100, 100);
+            is_done.set(true);
+            assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(Some(())));
+        }
+        assert!(pin!(wait.step(pending::<()>())).poll(&mut cx).is_pending());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Objects of a bucket: signed requests, a bounded number at once, sent again where that makes sense.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
@@ -208,7 +208,9 @@ impl Bucket {
     pub(crate) async fn get(&self, object: &str, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
         let size = into.capacity(index);
         let range_bytes = self.config.range_bytes.max(size.div_ceil(RANGES_MAX));
-        let ranges = split(size, range_bytes).map(|range| self.get_range(object, into, index, range));
+        // All ranges are of the object that the first answer was of.
+        let tag = RefCell::new(None);
+        let ranges = split(size, range_bytes).map(|range| self.get_range(object, into, index, range, &tag));
         for read in join_all(ranges).await {
             match read {
                 Ok(()) => {}
@@ -226,27 +228,31 @@ impl Bucket {
         into: &Sinks,
         index: u32,
         range: Range<u64>,
+        tag: &RefCell<Option<String>>,
     ) -> Result<(), Failure> {
         let size = into.capacity(index);
-        let (mut at, mut tag) = (range.start, None);
+        let mut at = range.start;
+        let replaced =
+            || Failure::Other(Error::unavailable(format!("{object}: was replaced while it was read")));
         let read = async || {
             let is_whole = at == 0 && range.end == size;
             let mut headers = Vec::new();
             if !is_whole {
                 headers.push(("range", format!("bytes={at}-{}", range.end - 1)));
             }
-            headers.extend(tag.clone().map(|tag| ("if-match", tag)));
+            headers.extend(tag.borrow().clone().map(|tag| ("if-match", tag)));
             let answer = match self.exchange(&self.signer.get(object), &headers, Body::Empty).await {
                 Ok(answer) => answer,
-                Err(failure) => {
-                    if failure.is_another_object() {
-                        (at, tag) = (range.start, None);
-                    }
-                    return Err(failure);
-                }
+                Err(failure) if failure.is_another_object() => return Err(replaced()),
+                Err(failure) => return Err(failure),
             };
-            check_size(&answer, at, size, object)?;
-            tag = answer.header("etag").or(tag.take());
+            check_size(&answer, at..range.end, size, object)?;
+            if let Some(theirs) = answer.header("etag") {
+                let mut tag = tag.borrow_mut();
+                if *tag.get_or_insert_with(|| theirs.clone()) != theirs {
+                    return Err(replaced());
+                }
+            }
             let read = answer.read(|bytes| {
                 let n_bytes = bytes.len() as u64;
                 if n_bytes > range.end - at {
@@ -324,8 +330,8 @@ fn split(size: u64, part_bytes: u64) -> impl Iterator<Item = Range<u64>> {
     (0..n_parts).map(move |part| part * part_bytes..size.min((part + 1) * part_bytes))
 }
 
-/// Refuses an object that is not of the chunk's size, and an answer that begins elsewhere than at byte `at`.
-fn check_size(answer: &Answer, at: u64, size: u64, object: &str) -> Result<(), Error> {
+/// Refuses an object that is not of the chunk's size, and an answer that begins elsewhere than what was asked for.
+fn check_size(answer: &Answer, asked: Range<u64>, size: u64, object: &str) -> Result<(), Error> {
     let is_of = |stored: u64| {
         let wrong = || Error::corrupt(format!("{object}: {stored} bytes stored, {size} expected"));
         if stored == size { Ok(()) } else { Err(wrong()) }
@@ -333,13 +339,13 @@ fn check_size(answer: &Answer, at: u64, size: u64, object: &str) -> Result<(), E
     if answer.status == 206 {
         let range = answer.header("content-range").and_then(|range| content_range(&range));
         return match range {
-            Some((start, stored)) if start == at => is_of(stored),
+            Some((start, stored)) if start == asked.start => is_of(stored),
             _ => Err(Error::other(format!(
                 "{object}: the store answered with another range than was asked for"
             ))),
         };
     }
-    if at > 0 {
+    if asked != (0..size) {
         return Err(Error::other(format!("{object}: the store does not answer with ranges")));
     }
     answer.content_length().map_or(Ok(()), is_of)

@@ -240,6 +240,8 @@ fn transient(code: &ErrorCode) -> Option<Transient> {
         | ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::HttpResponseTimeout => Some(Transient::TimedOut),
+        // Certificates do not change from one try to the next.
+        ErrorCode::TlsCertificateError => None,
         code if is_permanent(code) => None,
         _ => Some(Transient::Failed),
     }

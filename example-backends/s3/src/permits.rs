@@ -108,6 +108,7 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(third.poll(&mut cx).is_ready());
     }
+
     #[test]
     fn who_gives_up_passes_the_permit_on() {
         let permits = Permits::new(1);

@@ -111,6 +111,7 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.server.kill();
         self.server.spawn()?;
+        ensure!(self.server.has_port()?, "somebody else has the port: {}", self.server.said());
         self.wait_until_ready()
     }
 
@@ -154,7 +155,9 @@ impl RedisCluster {
         };
         let mut nodes = Vec::new();
         for _ in 0..n_masters * (1 + n_replicas_each) {
-            nodes.push(Server::start(&arguments(free_port()?))?);
+            // Somebody else may have taken the port of its bus.
+            let node = Server::start(&arguments(free_port()?));
+            nodes.push(node.or_else(|_| Server::start(&arguments(free_port()?)))?);
         }
         let cluster = Self { nodes, n_masters };
         cluster.join().context("making a cluster")?;

@@ -98,8 +98,10 @@ fn a_store_that_is_killed_is_passed_over_and_used_again_with_what_it_kept() {
     let (mut server, secrets) = (server(), Secrets::right());
     let engine = engine(impatient("s3-killed", &server.endpoint(), &secrets));
     let (storage, keys) = (engine.storage(), keys(3));
-    fill(storage, &keys);
-    assert_eq!(served(&get(storage, &keys)), [1, 1, 1]);
+    eventually("it is filled", || {
+        fill(storage, &keys);
+        served(&get(storage, &keys)) == [1, 1, 1]
+    });
     server.kill().unwrap();
     serve_from_memory_until_it_opens(storage, "s3-killed", &keys);
     // What is stored meanwhile is not lost to the others.
@@ -181,9 +183,11 @@ fn a_slow_link_times_out_and_serves_nothing_half() {
     memory.limits.memory_bytes = 64 << 20;
     let engine = engine_for(32 * MIB, vec![s3, memory]);
     let (storage, specs) = (engine.storage(), large(&keys(2), 2 * MIB));
-    put_large(storage, &specs, "s3-slow");
     put_large(storage, &specs, "memory");
-    eventually("both are stored", || in_tier(storage, &keys(2), "s3-slow") == 2);
+    eventually("both are stored", || {
+        put_large(storage, &specs, "s3-slow");
+        in_tier(storage, &keys(2), "s3-slow") == 2
+    });
     proxy.slow(512 << 10);
     let found = block_on(storage.get(&specs, &Tiers::All, None));
     assert_eq!(served(&found), [2, 2]);

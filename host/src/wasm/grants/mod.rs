@@ -2,7 +2,7 @@
 //!
 //! Nothing is granted here. What may be reached is decided by the WASI context in [`super::sandbox`] and the
 //! [`NetPolicy`](super::net::NetPolicy); the functions here hand each attempt to WASI's own and record what
-//! it refuses. Two decide for themselves: sockets when no target is granted, and names. What WASI's own do not
+//! it refuses. Two decide for themselves: sockets when no target is granted, and names. Connecting is timed. What WASI's own do not
 //! bound is bounded here: descriptors, the length of paths, what a stream takes at a time, threads for reading
 //! directories. Reading and writing are not shadowed else: an open file or connection has passed already.
 //!

@@ -50,15 +50,59 @@ impl Progress {
     }
 }
 
+/// A request's turn, which ends when both of its bodies have.
+pub(super) type Slot = Arc<OwnedSemaphorePermit>;
+
+/// How long a body has been waited for. The clock runs only while somebody waits.
+struct Patience {
+    limit: Duration,
+    sleep: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: Box::pin(sleep_until(Instant::now() + limit)), waiting: false }
+    }
+
+    /// Returns the frame; or, if there is none for too long, the error.
+    fn poll(&mut self, cx: &mut Context<'_>, frame: Poll<Received>, late: Error) -> Poll<Received> {
+        if frame.is_ready() {
+            self.waiting = false;
+            return frame;
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.sleep.as_mut().reset(Instant::now() + self.limit);
+        }
+        match self.sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(late))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// What a body delivers; nothing at its end.
+type Received = Option<Result<Frame<Bytes>, Error>>;
+
 /// A request's body that notes its progress.
 pub(super) struct RequestBody {
     body: UnsyncBoxBody<Bytes, Error>,
     progress: Progress,
+    patience: Patience,
+    _slot: Slot,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: UnsyncBoxBody<Bytes, Error>, progress: Progress) -> Self {
-        Self { body, progress }
+    /// Ends with an error when the guest delivers nothing for `limit`: it may have its answer already, and the
+    /// connection is kept as long as the body is not at its end.
+    pub(super) fn new(
+        body: UnsyncBoxBody<Bytes, Error>,
+        progress: Progress,
+        limit: Duration,
+        slot: Slot,
+    ) -> Self {
+        Self { body, progress, patience: Patience::new(limit), _slot: slot }
     }
 }
 
@@ -74,7 +118,7 @@ impl Body for RequestBody {
         if frame.is_ready() {
             self.progress.note();
         }
-        frame
+        self.patience.poll(cx, frame, Error::ConnectionWriteTimeout)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -89,17 +133,14 @@ impl Body for RequestBody {
 /// A response's body.
 pub(super) struct ResponseBody {
     body: Incoming,
-    limit: Duration,
-    patience: Pin<Box<Sleep>>,
-    waiting: bool,
-    _slot: OwnedSemaphorePermit,
+    patience: Patience,
+    _slot: Slot,
 }
 
 impl ResponseBody {
-    /// Ends with an error when no byte comes for `limit`, and gives the slot back when it is dropped.
-    pub(super) fn new(body: Incoming, limit: Duration, slot: OwnedSemaphorePermit) -> Self {
-        let patience = Box::pin(sleep_until(Instant::now() + limit));
-        Self { body, limit, patience, waiting: false, _slot: slot }
+    /// Ends with an error when no byte comes for `limit`, and gives its share of the slot back when it is dropped.
+    pub(super) fn new(body: Incoming, limit: Duration, slot: Slot) -> Self {
+        Self { body, patience: Patience::new(limit), _slot: slot }
     }
 }
 
@@ -111,20 +152,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.waiting = false;
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| explain(&error))));
-        }
-        // The clock runs only while somebody waits.
-        if !self.waiting {
-            self.waiting = true;
-            let end = Instant::now() + self.limit;
-            self.patience.as_mut().reset(end);
-        }
-        match self.patience.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(Error::ConnectionReadTimeout))),
-            Poll::Pending => Poll::Pending,
-        }
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_err(|error| explain(&error))));
+        self.patience.poll(cx, frame, Error::ConnectionReadTimeout)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -70,12 +70,19 @@ impl DialError {
                 Error::ConnectionRefused
             }
             Self::ConnectTimeout => Error::ConnectionTimeout,
+            Self::Tls(error) if is_certificate(error) => Error::TlsCertificateError,
             // The one word that has room for a reason.
             Self::Connect(_) | Self::Tls(_) | Self::TlsTimeout => {
                 Error::InternalError(Some(self.to_string()))
             }
         }
     }
+}
+
+/// Whether it is the server's certificate that is not accepted.
+fn is_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 impl Dialler {

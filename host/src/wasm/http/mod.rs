@@ -54,13 +54,16 @@ struct Connections {
 }
 
 impl HttpClient {
-    /// Reads the certificates that servers are checked with, if HTTPS is granted. Dials nothing.
+    /// Reads the certificates that servers are checked with, if HTTP is granted. Dials nothing.
     ///
     /// # Errors
     /// [`TlsError`], if `tls.ca_file` cannot be used.
     pub(super) fn new(config: &BackendConfig, net: &NetPolicy) -> Result<Self, TlsError> {
-        let tls = tls::client_config(config.ca_file.as_deref())?;
         let limits = &config.limits;
+        if !net.has_http() && config.ca_file.is_none() {
+            return Ok(Self { net: net.clone(), connections: None });
+        }
+        let tls = tls::client_config(config.ca_file.as_deref())?;
         let connections = net.has_http().then(|| {
             let dialler = Dialler::new(net.clone(), tls, limits.connect_timeout, limits.tls_timeout);
             let client = Client::builder(TokioExecutor::new())
@@ -139,9 +142,11 @@ impl Connections {
         let at_most =
             |asked: Option<Duration>| asked.unwrap_or(self.request_timeout).min(self.request_timeout);
         let slot = timeout(self.request_timeout, Arc::clone(&self.slots).acquire_owned()).await;
-        let slot = slot.map_err(|_| Error::ConnectionLimitReached)?.map_err(|_| Error::LoopDetected)?;
+        let slot = slot.map_err(|_| Error::ConnectionLimitReached)?.expect("the slots are never closed");
+        let slot = Arc::new(slot);
         let progress = Progress::default();
-        let request = request.map(|body| RequestBody::new(body, progress.clone()));
+        let limit = self.request_timeout;
+        let request = request.map(|body| RequestBody::new(body, progress.clone(), limit, Arc::clone(&slot)));
         let answered = self.client.request(request);
         // From the last byte of the request that went out: a large one takes its time.
         let response = progress.until_idle(at_most(options.first_byte_timeout), answered).await;
@@ -191,23 +196,28 @@ fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
 
 /// Returns WASI's word for what went wrong, with the system's words where there is a place for them.
 fn explain(error: &hyper_util::client::legacy::Error, witness: &Witness) -> Error {
+    let mut found = Error::ConnectionTerminated;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<DialError>() {
             return error.explain(witness);
         }
-        // The guest's own body.
+        // The request's own body.
         if let Some(error) = error.downcast_ref::<Error>() {
-            return Error::InternalError(Some(error.to_string()));
+            return match error {
+                Error::ConnectionWriteTimeout => Error::ConnectionWriteTimeout,
+                Error::HttpRequestBodySize(size) => Error::HttpRequestBodySize(*size),
+                other => Error::InternalError(Some(other.to_string())),
+            };
         }
         if let Some(error) = error.downcast_ref::<hyper::Error>()
             && (error.is_parse() || error.is_user())
         {
-            return Error::HttpProtocolError;
+            found = Error::HttpProtocolError;
         }
         cause = error.source();
     }
-    Error::ConnectionTerminated
+    found
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! HTTP requests in both versions of WASI: `get URL`, `put URL BYTES`, `connect-to URL`, and `follow URL`, which makes
+//! HTTP requests in both versions of WASI: `get URL`, `put URL BYTES`, `hold URL`, which
+//! promises a body and does not send it (0.3), `connect-to URL`, and `follow URL`, which makes
 //! another request if it is told to go elsewhere. What is seen is the status and the beginning of the body.
 
 use crate::Outcome;
@@ -12,6 +13,8 @@ struct Request {
     authority: String,
     path: String,
     body: Vec<u8>,
+    /// The body is promised and never sent.
+    holds: bool,
 }
 
 /// An answer: its status, where it says to go, and its body.
@@ -34,6 +37,7 @@ impl Request {
             authority: authority.to_owned(),
             path: path.to_owned(),
             body,
+            holds: false,
         })
     }
 }
@@ -81,6 +85,7 @@ fn plain(words: &[&str]) -> Option<Result<Request, String>> {
     Some(match *words {
         ["get", url] => Request::new("GET", url, 0),
         ["connect-to", url] => Request::new("CONNECT", url, 0),
+        ["hold", url] => Request::new("PUT", url, 1).map(|request| Request { holds: true, ..request }),
         ["put", url, n_bytes] => Request::new("PUT", url, n_bytes.parse().unwrap_or_default()),
         _ => return None,
     })
@@ -119,8 +124,11 @@ mod preview3 {
             .and_then(|()| wasi.set_path_with_query(Some(&request.path)))
             .map_err(|()| "no such request".to_owned())?;
         let write = async {
-            if let Some(mut writer) = writer {
-                writer.write_all(request.body).await;
+            match writer {
+                // Kept open as long as the instance lives.
+                Some(writer) if request.holds => std::mem::forget(writer),
+                Some(mut writer) => drop(writer.write_all(request.body).await),
+                None => {}
             }
         };
         let (response, ()) = kvtier_guest::futures_util::future::join(client::send(wasi), write).await;

@@ -9,7 +9,7 @@ mod native_s3;
 mod ours;
 mod round;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use kvtier_servers::redis::{Redis, RedisOptions, available};
 use kvtier_servers::s3::{S3Options, S3Server};
 
@@ -19,6 +19,7 @@ use self::ours::Ours;
 use self::round::{Client, Load, Operation, Round, Times};
 use crate::bench::Bench;
 use crate::report::{Figure, Quantity, Target};
+use crate::sample::once;
 
 /// The first argument under which this program is the S3 server.
 pub(crate) const AS_S3_SERVER: &str = "as-s3-server";
@@ -61,6 +62,7 @@ fn over_loads(
 ) -> Result<()> {
     let quick = [Load { size_bytes: 64 << 10, at_once: 4, n_chunks: 8 }];
     let loads = if bench.is_quick() { &quick[..] } else { &LOADS[..] };
+    opening(bench, name, &ours, loads[0])?;
     for &load in loads {
         let ours = ours(bench, load)?;
         bench.progress(&format!("{name}, {} KiB, {} at once", load.size_bytes >> 10, load.at_once));
@@ -81,6 +83,29 @@ fn over_loads(
         }
         ours.close()?;
     }
+    Ok(())
+}
+
+/// Measures how long an engine with the backend takes to be open, connected to the server, with its code in the cache.
+fn opening(
+    bench: &mut Bench,
+    name: &str,
+    ours: &impl Fn(&Bench, Load) -> Result<Ours>,
+    load: Load,
+) -> Result<()> {
+    // Refused here, where there is a message.
+    ours(bench, load)?.close()?;
+    let component = bench.setting.guests.join(format!("{name}.wasm"));
+    let n_bytes = std::fs::metadata(&component)?.len();
+    let mut times = Times::default();
+    for _ in 0..bench.pick(9, 1) {
+        let mut opened = None;
+        times.add(Round::whole(once(|| opened = ours(bench, load).ok())));
+        opened.context("it was opened before")?.close()?;
+    }
+    let figure = Figure::new(Quantity::Time, &times.operations());
+    let what = format!("engine with {name}.wasm until open, code from the cache");
+    bench.add_row(what, figure, Vec::new(), None, format!("a component of {} KiB", n_bytes >> 10));
     Ok(())
 }
 

@@ -24,9 +24,9 @@ impl Load {
     /// Returns how often the chunks are put and got: the more bytes, the fewer.
     pub(super) fn n_rounds(self) -> usize {
         match self.n_bytes() >> 20 {
-            0..=32 => 9,
-            33..=256 => 5,
-            _ => 2,
+            0..=32 => 7,
+            33..=256 => 4,
+            _ => 1,
         }
     }
 }
