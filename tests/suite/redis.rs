@@ -26,6 +26,9 @@ macro_rules! needs_redis {
 }
 use needs_redis;
 
+/// Payload of a chunk that is larger than what a guest may keep.
+const LARGE_BYTES: usize = 32 << 20;
+
 /// The backend, granted every port of this machine.
 fn backend(name: &str, servers: &[SocketAddr], settings: &[(&str, &str)]) -> BackendConfig {
     let mut backend = support::backend(name, "redis", "RedisBackend");
@@ -201,7 +204,6 @@ fn prefix_database_user_and_time_to_live_are_those_configured() {
 #[test]
 fn values_of_32_mib_come_back_and_are_never_whole_in_guest_memory() {
     needs_redis!();
-    const LARGE_BYTES: usize = 32 << 20;
     let (redis, _client) = start();
     let backend = backend("redis", &[redis.addr()], &[]);
     let engine = support::engine(Config { pool_size_bytes: 320 << 20, ..config(vec![backend]) });

@@ -313,7 +313,7 @@ fn a_call_has_64_chunks_and_a_lookup_a_whole_prompt() {
     put_in(storage, &prompt[128..], "s3-64");
     assert_eq!(in_tier(storage, &prompt, "s3-64"), 200);
     assert_eq!(block_on(storage.remove(&prompt, &Tiers::All)), Ok(200));
-    assert_eq!(server.objects().unwrap(), [PathBuf::new(); 0]);
+    assert!(server.objects().unwrap().is_empty());
 }
 
 #[test]

@@ -254,13 +254,13 @@ mod tests {
         let mut client = TcpStream::connect(proxy.addr()).unwrap();
         assert_eq!(ask(&mut client, b"before"), b"before");
         proxy.cut_after(100_000);
-        client.write_all(&[7; 150_000]).unwrap();
+        client.write_all(&vec![7; 150_000]).unwrap();
         let mut answer = Vec::new();
         // The end may be an orderly one or a reset.
         drop(client.read_to_end(&mut answer));
         assert_eq!(answer.len(), 100_000);
         let mut client = TcpStream::connect(proxy.addr()).unwrap();
-        assert_eq!(ask(&mut client, &[1; 200_000]), [1; 200_000]);
+        assert_eq!(ask(&mut client, &vec![1; 200_000]), vec![1; 200_000]);
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         let mut client = TcpStream::connect(proxy.addr()).unwrap();
         proxy.slow(100_000);
         let started = Instant::now();
-        assert_eq!(ask(&mut client, &[3; 30_000]), [3; 30_000]);
+        assert_eq!(ask(&mut client, &vec![3; 30_000]), vec![3; 30_000]);
         assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
     }
 

@@ -13,6 +13,9 @@ use kvtier_servers::redis::{Commands, Redis, RedisOptions, available, cmd};
 use super::{backend, config, get_sized, name_of, needs_redis, put_sized, size, start};
 use crate::support::{self, counted, eventually, get, in_tier, key, keys, put, put_in, served};
 
+/// Payload of a chunk that takes many packets.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Redis, and behind it a backend that always works.
 fn chain(redis: BackendConfig) -> Config {
     config(vec![redis, support::backend("memory", "memory", "MemoryBackend")])
@@ -135,7 +138,6 @@ fn a_slow_link_costs_a_deadline_and_serves_again_when_it_is_fast() {
     backend.limits.call_timeout = Duration::from_secs(1);
     let engine = support::engine(chain(backend));
     let storage = engine.storage();
-    const LARGE_BYTES: usize = 1 << 20;
     put_sized(storage, &keys(3), LARGE_BYTES);
     eventually("redis has them", || get_sized(storage, &keys(3), LARGE_BYTES) == [1; 3]);
     // A minute for each of them.
@@ -168,7 +170,6 @@ fn a_connection_that_is_cut_in_the_middle_of_a_value_serves_no_half_of_it() {
     let proxy = Proxy::start(redis.addr()).unwrap();
     let engine = support::engine(chain(backend("redis", &[proxy.addr()], &[("connections", "1")])));
     let storage = engine.storage();
-    const LARGE_BYTES: usize = 1 << 20;
     put_sized(storage, &keys(3), LARGE_BYTES);
     assert_eq!((get_sized(storage, &keys(3), LARGE_BYTES), proxy.n_connections()), (vec![1; 3], 1));
     // In the first value: as if the connection had died while it was idle, all is asked for again.
@@ -183,7 +184,6 @@ fn a_connection_that_is_cut_in_the_middle_of_a_value_serves_no_half_of_it() {
 #[test]
 fn a_full_server_refuses_and_serves_what_it_has() {
     needs_redis!();
-    const LARGE_BYTES: usize = 1 << 20;
     let memory = Some((8 << 20, "noeviction"));
     let redis = Redis::start(RedisOptions { memory, ..RedisOptions::default() }).unwrap();
     let engine = support::engine(config(vec![backend("redis", &[redis.addr()], &[])]));
@@ -202,7 +202,6 @@ fn a_full_server_refuses_and_serves_what_it_has() {
 #[test]
 fn a_server_that_evicts_misses_what_it_evicted() {
     needs_redis!();
-    const LARGE_BYTES: usize = 1 << 20;
     let memory = Some((8 << 20, "allkeys-lru"));
     let redis = Redis::start(RedisOptions { memory, ..RedisOptions::default() }).unwrap();
     let engine = support::engine(config(vec![backend("redis", &[redis.addr()], &[])]));

@@ -180,7 +180,7 @@ fn with_fail_the_engine_says_why_it_does_not_start() {
     let secrets = Secrets::new(ACCESS_KEY, WRONG_KEY);
     let config = support::config(vec![backend("s3-fail", &server.endpoint(), &secrets)]);
     let error =
-        EngineBuilder::new(config, support::metadata()).build_blocking().err().expect("it does not start");
+        EngineBuilder::new(config, support::metadata()).build_blocking().expect_err("it does not start");
     assert_says(&error.to_string(), &["s3-fail", "SignatureDoesNotMatch"]);
     assert_no_secrets(&format!("{error} {error:?}"));
 }

@@ -74,11 +74,11 @@ pub(crate) async fn take3(words: &[&str]) -> Option<Outcome> {
 pub(crate) fn take2(words: &[&str]) -> Option<Outcome> {
     let made = match *words {
         ["follow", url] => Request::new("GET", url, 0)
-            .and_then(preview2::send)
+            .and_then(|request| preview2::send(&request))
             .and_then(|response| Request::new("GET", &response.location.unwrap_or_default(), 0)),
         _ => plain(words)?,
     };
-    Some(made.and_then(preview2::send).map(|response| response.show()))
+    Some(made.and_then(|request| preview2::send(&request)).map(|response| response.show()))
 }
 
 fn plain(words: &[&str]) -> Option<Result<Request, String>> {
@@ -151,7 +151,7 @@ mod preview2 {
 
     use super::{Request, Response};
 
-    pub(super) fn send(request: Request) -> Result<Response, String> {
+    pub(super) fn send(request: &Request) -> Result<Response, String> {
         let debug = |code: &dyn std::fmt::Debug| format!("{code:?}");
         let headers = Fields::new();
         if !request.body.is_empty() {
