@@ -44,9 +44,22 @@ impl Bucket {
         &self.config
     }
 
-    /// Proves that the bucket is there, and that region, credentials and clock are right. By listing one object,
-    /// because an answer to HEAD does not say what is wrong.
+    /// Proves that the bucket is there, and that region, credentials and clock are right.
     pub(crate) async fn check(&self) -> Result<(), Error> {
+        let head = self.request(
+            || Ok(()),
+            async || self.exchange(&self.signer.head_bucket(), &[], Body::Empty).await.map(drop),
+        );
+        match head.await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.transient().is_some() => Err(self.error(failure, "")),
+            Err(_) => self.explain().await,
+        }
+    }
+
+    /// Finds out what is wrong, by listing one object: an answer to HEAD does not say it. Nothing may be: who may see
+    /// objects of one prefix only may not ask for the bucket.
+    async fn explain(&self) -> Result<(), Error> {
         let listed = self.request(
             || Ok(()),
             async || {
@@ -72,7 +85,7 @@ impl Bucket {
             Err(failure) => {
                 if failure.transient().is_none() {
                     // What is wrong is in the body of an answer, which HEAD does not have.
-                    self.check().await?;
+                    self.explain().await?;
                 }
                 Err(self.error(failure, object))
             }

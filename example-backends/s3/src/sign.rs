@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rusty_s3::actions::{CompleteMultipartUpload, ListObjectsV2, S3Action};
+use rusty_s3::actions::{CompleteMultipartUpload, HeadBucket, ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials, Method};
 
 /// How long a signature holds: as long as the clocks of the two sides may differ for signed headers.
@@ -28,6 +28,10 @@ pub(crate) struct Target {
 impl Signer {
     pub(crate) fn new(bucket: Bucket, credentials: Credentials) -> Self {
         Self { bucket, credentials }
+    }
+
+    pub(crate) fn head_bucket(&self) -> Target {
+        sign(&HeadBucket::new(&self.bucket, Some(&self.credentials)))
     }
 
     /// Lists at most one object.
