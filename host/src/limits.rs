@@ -261,7 +261,7 @@ pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 // Fixed: threads and pauses.
 
 /// Threads of one backend for what blocks: being loaded, splices, its other file work. One more looks after its
-/// sockets and timers.
+/// HTTP connections, its sockets of WASI 0.2 and its timers.
 pub const BLOCKING_THREADS_MAX: usize = 32;
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! The threads that one backend has to itself: for files, timers and sockets, so that whatever one backend keeps busy,
+//! The threads that one backend has to itself: for files, timers, HTTP and sockets of WASI 0.2, so that whatever one backend keeps busy,
 //! or however slow its disk is, the others do not wait for it.
 
 use std::future::{Future, poll_fn};
