@@ -60,8 +60,9 @@ pub const BACKEND_TABLE_ELEMENTS: Bound = Bound::new(100_000, 1, 10_000_000);
 /// (see [`HANDLES_PER_CALL`]). The default is for 256 calls that each work on 16 chunks at a time.
 pub const BACKEND_HANDLES_MAX: Bound = Bound::new(16_384, 64, 1 << 20);
 /// `limits.hostcall_bytes`: bytes that one call of a host function, or one answer, may carry. The smallest
-/// value is the piece in which the SDK copies chunks.
-pub const BACKEND_HOSTCALL_BYTES: Bound = Bound::new(128 * MIB, MIB, 4 * GIB);
+/// value is the piece in which the SDK copies chunks, the default as much as the largest read ([`READ_BYTES_MAX`]).
+/// The host holds and reads that much for a guest before anything else bounds it.
+pub const BACKEND_HOSTCALL_BYTES: Bound = Bound::new(READ_BYTES_MAX, MIB, 4 * GIB);
 /// `limits.random_bytes`: random bytes of one call.
 pub const BACKEND_RANDOM_BYTES: Bound = Bound::new(64 * KIB, 64, 64 * MIB);
 /// `limits.log_lines_per_s`: lines a second that a backend may log, over all its lanes.

@@ -215,6 +215,16 @@ fn bytes_from_guest_to_host_are_limited_in_each_call() {
 }
 
 #[test]
+fn by_default_a_call_carries_sixteen_mebibytes_and_no_more() {
+    let set = |name: &str| {
+        let mut backend = greedy(name, "line");
+        backend.limits.memory_bytes = 256 << 20;
+        backend
+    };
+    assert_traps_beyond(set, 16 << 20, "hostcall_bytes");
+}
+
+#[test]
 fn bytes_of_an_answer_are_limited() {
     let mut backend = greedy("answers", "answer");
     backend.limits.hostcall_bytes = 1 << 20;
