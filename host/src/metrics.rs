@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::manager::Direction;
+
 /// The operations whose latency is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -105,9 +107,8 @@ impl TierMetrics {
             evictions: 0,
             lane_restarts: 0,
             is_up: true,
-            is_passed_over: false,
-            breaker_opened: 0,
-            skipped: 0,
+            reading: BreakerCounts::default(),
+            writing: BreakerCounts::default(),
             latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
         }
     }
@@ -141,14 +142,24 @@ pub struct TierCounts {
     pub pins_expired: u64,
     /// Whether the tier can serve at the moment; not a count.
     pub is_up: bool,
-    /// Whether the tier is passed over because it fails; not a count.
-    pub is_passed_over: bool,
-    /// How often its breaker opened.
-    pub breaker_opened: u64,
-    /// Operations that passed it over because its breaker was open.
-    pub skipped: u64,
+    /// What the breaker of `contains`, `get`, `pin` and `unpin` counts.
+    pub reading: BreakerCounts,
+    /// What the breaker of `put` and `remove` counts.
+    pub writing: BreakerCounts,
     /// Latency of calls, by operation.
     pub latency: Vec<(Operation, Latency)>,
+}
+
+/// What the breaker of one direction of a tier counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerCounts {
+    /// Whether the tier is passed over in this direction because it fails; not a count.
+    pub is_open: bool,
+    /// How often it opened, after a failed probe included.
+    pub opened: u64,
+    /// Operations that passed the tier over because it was open.
+    pub skipped: u64,
 }
 
 /// A distribution of latencies.
@@ -243,13 +254,26 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));
     family("lane_restarts_total", "Lanes retired and replaced.", each(|tier| tier.lane_restarts));
     family("up", "Whether the tier can serve: 1 or 0.", each(|tier| u64::from(tier.is_up)));
+    let of_breakers = |value: fn(&BreakerCounts) -> u64| -> Vec<(String, f64)> {
+        let rows = tiers.iter().flat_map(|tier| {
+            [(Direction::Reading, &tier.reading), (Direction::Writing, &tier.writing)].map(
+                |(direction, counts)| {
+                    (
+                        format!("tier=\"{}\",direction=\"{}\"", tier.name, direction.name()),
+                        value(counts) as f64,
+                    )
+                },
+            )
+        });
+        rows.collect()
+    };
     family(
         "breaker_open",
-        "Whether the tier is passed over because it fails: 1 or 0.",
-        each(|tier| u64::from(tier.is_passed_over)),
+        "Whether the tier is passed over in this direction because it fails: 1 or 0.",
+        of_breakers(|counts| u64::from(counts.is_open)),
     );
-    family("breaker_opened_total", "Times that the breaker opened.", each(|tier| tier.breaker_opened));
-    family("skipped_total", "Operations that passed the tier over.", each(|tier| tier.skipped));
+    family("breaker_opened_total", "Times that the breaker opened.", of_breakers(|counts| counts.opened));
+    family("skipped_total", "Operations that passed the tier over.", of_breakers(|counts| counts.skipped));
     let by_reason = |counts: fn(&TierCounts) -> &BTreeMap<&'static str, u64>| -> Vec<(String, f64)> {
         let rows = tiers.iter().flat_map(|tier| {
             counts(tier)

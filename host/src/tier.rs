@@ -145,8 +145,8 @@ pub enum TierError {
     /// Too many calls, or too many bytes of calls, are in flight.
     #[error("too many calls or bytes in flight")]
     Busy,
-    /// The tier was not asked, because it failed too often of late.
-    #[error("not asked: it failed too often of late; its breaker in status() has the cause")]
+    /// The tier was not asked, because too many of its calls in this direction failed of late.
+    #[error("not asked: too many of its calls failed of late; its breakers in status() have the cause")]
     BreakerOpen,
     /// The tier is not running.
     #[error("not running: {0}")]

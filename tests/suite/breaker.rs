@@ -1,12 +1,12 @@
-//! The breaker in the chain: a backend that fails is passed over at no cost, everybody else goes on, and it comes
+//! The breakers in the chain: a backend that fails is passed over at no cost, everybody else goes on, and it comes
 //! back by itself. Its pauses are by a clock that the tests move; real components, and scripted tiers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::clock::Clock;
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::manager::{BreakerState, BreakerStatus, StorageManager, Tiers};
+use kvtier::config::{BackendConfig, Config, FsAccess, OnLoadError};
+use kvtier::manager::{BackendStatus, BreakerState, BreakerStatus, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::tier::{Tier, TierError};
 use kvtier::{ChunkKey, Engine, EngineBuilder};
@@ -29,22 +29,45 @@ fn engine(backends: Vec<BackendConfig>, tiers: &[(&str, &Arc<Scripted>)]) -> (En
     (builder.build_blocking().unwrap(), clock)
 }
 
+fn backend(storage: &StorageManager, name: &str) -> BackendStatus {
+    storage.status().backends.into_iter().find(|backend| backend.name == name).unwrap()
+}
+
+/// How the breaker of reading is.
 fn breaker(storage: &StorageManager, name: &str) -> BreakerStatus {
-    storage.status().backends.into_iter().find(|backend| backend.name == name).unwrap().breaker
+    backend(storage, name).reading
 }
 
 fn state(storage: &StorageManager, name: &str) -> BreakerState {
     breaker(storage, name).state
 }
 
-/// Moves the clock behind the pause, and returns how long that was.
+fn writing(storage: &StorageManager, name: &str) -> BreakerState {
+    backend(storage, name).writing.state
+}
+
+/// Moves the clock behind the pause of reading, and returns how long that was.
 fn wait(storage: &StorageManager, name: &str, clock: &Clock) -> Duration {
     let pause = breaker(storage, name).retry_in.expect("a pause");
     clock.advance(pause + Duration::from_millis(1));
     pause
 }
 
-/// Looks up until the breaker opens, and returns after how many lookups.
+/// Moves the clock behind the pause of writing.
+fn wait_to_write(storage: &StorageManager, name: &str, clock: &Clock) {
+    clock.advance(backend(storage, name).writing.retry_in.expect("a pause") + Duration::from_millis(1));
+}
+
+/// Puts chunks that no test looks up until the breaker of writing opens, and returns after how many puts.
+fn open_writing(storage: &StorageManager, name: &str) -> usize {
+    let puts = (1..=100).find(|&n| {
+        put_in(storage, &[support::key(10_000 + n)], name);
+        writing(storage, name) == BreakerState::Open
+    });
+    puts.expect("it opens") as usize
+}
+
+/// Looks up until the breaker of reading opens, and returns after how many lookups.
 fn open(storage: &StorageManager, name: &str, keys: &[ChunkKey]) -> usize {
     let lookups = (1..=100).find(|_| {
         in_tier(storage, keys, name);
@@ -66,6 +89,7 @@ fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
     assert_eq!((status.opened, status.failures as usize), (1, FAILURES));
     assert_eq!(status.last_cause.as_deref(), Some("unavailable: dead"));
     assert!(status.retry_in.is_some_and(|pause| pause >= PAUSE / 2 && pause <= PAUSE), "{status:?}");
+    assert_eq!(open_writing(storage, "a"), FAILURES);
     a.heard();
 
     // Whatever is asked of the chain.
@@ -81,12 +105,17 @@ fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
     assert!(b.has(support::key(5)));
     assert_eq!(a.heard(), []);
     let counts = support::counted(storage, "a");
-    assert_eq!((counts.drops["breaker_open"], counts.is_passed_over), (1, true));
-    assert!(counts.skipped >= 4, "{}", counts.skipped);
+    assert_eq!((counts.drops["breaker_open"], counts.writing.skipped), (1, 1));
+    assert!(counts.reading.is_open && counts.writing.is_open);
+    assert!(counts.reading.skipped >= 3, "{}", counts.reading.skipped);
     let metrics = storage.metrics();
-    for line in
-        ["breaker_open{tier=\"a\"} 1", "breaker_open{tier=\"b\"} 0", "breaker_opened_total{tier=\"a\"} 1"]
-    {
+    for line in [
+        r#"breaker_open{tier="a",direction="reading"} 1"#,
+        r#"breaker_open{tier="a",direction="writing"} 1"#,
+        r#"breaker_open{tier="b",direction="reading"} 0"#,
+        r#"breaker_opened_total{tier="a",direction="reading"} 1"#,
+        r#"skipped_total{tier="a",direction="writing"} 1"#,
+    ] {
         assert!(metrics.contains(&format!("kvtier_{line}\n")), "{line}");
     }
 
@@ -146,7 +175,10 @@ fn puts_that_wait_when_the_breaker_opens_are_dropped_and_free_their_memory() {
     let heard = tier.put_keys().len() as u64;
     assert_eq!(drops["lost"], heard, "{drops:?}");
     assert_eq!(drops["breaker_open"], 12 - heard, "{drops:?}");
-    assert_eq!(state(storage, "tier"), BreakerState::Open);
+    assert_eq!(
+        (state(storage, "tier"), writing(storage, "tier")),
+        (BreakerState::Closed, BreakerState::Open)
+    );
     assert_eq!(storage.status().backends[0].puts_pending, 0);
     support::assert_nothing_leaks(storage);
 }
@@ -159,7 +191,7 @@ fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_c
     put(storage, &keys, &Tiers::All);
     block_on(storage.flush()).unwrap();
     a.set_dead(true);
-    open(storage, "a", &keys);
+    open_writing(storage, "a");
     a.heard();
     let removed = block_on(storage.remove(&keys[..1], &Tiers::All)).unwrap_err();
     assert_eq!((removed.tier.as_str(), removed.n_removed), ("a", 1));
@@ -173,14 +205,14 @@ fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_c
     });
 
     a.set_dead(false);
-    wait(storage, "a", &clock);
+    wait_to_write(storage, "a", &clock);
     assert!(a.has(keys[0]));
     assert_eq!(in_tier(storage, &keys, "a"), 0, "what was removed does not come back");
     eventually("it is told", || storage.status().backends[0].removals_owed == 0);
     assert!(!a.has(keys[0]));
     assert_eq!(in_tier(storage, &keys[..1], "a"), 0);
     assert_eq!(in_tier(storage, &keys[1..], "a"), 2);
-    assert_eq!(state(storage, "a"), BreakerState::Closed);
+    assert_eq!(writing(storage, "a"), BreakerState::Closed);
     assert_eq!(block_on(storage.remove(&keys, &Tiers::only(["a"]))), Ok(2));
 }
 
@@ -191,54 +223,68 @@ fn a_put_after_a_removal_that_is_owed_stays() {
     let (storage, keys) = (engine.storage(), keys(2));
     put_in(storage, &keys, "tier");
     tier.set_dead(true);
-    open(storage, "tier", &keys);
+    open_writing(storage, "tier");
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     eventually("it is tried", || {
         support::counted(storage, "tier").errors.contains_key(&("remove", "unavailable"))
     });
     tier.set_dead(false);
-    wait(storage, "tier", &clock);
+    wait_to_write(storage, "tier", &clock);
     put_in(storage, &keys[..1], "tier");
     assert_eq!((tier.has(keys[0]), tier.has(keys[1])), (true, false));
     assert_eq!(in_tier(storage, &keys, "tier"), 1);
 }
 
 #[test]
-fn a_removal_reaches_a_backend_whose_other_methods_fail() {
+fn a_removal_goes_straight_to_a_backend_that_cannot_be_read() {
     let tier = Scripted::new();
     let (engine, _clock) = engine(vec![], &[("tier", &tier)]);
     let (storage, keys) = (engine.storage(), keys(2));
     put_in(storage, &keys, "tier");
     tier.fail_lookups();
     open(storage, "tier", &keys);
+    assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(2));
+    assert_eq!(state(storage, "tier"), BreakerState::Open, "which says nothing of reading");
+}
+
+#[test]
+fn a_removal_reaches_a_backend_whose_puts_fail() {
+    let tier = Scripted::new();
+    let (engine, _clock) = engine(vec![], &[("tier", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "tier");
+    tier.refuse_puts(true);
+    open_writing(storage, "tier");
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     eventually("the removal in the background", || storage.status().backends[0].removals_owed == 0);
     assert!(!tier.has(keys[0]) && !tier.has(keys[1]));
-    assert_eq!(state(storage, "tier"), BreakerState::Open, "which says nothing of the others");
+    assert_eq!(writing(storage, "tier"), BreakerState::Open, "which says nothing of puts");
 }
 
 #[test]
 fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
-    let tier = Scripted::gated(64);
+    let tier = Scripted::new();
     let clock = Clock::manual();
     let config =
         Config { local_cpu: false, blocking_timeout: Duration::from_secs(1), ..support::config(vec![]) };
     let builder = EngineBuilder::new(config, support::metadata()).clock(clock.clone());
     let engine = builder.tier("tier", Arc::clone(&tier) as Arc<dyn Tier>).build_blocking().unwrap();
     let (storage, keys) = (engine.storage(), keys(4));
-    tier.fail_lookups();
-    open(storage, "tier", &keys);
-    tier.hold_removals();
+    put_in(storage, &keys[3..], "tier");
+    tier.refuse_puts(true);
+    open_writing(storage, "tier");
+    tier.hold_removals(&keys[..3]);
+    tier.heard();
     block_on(storage.remove(&keys[..1], &Tiers::All)).unwrap_err();
     eventually("the delivery hangs", || tier.heard().contains(&Heard::Remove(vec![keys[0]])));
-    // A lookup as the probe closes the breaker; it is not about the chunk whose removal is owed.
-    tier.work_again();
-    wait(storage, "tier", &clock);
-    in_tier(storage, &keys[3..], "tier");
-    assert_eq!(
-        (state(storage, "tier"), storage.status().backends[0].removals_owed),
-        (BreakerState::Closed, 1)
-    );
+    // The removal of a damaged chunk is the probe that closes the breaker; it is not about the chunk whose removal is
+    // owed.
+    wait_to_write(storage, "tier", &clock);
+    tier.damage(keys[3]);
+    assert!(get(storage, &keys[3..]).chunks.is_empty());
+    eventually("the breaker closes", || writing(storage, "tier") == BreakerState::Closed);
+    assert_eq!(storage.status().backends[0].removals_owed, 1);
+    tier.heard();
     std::thread::scope(|scope| {
         for key in &keys[1..3] {
             scope.spawn(|| {
@@ -254,7 +300,7 @@ fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
         0,
         "one at a time"
     );
-    tier.open_gate();
+    tier.let_gets_go();
     eventually("all are delivered", || storage.status().backends[0].removals_owed == 0);
     let removed = tier.heard().into_iter().find_map(|heard| match heard {
         Heard::Remove(mut keys) => {
@@ -278,7 +324,7 @@ fn a_backend_that_never_removes_what_it_should_is_given_up_on_and_serves_again()
     for _ in 0..FAILURES {
         block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     }
-    assert_eq!(state(storage, "breaker-never"), BreakerState::Open);
+    assert_eq!(writing(storage, "breaker-never"), BreakerState::Open);
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     eventually("it is let work in the end", || {
         clock.advance(Duration::from_mins(1));
@@ -348,7 +394,7 @@ fn a_backend_that_hangs_costs_so_many_bounded_calls_and_then_none() {
         assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2);
     }
     let counts = support::counted(storage, "breaker-hangs");
-    assert_eq!((counts.errors[&("contains", "timeout")], counts.skipped), (2, 48));
+    assert_eq!((counts.errors[&("contains", "timeout")], counts.reading.skipped), (2, 48));
     assert_eq!(support::health(storage, "breaker-hangs").abandoned_calls, 2, "still inside, and no more");
 }
 
@@ -424,8 +470,10 @@ fn wrong_bytes_open_the_breaker_and_refusals_do_not() {
         assert!(get(storage, &[*key]).chunks.is_empty());
     }
     assert_eq!(support::counted(storage, "breaker-full").errors[&("put", "no_space")], keys.len() as u64);
-    let status = breaker(storage, "breaker-full");
-    assert_eq!((status.opened, status.failures), (0, 0), "no space and misses");
+    let full = backend(storage, "breaker-full");
+    for status in [full.reading, full.writing] {
+        assert_eq!((status.opened, status.failures), (0, 0), "no space and misses");
+    }
     for key in &keys[..FAILURES] {
         put_in(storage, &[*key], "breaker-wrong");
         assert!(get(storage, &[*key]).chunks.is_empty());
@@ -436,17 +484,75 @@ fn wrong_bytes_open_the_breaker_and_refusals_do_not() {
 }
 
 #[test]
-fn a_backend_that_cannot_be_written_to_is_read_all_the_same() {
-    let fails = support::misbehaving("breaker-no-puts", "FailBackend", &[("in", "put")]);
-    let (engine, _clock) = engine(vec![fails], &[]);
-    let (storage, keys) = (engine.storage(), keys(2 * FAILURES as u64));
-    for key in &keys {
-        put_in(storage, &[*key], "breaker-no-puts");
-        assert_eq!(in_tier(storage, &[*key], "breaker-no-puts"), 0);
+fn a_backend_that_refuses_writes_is_read_all_the_same_and_shows_it() {
+    let log = support::log();
+    let name = "breaker-no-puts";
+    let directory = tempfile::tempdir().unwrap();
+    let mut fs = support::fs(name, directory.path());
+    let keys = keys(2 * FAILURES as u64);
+    {
+        let (engine, _clock) = engine(vec![fs.clone()], &[]);
+        put_in(engine.storage(), &keys[..1], name);
+        engine.blocking().close().unwrap();
     }
-    let counts = support::counted(storage, "breaker-no-puts");
-    assert_eq!(counts.errors[&("put", "other")], keys.len() as u64);
-    assert_eq!((breaker(storage, "breaker-no-puts").opened, counts.skipped), (0, 0));
+    fs.allow.fs[0].access = FsAccess::ReadOnly;
+    let (engine, clock) = engine(vec![fs], &[]);
+    let storage = engine.storage();
+    for key in &keys[1..] {
+        put_in(storage, &[*key], name);
+        assert_eq!(served(&get(storage, &keys[..1])), [1]);
+    }
+    let (counts, status) = (support::counted(storage, name), backend(storage, name));
+    let n_asked = counts.errors[&("put", "other")];
+    assert_eq!(
+        (n_asked, counts.drops["breaker_open"]),
+        (FAILURES as u64, (keys.len() - 1 - FAILURES) as u64)
+    );
+    assert_eq!((status.reading.state, status.writing.state), (BreakerState::Closed, BreakerState::Open));
+    assert_eq!((status.reading.failures, status.health.down), (0, None));
+    let cause = status.writing.last_cause.unwrap();
+    assert!(cause.contains("/data: not permitted"), "{cause}");
+    let metrics = storage.metrics();
+    for (direction, is_open) in [("reading", 0), ("writing", 1)] {
+        let line = format!("kvtier_breaker_open{{tier=\"{name}\",direction=\"{direction}\"}} {is_open}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    let opened = log.lines_with("breaker opened");
+    let of_this: Vec<_> = opened.iter().filter(|line| line.contains(name)).collect();
+    assert!(of_this.len() == 1 && of_this[0].contains("direction=\"writing\""), "{opened:?}");
+    wait_to_write(storage, name, &clock);
+    put_in(storage, &keys[1..2], name);
+    let status = backend(storage, name);
+    assert_eq!(
+        (status.writing.opened, status.writing.state),
+        (2, BreakerState::Open),
+        "one put as the probe"
+    );
+}
+
+#[test]
+fn a_backend_whose_gets_trap_or_hang_is_written_all_the_same() {
+    for (class, kind) in [("TrapBackend", "trap"), ("HangBackend", "timeout")] {
+        let name = format!("breaker-no-gets-{kind}");
+        let mut bad = support::misbehaving(&name, class, &[("in", "get")]);
+        bad.limits.call_timeout = Duration::from_millis(200);
+        let (engine, _clock) = engine(vec![bad], &[]);
+        let (storage, keys) = (engine.storage(), keys(2));
+        let plan = support::promise(1, 1);
+        for n in 0..=FAILURES {
+            let found = block_on(storage.get(&support::specs(&keys[..1]), &Tiers::All, Some(&plan)));
+            let reason = if n < FAILURES { kind } else { "breaker_open" };
+            assert_eq!(found.misses[0].2.reason(), reason, "{name}");
+        }
+        let status = backend(storage, &name);
+        assert_eq!((status.reading.state, status.writing.failures), (BreakerState::Open, 0), "{name}");
+        let puts_before = support::counted(storage, &name).puts;
+        eventually("a put arrives", || {
+            put_in(storage, &keys[1..], &name);
+            support::counted(storage, &name).puts > puts_before
+        });
+        assert_eq!(writing(storage, &name), BreakerState::Closed, "{name}");
+    }
 }
 
 #[test]

@@ -276,7 +276,8 @@ fn a_backend_that_traps_costs_no_hit_of_the_cpu_tier_and_shows_in_the_results() 
     let dropped = |reason: &str| errors[format!("put_dropped_{reason}")].as_u64().unwrap_or(0);
     let n_dropped = dropped("lost") + dropped("breaker_open");
     assert!(n_dropped >= found["stored"]["new"].as_u64().unwrap(), "{found}");
-    assert!(errors["breaker_opened"].as_u64() > Some(0) && errors["skipped"].as_u64() > Some(0), "{found}");
+    assert!(errors["writing_breaker_opened"].as_u64() > Some(0), "{found}");
+    assert!(errors["writing_skipped"].as_u64() > Some(0), "{found}");
     assert_eq!(found["bytes"]["disk"]["written"], 0, "{found}");
 }
 

@@ -48,7 +48,7 @@ fn the_text_of_the_contract_is_pinned() {
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
     files.wit sha256:45ac4c65183daa60b1f54e940970b3f97129638bf37f1792d89d659d5a3a185f
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
-    types.wit sha256:7a458953a567a04728ebf02f632b51fbfd832f087b5b70e0987e6cd6298706a6
+    types.wit sha256:09475f7d8f9e70e48cbfacbc4743bef295b519e1e1d56fd24b4b64ed2a729a3f
     ");
 }
 

@@ -131,7 +131,7 @@ fn a_tier_that_lets_one_call_expire_is_left_with_all_that_is_in_flight() {
     assert_eq!((counts.errors[&("get", "timeout")], counts.misses["timeout"]), (1, 6));
     let n_gets = a.heard().iter().filter(|heard| matches!(heard, Heard::Get(_))).count();
     assert!(n_gets <= GET_BATCHES_IN_FLIGHT, "{n_gets}");
-    assert_eq!(engine.storage().status().backends[0].breaker.failures, 1);
+    assert_eq!(engine.storage().status().backends[0].reading.failures, 1);
     drop(found);
     assert_nothing_leaks(engine.storage());
 }
@@ -198,7 +198,7 @@ fn a_probe_is_alone_and_what_it_shows_decides_for_the_batches_behind_it() {
         let (storage, keys) = (engine.storage(), keys(6));
         support::put(storage, &keys, &Tiers::All);
         block_on(storage.flush()).unwrap();
-        let breaker = || storage.status().backends[0].breaker.clone();
+        let breaker = || storage.status().backends[0].reading.clone();
         tier.set_dead(true);
         while breaker().state == BreakerState::Closed {
             support::in_tier(storage, &keys, "tier");

@@ -32,6 +32,7 @@ struct Store {
     broken: BTreeSet<ChunkKey>,
     held: BTreeSet<ChunkKey>,
     expiring: BTreeSet<ChunkKey>,
+    unremovable: BTreeSet<ChunkKey>,
     heard: Vec<Heard>,
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct Scripted {
     gets_inside: Inside,
     takes: Takes,
     fails_lookups: AtomicBool,
-    holds_removals: AtomicBool,
+    refuses_puts: AtomicBool,
     dead: AtomicBool,
     wasteful: AtomicBool,
 }
@@ -107,7 +108,7 @@ impl Scripted {
 
     fn with_gate_shut(takes: Takes) -> Arc<Self> {
         let [gate, arrived, get_gate, gets_arrived] = [0; 4].map(Semaphore::new);
-        let [fails_lookups, holds_removals, dead, wasteful] = [false; 4].map(AtomicBool::new);
+        let [fails_lookups, refuses_puts, dead, wasteful] = [false; 4].map(AtomicBool::new);
         let (store, gets_inside) = (Mutex::default(), Inside::default());
         Arc::new(Self {
             store,
@@ -118,7 +119,7 @@ impl Scripted {
             gets_inside,
             takes,
             fails_lookups,
-            holds_removals,
+            refuses_puts,
             dead,
             wasteful,
         })
@@ -174,14 +175,19 @@ impl Scripted {
         self.fails_lookups.store(true, Ordering::SeqCst);
     }
 
-    /// Answers lookups again.
-    pub(crate) fn work_again(&self) {
-        self.fails_lookups.store(false, Ordering::SeqCst);
+    /// Has removals of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
+    pub(crate) fn hold_removals(&self, keys: &[ChunkKey]) {
+        self.store.lock().unwrap().unremovable.extend(keys);
     }
 
-    /// Lets removals wait at the gate as well, from now on, whatever their deadline.
-    pub(crate) fn hold_removals(&self) {
-        self.holds_removals.store(true, Ordering::SeqCst);
+    /// Refuses puts, or takes them again; goes on serving.
+    pub(crate) fn refuse_puts(&self, refuses: bool) {
+        self.refuses_puts.store(refuses, Ordering::SeqCst);
+    }
+
+    /// Changes a byte of what is stored under `key`.
+    pub(crate) fn damage(&self, key: ChunkKey) {
+        self.store.lock().unwrap().chunks.get_mut(&key).unwrap()[0] ^= 1;
     }
 
     /// Answers every call with an error, until it is brought back; keeps what it has.
@@ -289,6 +295,9 @@ impl Tier for Scripted {
         Box::pin(async move {
             let _through = self.gate.acquire().await.unwrap();
             self.alive()?;
+            if self.refuses_puts.load(Ordering::SeqCst) {
+                return Ok(keys.iter().map(|_| Err(TierError::Other("read-only".into()))).collect());
+            }
             Ok(keys.iter().enumerate().map(|(index, key)| self.keep(*key, &data, index)).collect())
         })
     }
@@ -335,8 +344,12 @@ impl Tier for Scripted {
             return ready(Err(error));
         }
         Box::pin(async move {
-            if self.holds_removals.load(Ordering::SeqCst) {
-                let _through = self.gate.acquire().await.unwrap();
+            let is_held = {
+                let store = self.store.lock().unwrap();
+                keys.iter().any(|key| store.unremovable.contains(key))
+            };
+            if is_held {
+                let _through = self.get_gate.acquire().await.unwrap();
             }
             let mut store = self.store.lock().unwrap();
             Ok(keys.iter().filter(|key| store.chunks.remove(key).is_some()).count())

@@ -147,8 +147,10 @@ fn counters(counts: &TierCounts) -> TierCounters {
     let drops = counts.drops.iter().map(|(reason, n)| (format!("put_dropped_{reason}"), *n));
     let events = [
         ("lane_restarted", counts.lane_restarts),
-        ("breaker_opened", counts.breaker_opened),
-        ("skipped", counts.skipped),
+        ("reading_breaker_opened", counts.reading.opened),
+        ("reading_skipped", counts.reading.skipped),
+        ("writing_breaker_opened", counts.writing.opened),
+        ("writing_skipped", counts.writing.skipped),
     ];
     let events = events.into_iter().filter(|(_, n)| *n > 0).map(|(event, n)| (event.to_owned(), n));
     TierCounters {

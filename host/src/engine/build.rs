@@ -10,7 +10,7 @@ use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
-use crate::manager::{Breaker, MadeTier, ManagerOptions, NewBackend, StorageManager, TierFactory};
+use crate::manager::{Breakers, MadeTier, ManagerOptions, NewBackend, StorageManager, TierFactory};
 use crate::memory::{Pool, PoolError, Provider};
 use crate::runtime::{Control, block_on};
 use crate::tier::{Liveness, Tier};
@@ -192,8 +192,8 @@ impl EngineBuilder {
         let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
         let mut backends = load(&config, &facts, &control, &clock).await?;
         let given = native.into_iter().map(|(name, tier)| {
-            let breaker = Arc::new(Breaker::new(&name, BreakerConfig::default(), clock.clone()));
-            NewBackend { name, tier, factory: None, breaker }
+            let breakers = Arc::new(Breakers::new(&name, BreakerConfig::default(), &clock));
+            NewBackend { name, tier, factory: None, breakers }
         });
         backends.extend(given);
         let options = ManagerOptions {
@@ -237,20 +237,20 @@ async fn load(
     }
     let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
     let starting = config.backends.iter().map(|backend| {
-        let breaker = Arc::new(Breaker::new(&backend.name, backend.breaker, clock.clone()));
+        let breakers = Arc::new(Breakers::new(&backend.name, backend.breaker, clock));
         let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
         let tier = WasmTier::start(
             backend.clone(),
             facts.clone(),
             threads.clone(),
             control.clone(),
-            breaker.attach(),
+            breakers.attach(),
         );
-        async move { (breaker, make, tier.await) }
+        async move { (breakers, make, tier.await) }
     });
     let mut backends = Vec::new();
     let started = futures::future::join_all(starting).await;
-    for (backend, (breaker, factory, (tier, outcome))) in config.backends.iter().zip(started) {
+    for (backend, (breakers, factory, (tier, outcome))) in config.backends.iter().zip(started) {
         let name = backend.name.clone();
         match outcome {
             Ok(()) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
@@ -261,7 +261,7 @@ async fn load(
                 tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
             }
         }
-        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory), breaker });
+        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory), breakers });
     }
     Ok(backends)
 }

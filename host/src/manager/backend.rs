@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::NewBackend;
-use super::breaker::{Breaker, Permit, Verdict};
+use super::breaker::{Breakers, Direction, Permit, Verdict};
 use super::fetched::{Fetched, Miss, accept, verdict};
 use super::puts::{Batch, Cancelled, Offered, PutQueue};
 use super::removals::Owed;
@@ -34,7 +34,7 @@ pub(super) struct Backend {
     pub(super) removals: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
-    pub(super) breaker: Arc<Breaker>,
+    pub(super) breakers: Arc<Breakers>,
     pub(super) owed: Owed,
     bypassed: AtomicBool,
     /// Out of the chain while it is made anew.
@@ -62,7 +62,7 @@ impl Backend {
             removals,
             tier: RwLock::new(new.tier),
             factory: new.factory,
-            breaker: new.breaker,
+            breakers: new.breakers,
             owed: Owed::default(),
             bypassed: AtomicBool::new(false),
             recreating: AtomicBool::new(false),
@@ -109,7 +109,7 @@ impl Backend {
         pinning: Pinning,
         deadline: Instant,
     ) -> Result<usize, TierError> {
-        let permit = self.admit(keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
+        let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
         let outcome = match pinning {
             Pinning::None => self.count(keys, deadline).await,
             Pinning::Pin => self.count_and_pin(keys, deadline).await,
@@ -180,7 +180,7 @@ impl Backend {
         if free.is_empty() {
             return Ok(());
         }
-        let Some(permit) = self.breaker.admit() else {
+        let Some(permit) = self.breakers.reading.admit() else {
             // The tier hears of it if it can; nobody waits for one that fails.
             self.unpin_later(&free);
             return Ok(());
@@ -216,7 +216,7 @@ impl Backend {
 
     /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order.
     pub(super) async fn fetch(
-        &self,
+        self: &Arc<Self>,
         permit: Permit<'_>,
         writers: Vec<ChunkWriter>,
         deadline: Instant,
@@ -273,8 +273,8 @@ impl Backend {
     /// accepted and how many dropped.
     pub(super) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
         let mut offer = Offer::default();
-        if !self.breaker.is_ready() {
-            self.breaker.skip();
+        if !self.breakers.writing.is_ready() {
+            self.breakers.writing.skip();
             self.drop_passed_over(chunks.len());
             offer.n_dropped = chunks.len();
             return offer;
@@ -325,11 +325,11 @@ impl Backend {
     }
 
     async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
-        if self.breaker.is_ready() {
+        if self.breakers.writing.is_ready() {
             // A put comes after the removals that were asked for before it.
             self.settle_removals().await;
         }
-        let Some(permit) = self.admit(batch.chunks.iter().map(Chunk::key)) else {
+        let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
             return self.drop_passed_over(batch.chunks.len());
         };
         let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
@@ -351,7 +351,7 @@ impl Backend {
             }
         });
         permit.settle(match &answer {
-            Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of_write)),
+            Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of)),
             Err(error) => Verdict::of_error(error),
         });
         let Ok(results) = answer else {
@@ -414,7 +414,7 @@ impl Backend {
         if let Err(error) = self.tier().close(deadline).await {
             tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
         }
-        let (tier, started) = factory(self.breaker.attach()).await;
+        let (tier, started) = factory(self.breakers.attach()).await;
         *self.tier.write().unwrap_or_else(PoisonError::into_inner) = tier;
         // What the old instance had pinned, and perhaps what it had stored, went with it.
         self.removals.fetch_add(1, Ordering::AcqRel);

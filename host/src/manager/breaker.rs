@@ -1,25 +1,32 @@
-//! The breaker of a backend: keeps one that fails out of the chain's way until it works again.
+//! The breakers of a backend: keep one that fails out of the chain's way until it works again.
 //!
-//! It is told the outcome of every call. Closed, it lets all calls through; when too many of the last ones have
-//! failed it opens, and nothing is let through for a pause; then one call, the probe, decides whether it closes
-//! or pauses for longer. The last calls stay remembered meanwhile, so that a backend which has only just come
+//! Each backend has two, one for reading and one for writing ([`Breakers`]): a store that refuses writes is still read.
+//! Each is told the outcome of every call in its direction. Closed, it lets all calls through; when too many of the last
+//! ones have failed it opens, and nothing is let through for a pause; then one call, the probe, decides whether it closes
+//! or pauses for longer. The last calls stay remembered during the pause, so that a backend which has only just come
 //! back is put out again by its next failure, and one that fails every third call stays out most of the time.
-//! While a tier says of itself that it is not running, its breaker is open too.
+//! While a tier says of itself that it is not running, both breakers are open.
 //!
 //! Not the one who decides what a failure is to a caller: a call that is let through answers as it would without.
 //!
 //! Invariant: of any number of concurrent calls one at most is the probe; a probe that ends in whatever way ends
 //! the half-open state, and one that does not end is replaced after the longest pause.
 
+mod pair;
+mod status;
+mod verdict;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+pub(crate) use self::pair::{Breakers, Direction};
+pub use self::status::{BreakerState, BreakerStatus};
+pub(super) use self::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::memory::lock;
-use crate::tier::{Liveness, TierError};
 
 /// The gate of a closed breaker. Any other value is the time from which on a call may be the probe, in
 /// milliseconds of the clock.
@@ -27,113 +34,10 @@ const CLOSED: u64 = 0;
 /// The gate while the tier is not running: no call may be the probe, however late it is.
 const NEVER: u64 = u64::MAX;
 
-/// Whether a backend is let work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// Every call is let through.
-    Closed,
-    /// No call is let through until the pause is over, or until the backend is running.
-    Open,
-    /// The pause is over: one call is let through, or is under way, and decides.
-    HalfOpen,
-}
-
-impl BreakerState {
-    /// Returns the state's name, for people and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-        }
-    }
-}
-
-/// How a breaker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BreakerStatus {
-    /// Whether calls are let through.
-    pub state: BreakerState,
-    /// How long it has been so.
-    pub since: Duration,
-    /// How many of the last `breaker.window` calls failed.
-    pub failures: u32,
-    /// What the last failure was, however long ago.
-    pub last_cause: Option<String>,
-    /// When the next call is let through, or, of a backend that is not running, the next start is tried.
-    pub retry_in: Option<Duration>,
-    /// How often it opened, after a failed probe included.
-    pub opened: u64,
-    /// How often an operation passed the backend over.
-    pub skipped: u64,
-}
-
-/// What a call says of its tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The tier works: it answered, be it with a miss or a refusal.
-    Works,
-    /// The tier is broken, for this cause.
-    Fails(String),
-    /// Nothing: the call did not reach the tier, or nobody waited for its answer.
-    Silent,
-}
-
-impl Verdict {
-    /// Judges a call by its outcome.
-    pub(super) fn of<T>(outcome: &Result<T, TierError>) -> Self {
-        match outcome {
-            Ok(_) => Self::Works,
-            Err(error) => Self::of_error(error),
-        }
-    }
-
-    pub(super) fn of_error(error: &TierError) -> Self {
-        match error {
-            TierError::NoSpace | TierError::InvalidArgument(_) | TierError::Unsupported => Self::Works,
-            // No time was left to answer in.
-            TierError::Timeout(given) if given.is_zero() => Self::Silent,
-            TierError::Busy | TierError::BreakerOpen => Self::Silent,
-            TierError::Timeout(_)
-            | TierError::Lost(_)
-            | TierError::Trap(_)
-            | TierError::Down(_)
-            | TierError::BadAnswer(_)
-            | TierError::Unavailable(_)
-            | TierError::InvalidConfig(_)
-            | TierError::Corrupt(_)
-            | TierError::Other(_) => Self::Fails(error.to_string()),
-        }
-    }
-
-    /// Judges a put or a removal. A store that cannot be written to answers `other`, at once, and may well be read.
-    pub(super) fn of_write<T>(outcome: &Result<T, TierError>) -> Self {
-        match outcome {
-            Err(TierError::Other(_)) => Self::Silent,
-            other => Self::of(other),
-        }
-    }
-
-    /// Judges a call by those of its chunks: it failed if all did, so that one damaged chunk among good ones
-    /// says nothing of the tier.
-    pub(super) fn of_chunks(verdicts: impl IntoIterator<Item = Self>) -> Self {
-        let mut whole = Self::Silent;
-        for verdict in verdicts {
-            match verdict {
-                Self::Works => return Self::Works,
-                Self::Fails(_) if whole == Self::Silent => whole = verdict,
-                Self::Fails(_) | Self::Silent => {}
-            }
-        }
-        whole
-    }
-}
-
-/// The breaker. Admission to a closed one is an atomic load and takes no lock.
-pub(crate) struct Breaker {
+/// The breaker of one direction. Admission to a closed one is an atomic load and takes no lock.
+pub(super) struct Breaker {
     name: String,
+    direction: Direction,
     config: BreakerConfig,
     clock: Clock,
     /// [`CLOSED`], [`NEVER`], or when a call may be the probe. Written under the state's lock only.
@@ -181,7 +85,7 @@ enum Change {
 }
 
 impl Breaker {
-    pub(crate) fn new(name: impl Into<String>, config: BreakerConfig, clock: Clock) -> Self {
+    fn new(name: String, direction: Direction, config: BreakerConfig, clock: Clock) -> Self {
         let backoff = Backoff::new(config.pause, config.pause_max);
         let state = State {
             phase: Phase::Closed,
@@ -194,7 +98,8 @@ impl Breaker {
             tier: 0,
         };
         Self {
-            name: name.into(),
+            name,
+            direction,
             config,
             clock,
             gate: AtomicU64::new(CLOSED),
@@ -286,16 +191,22 @@ impl Breaker {
             self.publish(&state);
             change
         };
-        let backend = self.name.as_str();
+        let (backend, direction) = (self.name.as_str(), self.direction.name());
         match change {
             Change::Nothing => {}
             Change::Opened { cause, pause } => {
-                tracing::warn!(backend, cause, ?pause, "breaker opened: the backend is passed over");
+                tracing::warn!(
+                    backend,
+                    direction,
+                    cause,
+                    ?pause,
+                    "breaker opened: the backend is passed over"
+                );
             }
             Change::Reopened { pause } => {
-                tracing::debug!(backend, ?pause, "probe failed, breaker stays open");
+                tracing::debug!(backend, direction, ?pause, "probe failed, breaker stays open");
             }
-            Change::Closed => tracing::info!(backend, "breaker closed: the backend works again"),
+            Change::Closed => tracing::info!(backend, direction, "breaker closed: the backend works again"),
         }
     }
 
@@ -309,7 +220,7 @@ impl Breaker {
                 }
                 Change::Nothing
             }
-            Verdict::Works => {
+            Verdict::Works | Verdict::Declines => {
                 state.calls = self.window(state.calls << 1);
                 if state.calls == 0 {
                     state.backoff.reset();
@@ -348,22 +259,53 @@ impl Breaker {
     }
 
     /// Returns why the tier is not running, if it says so.
-    pub(super) fn down_cause(&self) -> Option<String> {
+    fn down_cause(&self) -> Option<String> {
         let state = self.lock();
         state.down.as_ref().and_then(|_| state.last_cause.clone())
     }
 
-    /// Forgets the tier so far, closes, and returns what the next tier reports to.
-    pub(crate) fn attach(self: &Arc<Self>) -> Arc<dyn Liveness> {
+    /// Forgets the tier so far and closes; from here on only the given tier's reports count.
+    fn attach(&self, tier: u64) {
         let mut state = self.lock();
-        state.tier += 1;
+        state.tier = tier;
         state.calls = 0;
         state.backoff.reset();
         state.down = None;
         state.enter(Phase::Closed, self.clock.now());
         self.begin_epoch();
         self.publish(&state);
-        Arc::new(Attached { breaker: Arc::clone(self), tier: state.tier })
+    }
+
+    /// Opens, because the tier is not running.
+    fn stand_down(&self, tier: u64, cause: &str, retry_in: Duration) {
+        let mut state = self.lock();
+        if state.tier != tier {
+            return;
+        }
+        let now = self.clock.now();
+        if state.down.is_none() {
+            state.opened += 1;
+            self.begin_epoch();
+            // The probe, if one is under way, has ended without a verdict.
+            if state.phase == Phase::HalfOpen {
+                state.phase = Phase::Open { until: now };
+            }
+            state.since = now;
+        }
+        state.down = Some(Down { retry_at: now + retry_in });
+        state.last_cause = Some(cause.to_owned());
+        self.publish(&state);
+    }
+
+    /// Goes on where it was before the tier stopped running, and reports whether it had.
+    fn stand_up(&self, tier: u64) -> bool {
+        let mut state = self.lock();
+        if state.tier != tier || state.down.take().is_none() {
+            return false;
+        }
+        state.since = self.clock.now();
+        self.publish(&state);
+        true
     }
 
     pub(super) fn status(&self) -> BreakerStatus {
@@ -414,47 +356,6 @@ impl Drop for Permit<'_> {
         if self.is_probe {
             self.breaker.settle(self, Verdict::Silent);
         }
-    }
-}
-
-/// What one tier reports to.
-struct Attached {
-    breaker: Arc<Breaker>,
-    tier: u64,
-}
-
-impl Liveness for Attached {
-    fn down(&self, cause: &str, retry_in: Duration) {
-        let breaker = &self.breaker;
-        let mut state = breaker.lock();
-        if state.tier != self.tier {
-            return;
-        }
-        let now = breaker.clock.now();
-        if state.down.is_none() {
-            state.opened += 1;
-            breaker.begin_epoch();
-            // The probe, if one is under way, has ended without a verdict.
-            if state.phase == Phase::HalfOpen {
-                state.phase = Phase::Open { until: now };
-            }
-            state.since = now;
-        }
-        state.down = Some(Down { retry_at: now + retry_in });
-        state.last_cause = Some(cause.to_owned());
-        breaker.publish(&state);
-    }
-
-    fn up(&self) {
-        let breaker = &self.breaker;
-        let mut state = breaker.lock();
-        if state.tier != self.tier || state.down.take().is_none() {
-            return;
-        }
-        state.since = breaker.clock.now();
-        breaker.publish(&state);
-        drop(state);
-        tracing::info!(backend = %breaker.name, "backend is running");
     }
 }
 

@@ -54,7 +54,8 @@ pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
 /// Judges a tier by one chunk that it was asked for.
 pub(super) fn verdict(fetched: &Fetched) -> Verdict {
     match fetched {
-        Ok(_) | Err((_, Miss::NotFound)) => Verdict::Works,
+        Ok(_) => Verdict::Works,
+        Err((_, Miss::NotFound)) => Verdict::Declines,
         Err((_, Miss::Error(error))) => Verdict::of_error(error),
         // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
         Err((_, Miss::Flaw(Flaw::OtherAlgorithm) | Miss::NoMemory)) => Verdict::Silent,

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::backend::Backend;
+use super::breaker::Direction;
 use super::fetched::Fetched;
 use super::{Miss, StorageManager};
 use crate::chunk::{Chunk, ChunkWriter};
@@ -129,11 +130,12 @@ impl<'a> Fetching<'a> {
     /// Lends the next `n_chunks`, and says whether it did.
     async fn lend(&mut self, n_chunks: usize) -> bool {
         let backend = self.backend;
-        if !self.lent.is_empty() && !backend.breaker.is_ready() {
+        if !self.lent.is_empty() && !backend.breakers.reading.is_ready() {
             // What is in flight decides; it may be the probe.
             return false;
         }
-        let Some(permit) = backend.admit(self.asked.iter().map(|wanted| wanted.spec.key)) else {
+        let Some(permit) = backend.admit(Direction::Reading, self.asked.iter().map(|wanted| wanted.spec.key))
+        else {
             self.skip(&Miss::Error(TierError::BreakerOpen));
             return false;
         };

@@ -104,12 +104,12 @@ impl StorageManager {
             let mut candidates =
                 self.backends(tiers).filter(|(tier, _)| ends[tier.0] != Some(at) && !failed[tier.0]);
             let Some((tier, backend)) = candidates.next() else { break };
-            if !backend.breaker.is_ready() {
-                backend.breaker.skip();
+            if !backend.breakers.reading.is_ready() {
+                backend.breakers.reading.skip();
                 failed[tier.0] = true;
                 continue;
             }
-            let n_behind = candidates.filter(|(_, behind)| behind.breaker.is_ready()).count() as u32;
+            let n_behind = candidates.filter(|(_, behind)| behind.breakers.reading.is_ready()).count() as u32;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

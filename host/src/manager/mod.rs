@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 pub use allocate::{Allocation, Stored};
 pub(crate) use backend::{MadeTier, TierFactory};
 pub use backend::{Offer, RecreateError};
-pub(crate) use breaker::Breaker;
 pub use breaker::{BreakerState, BreakerStatus};
+pub(crate) use breaker::{Breakers, Direction};
 pub use fetched::Miss;
 pub use lookup::{Lookup, Served};
 pub use retrieve::Retrieved;
@@ -63,7 +63,7 @@ pub(crate) struct NewBackend {
     pub(crate) name: String,
     pub(crate) tier: Arc<dyn Tier>,
     pub(crate) factory: Option<TierFactory>,
-    pub(crate) breaker: Arc<Breaker>,
+    pub(crate) breakers: Arc<Breakers>,
 }
 
 /// A release of pins that goes on whether it is awaited or not.
@@ -208,7 +208,7 @@ impl StorageManager {
 
     /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
     /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for. A backend whose
-    /// breaker is open is told in the background, and serves nothing until it has answered; here it is an error.
+    /// breaker of writing is open is told in the background, and serves nothing until it has answered; here it is an error.
     ///
     /// # Cancellation
     /// The removal goes on: pins that were forgotten here must be forgotten by the backends as well.
@@ -352,7 +352,8 @@ impl StorageManager {
                 put_bytes_pending,
                 pinned_keys: backend.n_pinned(),
                 removals_owed: backend.owed.len(),
-                breaker: backend.breaker.status(),
+                reading: backend.breakers.reading.status(),
+                writing: backend.breakers.writing.status(),
                 health: backend.tier().health(),
             }
         });
@@ -373,10 +374,8 @@ impl StorageManager {
             let health = backend.tier().health();
             counts.lane_restarts = health.lane_restarts;
             counts.is_up = health.down.is_none();
-            let breaker = backend.breaker.status();
-            counts.is_passed_over = breaker.state != BreakerState::Closed;
-            counts.breaker_opened = breaker.opened;
-            counts.skipped = breaker.skipped;
+            counts.reading = backend.breakers.reading.status().counts();
+            counts.writing = backend.breakers.writing.status().counts();
             counts
         });
         std::iter::once(cpu).chain(backends).collect()
@@ -474,8 +473,10 @@ pub struct BackendStatus {
     pub pinned_keys: usize,
     /// Chunks that it is still to be told to remove. It serves nothing until it has been.
     pub removals_owed: usize,
-    /// Whether it is passed over because it fails.
-    pub breaker: BreakerStatus,
+    /// Whether it is passed over by lookups and retrievals because `contains`, `get`, `pin` or `unpin` fail.
+    pub reading: BreakerStatus,
+    /// Whether it is passed over by stores because `put` or `remove` fail.
+    pub writing: BreakerStatus,
     /// What the tier says of itself.
     pub health: TierHealth,
 }

@@ -1,7 +1,7 @@
 //! Removing chunks from a backend, also from one that cannot be asked at the moment.
 //!
-//! A removal is never skipped: what was removed must not come back. While the breaker is open the caller is told
-//! so at once; the keys are owed, and the backend is told in the background. Until it has answered it is not asked
+//! A removal is never skipped: what was removed must not come back. While the breaker of writing is open the caller is
+//! told so at once; the keys are owed, and the backend is told in the background. Until it has answered it is not asked
 //! for them, and a put of them comes after the removal. They are in memory only, and bounded: a caller who was
 //! told an error and wants to be sure of the removal repeats it.
 //!
@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::backend::{Backend, within};
-use super::breaker::{Permit, Verdict};
+use super::breaker::{Direction, Permit, Verdict};
 use super::puts::Cancelled;
 use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
@@ -103,16 +103,21 @@ impl Drop for Delivery {
 }
 
 impl Backend {
-    /// Lets an operation on `keys` go to the tier, unless the breaker or an owed removal stands against it.
-    pub(super) fn admit(self: &Arc<Self>, keys: impl IntoIterator<Item = ChunkKey>) -> Option<Permit<'_>> {
-        let permit = self.breaker.admit()?;
+    /// Lets an operation on `keys` go to the tier, unless the direction's breaker or an owed removal stands against it.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        direction: Direction,
+        keys: impl IntoIterator<Item = ChunkKey>,
+    ) -> Option<Permit<'_>> {
+        let breaker = self.breakers.of(direction);
+        let permit = breaker.admit()?;
         if self.owed.len() == 0 {
             return Some(permit);
         }
         if self.owed.concerns(keys) {
             // If it is the probe, its place goes to the delivery.
             drop(permit);
-            self.breaker.skip();
+            breaker.skip();
             self.settle_removals_later();
             return None;
         }
@@ -120,8 +125,8 @@ impl Backend {
         Some(permit)
     }
 
-    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker is
-    /// not closed nothing is waited for.
+    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker of writing
+    /// is not closed nothing is waited for.
     pub(super) async fn remove(
         self: &Arc<Self>,
         keys: &[ChunkKey],
@@ -130,21 +135,21 @@ impl Backend {
     ) -> Result<usize, TierError> {
         let started = Instant::now();
         self.lock_pins().retain(|key, _| !keys.contains(key));
-        if self.breaker.is_closed() {
+        if self.breakers.writing.is_closed() {
             if self.control.until(deadline, self.settle_removals()).await.is_err() {
                 self.owe(keys, cancelled.in_flight, deadline);
                 return Err(TierError::Timeout(deadline.saturating_duration_since(started)));
             }
             self.drained(Some(&cancelled.in_flight), deadline).await;
-            let permit = self.breaker.admit();
+            let permit = self.breakers.writing.admit();
             let outcome = self.removed(keys, deadline).await;
             if let Some(permit) = permit {
-                permit.settle(Verdict::of_write(&outcome));
+                permit.settle(Verdict::of(&outcome));
             }
             return outcome;
         }
         self.owe(keys, cancelled.in_flight, deadline);
-        Err(self.breaker.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
+        Err(self.breakers.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
     }
 
     /// Leaves the removal of `keys` to the background. What is being stored of them at this moment is removed, perhaps
@@ -181,7 +186,7 @@ impl Backend {
 
     /// Delivers owed removals in the background, if that is not under way. Says whether there is an end to wait for.
     fn settle_removals_later(self: &Arc<Self>) -> bool {
-        if self.breaker.down_cause().is_some() {
+        if self.breakers.down_cause().is_some() {
             return false;
         }
         if !self.owed.under_way.swap(true, Ordering::AcqRel) {
@@ -212,12 +217,13 @@ impl Backend {
         // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
         // a backend whose other methods fail may well do this. Such a try does not count towards giving up: they are
         // as many as there are callers, and one that is let work later counts.
-        let permit = self.breaker.admit();
+        let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;
-        let verdict = Verdict::of_write(&outcome);
+        let verdict = Verdict::of(&outcome);
+        let is_answered = matches!(verdict, Verdict::Works | Verdict::Declines);
         match &verdict {
-            Verdict::Works => {
+            Verdict::Works | Verdict::Declines => {
                 self.owed.take_off(&keys);
                 tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
             }
@@ -229,26 +235,31 @@ impl Backend {
             }
             Verdict::Fails(_) | Verdict::Silent => {}
         }
-        let works = matches!(verdict, Verdict::Works);
         if let Some(permit) = permit {
             permit.settle(verdict);
         }
-        works
+        is_answered
     }
 
     /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
     /// would stay damaged for ever.
-    pub(super) fn remove_later(&self, keys: Vec<ChunkKey>) {
+    pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
         if keys.is_empty() {
             return;
         }
-        let (tier, removals) = (self.tier(), Arc::clone(&self.removals));
+        let backend = Arc::clone(self);
         self.control.handle().spawn(async move {
-            let deadline = Instant::now() + tier.call_limit(0);
-            if let Err(error) = tier.remove(keys.into(), deadline).await {
-                tracing::debug!(%error, "damaged chunks could not be removed");
+            // Tried also while nothing is written, at no caller's cost, but then it says nothing.
+            let permit = backend.breakers.writing.admit();
+            let tier = backend.tier();
+            let outcome = tier.remove(keys.into(), Instant::now() + tier.call_limit(0)).await;
+            if let Err(error) = &outcome {
+                tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
             }
-            removals.fetch_add(1, Ordering::AcqRel);
+            backend.removals.fetch_add(1, Ordering::AcqRel);
+            if let Some(permit) = permit {
+                permit.settle(Verdict::of(&outcome));
+            }
         });
     }
 }

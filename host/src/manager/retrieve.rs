@@ -78,9 +78,10 @@ impl StorageManager {
 
     /// Says whether any backend can be asked, or has promised what is then missed with a reason.
     fn may_have_more(&self, tiers: &Tiers, plan: Option<&Lookup>) -> bool {
-        let may = self.backends(tiers).any(|(_, backend)| plan.is_some() || backend.breaker.is_ready());
+        let may =
+            self.backends(tiers).any(|(_, backend)| plan.is_some() || backend.breakers.reading.is_ready());
         if !may {
-            self.backends(tiers).for_each(|(_, backend)| backend.breaker.skip());
+            self.backends(tiers).for_each(|(_, backend)| backend.breakers.reading.skip());
         }
         may
     }

@@ -30,7 +30,7 @@ fn put_everywhere(storage: &StorageManager, first: u64) -> Vec<kvtier::ChunkKey>
 
 fn breaker(storage: &StorageManager) -> BreakerState {
     let backends = storage.status().backends;
-    backends.into_iter().find(|backend| backend.name == "redis").unwrap().breaker.state
+    backends.into_iter().find(|backend| backend.name == "redis").unwrap().reading.state
 }
 
 /// Waits until Redis stores and serves.

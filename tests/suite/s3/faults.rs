@@ -36,11 +36,11 @@ fn engine(s3: BackendConfig) -> Engine {
 }
 
 fn opened(storage: &StorageManager, name: &str) -> u64 {
-    storage.status().backends.iter().find(|backend| backend.name == name).unwrap().breaker.opened
+    storage.status().backends.iter().find(|backend| backend.name == name).unwrap().reading.opened
 }
 
 fn state(storage: &StorageManager, name: &str) -> BreakerState {
-    storage.status().backends.iter().find(|backend| backend.name == name).unwrap().breaker.state
+    storage.status().backends.iter().find(|backend| backend.name == name).unwrap().reading.state
 }
 
 /// Looks up and retrieves until the backend's breaker has opened: each time everything comes from `memory`, and in

@@ -1,15 +1,16 @@
 //! The breaker's states, by a clock that the tests move.
 
-use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Barrier};
 
 use super::*;
+use crate::tier::TierError;
 
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 struct Rig {
-    breaker: Arc<Breaker>,
+    breakers: Arc<Breakers>,
     clock: Clock,
 }
 
@@ -17,22 +18,26 @@ impl Rig {
     fn new(failures: usize, window: usize) -> Self {
         let config = BreakerConfig { failures, window, pause: PAUSE, pause_max: PAUSE_MAX };
         let clock = Clock::manual();
-        Self { breaker: Arc::new(Breaker::new("rig", config, clock.clone())), clock }
+        Self { breakers: Arc::new(Breakers::new("rig", config, &clock)), clock }
+    }
+
+    fn breaker(&self) -> &Breaker {
+        &self.breakers.reading
     }
 
     /// Makes a call if it is let through, and says whether it was.
     fn call(&self, works: bool) -> bool {
-        let permit = self.breaker.admit();
+        let permit = self.breaker().admit();
         let verdict = if works { Verdict::Works } else { Verdict::Fails("on purpose".into()) };
         permit.map(|permit| permit.settle(verdict)).is_some()
     }
 
     fn state(&self) -> BreakerState {
-        self.breaker.status().state
+        self.breaker().status().state
     }
 
     fn opened(&self) -> u64 {
-        self.breaker.status().opened
+        self.breaker().status().opened
     }
 
     /// Fails calls until it opens.
@@ -44,7 +49,7 @@ impl Rig {
 
     /// Waits out the pause, and returns how long it was.
     fn wait(&self) -> Duration {
-        let pause = self.breaker.status().retry_in.expect("a pause");
+        let pause = self.breaker().status().retry_in.expect("a pause");
         self.clock.advance(pause + Duration::from_millis(1));
         pause
     }
@@ -56,13 +61,13 @@ fn it_opens_at_the_last_failure_too_many_and_not_before() {
     for n_failures in 1..=5 {
         assert_eq!(rig.state(), BreakerState::Closed, "after {} failures", n_failures - 1);
         assert!(rig.call(true) && rig.call(false));
-        assert_eq!(rig.breaker.status().failures, n_failures);
+        assert_eq!(rig.breaker().status().failures, n_failures);
     }
-    let status = rig.breaker.status();
+    let status = rig.breaker().status();
     assert_eq!((status.state, status.opened, status.skipped), (BreakerState::Open, 1, 0));
     assert_eq!(status.last_cause.as_deref(), Some("on purpose"));
     assert!(!rig.call(true) && !rig.call(true));
-    assert_eq!(rig.breaker.status().skipped, 2);
+    assert_eq!(rig.breaker().status().skipped, 2);
 }
 
 #[test]
@@ -78,7 +83,7 @@ fn one_rule_puts_out_every_third_failure_and_bears_every_fifth() {
 fn without_a_number_of_failures_it_never_opens_for_them() {
     let rig = Rig::new(0, 20);
     assert!((0..200).all(|_| rig.call(false)));
-    assert_eq!((rig.opened(), rig.breaker.status().failures), (0, 20));
+    assert_eq!((rig.opened(), rig.breaker().status().failures), (0, 20));
 }
 
 #[test]
@@ -97,21 +102,21 @@ fn failures_that_have_left_the_window_do_not_count() {
 fn after_the_pause_one_call_decides() {
     let rig = Rig::new(3, 6);
     rig.open();
-    let pause = rig.breaker.status().retry_in.unwrap();
+    let pause = rig.breaker().status().retry_in.unwrap();
     rig.clock.advance(pause.saturating_sub(Duration::from_millis(1)));
-    assert!(!rig.breaker.is_ready() && !rig.call(true), "a moment too early");
+    assert!(!rig.breaker().is_ready() && !rig.call(true), "a moment too early");
     rig.clock.advance(Duration::from_millis(2));
-    assert!(rig.breaker.is_ready());
+    assert!(rig.breaker().is_ready());
     assert_eq!(rig.state(), BreakerState::HalfOpen);
-    let probe = rig.breaker.admit().unwrap();
-    assert!(!rig.breaker.is_ready() && !rig.call(true), "one only");
+    let probe = rig.breaker().admit().unwrap();
+    assert!(!rig.breaker().is_ready() && !rig.call(true), "one only");
     assert_eq!(rig.state(), BreakerState::HalfOpen);
     probe.settle(Verdict::Fails("still".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Open, 2));
     rig.wait();
     assert!(rig.call(true));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 2));
-    assert!(rig.breaker.is_closed());
+    assert!(rig.breaker().is_closed());
 }
 
 #[test]
@@ -124,7 +129,7 @@ fn one_that_has_just_come_back_is_put_out_by_its_next_failure_until_its_calls_ar
     assert_eq!(rig.state(), BreakerState::Open, "three failures in the last five calls");
     rig.wait();
     assert!((0..6).all(|_| rig.call(true)));
-    assert_eq!(rig.breaker.status().failures, 0);
+    assert_eq!(rig.breaker().status().failures, 0);
     assert!(rig.call(false) && rig.call(false));
     assert_eq!(rig.state(), BreakerState::Closed);
 }
@@ -162,7 +167,7 @@ fn of_many_callers_at_the_same_time_one_is_the_probe() {
             for _ in 0..CALLERS {
                 scope.spawn(|| {
                     barrier.wait();
-                    let permit = rig.breaker.admit();
+                    let permit = rig.breaker().admit();
                     // Nobody settles before everybody has asked.
                     barrier.wait();
                     if let Some(permit) = permit {
@@ -181,16 +186,16 @@ fn of_many_callers_at_the_same_time_one_is_the_probe() {
 fn a_call_that_its_caller_dropped_says_nothing_and_a_dropped_probe_gives_its_place_back() {
     let rig = Rig::new(2, 4);
     for _ in 0..10 {
-        drop(rig.breaker.admit().unwrap());
-        rig.breaker.admit().unwrap().settle(Verdict::Silent);
+        drop(rig.breaker().admit().unwrap());
+        rig.breaker().admit().unwrap().settle(Verdict::Silent);
     }
-    assert_eq!((rig.breaker.status().failures, rig.opened()), (0, 0));
+    assert_eq!((rig.breaker().status().failures, rig.opened()), (0, 0));
     rig.open();
     rig.wait();
-    let failures = rig.breaker.status().failures;
-    drop(rig.breaker.admit().unwrap());
-    rig.breaker.admit().unwrap().settle(Verdict::Silent);
-    assert_eq!((rig.breaker.status().failures, rig.opened()), (failures, 1));
+    let failures = rig.breaker().status().failures;
+    drop(rig.breaker().admit().unwrap());
+    rig.breaker().admit().unwrap().settle(Verdict::Silent);
+    assert_eq!((rig.breaker().status().failures, rig.opened()), (failures, 1));
     assert!(rig.call(true), "at once, without another pause");
     assert_eq!(rig.state(), BreakerState::Closed);
 }
@@ -200,11 +205,11 @@ fn a_probe_that_never_ends_is_replaced_and_not_heard_any_more() {
     let rig = Rig::new(2, 4);
     rig.open();
     rig.wait();
-    let stuck = rig.breaker.admit().unwrap();
+    let stuck = rig.breaker().admit().unwrap();
     rig.clock.advance(PAUSE_MAX.saturating_sub(Duration::from_millis(1)));
     assert!(!rig.call(true));
     rig.clock.advance(Duration::from_millis(1));
-    let probe = rig.breaker.admit().unwrap();
+    let probe = rig.breaker().admit().unwrap();
     assert!(!rig.call(true), "one only");
     stuck.settle(Verdict::Fails("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
@@ -215,47 +220,47 @@ fn a_probe_that_never_ends_is_replaced_and_not_heard_any_more() {
 #[test]
 fn outcomes_of_calls_from_before_the_opening_change_nothing() {
     let rig = Rig::new(2, 4);
-    let [early, late, later] = [0, 1, 2].map(|_| rig.breaker.admit().unwrap());
+    let [early, late, later] = [0, 1, 2].map(|_| rig.breaker().admit().unwrap());
     rig.open();
     early.settle(Verdict::Works);
     assert_eq!(rig.state(), BreakerState::Open);
     rig.wait();
-    let probe = rig.breaker.admit().unwrap();
+    let probe = rig.breaker().admit().unwrap();
     late.settle(Verdict::Fails("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
     probe.settle(Verdict::Works);
     later.settle(Verdict::Fails("later".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 1));
-    assert_eq!(rig.breaker.status().last_cause.as_deref(), Some("on purpose"));
+    assert_eq!(rig.breaker().status().last_cause.as_deref(), Some("on purpose"));
 }
 
 #[test]
 fn while_the_tier_is_not_running_nothing_is_let_through_however_late() {
     let rig = Rig::new(2, 4);
-    let tier = rig.breaker.attach();
+    let tier = rig.breakers.attach();
     tier.up();
     assert_eq!(rig.opened(), 0);
     tier.down("no such file", Duration::from_secs(1));
     tier.down("no such secret", Duration::from_secs(2));
-    let status = rig.breaker.status();
+    let status = rig.breaker().status();
     assert_eq!((status.state, status.opened), (BreakerState::Open, 1));
     assert_eq!(status.last_cause.as_deref(), Some("no such secret"));
     assert_eq!(status.retry_in, Some(Duration::from_secs(2)));
-    assert_eq!(rig.breaker.down_cause().as_deref(), Some("no such secret"));
+    assert_eq!(rig.breakers.down_cause().as_deref(), Some("no such secret"));
     rig.clock.advance(Duration::from_hours(1));
-    assert!(!rig.breaker.is_ready() && !rig.call(true));
+    assert!(!rig.breaker().is_ready() && !rig.call(true));
     tier.up();
-    assert_eq!((rig.state(), rig.breaker.down_cause()), (BreakerState::Closed, None));
+    assert_eq!((rig.state(), rig.breakers.down_cause()), (BreakerState::Closed, None));
     assert!(rig.call(true));
 }
 
 #[test]
 fn a_tier_that_stops_during_the_probe_does_not_leave_it_half_open_for_ever() {
     let rig = Rig::new(2, 4);
-    let tier = rig.breaker.attach();
+    let tier = rig.breakers.attach();
     rig.open();
     rig.wait();
-    let probe = rig.breaker.admit().unwrap();
+    let probe = rig.breaker().admit().unwrap();
     tier.down("stopped", PAUSE);
     tier.up();
     probe.settle(Verdict::Works);
@@ -267,22 +272,22 @@ fn a_tier_that_stops_during_the_probe_does_not_leave_it_half_open_for_ever() {
 #[test]
 fn a_tier_that_was_replaced_is_not_heard_any_more_and_the_new_one_starts_clean() {
     let rig = Rig::new(2, 4);
-    let old = rig.breaker.attach();
-    let calls = [0, 1].map(|_| rig.breaker.admit().unwrap());
-    let new = rig.breaker.attach();
+    let old = rig.breakers.attach();
+    let calls = [0, 1].map(|_| rig.breaker().admit().unwrap());
+    let new = rig.breakers.attach();
     for call in calls {
         call.settle(Verdict::Fails("lost with the old one".into()));
     }
-    assert_eq!(rig.breaker.status().failures, 0);
+    assert_eq!(rig.breaker().status().failures, 0);
     rig.open();
     drop(new);
-    let new = rig.breaker.attach();
-    assert_eq!((rig.state(), rig.breaker.status().failures), (BreakerState::Closed, 0));
+    let new = rig.breakers.attach();
+    assert_eq!((rig.state(), rig.breaker().status().failures), (BreakerState::Closed, 0));
     old.down("late", PAUSE);
     assert_eq!(rig.state(), BreakerState::Closed);
     new.down("really", PAUSE);
     old.up();
-    assert_eq!(rig.breaker.down_cause().as_deref(), Some("really"));
+    assert_eq!(rig.breakers.down_cause().as_deref(), Some("really"));
 }
 
 #[test]
@@ -304,22 +309,56 @@ fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
         assert_eq!(Verdict::of_error(error), Verdict::Fails(error.to_string()));
     }
     for error in [TierError::NoSpace, TierError::InvalidArgument(text()), TierError::Unsupported] {
-        assert_eq!(Verdict::of_error(&error), Verdict::Works, "{error}");
+        assert_eq!(Verdict::of_error(&error), Verdict::Declines, "{error}");
     }
     for error in [TierError::Busy, TierError::BreakerOpen, TierError::Timeout(Duration::ZERO)] {
         assert_eq!(Verdict::of_error(&error), Verdict::Silent, "{error}");
     }
     assert_eq!(Verdict::of(&Ok(())), Verdict::Works);
-    assert_eq!(Verdict::of_write::<()>(&Err(TierError::Other(text()))), Verdict::Silent);
-    assert_eq!(
-        Verdict::of_write::<()>(&Err(TierError::Trap(text()))),
-        Verdict::of_error(&TierError::Trap(text()))
-    );
-    assert_eq!(Verdict::of_write(&Ok(())), Verdict::Works);
-    let fails = || Verdict::Fails(text());
-    assert_eq!(Verdict::of_chunks([fails(), Verdict::Works, fails()]), Verdict::Works);
-    assert_eq!(Verdict::of_chunks([Verdict::Silent, fails(), Verdict::Silent]), fails());
-    assert_eq!(Verdict::of_chunks([]), Verdict::Silent);
+}
+
+#[test]
+fn a_call_fails_if_it_moved_no_chunk_and_failed_at_one() {
+    use Verdict::{Declines, Silent, Works};
+    let fails = || Verdict::Fails("text".into());
+    assert_eq!(Verdict::of_chunks([fails(), Works, fails()]), Works);
+    assert_eq!(Verdict::of_chunks([Silent, fails(), Silent]), fails());
+    for order in [[Declines, fails(), Silent], [fails(), Silent, Declines], [Silent, Declines, fails()]] {
+        assert_eq!(Verdict::of_chunks(order), fails(), "a miss among failures hides none");
+    }
+    assert_eq!(Verdict::of_chunks([Silent, Declines]), Declines);
+    assert_eq!(Verdict::of_chunks([]), Silent);
+}
+
+#[test]
+fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
+    let rig = Rig::new(2, 4);
+    let tier = rig.breakers.attach();
+    let both = [&rig.breakers.reading, &rig.breakers.writing];
+    let states = || both.map(|breaker| breaker.status().state);
+    let fail = |direction| {
+        for _ in 0..2 {
+            rig.breakers.of(direction).admit().unwrap().settle(Verdict::Fails("on purpose".into()));
+        }
+    };
+    fail(Direction::Writing);
+    assert_eq!(states(), [BreakerState::Closed, BreakerState::Open]);
+    assert!(rig.call(true) && rig.breakers.writing.admit().is_none());
+    fail(Direction::Reading);
+    assert_eq!(states(), [BreakerState::Open; 2]);
+    rig.wait();
+    rig.breakers.writing.admit().unwrap().settle(Verdict::Works);
+    assert_eq!(states(), [BreakerState::HalfOpen, BreakerState::Closed], "one probe for each");
+    assert!(rig.call(true));
+    tier.down("stopped", PAUSE);
+    for breaker in both {
+        let found = breaker.status();
+        assert_eq!((found.state, found.last_cause.as_deref()), (BreakerState::Open, Some("stopped")));
+        assert!(breaker.admit().is_none());
+    }
+    assert_eq!(rig.breakers.down_cause().as_deref(), Some("stopped"));
+    tier.up();
+    assert_eq!((states(), rig.breakers.down_cause()), ([BreakerState::Closed; 2], None));
 }
 
 /// Any sequence of events: never two probes, and never stuck.
@@ -327,7 +366,7 @@ fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
 fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
     for seed in 0..300_u64 {
         let rig = Rig::new(2, 6);
-        let tier = rig.breaker.attach();
+        let tier = rig.breakers.attach();
         let mut out: Vec<Permit<'_>> = Vec::new();
         let mut random = seed;
         let mut draw = |n: u64| {
@@ -336,7 +375,7 @@ fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
         };
         for _ in 0..200 {
             match draw(8) {
-                0..=2 => out.extend(rig.breaker.admit()),
+                0..=2 => out.extend(rig.breaker().admit()),
                 3 | 4 if !out.is_empty() => {
                     let permit = out.swap_remove(draw(out.len() as u64) as usize);
                     permit.settle(if draw(2) == 0 { Verdict::Works } else { Verdict::Fails("no".into()) });
@@ -347,10 +386,10 @@ fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
                 7 => tier.up(),
                 _ => {}
             }
-            let epoch = rig.breaker.epoch.load(Ordering::SeqCst);
+            let epoch = rig.breaker().epoch.load(Ordering::SeqCst);
             let n_probes = out.iter().filter(|permit| permit.is_probe && permit.epoch == epoch).count();
             assert!(n_probes <= 1, "seed {seed}");
-            let state = rig.breaker.status().state;
+            let state = rig.breaker().status().state;
             assert!(n_probes == 0 || state == BreakerState::HalfOpen, "seed {seed}: {state:?}");
         }
         out.clear();

@@ -27,7 +27,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         store(engine, &present, CHUNK_BYTES, &Tiers::only(["cpu"]));
         block_on(engine.storage().contains(&absent, &Tiers::All));
     }
-    ensure!(with.storage().counts()[1].breaker_opened == 1, "the breaker is not open");
+    ensure!(with.storage().counts()[1].reading.opened == 1, "the breaker is not open");
     for (where_, keys) in [("in the CPU tier", &present), ("nowhere", &absent)] {
         let specs = specs(keys, CHUNK_BYTES);
         let lookup = |engine: &Engine| {

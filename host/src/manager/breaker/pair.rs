@@ -1,0 +1,89 @@
+//! A backend's two breakers, and what opens both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Breaker;
+use crate::clock::Clock;
+use crate::config::BreakerConfig;
+use crate::tier::Liveness;
+
+/// What a call does to its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// `contains`, `get`, `pin` and `unpin`.
+    Reading,
+    /// `put` and `remove`.
+    Writing,
+}
+
+impl Direction {
+    /// Returns the direction's name, for people and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Writing => "writing",
+        }
+    }
+}
+
+/// The breakers of one backend. A failure counts in the direction of its call; only a tier that is not running opens
+/// both.
+pub(crate) struct Breakers {
+    name: String,
+    pub(in crate::manager) reading: Breaker,
+    pub(in crate::manager) writing: Breaker,
+    /// How many tiers have reported here.
+    n_tiers: AtomicU64,
+}
+
+impl Breakers {
+    pub(crate) fn new(name: impl Into<String>, config: BreakerConfig, clock: &Clock) -> Self {
+        let name = name.into();
+        let breaker = |direction| Breaker::new(name.clone(), direction, config, clock.clone());
+        let (reading, writing) = (breaker(Direction::Reading), breaker(Direction::Writing));
+        Self { name, reading, writing, n_tiers: AtomicU64::new(0) }
+    }
+
+    pub(in crate::manager) fn of(&self, direction: Direction) -> &Breaker {
+        match direction {
+            Direction::Reading => &self.reading,
+            Direction::Writing => &self.writing,
+        }
+    }
+
+    /// Returns why the tier is not running, if it says so.
+    pub(in crate::manager) fn down_cause(&self) -> Option<String> {
+        self.reading.down_cause()
+    }
+
+    /// Forgets the tier so far, closes, and returns what the next tier reports to.
+    pub(crate) fn attach(self: &Arc<Self>) -> Arc<dyn Liveness> {
+        let tier = self.n_tiers.fetch_add(1, Ordering::AcqRel) + 1;
+        self.reading.attach(tier);
+        self.writing.attach(tier);
+        Arc::new(Attached { breakers: Arc::clone(self), tier })
+    }
+}
+
+/// What one tier reports to.
+struct Attached {
+    breakers: Arc<Breakers>,
+    tier: u64,
+}
+
+impl Liveness for Attached {
+    fn down(&self, cause: &str, retry_in: Duration) {
+        self.breakers.reading.stand_down(self.tier, cause, retry_in);
+        self.breakers.writing.stand_down(self.tier, cause, retry_in);
+    }
+
+    fn up(&self) {
+        let was_down = self.breakers.reading.stand_up(self.tier);
+        // Both are told, whatever the first says.
+        if self.breakers.writing.stand_up(self.tier) || was_down {
+            tracing::info!(backend = %self.breakers.name, "backend is running");
+        }
+    }
+}
