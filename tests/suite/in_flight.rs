@@ -157,18 +157,18 @@ fn misses_stand_in_the_order_of_the_request_whichever_batch_came_back_first() {
     let keys = keys(3);
     let engine = engine(&[("a", &a), ("b", &b)], &keys);
     for key in &keys {
-        a.lose(*key);
+        a.spoil(*key);
     }
     a.hold_gets(&keys[..1]);
     let found = get_beside(&engine, &keys, || {
         a.wait_for_gets(3);
         support::eventually("the others are out", || {
-            counted(engine.storage(), "a").misses.get("not_found") == Some(&2)
+            counted(engine.storage(), "a").misses.get("other") == Some(&2)
         });
         a.let_gets_go();
     });
     assert_eq!(served(&found), [2; 3]);
-    assert_eq!(misses(&found), [0, 1, 2].map(|index| (index, 1, "not_found")));
+    assert_eq!(misses(&found), [0, 1, 2].map(|index| (index, 1, "other")));
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod limits;
 mod load_errors;
 mod model;
 mod open_files;
+mod phantom;
 mod pins;
 mod prefix;
 mod put_queue;

@@ -84,6 +84,7 @@ pub(crate) struct Scripted {
     takes: Takes,
     fails_lookups: AtomicBool,
     refuses_puts: AtomicBool,
+    has_no_pins: AtomicBool,
     dead: AtomicBool,
     wasteful: AtomicBool,
 }
@@ -108,7 +109,7 @@ impl Scripted {
 
     fn with_gate_shut(takes: Takes) -> Arc<Self> {
         let [gate, arrived, get_gate, gets_arrived] = [0; 4].map(Semaphore::new);
-        let [fails_lookups, refuses_puts, dead, wasteful] = [false; 4].map(AtomicBool::new);
+        let [fails_lookups, refuses_puts, has_no_pins, dead, wasteful] = [false; 5].map(AtomicBool::new);
         let (store, gets_inside) = (Mutex::default(), Inside::default());
         Arc::new(Self {
             store,
@@ -120,6 +121,7 @@ impl Scripted {
             takes,
             fails_lookups,
             refuses_puts,
+            has_no_pins,
             dead,
             wasteful,
         })
@@ -198,6 +200,15 @@ impl Scripted {
     /// Has it move every byte twice.
     pub(crate) fn set_wasteful(&self, wasteful: bool) {
         self.wasteful.store(wasteful, Ordering::SeqCst);
+    }
+
+    /// Answers from now on that it does not pin.
+    pub(crate) fn do_not_pin(&self) {
+        self.has_no_pins.store(true, Ordering::SeqCst);
+    }
+
+    fn pins(&self) -> Result<(), TierError> {
+        if self.has_no_pins.load(Ordering::SeqCst) { Err(TierError::Unsupported) } else { Ok(()) }
     }
 
     fn n_moves(&self) -> usize {
@@ -330,12 +341,12 @@ impl Tier for Scripted {
 
     fn pin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Pin(keys.to_vec()));
-        ready(self.alive().map(|()| self.count(&keys)))
+        ready(self.alive().and_then(|()| self.pins()).map(|()| self.count(&keys)))
     }
 
     fn unpin(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Unpin(keys.to_vec()));
-        ready(self.alive().map(|()| keys.len()))
+        ready(self.alive().and_then(|()| self.pins()).map(|()| keys.len()))
     }
 
     fn remove(&self, keys: Arc<[ChunkKey]>, _deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {

@@ -42,6 +42,8 @@ pub(super) struct Backend {
     pub(super) queue: PutQueue,
     /// How many lookups hold each key; the tier hears the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
+    /// The tier has answered that pins protect nothing.
+    has_no_pins: AtomicBool,
     pub(super) metrics: TierMetrics,
     sealer: Sealer,
     pub(super) control: Control,
@@ -68,6 +70,7 @@ impl Backend {
             recreating: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
             pins: Mutex::default(),
+            has_no_pins: AtomicBool::new(false),
             metrics: TierMetrics::default(),
             sealer,
             control,
@@ -139,7 +142,10 @@ impl Backend {
                 let call = async {
                     match tier.pin(Arc::clone(&fresh_keys), deadline).await {
                         // It never evicts, or cannot protect: as good as pinned.
-                        Err(TierError::Unsupported) => Ok(fresh.len()),
+                        Err(TierError::Unsupported) => {
+                            self.has_no_pins.store(true, Ordering::Relaxed);
+                            Ok(fresh.len())
+                        }
                         other => within(other?, &fresh_keys),
                     }
                 };
@@ -188,7 +194,11 @@ impl Backend {
         let outcome = self.tier().unpin(free.into(), deadline).await;
         permit.settle(Verdict::of(&outcome));
         match outcome {
-            Ok(_) | Err(TierError::Unsupported) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(TierError::Unsupported) => {
+                self.has_no_pins.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -210,17 +220,25 @@ impl Backend {
         lock(&self.pins)
     }
 
+    /// Reports whether the tier is bound to keep a chunk, because a lookup has pinned it.
+    pub(super) fn protects(&self, key: ChunkKey) -> bool {
+        !self.has_no_pins.load(Ordering::Relaxed) && self.lock_pins().contains_key(&key)
+    }
+
     pub(super) fn n_pinned(&self) -> usize {
         self.lock_pins().len()
     }
 
-    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order.
-    pub(super) async fn fetch(
+    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order. Where `promised` is
+    /// set a miss or a refusal is left to the retrieval to count. If the call has moved nothing because of these, the
+    /// permit comes back, to be settled when the retrieval has ended.
+    pub(super) async fn fetch<'a>(
         self: &Arc<Self>,
-        permit: Permit<'_>,
+        permit: Permit<'a>,
         writers: Vec<ChunkWriter>,
+        promised: &[bool],
         deadline: Instant,
-    ) -> Vec<Fetched> {
+    ) -> (Vec<Fetched>, Option<Permit<'a>>) {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers, &self.sealer);
         let _lent = Lent(&sinks);
@@ -249,12 +267,14 @@ impl Backend {
             })
             .await;
         let mut damaged = Vec::new();
-        for (outcome, key) in fetched.iter().zip(&*keys) {
+        let mut is_undecided = false;
+        for ((outcome, key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
             match outcome {
                 Ok(chunk) => {
                     chunk.note_holder(self.place, removals);
                     self.metrics.hit(1, chunk.len() as u64);
                 }
+                Err((_, miss)) if *is_promised && miss.is_declined() => is_undecided = true,
                 Err((_, miss)) => {
                     self.metrics.miss(miss.reason(), 1);
                     if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
@@ -264,9 +284,14 @@ impl Backend {
                 }
             }
         }
-        permit.settle(Verdict::of_chunks(fetched.iter().map(verdict)));
         self.remove_later(damaged);
-        fetched
+        match Verdict::of_chunks(fetched.iter().map(verdict)) {
+            Verdict::Declines if is_undecided => (fetched, Some(permit)),
+            verdict => {
+                permit.settle(verdict);
+                (fetched, None)
+            }
+        }
     }
 
     /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
@@ -419,6 +444,7 @@ impl Backend {
         // What the old instance had pinned, and perhaps what it had stored, went with it.
         self.removals.fetch_add(1, Ordering::AcqRel);
         self.lock_pins().clear();
+        self.has_no_pins.store(false, Ordering::Relaxed);
         drop(resume);
         started.map_err(RecreateError::NotStarted)
     }

@@ -29,6 +29,9 @@ pub enum Miss {
     /// What came back is not the chunk.
     #[error(transparent)]
     Flaw(Flaw),
+    /// The tier's own lookup had promised it, and the retrieval has not got one chunk from the tier.
+    #[error("promised by the tier's own lookup, and nothing was delivered")]
+    PhantomHit,
     /// There was no memory to fetch it into.
     #[error("no memory to fetch it into")]
     NoMemory,
@@ -42,6 +45,7 @@ impl Miss {
             Self::Error(error) => error.kind(),
             Self::WrongLength { .. } => "wrong_length",
             Self::Flaw(flaw) => flaw.name(),
+            Self::PhantomHit => "phantom_hit",
             Self::NoMemory => "no_memory",
         }
     }
@@ -55,11 +59,24 @@ pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
 pub(super) fn verdict(fetched: &Fetched) -> Verdict {
     match fetched {
         Ok(_) => Verdict::Works,
-        Err((_, Miss::NotFound)) => Verdict::Declines,
-        Err((_, Miss::Error(error))) => Verdict::of_error(error),
-        // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
-        Err((_, Miss::Flaw(Flaw::OtherAlgorithm) | Miss::NoMemory)) => Verdict::Silent,
-        Err((_, miss @ (Miss::Flaw(_) | Miss::WrongLength { .. }))) => Verdict::Fails(miss.to_string()),
+        Err((_, miss)) => miss.verdict(),
+    }
+}
+
+impl Miss {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::NotFound => Verdict::Declines,
+            Self::Error(error) => Verdict::of_error(error),
+            // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
+            Self::Flaw(Flaw::OtherAlgorithm) | Self::NoMemory => Verdict::Silent,
+            Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Verdict::Fails(self.to_string()),
+        }
+    }
+
+    /// Reports whether the tier has answered that it does not deliver the chunk, be it as a miss or as a refusal.
+    pub(super) fn is_declined(&self) -> bool {
+        self.verdict() == Verdict::Declines
     }
 }
 

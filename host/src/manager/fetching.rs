@@ -2,23 +2,27 @@
 //!
 //! Invariant: no more batches and bytes are lent to the tier than this retrieval may lend and the tier takes; one
 //! batch always is. Memory is handed out in the order of the request, so that what runs out is missing at its end.
+//!
+//! What the tier's own lookup has promised a moment before, or has pinned, binds it: a tier that then delivers not one
+//! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::backend::Backend;
-use super::breaker::Direction;
+use super::breaker::{Direction, Permit, Verdict};
 use super::fetched::Fetched;
-use super::{Miss, StorageManager};
+use super::{Lookup, Miss, StorageManager, TierIndex};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::TRAILER_BYTES;
 use crate::key::ChunkSpec;
-use crate::limits::{BATCH_BYTES_MAX, GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX};
+use crate::limits::{BATCH_BYTES_MAX, GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX, PROMISE_AGE_MAX};
 use crate::tier::TierError;
 
 /// A chunk that is still to be fetched.
@@ -44,14 +48,31 @@ pub(super) struct Delivered {
 /// A chunk's position in the request, and the chunk.
 type Place = (usize, ChunkSpec);
 
+/// A batch that has come back: its number, its chunks, and the call's permit if it is still to be settled.
+type Returned<'a> = (usize, Vec<Fetched>, Option<Permit<'a>>);
+
+/// A chunk that is lent.
+struct LentChunk {
+    place: Place,
+    /// The tier's own lookup has promised it.
+    is_promised: bool,
+}
+
 pub(super) struct Fetching<'a> {
     manager: &'a StorageManager,
     backend: &'a Arc<Backend>,
+    tier: TierIndex,
+    /// What was found before.
+    plan: &'a Lookup,
     deadline: Instant,
     asked: VecDeque<Wanted>,
-    flying: FuturesUnordered<BoxFuture<'a, (usize, Vec<Fetched>)>>,
+    flying: FuturesUnordered<BoxFuture<'a, Returned<'a>>>,
     /// What is in flight, by the batch's number.
-    lent: BTreeMap<usize, Vec<Place>>,
+    lent: BTreeMap<usize, Vec<LentChunk>>,
+    /// What was promised and declined, not counted yet.
+    unkept: Vec<(usize, Miss)>,
+    /// The permits of calls that moved nothing because of these.
+    undecided: Vec<Permit<'a>>,
     n_bytes_lent: usize,
     n_batches: usize,
     limits: Limits,
@@ -69,23 +90,28 @@ struct Limits {
 impl<'a> Fetching<'a> {
     pub(super) fn new(
         manager: &'a StorageManager,
-        backend: &'a Arc<Backend>,
+        (tier, backend): (TierIndex, &'a Arc<Backend>),
+        plan: &'a Lookup,
         asked: Vec<Wanted>,
         deadline: Instant,
     ) -> Self {
-        let tier = backend.tier();
+        let served = backend.tier();
         let limits = Limits {
-            batch_chunks: tier.batch_chunks_max(),
-            batches: GET_BATCHES_IN_FLIGHT.min(tier.calls_at_once()),
-            bytes: GET_BYTES_IN_FLIGHT_MAX.min(tier.bytes_in_flight_max()),
+            batch_chunks: served.batch_chunks_max(),
+            batches: GET_BATCHES_IN_FLIGHT.min(served.calls_at_once()),
+            bytes: GET_BYTES_IN_FLIGHT_MAX.min(served.bytes_in_flight_max()),
         };
         Self {
             manager,
             backend,
+            tier,
+            plan,
             deadline,
             asked: asked.into(),
             flying: FuturesUnordered::new(),
             lent: BTreeMap::new(),
+            unkept: Vec::new(),
+            undecided: Vec::new(),
             n_bytes_lent: 0,
             n_batches: 0,
             limits,
@@ -109,9 +135,10 @@ impl<'a> Fetching<'a> {
                 self.give_up(&miss);
                 break;
             }
-            let Some((number, fetched)) = self.flying.next().await else { break };
-            self.take_back(number, fetched);
+            let Some(returned) = self.flying.next().await else { break };
+            self.take_back(returned);
         }
+        self.judge_promises();
         self.delivered.misses.sort_by_key(|(index, _)| *index);
         self.delivered
     }
@@ -159,10 +186,49 @@ impl<'a> Fetching<'a> {
         }
         let (number, deadline) = (self.n_batches, self.deadline);
         self.n_batches += 1;
-        self.n_bytes_lent += lent_bytes(&places);
-        self.lent.insert(number, places);
-        self.flying.push(Box::pin(async move { (number, backend.fetch(permit, writers, deadline).await) }));
+        let promised: Vec<bool> = places.iter().map(|place| self.is_promised(place)).collect();
+        let pairs = places.into_iter().zip(&promised);
+        let lent = pairs.map(|(place, &is_promised)| LentChunk { place, is_promised }).collect::<Vec<_>>();
+        self.n_bytes_lent += lent_bytes(&lent);
+        self.lent.insert(number, lent);
+        self.flying.push(Box::pin(async move {
+            let (fetched, undecided) = backend.fetch(permit, writers, &promised, deadline).await;
+            (number, fetched, undecided)
+        }));
         true
+    }
+
+    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
+    /// has pinned the chunk, and nothing was removed since.
+    fn is_promised(&self, (index, spec): &Place) -> bool {
+        let Some(asked) = self.plan.asked else { return false };
+        let (manager, backend) = (&self.manager.0, self.backend);
+        let age = manager.options.clock.now().saturating_sub(asked.at);
+        self.plan.tier_of(*index) == Some(self.tier)
+            && manager.removals.load(Ordering::Acquire) == asked.n_removals
+            && (age <= PROMISE_AGE_MAX || backend.protects(spec.key))
+    }
+
+    /// Counts what was promised and declined. If the tier has delivered nothing that is one failure of reading, and what
+    /// it does not have were phantom hits.
+    fn judge_promises(&mut self) {
+        let has_delivered = !self.delivered.chunks.is_empty();
+        let n_unkept = self.unkept.len();
+        for (index, miss) in self.unkept.drain(..) {
+            let miss = if has_delivered || miss != Miss::NotFound { miss } else { Miss::PhantomHit };
+            self.backend.metrics.miss(miss.reason(), 1);
+            self.delivered.misses.push((index, miss));
+        }
+        for (n, permit) in self.undecided.drain(..).enumerate() {
+            permit.settle(match n {
+                _ if has_delivered => Verdict::Declines,
+                // The calls of one retrieval are one failure.
+                0 => Verdict::Fails(format!(
+                    "delivered none of {n_unkept} chunks that its own lookup had promised"
+                )),
+                _ => Verdict::Silent,
+            });
+        }
     }
 
     /// Finds a buffer for each chunk, as far as there is memory before the deadline; takes back meanwhile what
@@ -173,24 +239,27 @@ impl<'a> Fetching<'a> {
             tokio::select! {
                 biased;
                 found = &mut buffers => return found,
-                Some((number, fetched)) = self.flying.next(), if !self.lent.is_empty() => {
-                    self.take_back(number, fetched);
-                }
+                Some(returned) = self.flying.next(), if !self.lent.is_empty() => self.take_back(returned),
             }
         }
     }
 
-    fn take_back(&mut self, number: usize, fetched: Vec<Fetched>) {
-        let places = self.lent.remove(&number).unwrap_or_default();
-        self.n_bytes_lent -= lent_bytes(&places);
-        for ((index, spec), outcome) in places.into_iter().zip(fetched) {
+    fn take_back(&mut self, (number, fetched, undecided): Returned<'a>) {
+        self.undecided.extend(undecided);
+        let lent = self.lent.remove(&number).unwrap_or_default();
+        self.n_bytes_lent -= lent_bytes(&lent);
+        for (LentChunk { place: (index, spec), is_promised }, outcome) in lent.into_iter().zip(fetched) {
             match outcome {
                 Ok(chunk) => self.delivered.chunks.push((index, chunk)),
                 Err((writer, miss)) => {
                     if matches!(miss, Miss::Error(TierError::Timeout(_))) {
                         self.silence = Some(miss.clone());
                     }
-                    self.delivered.misses.push((index, miss));
+                    if is_promised && miss.is_declined() {
+                        self.unkept.push((index, miss));
+                    } else {
+                        self.delivered.misses.push((index, miss));
+                    }
                     self.delivered.left.push(Wanted { index, spec, writer });
                 }
             }
@@ -202,8 +271,8 @@ impl<'a> Fetching<'a> {
     /// failures for one.
     fn give_up(&mut self, miss: &Miss) {
         self.flying.clear();
-        let given_up: Vec<Place> = std::mem::take(&mut self.lent).into_values().flatten().collect();
-        for (index, spec) in given_up.into_iter().rev() {
+        let given_up: Vec<LentChunk> = std::mem::take(&mut self.lent).into_values().flatten().collect();
+        for LentChunk { place: (index, spec), .. } in given_up.into_iter().rev() {
             self.asked.push_front(Wanted { index, spec, writer: None });
         }
         self.skip(miss);
@@ -230,6 +299,6 @@ fn cut(asked: &VecDeque<Wanted>, n_chunks_max: usize) -> (usize, usize) {
     (n_chunks, n_bytes + n_chunks * TRAILER_BYTES)
 }
 
-fn lent_bytes(places: &[Place]) -> usize {
-    places.iter().map(|(_, spec)| spec.size_bytes + TRAILER_BYTES).sum()
+fn lent_bytes(lent: &[LentChunk]) -> usize {
+    lent.iter().map(|lent| lent.place.1.size_bytes + TRAILER_BYTES).sum()
 }

@@ -1,7 +1,8 @@
 //! Lookups: how long a prefix is present, and where.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::pins::Held;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
@@ -18,15 +19,35 @@ pub struct Served {
     pub range: Range<usize>,
 }
 
-/// The answer of a lookup: the leading run of chunks that are present.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The answer of a lookup: the leading run of chunks that are present. Two are equal that say the same, whenever they
+/// were made.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Lookup {
     /// The length of the run.
     pub n_chunks: usize,
     /// Who serves it: adjoining ranges in ascending order that cover `0..n_chunks`.
     pub served: Vec<Served>,
+    /// When the tiers were asked; `None` if they were not.
+    pub(super) asked: Option<Asked>,
 }
+
+/// When tiers were asked what they have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// By the clock of pins and breakers.
+    pub(super) at: Duration,
+    /// How many removals the chain had done by then.
+    pub(super) n_removals: u64,
+}
+
+impl PartialEq for Lookup {
+    fn eq(&self, other: &Self) -> bool {
+        self.n_chunks == other.n_chunks && self.served == other.served
+    }
+}
+
+impl Eq for Lookup {}
 
 impl Lookup {
     fn extend(&mut self, tier: TierIndex, n_chunks: usize) {
@@ -47,7 +68,7 @@ impl Lookup {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let (start, end) = (range.start.min(self.n_chunks), range.end.min(self.n_chunks));
-        let mut slice = Self::default();
+        let mut slice = Self { asked: self.asked, ..Self::default() };
         for Served { tier, range } in &self.served {
             let n_chunks = range.end.min(end).saturating_sub(range.start.max(start));
             if n_chunks > 0 {
@@ -79,7 +100,9 @@ impl StorageManager {
 
     async fn find(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: Option<&str>) -> Lookup {
         let deadline = Instant::now() + self.0.options.lookup_timeout;
-        let mut lookup = Lookup::default();
+        let asked =
+            Asked { at: self.0.options.clock.now(), n_removals: self.0.removals.load(Ordering::Acquire) };
+        let mut lookup = Lookup { asked: Some(asked), ..Lookup::default() };
         let mut hold = Hold { manager: self, lookup_id, held: Held::default() };
         // Where each tier's run ended: it has not the next chunk. `None`: to be asked.
         let mut ends: Vec<Option<usize>> = vec![None; self.0.backends.len() + 1];

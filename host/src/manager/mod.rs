@@ -79,6 +79,8 @@ struct Inner {
     ledger: Mutex<Ledger>,
     options: ManagerOptions,
     cpu_metrics: TierMetrics,
+    /// Counts removals over the whole chain.
+    removals: Arc<AtomicU64>,
     closed: AtomicBool,
     closing: OnceLock<tokio::sync::watch::Receiver<Option<Result<(), CloseError>>>>,
     cpu: CpuTier,
@@ -96,8 +98,8 @@ impl StorageManager {
         let budget = share as usize / backends.len().max(1);
         let removals = Arc::new(AtomicU64::new(0));
         let make = |(place, new): (usize, NewBackend)| {
-            let (sealer, removals) = (options.sealer.clone(), Arc::clone(&removals));
-            Arc::new(Backend::new(new, place, budget, sealer, removals, control.clone()))
+            let sealer = options.sealer.clone();
+            Arc::new(Backend::new(new, place, budget, sealer, Arc::clone(&removals), control.clone()))
         };
         let backends: Vec<_> = backends.into_iter().enumerate().map(make).collect();
         for backend in &backends {
@@ -111,6 +113,7 @@ impl StorageManager {
             ledger: Mutex::default(),
             options,
             cpu_metrics: TierMetrics::default(),
+            removals,
             closed: AtomicBool::new(false),
             closing: OnceLock::new(),
             cpu,

@@ -178,8 +178,10 @@ impl Backend {
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
             within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };
+        // Before, for lookups and retrievals that it overtakes; after the answer, for what was stored by then and may
+        // have been removed as well.
+        self.removals.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
-        // After the answer: what was stored meanwhile may have been removed as well.
         self.removals.fetch_add(1, Ordering::AcqRel);
         outcome
     }
@@ -252,6 +254,7 @@ impl Backend {
             // Tried also while nothing is written, at no caller's cost, but then it says nothing.
             let permit = backend.breakers.writing.admit();
             let tier = backend.tier();
+            backend.removals.fetch_add(1, Ordering::AcqRel);
             let outcome = tier.remove(keys.into(), Instant::now() + tier.call_limit(0)).await;
             if let Err(error) = &outcome {
                 tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");

@@ -119,7 +119,7 @@ impl StorageManager {
             };
             let (asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
             wanted = later;
-            let delivered = Fetching::new(self, backend, asked, deadline).run().await;
+            let delivered = Fetching::new(self, (tier, backend), plan, asked, deadline).run().await;
             for (index, chunk) in delivered.chunks {
                 found[index] = Some(chunk);
                 served[index] = tier;

@@ -42,6 +42,16 @@ impl Behaviour for Overclaim {
     }
 }
 
+/// Has what was put, and delivers none of it.
+#[derive(Default)]
+pub(crate) struct Phantom;
+
+impl Behaviour for Phantom {
+    fn bytes(&self, _store: &Store, _key: &ChunkKey) -> Option<Vec<u8>> {
+        None
+    }
+}
+
 /// Flips a bit in the middle.
 #[derive(Default)]
 pub(crate) struct WrongBytes;
