@@ -8,6 +8,7 @@ mod guests;
 mod manifest;
 mod servers;
 mod step;
+mod stress;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -26,6 +27,7 @@ Usage: cargo xtask COMMAND
            `faults` prints what faults of backends cost
   crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
   fuzz     fuzz each target for a while: [--seconds N] [TARGET...]; needs a C++ compiler
+  stress   run all tests N times (10) while four threads compute: `cargo xtask stress [N]`
   guests   build the WebAssembly components into target/kvtier-guests
   deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
   help     show this
@@ -46,7 +48,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((command, rest)) = arguments.split_first() else {
         bail!("no command\n\n{HELP}");
     };
-    if !["bench", "crash", "deny", "fuzz", "test"].contains(&command.as_str()) && !rest.is_empty() {
+    if !["bench", "crash", "deny", "fuzz", "stress", "test"].contains(&command.as_str()) && !rest.is_empty() {
         bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
     }
     let workspace = Workspace::find()?;
@@ -58,6 +60,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "deny" => deny::run(&mut runner, rest)?,
         "crash" => crash(&mut runner, rest)?,
         "fuzz" => fuzz::run(&mut runner, rest)?,
+        "stress" => stress::run(&mut runner, rest)?,
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("there is no command `{command}`\n\n{HELP}"),

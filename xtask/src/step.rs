@@ -75,7 +75,8 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn cargo(command: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
+/// The command `cargo COMMAND ARGUMENTS`.
+pub(crate) fn cargo(command: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(command).args(arguments);
     cargo
