@@ -150,6 +150,7 @@ fn open(args: &ChildArgs) -> Result<Engine> {
     disk.limits.call_timeout = patience;
     disk.limits.open_timeout = patience;
     disk.limits.lane_stall = patience;
+    disk.limits.close_timeout = patience;
     let config = Config {
         chunk_size: CHUNK_SIZE,
         local_cpu: false,
@@ -158,6 +159,7 @@ fn open(args: &ChildArgs) -> Result<Engine> {
         on_full: OnFull::Wait,
         lookup_timeout: patience,
         blocking_timeout: patience,
+        close_timeout: patience,
         compile_cache: CompileCache::Directory(target.join("kvtier-test-cache")),
         compiler: Compiler::Off,
         backends: vec![disk],

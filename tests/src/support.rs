@@ -12,6 +12,14 @@ use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, 
 /// Tokens of a chunk in the tests' engines.
 pub const CHUNK_SIZE: usize = 16;
 
+/// The limit of time of what is expected to end by itself, however busy the machine is. It only keeps a test that fails
+/// from hanging.
+pub const FOR_EVER: Duration = Duration::from_mins(10);
+
+/// The limit of time of what is expected not to end. Calls that do work share it with those that do not, so it is long
+/// beside what a call takes on a busy machine, and tests wait for it side by side where they can.
+pub const EXPIRES: Duration = Duration::from_secs(4);
+
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub const CHUNK_BYTES: usize = 2048;
 
@@ -47,9 +55,26 @@ pub fn compile_cache() -> PathBuf {
     target().join("kvtier-test-cache")
 }
 
-/// A backend of the tests' own components.
+/// A backend of the tests' own components. None of its limits of time is near what a busy machine needs.
 pub fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
-    BackendConfig::new(name, component(component_name), class_name)
+    patient(BackendConfig::new(name, component(component_name), class_name))
+}
+
+/// Gives a backend all the time there is.
+pub fn patient(mut backend: BackendConfig) -> BackendConfig {
+    let limits = &mut backend.limits;
+    for limit in [
+        &mut limits.call_timeout,
+        &mut limits.open_timeout,
+        &mut limits.close_timeout,
+        &mut limits.lane_stall,
+        &mut limits.connect_timeout,
+        &mut limits.tls_timeout,
+        &mut limits.request_timeout,
+    ] {
+        *limit = FOR_EVER;
+    }
+    backend
 }
 
 /// A class of the misbehaving component, with settings for its constructor.
@@ -57,6 +82,28 @@ pub fn misbehaving(name: &str, class_name: &str, settings: &[(&str, &str)]) -> B
     let mut config = backend(name, "misbehaving", class_name);
     config.config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     config
+}
+
+/// The settings of a backend that give it all the time there is, as lines of a configuration, each behind `before`.
+pub fn patient_lines(before: &str) -> String {
+    let names =
+        ["call", "open", "close", "connect", "tls", "request"].map(|name| format!("{name}_timeout_ms"));
+    let names = names.into_iter().chain(["lane_stall_ms".to_owned()]);
+    let lines: Vec<_> =
+        names.map(|name| format!("{before}limits.{name}: {}\n", FOR_EVER.as_millis())).collect();
+    lines.concat()
+}
+
+/// A configuration of the examples, whose limit of time becomes all the time there is.
+pub fn patient_example(text: &str) -> String {
+    const LIMIT: &str = "limits.call_timeout_ms: 10000";
+    assert!(text.contains(LIMIT), "{text}");
+    let seconds = FOR_EVER.as_secs();
+    let lines = text.lines().map(|line| match line.strip_suffix(LIMIT) {
+        Some(before) => patient_lines(before),
+        None => format!("{line}\n"),
+    });
+    lines.chain([format!("lookup_timeout_ms: {seconds}000\nblocking_timeout_secs: {seconds}\n")]).collect()
 }
 
 /// The `fs` backend in a directory.
@@ -78,7 +125,9 @@ pub fn config(backends: Vec<BackendConfig>) -> Config {
         on_full: OnFull::Wait,
         compile_cache: CompileCache::Directory(compile_cache()),
         compiler: Compiler::Program(kvtier_program()),
-        lookup_timeout: Duration::from_secs(10),
+        lookup_timeout: FOR_EVER,
+        blocking_timeout: FOR_EVER,
+        close_timeout: FOR_EVER,
         backends,
         ..Config::default()
     }

@@ -265,8 +265,7 @@ fn a_removal_reaches_a_backend_whose_puts_fail() {
 fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
     let tier = Scripted::new();
     let clock = Clock::manual();
-    let config =
-        Config { local_cpu: false, blocking_timeout: Duration::from_secs(1), ..support::config(vec![]) };
+    let config = Config { local_cpu: false, blocking_timeout: support::EXPIRES, ..support::config(vec![]) };
     let builder = EngineBuilder::new(config, support::metadata()).clock(clock.clone());
     let engine = builder.tier("tier", Arc::clone(&tier) as Arc<dyn Tier>).build_blocking().unwrap();
     let (storage, keys) = (engine.storage(), keys(4));
@@ -383,7 +382,7 @@ fn a_backend_that_traps_is_restarted_no_more_often_than_it_is_called() {
 #[test]
 fn a_backend_that_hangs_costs_so_many_bounded_calls_and_then_none() {
     let mut hangs = support::misbehaving("breaker-hangs", "HangBackend", &[("in", "contains")]);
-    hangs.limits.call_timeout = Duration::from_millis(50);
+    hangs.limits.call_timeout = support::EXPIRES;
     hangs.breaker.failures = 2;
     hangs.breaker.window = 2;
     let good = support::backend("breaker-good", "memory", "MemoryBackend");

@@ -60,16 +60,19 @@ fn write_config(folder: &Path, component: &str, class_name: &str, settings: &[&s
     let path = folder.join("disk.yaml");
     let module_path = support::component(component);
     let settings = settings.join("\n    ");
+    let limits = support::patient_lines("    ");
     let text = format!(
         "chunk_size: 256
 max_local_cpu_size: 1
+lookup_timeout_ms: 600000
+blocking_timeout_secs: 600
 external_backends: disk
 extra_config:
   external_backend.disk:
     module_path: '{}'
     class_name: {class_name}
     {settings}
-",
+{limits}",
         module_path.display()
     );
     fs::write(&path, text).unwrap();

@@ -319,7 +319,7 @@ fn a_component_is_refused_with_the_same_words_in_either_process() {
     let path = folder.path().join("torn.wasm");
     fs::write(&path, bytes).unwrap();
     let error = |compiler: Compiler| {
-        let backend = BackendConfig::new("torn", &path, "AlphaBackend");
+        let backend = support::patient(BackendConfig::new("torn", &path, "AlphaBackend"));
         let config = Config { compiler, ..config(folder.path(), KVTIER, backend) };
         EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
     };
@@ -336,7 +336,7 @@ fn started_once(commands: &str, expected: &str) {
     let path = folder.path().join("again.wasm");
     let good = fs::read(support::component("plain")).unwrap();
     fs::write(&path, &good).unwrap();
-    let backend = BackendConfig::new("again", &path, "AlphaBackend");
+    let backend = support::patient(BackendConfig::new("again", &path, "AlphaBackend"));
     let config = Config { on_load_error: OnLoadError::Continue, ..config(folder.path(), &program, backend) };
     let engine = support::engine(config);
     let down = || support::health(engine.storage(), "again").down.unwrap_or_default();

@@ -22,9 +22,11 @@ fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
          \x20 external_backend.disk.module_path: '{}'\n\
          \x20 external_backend.disk.class_name: FsBackend\n\
          \x20 external_backend.disk.allow.fs: ['{}:/data:rw']\n\
+         {}\
          \x20 kvtier.on_load_error: fail\n",
         support::component("fs").display(),
         data.display(),
+        support::patient_lines("  external_backend.disk."),
     );
     std::fs::write(&config, yaml).unwrap();
     let output = Command::new(example).arg(&config).output().unwrap();

@@ -10,11 +10,10 @@ use kvtier::{ChunkKey, Engine};
 
 use crate::support;
 
-/// Long enough for calls that work, on a busy machine; short enough to wait for those that do not.
-const CALL_TIMEOUT: Duration = Duration::from_millis(700);
-const LANE_STALL: Duration = Duration::from_millis(600);
-/// For calls that shall not expire.
-pub(crate) const FOR_EVER: Duration = Duration::from_secs(30);
+/// Of calls that never end, and of those beside them.
+const CALL_TIMEOUT: Duration = support::EXPIRES;
+const LANE_STALL: Duration = Duration::from_secs(3);
+pub(crate) use support::FOR_EVER;
 
 /// The methods that the chain calls while it is open.
 const METHODS: [&str; 6] = ["contains", "put", "get", "pin", "unpin", "remove"];
@@ -164,7 +163,7 @@ fn loses_its_lane_in_any_method(class_name: &str) {
         class_name,
         "lost",
         |backend| (backend.limits.call_timeout, backend.limits.lane_stall) = (FOR_EVER, LANE_STALL),
-        |storage, name| assert_replaced(storage, name, "no progress for 600ms"),
+        |storage, name| assert_replaced(storage, name, "no progress for 3s"),
     );
 }
 
@@ -198,7 +197,8 @@ fn a_guest_that_awaits_for_ever_in_any_method_keeps_its_lane_while_the_caller_le
 #[test]
 fn the_caller_is_answered_while_the_guest_still_computes() {
     let mut backend = bad("spin-late", "SpinBackend", &[]);
-    backend.limits.lane_stall = Duration::from_millis(1500);
+    // Long after the caller is answered.
+    backend.limits.lane_stall = 3 * CALL_TIMEOUT;
     let engine = engine(backend);
     let storage = engine.storage();
     support::put_in(storage, &support::keys(2), "spin-late");
@@ -206,7 +206,7 @@ fn the_caller_is_answered_while_the_guest_still_computes() {
     assert_eq!(reasons(&retrieved), ["timeout"; 2]);
     let health = support::health(storage, "spin-late");
     assert_eq!((health.lane_restarts, health.abandoned_calls), (0, 1), "nobody has stopped the guest yet");
-    assert_replaced(storage, "spin-late", "no progress for 1.5s");
+    assert_replaced(storage, "spin-late", "no progress for 12s");
     support::assert_nothing_leaks(storage);
 }
 
@@ -239,8 +239,8 @@ fn a_close_that_never_returns_is_given_up_in_time_and_reported() {
 
 #[test]
 fn a_late_answer_reaches_nobody_and_the_lane_goes_on() {
-    let mut backend = bad("late", "LateBackend", &[("in", "get"), ("ms", "600")]);
-    backend.limits.call_timeout = Duration::from_millis(300);
+    let mut backend = bad("late", "LateBackend", &[("in", "get"), ("ms", "8000")]);
+    backend.limits.call_timeout = CALL_TIMEOUT;
     let engine = engine(backend);
     let storage = engine.storage();
     let keys = support::keys(3);
@@ -341,18 +341,12 @@ fn a_chunk_that_a_bad_backend_does_not_deliver_comes_from_the_next_tier() {
 #[test]
 fn five_hundred_and_twelve_calls_overlap_in_one_instance() {
     const CALLS: usize = 512;
-    let mut backend = bad("overlap", "SlowMemory", &[("ms", "100")]);
-    backend.limits.call_timeout = Duration::from_secs(20);
+    let mut backend = bad("overlap", "SlowMemory", &[("ms", "1000")]);
+    backend.limits.call_timeout = Duration::from_mins(2);
     backend.limits.calls_in_flight_max = CALLS;
     let pool_size_bytes = (CALLS as u64 + 16) * 4096;
     let config = support::config(vec![backend]);
-    let engine = support::engine(Config {
-        pool_size_bytes,
-        local_cpu: false,
-        blocking_timeout: Duration::from_secs(20),
-        lookup_timeout: Duration::from_secs(20),
-        ..config
-    });
+    let engine = support::engine(Config { pool_size_bytes, local_cpu: false, ..config });
     let storage = engine.storage();
     let keys = support::keys(1);
     support::put_in(storage, &keys, "overlap");
@@ -492,7 +486,7 @@ fn a_guest_that_blocks_after_its_answer_loses_its_lane_once_a_call_waits() {
     // The call waits for the next instance, which answers it.
     assert_eq!(support::in_tier(storage, &keys, "doze"), 0, "a fresh instance");
     assert_eq!(support::counted(storage, "doze").errors.len(), 0);
-    assert_replaced(storage, "doze", "no progress for 600ms");
+    assert_replaced(storage, "doze", "no progress for 3s");
     support::assert_nothing_leaks(storage);
 }
 
@@ -504,7 +498,7 @@ fn a_guest_that_computes_most_of_the_time_between_calls_loses_its_lane() {
     let engine = engine(backend);
     let storage = engine.storage();
     assert_eq!(support::in_tier(storage, &support::keys(1), "drudge"), 0);
-    assert_replaced(storage, "drudge", "computed for 600ms though no call is inside");
+    assert_replaced(storage, "drudge", "computed for 3s though no call is inside");
     support::assert_nothing_leaks(storage);
 }
 

@@ -11,8 +11,8 @@ use kvtier::{Engine, EngineBuilder};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
-    backend, chunks_in_memory, component, config, counts_at, engine, eventually, get, in_tier, key, keys,
-    log, memories, metadata, misbehaving, put, put_in, served,
+    EXPIRES, backend, chunks_in_memory, component, config, counts_at, engine, eventually, get, in_tier, key,
+    keys, log, memories, metadata, misbehaving, patient, put, put_in, served,
 };
 
 fn with_second(second: BackendConfig, on_load_error: OnLoadError) -> Config {
@@ -76,7 +76,7 @@ fn t05_start_fails_and_names_backend_and_cause_when_it_is_told_to() {
 fn t05_a_backend_whose_component_appears_later_is_loaded_in_the_background() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("late.wasm");
-    let second = BackendConfig::new("t05_late", &path, "MemoryBackend");
+    let second = patient(BackendConfig::new("t05_late", &path, "MemoryBackend"));
     let engine = engine(with_second(second, OnLoadError::Continue));
     let (storage, keys) = (engine.storage(), keys(1));
     assert!(engine.status().backends[1].health.down.is_some());
@@ -153,7 +153,7 @@ fn t68_close_drains_and_closes_the_last_first_and_none_keeps_another_from_closin
     let log = log();
     let good = |name| misbehaving(name, "GoodBackend", &[]);
     let mut hangs = misbehaving("t68_hangs", "HangBackend", &[("in", "close")]);
-    hangs.limits.close_timeout = Duration::from_millis(50);
+    hangs.limits.close_timeout = EXPIRES;
     let fails = misbehaving("t68_fails", "FailBackend", &[("in", "close")]);
     let traps = misbehaving("t68_traps", "TrapBackend", &[("in", "close")]);
     let engine = engine(config(vec![good("t68_1"), hangs, good("t68_2"), fails, traps, good("t68_3")]));
@@ -187,7 +187,7 @@ fn t68_a_backend_that_never_finishes_its_puts_is_closed_all_the_same() {
     let mut hangs = misbehaving("t68_busy", "HangBackend", &[("in", "put")]);
     hangs.limits.call_timeout = Duration::from_hours(1);
     let tier = Scripted::new();
-    let config = Config { close_timeout: Duration::from_millis(100), ..config(vec![hangs]) };
+    let config = Config { close_timeout: EXPIRES, ..config(vec![hangs]) };
     let engine = engine_over(config, metadata(), &[("last", &tier)]);
     let storage = engine.storage();
     put(storage, &keys(3), &Tiers::All);
@@ -245,8 +245,9 @@ fn deadly(prefix: &str, method: &str) -> Vec<(BackendConfig, Vec<&'static str>)>
     let make = |(class, kinds): (&str, Vec<&'static str>)| {
         let name = format!("{prefix}_{}", class.to_lowercase());
         let mut config = misbehaving(&name, &format!("{class}Backend"), &[("in", method)]);
-        config.limits.call_timeout = Duration::from_millis(200);
-        config.limits.lane_stall = Duration::from_millis(50);
+        config.limits.call_timeout = EXPIRES;
+        // A lane that is stuck is replaced before the next call expires.
+        config.limits.lane_stall = EXPIRES / 4;
         config.limits.memory_bytes = 8 << 20;
         (config, kinds)
     };
@@ -293,7 +294,7 @@ fn t71_a_backend_that_dies_in_get_is_a_miss_with_a_reason_and_the_next_tier_serv
 #[test]
 fn t71_a_backend_that_lets_one_call_expire_is_not_waited_for_again_in_the_same_request() {
     let mut hung = misbehaving("t71_batches", "HangBackend", &[]);
-    hung.limits.call_timeout = Duration::from_millis(100);
+    hung.limits.call_timeout = EXPIRES;
     hung.limits.batch_chunks_max = 1;
     let engine = before_a_good_one(hung);
     let (storage, keys) = (engine.storage(), keys(5));
@@ -370,7 +371,7 @@ fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
 /// Takes its time to close, so that a caller can leave meanwhile.
 fn slow_to_close(name: &str) -> BackendConfig {
     let mut slow = misbehaving(name, "HangBackend", &[("in", "close")]);
-    slow.limits.close_timeout = Duration::from_millis(200);
+    slow.limits.close_timeout = EXPIRES;
     slow
 }
 

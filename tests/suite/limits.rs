@@ -47,7 +47,7 @@ fn hoarder(name: &str, takes: &str, n_pages: u64, n_elements: u64) -> Hoarder {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hoarder.wasm");
     std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
-    let mut backend = BackendConfig::new(name, path, "HoarderBackend");
+    let mut backend = support::patient(BackendConfig::new(name, path, "HoarderBackend"));
     backend.limits.calls_in_flight_max = 1;
     Hoarder { directory, backend }
 }
@@ -466,15 +466,14 @@ fn what_comes_within_its_time_counts_and_what_does_not_is_given_up() {
     let in_time = |name: &str, method: &str| late(name, method, SOON, |_| {}).unwrap();
 
     assert_eq!(support::health(in_time("open-soon", "open").storage(), "open-soon").down, None);
-    let error =
-        late("open-never", "open", NEVER, |backend| backend.limits.open_timeout = Duration::from_millis(300));
+    let error = late("open-never", "open", NEVER, |backend| backend.limits.open_timeout = support::EXPIRES);
     let cause = error.unwrap_err().to_string();
     assert!(cause.contains("limits.open_timeout_ms"), "{cause}");
 
     let engine = in_time("get-soon", "get");
     assert_eq!(take(engine.storage(), "get-soon", 1), None);
     let engine = late("get-never", "get", NEVER, |backend| {
-        backend.limits.call_timeout = Duration::from_millis(300);
+        backend.limits.call_timeout = support::EXPIRES;
     });
     let engine = engine.unwrap();
     assert_eq!(take(engine.storage(), "get-never", 1), Some("timeout"));
@@ -484,7 +483,7 @@ fn what_comes_within_its_time_counts_and_what_does_not_is_given_up() {
         late("close-soon", "close", SOON, |backend| backend.limits.close_timeout = FOR_EVER).unwrap();
     engine.blocking().close().unwrap();
     let engine = late("close-never", "close", NEVER, |backend| {
-        backend.limits.close_timeout = Duration::from_millis(300);
+        backend.limits.close_timeout = support::EXPIRES;
     });
     let failed = engine.unwrap().blocking().close().unwrap_err().failed;
     assert_eq!(failed[0].1.kind(), "timeout", "{failed:?}");

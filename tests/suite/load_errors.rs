@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, OnLoadError, SecretSource, Sha256Digest};
 use kvtier::engine::BuildError;
@@ -29,7 +28,7 @@ fn refused(backend: BackendConfig) -> String {
 fn of_file(folder: &TempDir, name: &str, bytes: &[u8]) -> BackendConfig {
     let path = folder.path().join(name);
     fs::write(&path, bytes).unwrap();
-    BackendConfig::new("store", path, "ThingBackend")
+    support::patient(BackendConfig::new("store", path, "ThingBackend"))
 }
 
 fn wat(text: &str) -> Vec<u8> {
@@ -247,7 +246,7 @@ fn one_missing_method_is_the_only_flaw() {
 
 fn failing(class_name: &str, method: &str) -> BackendConfig {
     let mut backend = support::misbehaving("store", class_name, &[("in", method)]);
-    backend.limits.open_timeout = Duration::from_millis(300);
+    backend.limits.open_timeout = support::EXPIRES;
     backend
 }
 
@@ -268,10 +267,10 @@ fn a_constructor_or_open_that_traps_is_named_with_the_trap() {
 
 #[test]
 fn a_constructor_or_open_that_does_not_return_is_named_when_its_time_is_over() {
-    insta::assert_snapshot!(refused(failing("SpinBackend", "constructor")), @"backend `store`: class `SpinBackend` did not start: constructor or open gave no answer within 300ms; raise limits.open_timeout_ms if it needs longer");
-    insta::assert_snapshot!(refused(failing("SpinBackend", "open")), @"backend `store`: class `SpinBackend` did not start: constructor or open gave no answer within 300ms; raise limits.open_timeout_ms if it needs longer");
-    insta::assert_snapshot!(refused(failing("HangBackend", "open")), @"backend `store`: class `HangBackend` did not start: constructor or open gave no answer within 300ms; raise limits.open_timeout_ms if it needs longer");
-    insta::assert_snapshot!(refused(failing("BlockBackend", "open")), @"backend `store`: class `BlockBackend` did not start: constructor or open gave no answer within 300ms; raise limits.open_timeout_ms if it needs longer");
+    insta::assert_snapshot!(refused(failing("SpinBackend", "constructor")), @"backend `store`: class `SpinBackend` did not start: constructor or open gave no answer within 4s; raise limits.open_timeout_ms if it needs longer");
+    insta::assert_snapshot!(refused(failing("SpinBackend", "open")), @"backend `store`: class `SpinBackend` did not start: constructor or open gave no answer within 4s; raise limits.open_timeout_ms if it needs longer");
+    insta::assert_snapshot!(refused(failing("HangBackend", "open")), @"backend `store`: class `HangBackend` did not start: constructor or open gave no answer within 4s; raise limits.open_timeout_ms if it needs longer");
+    insta::assert_snapshot!(refused(failing("BlockBackend", "open")), @"backend `store`: class `BlockBackend` did not start: constructor or open gave no answer within 4s; raise limits.open_timeout_ms if it needs longer");
 }
 
 #[test]
@@ -383,7 +382,7 @@ fn whatever_the_cause_the_others_run_and_the_status_says_it() {
         (support::backend("store", "plain", "GammaBackend"), "exports no class `GammaBackend`"),
         (failing("FailBackend", "open"), "failed on purpose in open"),
         (failing("TrapBackend", "constructor"), "trapped: "),
-        (failing("HangBackend", "open"), "no answer within 300ms"),
+        (failing("HangBackend", "open"), "no answer within 4s"),
     ];
     std::thread::scope(|scope| {
         for (backend, cause) in causes {

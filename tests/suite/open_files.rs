@@ -1,8 +1,6 @@
 //! What a backend may hold of the process beside memory: file descriptors, threads that work on files, paths and
 //! bytes that wait for these.
 
-use std::time::Duration;
-
 use kvtier::Engine;
 use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
 use kvtier::limits::{BLOCKING_THREADS_MAX, PATH_BYTES_MAX};
@@ -73,7 +71,7 @@ fn directories_that_are_not_read_to_the_end_hold_up_nobody() {
 fn a_backend_whose_threads_all_wait_holds_up_no_other() {
     let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
     let mut waits = folder.granted("waits", "pipes");
-    waits.limits.call_timeout = Duration::from_millis(300);
+    waits.limits.call_timeout = support::EXPIRES;
     let both = beside_files(waits, &files);
     let storage = both.storage();
     assert_eq!(take(storage, "waits", 2 * BLOCKING_THREADS_MAX as u64), Some("timeout"));
@@ -90,7 +88,7 @@ fn a_path_that_is_too_long_is_refused_before_it_waits_for_anything() {
         let folder = Folder::new();
         let mut backend = folder.granted(name, "path");
         // All threads are taken, so whatever needs one is not answered.
-        backend.limits.call_timeout = if expected == "timeout" { Duration::from_secs(1) } else { FOR_EVER };
+        backend.limits.call_timeout = if expected == "timeout" { support::EXPIRES } else { FOR_EVER };
         let engine = engine(backend);
         assert_eq!(take(engine.storage(), name, length as u64), Some(expected), "{name}");
     }

@@ -11,8 +11,8 @@ use kvtier::{Dtype, Engine, EngineMetadata, KvShape, Request, Salt};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
-    CHUNK_BYTES, CHUNK_SIZE, chunks_in_memory, config, counts_at, engine, get, in_tier, key, keys, log,
-    memories, metadata, misbehaving, put, put_in, runs, served, specs,
+    CHUNK_BYTES, CHUNK_SIZE, EXPIRES, chunks_in_memory, config, counts_at, engine, get, in_tier, key, keys,
+    log, memories, metadata, misbehaving, put, put_in, runs, served, specs,
 };
 
 #[test]
@@ -420,7 +420,7 @@ fn t64_an_error_in_get_is_a_miss_with_its_reason_and_the_next_tier_is_asked() {
 #[test]
 fn t74_a_hung_backend_does_not_hide_the_prefix_of_the_others_and_the_next_lookup_works() {
     let mut hung = misbehaving("t74_b", "HangBackend", &[("in", "contains")]);
-    hung.limits.call_timeout = Duration::from_millis(50);
+    hung.limits.call_timeout = EXPIRES;
     let mut config = memories(&["t74_a", "t74_c"]);
     config.backends.insert(1, hung);
     let engine = engine(config);
@@ -441,7 +441,8 @@ fn t74_a_backend_that_hangs_for_longer_than_a_lookup_may_take_leaves_time_to_tho
     hung.limits.call_timeout = Duration::from_hours(1);
     let mut config = memories(&["t74_y", "t74_z"]);
     config.backends.insert(0, hung);
-    config.lookup_timeout = Duration::from_millis(900);
+    // The one that hangs gets a third of it.
+    config.lookup_timeout = 3 * EXPIRES;
     let engine = engine(config);
     let (storage, keys) = (engine.storage(), keys(2));
     put_in(storage, &keys[..1], "t74_y");

@@ -12,7 +12,8 @@ use kvtier::runtime::block_on;
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
-    CHUNK_BYTES, config, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put, served, specs,
+    CHUNK_BYTES, EXPIRES, config, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put, served,
+    specs,
 };
 
 /// An engine over one scripted tier whose puts wait.
@@ -82,7 +83,7 @@ fn a_put_that_waits_for_room_waits_until_its_deadline() {
     hung.limits.call_timeout = Duration::from_hours(1);
     let mut config = config(vec![hung]);
     config.pool_size_bytes = 8 * 4096;
-    config.blocking_timeout = Duration::from_secs(1);
+    config.blocking_timeout = EXPIRES;
     let engine = engine(config);
     let (storage, keys) = (engine.storage(), keys(4));
     let stored = put(storage, &keys, &Tiers::All);

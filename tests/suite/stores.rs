@@ -1,5 +1,5 @@
 //! A chain of three on real servers: CPU tier, Redis, S3. The files of `docs/examples` are run as they are, but for the
-//! addresses of the servers.
+//! addresses of the servers and limits of time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const CAPACITY_CHUNKS: &str = "20";
 
 fn config(redis: &Redis, s3: &S3Server, folder: &Path) -> PathBuf {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/redis-then-s3.yaml");
-    let mut text = fs::read_to_string(example).unwrap();
+    let mut text = support::patient_example(&fs::read_to_string(example).unwrap());
     for (from, to) in [
         ("127.0.0.1:6379", redis.addr().to_string()),
         ("http://127.0.0.1:9000", s3.endpoint()),

@@ -9,12 +9,10 @@ use kvtier::{ChunkKey, Engine, EngineBuilder};
 
 use super::{After, Caller, Fault, Method, Times, table};
 use crate::support::{
-    assert_nothing_leaks, config, counted, eventually, get, health, in_tier, key, keys, metadata, promise,
-    put, put_in, served, specs,
+    FOR_EVER, assert_nothing_leaks, config, counted, eventually, get, health, in_tier, key, keys, metadata,
+    promise, put, put_in, served, specs,
 };
 
-/// Longer than anything that is expected to end by itself.
-const FOR_EVER: Duration = Duration::from_secs(30);
 const FAULTY: &str = "faulty";
 const NEIGHBOUR: &str = "neighbour";
 
@@ -32,8 +30,8 @@ pub struct Observed {
 /// Provokes a fault in an engine of its own and checks all that must hold.
 pub fn run(fault: &Fault, times: Times) -> Observed {
     let deadline = match fault.caller {
-        Caller::Told(_) => FOR_EVER,
-        Caller::Expires | Caller::Served => times.deadline,
+        Caller::Told(_) | Caller::Served => FOR_EVER,
+        Caller::Expires => times.deadline,
     };
     let mut faulty = (fault.backend)(&times);
     faulty.name = FAULTY.into();

@@ -89,6 +89,7 @@ impl World {
             // Nothing here has to wait so long; a machine may be busy.
             lookup_timeout: Duration::from_mins(1),
             blocking_timeout: Duration::from_mins(1),
+            close_timeout: Duration::from_mins(1),
             pin_timeout: PIN_TIMEOUT,
             ..Config::default()
         };

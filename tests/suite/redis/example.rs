@@ -14,7 +14,7 @@ fn configuration(node: &str, folder: &Path, addr: std::net::SocketAddr) -> PathB
     let text = std::fs::read_to_string(Path::new(FOLDER).join(node)).unwrap();
     let module = "../../../target/kvtier-guests/redis.wasm";
     assert!(text.contains(module) && text.matches("127.0.0.1:6379").count() == 2, "{text}");
-    let text = text.replace("127.0.0.1:6379", &addr.to_string());
+    let text = support::patient_example(&text).replace("127.0.0.1:6379", &addr.to_string());
     let path = folder.join(node);
     std::fs::write(&path, text.replace(module, &support::component("redis").display().to_string())).unwrap();
     path

@@ -1,4 +1,4 @@
-//! The example with two nodes: its own files, but for the address of the server.
+//! The example with two nodes: its own files, but for the address of the server and limits of time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn example() -> PathBuf {
 fn node(name: &str, server: &S3Server, folder: &Path) -> PathBuf {
     let text = fs::read_to_string(example().join(name)).unwrap();
     assert_eq!(text.matches("http://127.0.0.1:9000").count(), 2);
-    let text = text.replace("http://127.0.0.1:9000", &server.endpoint());
+    let text = support::patient_example(&text).replace("http://127.0.0.1:9000", &server.endpoint());
     let module = support::component("s3");
     assert!(text.contains("../../../target/kvtier-guests/s3.wasm"));
     let text = text.replace("../../../target/kvtier-guests/s3.wasm", module.to_str().unwrap());
