@@ -1,8 +1,6 @@
 //! Reading the operator's configuration.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
+use crate::value::{Value, size};
 use crate::{Error, Init};
 
 impl Init {
@@ -25,20 +23,23 @@ impl Init {
         }
     }
 
-    /// Returns the value of `config.<key>` as a number, a `bool`, or whatever `T` is, if it is set.
+    /// Returns the value of `config.<key>` as a `bool`, a number or another [`Value`], if it is set and not empty. The
+    /// host reads its own settings by the same rules; `docs/configuration.md` has them.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`], naming the key, the value and the reason.
-    pub fn parse<T: FromStr<Err: Display>>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.read(key, |text| text.parse().map_err(|e: T::Err| e.to_string()))
+    /// [`Error::InvalidConfig`], naming the key, the reason, and the length of the value; not the value, which may be a
+    /// secret in the wrong place.
+    pub fn parse<T: Value>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.read(key, T::from_config)
     }
 
-    /// Returns the value of `config.<key>` in bytes, if it is set: `4096`, `64KiB`, `1.5 GiB`, `2GB`.
+    /// Returns the value of `config.<key>` in bytes, if it is set and not empty: `4096`, `64KiB`, `64Mi`, `1.5 GiB`,
+    /// `2GB`, up to 64 TiB.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`], naming the key and the value.
+    /// As [`Init::parse`].
     pub fn bytes(&self, key: &str) -> Result<Option<u64>, Error> {
-        self.read(key, parse_bytes)
+        self.read(key, size)
     }
 
     /// Refuses keys that the backend does not know: most of them are misspelt.
@@ -59,44 +60,18 @@ impl Init {
     }
 
     fn read<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
-        let Some(text) = self.get(key) else {
+        let Some(text) = self.get(key).filter(|text| !text.trim().is_empty()) else {
             return Ok(None);
         };
         let value = parse(text.trim());
-        value.map(Some).map_err(|why| Error::invalid_config(key, format!("`{text}`: {why}")))
+        value.map(Some).map_err(|why| {
+            Error::invalid_config(key, format!("{why}, found a text of {} bytes (not shown)", text.len()))
+        })
     }
-}
-
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    const HELP: &str = "expected a size such as 4096, 64KiB, 1.5GiB or 2GB";
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..end], text[end..].trim());
-    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        "tib" | "t" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return Err(HELP.to_owned()),
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(|| "too large".to_owned());
-    }
-    let fraction: f64 = number.parse().map_err(|_| HELP.to_owned())?;
-    let bytes = fraction * factor as f64;
-    if !bytes.is_finite() || bytes >= u64::MAX as f64 {
-        return Err("too large".to_owned());
-    }
-    Ok(bytes as u64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_bytes;
     use crate::{EngineMetadata, Error, Init};
 
     fn init(config: &[(&str, &str)]) -> Init {
@@ -133,7 +108,7 @@ mod tests {
         assert_eq!(init.parse::<u32>("n").unwrap(), Some(12));
         assert_eq!(init.parse::<u32>("none").unwrap(), None);
         let error = text(init.parse::<u32>("bad").unwrap_err());
-        assert!(error.contains("config.bad") && error.contains("`x`"), "{error}");
+        assert!(error.contains("config.bad") && error.contains("a whole number"), "{error}");
     }
 
     #[test]
@@ -145,20 +120,22 @@ mod tests {
     }
 
     #[test]
-    fn sizes_take_units() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("64KiB", 65536),
-            ("4 GiB", 4 << 30),
-            ("1.5gib", 3 << 29),
-            ("2GB", 2_000_000_000),
-            ("7b", 7),
-        ] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+    fn empty_values_are_not_given_and_values_are_not_shown() {
+        let init = init(&[("empty", ""), ("blank", "  "), ("secret", "hunter2")]);
+        for key in ["empty", "blank", "none"] {
+            assert_eq!(init.parse::<bool>(key).unwrap(), None);
+            assert_eq!(init.parse::<u64>(key).unwrap(), None);
+            assert_eq!(init.bytes(key).unwrap(), None);
         }
-        for text in ["", "GiB", "-1", "4 parsecs", "1..5GiB", "99999999999TiB", "1e3"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
+        for error in [
+            init.parse::<bool>("secret").unwrap_err(),
+            init.parse::<u32>("secret").unwrap_err(),
+            init.parse::<f64>("secret").unwrap_err(),
+            init.bytes("secret").unwrap_err(),
+        ] {
+            let error = text(error);
+            assert!(error.starts_with("config.secret: expected "), "{error}");
+            assert!(error.ends_with("found a text of 7 bytes (not shown)"), "{error}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod init;
 mod key;
 mod logging;
 pub mod lru;
+mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
@@ -28,6 +29,7 @@ pub use bindings::kvtier::storage::types::{
 pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::log;
+pub use value::Value;
 
 pub use futures_util;
 pub use wasip2;

@@ -70,7 +70,7 @@ fn the_fs_backend_without_a_grant_says_which_one_it_needs() {
     };
     insta::assert_snapshot!(refused(&backend), @r#"backend `grantless`: class `FsBackend` did not start: invalid configuration: config.root: no directory is granted; grant one with `allow.fs: ["/host/path:/data:rw"]`; denied: directories, of which none is granted; add allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
     backend.config.push(("root".into(), "/data".into()));
-    insta::assert_snapshot!(refused(&backend), @r#"backend `grantless`: class `FsBackend` did not start: invalid configuration: config.root: `/data` is not granted by `allow.fs`, which grants nothing; denied: directories, of which none is granted; add allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
+    insta::assert_snapshot!(refused(&backend), @r#"backend `grantless`: class `FsBackend` did not start: invalid configuration: config.root: its 5 bytes name no directory that `allow.fs` grants; it grants nothing; denied: directories, of which none is granted; add allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
 }
 
 #[test]

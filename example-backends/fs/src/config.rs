@@ -52,7 +52,7 @@ pub(crate) fn locate<'a>(root: Option<&'a str>, granted: &[String]) -> Result<(u
         let granted = if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") };
         Error::invalid_config(
             "root",
-            format!("`{root}` is not granted by `allow.fs`, which grants {granted}"),
+            format!("its {} bytes name no directory that `allow.fs` grants; it grants {granted}", root.len()),
         )
     })
 }

@@ -17,11 +17,8 @@ impl Config {
             Some("debug") => Level::Debug,
             Some("warn") => Level::Warn,
             Some("error") => Level::Error,
-            Some(other) => {
-                return Err(Error::invalid_config(
-                    "level",
-                    format!("`{other}` is not one of trace, debug, info, warn, error"),
-                ));
+            Some(_) => {
+                return Err(Error::invalid_config("level", "must be one of trace, debug, info, warn, error"));
             }
         };
         Ok(Self { level })

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use kvtier_guest::{Error, Init};
+use kvtier_guest::{Error, Init, Value};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
 const KNOWN: [&str; 14] = [
@@ -96,7 +96,11 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
     }
     let invalid = |why: &dyn std::fmt::Display| {
         let expected = "expected a URL such as https://s3.example or http://127.0.0.1:9000";
-        Error::invalid_config("endpoint", format!("`{endpoint}` with bucket `{name}`: {why}; {expected}"))
+        let n_bytes = endpoint.len();
+        Error::invalid_config(
+            "endpoint",
+            format!("with the bucket, a text of {n_bytes} bytes: {why}; {expected}"),
+        )
     };
     let in_style = |style| {
         let url = endpoint.parse().map_err(|error| invalid(&error))?;
@@ -110,7 +114,7 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
             Err(Error::invalid_config("addressing", why))
         }
         "virtual" => in_style(UrlStyle::VirtualHost),
-        other => Err(Error::invalid_config("addressing", format!("`{other}`: expected path or virtual"))),
+        _ => Err(Error::invalid_config("addressing", "expected path or virtual")),
     }
 }
 
@@ -130,7 +134,7 @@ fn credentials(init: &Init) -> Result<Credentials, Error> {
 fn bytes(init: &Init, key: &str, default: u64, min: u64) -> Result<u64, Error> {
     let value = init.bytes(key)?.unwrap_or(default);
     if !(min..=PART_BYTES_MAX).contains(&value) {
-        let why = format!("{value}: must be from {min} to {PART_BYTES_MAX} bytes");
+        let why = format!("must be from {min} to {PART_BYTES_MAX} bytes");
         return Err(Error::invalid_config(key, why));
     }
     Ok(value)
@@ -138,12 +142,12 @@ fn bytes(init: &Init, key: &str, default: u64, min: u64) -> Result<u64, Error> {
 
 fn number<T>(init: &Init, key: &str, default: T, range: RangeInclusive<T>) -> Result<T, Error>
 where
-    T: PartialOrd + std::fmt::Display + std::str::FromStr<Err: std::fmt::Display>,
+    T: PartialOrd + std::fmt::Display + Value,
 {
     let value = init.parse(key)?.unwrap_or(default);
     if !range.contains(&value) {
         let (min, max) = range.into_inner();
-        return Err(Error::invalid_config(key, format!("{value}: must be from {min} to {max}")));
+        return Err(Error::invalid_config(key, format!("must be from {min} to {max}")));
     }
     Ok(value)
 }

@@ -1,9 +1,8 @@
 //! What a test can set, for all classes alike.
 
 use std::fmt;
-use std::str::FromStr;
 
-use kvtier_guest::{Error, Init};
+use kvtier_guest::{Error, Init, Value};
 
 /// A method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +31,10 @@ const OPS: [(&str, Op); 9] = [
     ("close", Op::Close),
 ];
 
-impl FromStr for Op {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl Value for Op {
+    fn from_config(text: &str) -> Result<Self, String> {
         let found = OPS.iter().find(|(name, _)| *name == text);
-        found.map(|(_, op)| *op).ok_or_else(|| "not a method of the contract".to_owned())
+        found.map(|(_, op)| *op).ok_or_else(|| "expected a method of the contract".to_owned())
     }
 }
 
