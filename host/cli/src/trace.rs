@@ -11,8 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::input;
+use crate::number::{rounded, whole};
+
 /// The longest line that is read, in bytes. A prompt of a million tokens takes about 20 KB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One request of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +33,15 @@ pub struct Request {
     pub block_ids: Vec<u64>,
 }
 
-/// A line as it stands in the file. Fields that other tools add are ignored.
+/// A line as it stands in the file. Fields that other tools add are ignored. Some write all numbers as floats, and
+/// times in fractions of a millisecond.
 #[derive(Deserialize)]
 struct Line {
+    #[serde(deserialize_with = "rounded")]
     timestamp: u64,
+    #[serde(deserialize_with = "whole")]
     input_length: u64,
+    #[serde(deserialize_with = "whole")]
     output_length: u64,
     hash_ids: Vec<u64>,
 }
@@ -53,7 +63,10 @@ pub struct TraceReader<R> {
 /// # Errors
 /// When the file cannot be opened; the message names it.
 pub fn open(path: &Path) -> Result<TraceReader<BufReader<File>>> {
-    let file = File::open(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
+    let file = input::open(path, |path| {
+        tracing::warn!("nobody writes to the pipe {} yet; waiting for the trace", path.display());
+    });
+    let file = file.with_context(|| format!("cannot open the trace {}", path.display()))?;
     Ok(TraceReader::new(BufReader::with_capacity(1 << 20, file), path))
 }
 
@@ -95,6 +108,9 @@ impl<R: BufRead> TraceReader<R> {
                 .take(LINE_BYTES_MAX + 1)
                 .read_until(b'\n', &mut self.line)
                 .with_context(|| format!("cannot read the trace {}", self.path.display()))?;
+            if self.line_number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len());
+            }
             if n_bytes == 0 {
                 ensure!(
                     self.requests > 0,
@@ -190,6 +206,26 @@ mod tests {
 
         let error = error_of(&format!("{GOOD} {GOOD}"));
         assert!(error.contains("trailing characters"), "{error}");
+    }
+
+    #[test]
+    fn floats_and_a_byte_order_mark_are_read() {
+        let float = r#"{"timestamp": 7.5, "input_length": 600.0, "output_length": 5e0, "hash_ids": [0]}"#;
+        let requests = read(&format!("\u{feff}{float}\n{GOOD}")).unwrap();
+        let expected = Request { timestamp_ms: 8, input_length: 600, output_length: 5, block_ids: vec![0] };
+        assert_eq!(requests[0], expected);
+        assert_eq!(requests.len(), 2);
+
+        for (field, value) in [
+            ("\"timestamp\": 7", "\"timestamp\": -0.6"),
+            ("\"timestamp\": 7", "\"timestamp\": 1e300"),
+            ("\"input_length\": 600", "\"input_length\": 600.5"),
+            ("\"timestamp\": 7", "\"timestamp\": \"7\""),
+        ] {
+            let error = error_of(&GOOD.replace(field, value));
+            assert!(error.contains("line 1, column ") && error.contains("expected "), "{error}");
+        }
+        assert!(error_of(&format!("{GOOD}\n\u{feff}{GOOD}")).contains("line 2"), "only at the beginning");
     }
 
     #[test]
