@@ -26,6 +26,7 @@ pub mod limits;
 pub mod manager;
 pub mod memory;
 pub mod metrics;
+mod repeats;
 pub mod runtime;
 pub mod tier;
 pub mod transfer;

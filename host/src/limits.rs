@@ -151,6 +151,18 @@ pub const CONFIG_BYTES_MAX: u64 = MIB;
 pub const EXPANDED_BYTES_MAX: u64 = 8 * MIB;
 /// What one value counts towards [`EXPANDED_BYTES_MAX`] beside its text, in bytes.
 pub const NODE_COST_BYTES: u64 = 16;
+/// Longest key of a configuration text, in bytes, with all keys that it is nested in. A long one repeated before each of
+/// many others would take memory without end.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Messages of one kind that reading a configuration gives; the rest is counted.
+pub const MESSAGES_OF_A_KIND_MAX: usize = 16;
+/// Bytes of what `{model}` or `{namespace}` becomes.
+pub const PATH_COMPONENT_BYTES_MAX: usize = 128;
+/// Largest file of certificates in `tls.ca_file`, in bytes. All authorities that browsers trust take some 250 KB.
+pub const CA_FILE_BYTES_MAX: u64 = 4 * MIB;
+/// How long the host says nothing after it has logged a message of a kind that each chunk or key can cause. The next one
+/// has the number of those that were left out.
+pub const REPEATED_LOG_PAUSE: Duration = Duration::from_mins(1);
 /// Deepest nesting of lists and mappings in a configuration text.
 pub const NESTING_DEPTH_MAX: usize = 64;
 /// Most opening brackets times bytes of a YAML text, which bounds its scanning to about one second. A text

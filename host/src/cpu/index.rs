@@ -16,8 +16,10 @@ use super::table::{EXPECTED_MAX, LOOKED_AHEAD, Table};
 use super::touches::{Touch, Touches};
 use super::{Cleared, Evictions, Inserted};
 use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
+use crate::clock::Clock;
 use crate::key::ChunkKey;
 use crate::memory::Inconsistency;
+use crate::repeats::Repeats;
 
 pub(super) struct Index {
     table: Arc<Table>,
@@ -32,6 +34,7 @@ pub(super) struct Index {
     pub(super) evictions: Evictions,
     /// For uses that are taken from the log.
     taken: Vec<Touch>,
+    needless_unpins: Repeats,
 }
 
 /// Running sums over all entries; footprints are payload sizes rounded up by the provider.
@@ -72,6 +75,7 @@ impl Index {
             sums: Sums::default(),
             evictions: Evictions::default(),
             taken: Vec::new(),
+            needless_unpins: Repeats::new(Clock::system()),
         }
     }
 
@@ -152,7 +156,9 @@ impl Index {
         };
         let pins = &record(slot).standing.n_pins;
         let Some(n_pins) = pins.load(Ordering::Relaxed).checked_sub(1) else {
-            tracing::warn!(%key, "unpin of a chunk that is not pinned: it was unpinned twice");
+            if let Some(n_more) = self.needless_unpins.due() {
+                tracing::warn!(%key, n_more, "unpin of a chunk that is not pinned: it was unpinned twice");
+            }
             return true;
         };
         pins.store(n_pins, Ordering::Relaxed);

@@ -13,10 +13,12 @@ use super::fetched::{Fetched, Miss, accept, verdict};
 use super::puts::{Batch, Cancelled, Offered, PutQueue};
 use super::removals::Owed;
 use crate::chunk::{Chunk, ChunkWriter};
+use crate::clock::Clock;
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
 use crate::memory::lock;
 use crate::metrics::{Operation, TierMetrics};
+use crate::repeats::Repeats;
 use crate::runtime::Control;
 use crate::tier::{Liveness, Pinning, Tier, TierError};
 use crate::transfer::{Sink, Sinks, Sources};
@@ -46,6 +48,10 @@ pub(super) struct Backend {
     has_no_pins: AtomicBool,
     pub(super) metrics: TierMetrics,
     sealer: Sealer,
+    /// Of chunks whose bytes were refused.
+    refusals: Repeats,
+    /// Of removals that are not remembered.
+    pub(super) forgotten: Repeats,
     pub(super) control: Control,
 }
 
@@ -73,6 +79,8 @@ impl Backend {
             has_no_pins: AtomicBool::new(false),
             metrics: TierMetrics::default(),
             sealer,
+            refusals: Repeats::new(Clock::system()),
+            forgotten: Repeats::new(Clock::system()),
             control,
         }
     }
@@ -278,7 +286,9 @@ impl Backend {
                 Err((_, miss)) => {
                     self.metrics.miss(miss.reason(), 1);
                     if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
-                        tracing::warn!(backend = %self.name, %key, %miss, "bytes refused");
+                        if let Some(n_more) = self.refusals.due() {
+                            tracing::warn!(backend = %self.name, %key, %miss, n_more, "bytes refused");
+                        }
                         damaged.push(*key);
                     }
                 }

@@ -156,8 +156,10 @@ impl Backend {
     /// once more, when it has been.
     fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
         let n_refused = self.owed.add(keys);
-        if n_refused > 0 {
-            tracing::warn!(backend = %self.name, n_refused, "too many removals are owed; these are not remembered");
+        if n_refused > 0
+            && let Some(n_more) = self.forgotten.due()
+        {
+            tracing::warn!(backend = %self.name, n_refused, n_more, "too many removals are owed; these are not remembered");
         }
         if !in_flight.is_empty() {
             let backend = Arc::clone(self);
