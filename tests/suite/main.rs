@@ -7,6 +7,7 @@ mod chain;
 mod cli;
 mod compile;
 mod compile_cache;
+mod configuration;
 mod contract;
 mod copies;
 mod crash;

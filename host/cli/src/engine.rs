@@ -1,12 +1,13 @@
 //! The replay's chain over the host library's engine, and how a command line becomes one.
 
-use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::{OnFull, OnLoadError};
+use kvtier::config::{OnFull, OnLoadError, open_file};
 use kvtier::cpu;
 use kvtier::key::KeyChain;
+use kvtier::limits::CONFIG_BYTES_MAX;
 use kvtier::manager::{Lookup, StorageManager, Tiers};
 use kvtier::memory::PAGE_BYTES;
 use kvtier::metrics::TierCounts;
@@ -216,32 +217,29 @@ fn size_pool(config: &mut Config, args: &ReplayArgs, chunk_bytes: u64) -> Result
     if let Some(n_chunks) = args.capacity_chunks {
         config.pool_size_bytes = machine::pool_bytes(n_chunks.get(), footprint)?;
     }
+    let pool_bytes = config.pool_bytes(chunk_bytes);
     ensure!(
-        footprint <= config.pool_size_bytes,
+        footprint <= pool_bytes,
         "a chunk of {} does not fit the CPU tier's pool of {}; raise max_local_cpu_size or --capacity-chunks",
         bytes(chunk_bytes),
-        bytes(config.pool_size_bytes)
+        bytes(pool_bytes)
     );
     match machine::memory_bytes() {
-        Some(memory) => machine::ensure_fits(config.pool_size_bytes, memory),
+        Some(memory) => machine::ensure_fits(pool_bytes, memory),
         None => Ok(()),
     }
 }
 
 fn facts(args: &ReplayArgs, config: &Config, chunk_bytes: u64) -> Vec<(String, String)> {
     let footprint = chunk_bytes.next_multiple_of(PAGE_BYTES as u64);
-    let n_chunks = config.pool_size_bytes / footprint;
+    let pool_bytes = config.pool_bytes(chunk_bytes);
+    let n_chunks = pool_bytes / footprint;
     let size = match args.model {
         Some(model) => format!("{}, {} of {} tokens", bytes(chunk_bytes), model.name(), config.chunk_size),
         None => bytes(chunk_bytes),
     };
     let hot = if config.local_cpu { "" } else { ", keeps no chunks" };
-    let pool = format!(
-        "{}, {} chunks, {}{hot}",
-        bytes(config.pool_size_bytes),
-        count(n_chunks),
-        config.cache_policy
-    );
+    let pool = format!("{}, {} chunks, {}{hot}", bytes(pool_bytes), count(n_chunks), config.cache_policy);
     let mut facts = vec![("Chunk".to_owned(), size), ("CPU tier".to_owned(), pool)];
     facts.extend(config.backends.iter().map(|backend| {
         let lanes = if backend.lanes == 1 { String::new() } else { format!(", {} lanes", backend.lanes) };
@@ -252,7 +250,10 @@ fn facts(args: &ReplayArgs, config: &Config, chunk_bytes: u64) -> Vec<(String, S
 }
 
 fn config_text(path: &Path) -> Result<(String, String)> {
-    let text = fs::read_to_string(path)
+    let mut text = String::new();
+    // It was read before, so it is no larger, unless somebody has changed it since.
+    open_file(path)
+        .and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_string(&mut text))
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     Ok((path.display().to_string(), text))
 }

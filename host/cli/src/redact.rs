@@ -4,23 +4,10 @@
 //! show more. It rather hides too much: from a word that smells of a secret on, the rest of the line goes, and with
 //! it all lines that are indented deeper.
 
+use kvtier::config::{secret_word, without_user_parts};
+
 /// What stands in the place of a hidden value.
 const HIDDEN: &str = "[hidden]";
-
-/// Words that make a line a secret.
-const WORDS: [&str; 11] = [
-    "secret",
-    "password",
-    "passwd",
-    "token",
-    "credential",
-    "private",
-    "auth",
-    "bearer",
-    "apikey",
-    "_key",
-    "-key",
-];
 
 /// Answers `text` with its secrets replaced.
 pub fn redact(text: &str) -> String {
@@ -32,8 +19,7 @@ pub fn redact(text: &str) -> String {
         if hidden_below.is_some_and(|parent| line.trim().is_empty() || indent > parent) {
             continue;
         }
-        let lower = line.to_ascii_lowercase();
-        let secret_at = WORDS.iter().filter_map(|word| lower.find(word).map(|at| at + word.len())).min();
+        let secret_at = secret_word(line);
         hidden_below = secret_at.map(|_| indent);
         let line = match secret_at {
             // Up to the colon that ends the key; without one, the word itself may be part of a value.
@@ -48,23 +34,13 @@ pub fn redact(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Hides `user:password@` in URLs.
+/// Hides the user part of URLs and addresses: all from the scheme, or else from the key's colon, to the last `@`. A
+/// password may have any character, so nothing before that is certain to be none.
 fn without_user_info(line: &str) -> String {
-    let mut rest = line;
-    let mut shown = String::with_capacity(line.len());
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || "/\"',".contains(c)).unwrap_or(after.len());
-        rest = match after[..end].rfind('@') {
-            Some(at) => {
-                shown.push_str(HIDDEN);
-                &after[at..]
-            }
-            None => after,
-        };
-    }
-    shown + rest
+    let Some(at) = line.find('@') else { return line.to_owned() };
+    let value_at = line[..at].find(": ").map_or(0, |colon| colon + 2);
+    let (key, value) = line.split_at(value_at);
+    format!("{key}{}", without_user_parts(value))
 }
 
 #[cfg(test)]
@@ -88,6 +64,11 @@ mod tests {
             "- token=hunter2",
             "url: redis://user:hunter2@host:6379/0",
             "urls: [redis://hunter2@a, \"redis://u:hunter2@b\"]",
+            "external_backend.redis.config.servers: user:hunter2@host:6379",
+            "url: redis://user:hun/hunter2@host:6379",
+            "url: 'redis://user:\"hunter2@host:6379'",
+            "servers: u:hunter2@a, redis://host",
+            "config:\n  servers: >\n    u:hunter2@a",
         ] {
             let shown = redact(&format!("before: 1\n{text}\nafter: 2"));
             assert!(!shown.contains("hunter2"), "{shown}");
@@ -99,6 +80,8 @@ mod tests {
     #[test]
     fn what_is_not_secret_in_a_url_stays() {
         assert_eq!(redact("u: redis://bob:pw@host:6379/0 x"), "u: redis://[hidden]@host:6379/0 x");
-        assert_eq!(redact("u: https://host/a@b"), "u: https://host/a@b");
+        // What cannot be told from a password goes as well.
+        assert_eq!(redact("u: https://host/a@b"), "u: https://[hidden]@b");
+        assert_eq!(redact("u: https://host/a b"), "u: https://host/a b");
     }
 }

@@ -19,12 +19,21 @@ pub struct Reviewed {
     pub review: Result<wasm::Review, ComponentError>,
 }
 
+/// A configuration that was looked into.
+#[derive(Debug)]
+pub struct Findings {
+    /// What an operator should know of it, such as tiers that it asks for and that kvtier does not have.
+    pub warnings: Vec<String>,
+    /// Its backends, in search order.
+    pub backends: Vec<Reviewed>,
+}
+
 /// Reads a configuration and looks into the components of its backends, which `program` compiles unless the
 /// configuration names another compiler. None of their code runs, and no secret is read.
 ///
 /// # Errors
 /// When the configuration cannot be read.
-pub fn look(path: &Path, program: Option<&Path>) -> Result<Vec<Reviewed>> {
+pub fn look(path: &Path, program: Option<&Path>) -> Result<Findings> {
     let mut config = Config::from_file(path).context("cannot read the configuration")?;
     choose_compiler(&mut config, program);
     let compilation = Compilation::new(&config);
@@ -32,14 +41,15 @@ pub fn look(path: &Path, program: Option<&Path>) -> Result<Vec<Reviewed>> {
         let review = wasm::review(&compilation, &backend);
         Reviewed { config: backend, review }
     });
-    Ok(reviewed.collect())
+    Ok(Findings { warnings: config.warnings, backends: reviewed.collect() })
 }
 
 /// Refuses a configuration of which a backend cannot be loaded.
 ///
 /// # Errors
 /// Names the backends.
-pub fn ensure_usable(backends: &[Reviewed]) -> Result<()> {
+pub fn ensure_usable(findings: &Findings) -> Result<()> {
+    let backends = &findings.backends;
     let unusable =
         backends.iter().filter(|backend| !backend.review.as_ref().is_ok_and(wasm::Review::is_usable));
     let names: Vec<_> = unusable.map(|backend| backend.config.name.as_str()).collect();
@@ -47,9 +57,15 @@ pub fn ensure_usable(backends: &[Reviewed]) -> Result<()> {
     Ok(())
 }
 
-/// Renders the backends as text.
-pub fn render(backends: &[Reviewed]) -> String {
+/// Renders the findings as text.
+pub fn render(Findings { warnings, backends }: &Findings) -> String {
     let mut text = String::new();
+    for warning in warnings {
+        text.extend(["WARNING  ", warning, "\n"]);
+    }
+    if !warnings.is_empty() {
+        text.push('\n');
+    }
     for backend in backends {
         backend.render(&mut text);
         text.push('\n');
@@ -197,14 +213,17 @@ mod tests {
     fn a_backend_without_a_component_is_named() {
         let compilation = Compilation::new(&Config::default());
         let config = BackendConfig::new("a", "none/such.wasm", "ABackend");
-        let backends = [Reviewed { review: wasm::review(&compilation, &config), config }];
-        let text = render(&backends);
+        let backends = vec![Reviewed { review: wasm::review(&compilation, &config), config }];
+        let findings = Findings { warnings: Vec::new(), backends };
+        let text = render(&findings);
         assert!(
             text.starts_with("backend a\n  NOT LOADABLE  component `none/such.wasm` does not exist"),
             "{text}"
         );
-        assert_eq!(ensure_usable(&backends).unwrap_err().to_string(), "cannot be loaded: a");
-        assert_eq!(render(&[]), "no backends\n");
-        assert!(ensure_usable(&[]).is_ok());
+        assert_eq!(ensure_usable(&findings).unwrap_err().to_string(), "cannot be loaded: a");
+        let none = |warnings: Vec<String>| Findings { warnings, backends: Vec::new() };
+        assert_eq!(render(&none(Vec::new())), "no backends\n");
+        assert!(ensure_usable(&none(Vec::new())).is_ok());
+        assert_eq!(render(&none(vec!["a tier".into()])), "WARNING  a tier\n\nno backends\n");
     }
 }

@@ -1,15 +1,18 @@
 //! One backend of the chain.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::digest::Sha256Digest;
 use super::grants::Grants;
+use super::hide::{sounds_secret, user_parts};
 use super::limits;
+use super::scalar::{boolean, whole};
 use super::secret::SecretSource;
 
 /// Describes one backend: which class of which component, with what, and within which limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BackendConfig {
     /// Name in the chain, in logs and in metrics: 1 to 64 letters, digits, `_` or `-`.
     pub name: String,
@@ -19,7 +22,8 @@ pub struct BackendConfig {
     pub class_name: String,
     /// What the component's file must hash to, if pinned.
     pub digest: Option<Sha256Digest>,
-    /// Keys and values for the constructor, in the order of the file.
+    /// Keys and values for the constructor, in the order of the file. Placeholders in the values are replaced when the
+    /// backend is loaded.
     pub config: Vec<(String, String)>,
     /// Keys for the constructor whose values are read when the backend is loaded.
     pub secrets: Vec<(String, SecretSource)>,
@@ -34,6 +38,40 @@ pub struct BackendConfig {
     pub breaker: BreakerConfig,
     /// Number of independent instances.
     pub lanes: usize,
+}
+
+// Values of `config.*` are left out: operators put passwords there, alone and in URLs.
+impl fmt::Debug for BackendConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            module_path,
+            class_name,
+            digest,
+            config,
+            secrets,
+            allow,
+            ca_file,
+            limits,
+            breaker,
+            lanes,
+        } = self;
+        let config: Vec<_> =
+            config.iter().map(|(key, value)| (key, format!("{} bytes", value.len()))).collect();
+        f.debug_struct("BackendConfig")
+            .field("name", name)
+            .field("module_path", module_path)
+            .field("class_name", class_name)
+            .field("digest", digest)
+            .field("config", &config)
+            .field("secrets", secrets)
+            .field("allow", allow)
+            .field("ca_file", ca_file)
+            .field("limits", limits)
+            .field("breaker", breaker)
+            .field("lanes", lanes)
+            .finish()
+    }
 }
 
 impl BackendConfig {
@@ -57,6 +95,18 @@ impl BackendConfig {
             breaker: BreakerConfig::default(),
             lanes: limits::BACKEND_LANES.default as usize,
         }
+    }
+}
+
+impl BackendConfig {
+    /// Returns what may be a secret in the values of `config.*`: those of keys that sound like one, and the user parts
+    /// of URLs. Numbers and words such as `true` are left out, because a log is full of them.
+    pub(crate) fn secrets_in_config(&self) -> impl Iterator<Item = &str> {
+        self.config.iter().flat_map(|(key, value)| {
+            let is_ordinary = whole(value).is_some() || boolean(value).is_some();
+            let whole_value = (sounds_secret(key) && !is_ordinary).then_some(value.as_str());
+            whole_value.into_iter().chain(user_parts(value))
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::{ConfigError, ConfigProblem, Origin};
 use super::grants::EnvGrant;
 use super::limits::{self, Bound};
 use super::node::{Node, shorten};
+use super::placeholder::check_placeholders;
 use super::{Config, keys};
 
 impl Config {
@@ -18,7 +19,8 @@ impl Config {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         for (key, value, bound) in [
             ("chunk_size", self.chunk_size as u64, limits::CHUNK_SIZE_TOKENS),
-            ("pool_size_bytes", self.pool_size_bytes, limits::POOL_SIZE_BYTES),
+            // 0 is as much as one retrieval needs.
+            ("pool_size_bytes", self.pool_size_bytes, Bound { min: 0, ..limits::POOL_SIZE_BYTES }),
             ("lookup_timeout_ms", ms(self.lookup_timeout), limits::LOOKUP_TIMEOUT_MS),
             ("blocking_timeout_secs", self.blocking_timeout.as_secs(), limits::BLOCKING_TIMEOUT_SECS),
             ("pin_timeout_sec", self.pin_timeout.as_secs(), limits::PIN_TIMEOUT_SECS),
@@ -93,6 +95,16 @@ impl BackendConfig {
                     what: format!("the constructor's key `{name}`"),
                 }));
             }
+        }
+        for (name, value) in &self.config {
+            check_placeholders(value).map_err(|(found, near)| {
+                refuse(ConfigProblem::Placeholder { key: key(&format!("config.{name}")), found, near })
+            })?;
+        }
+        for grant in &self.allow.fs {
+            check_placeholders(&grant.host_dir.to_string_lossy()).map_err(|(found, near)| {
+                refuse(ConfigProblem::Placeholder { key: key("allow.fs"), found, near })
+            })?;
         }
         refuse_repeated(self.allow.fs.iter().map(|grant| grant.guest_path.as_str()))
             .map_err(|path| (key("allow.fs"), format!("the guest path `{path}`")))

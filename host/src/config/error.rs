@@ -125,6 +125,9 @@ pub enum ConfigProblem {
     /// Two entries of a list that must differ.
     #[error("`{key}`: {what} is given twice; keep one")]
     Repeated { key: String, what: String },
+    /// A word in braces that is nearly a placeholder.
+    #[error("`{key}`: `{{{found}}}` is not a placeholder; did you mean `{{{near}}}`?")]
+    Placeholder { key: String, found: String, near: &'static str },
     /// A secret that could not be resolved.
     #[error("`{key}`: {reason}")]
     Secret { key: String, reason: SecretError },

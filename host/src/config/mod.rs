@@ -10,11 +10,17 @@ mod backend;
 mod check;
 mod digest;
 mod error;
+mod file;
 mod grants;
+mod hide;
 mod keys;
+mod lmcache;
+mod messages;
 mod node;
+mod placeholder;
 mod raw;
 mod read;
+mod scalar;
 mod secret;
 mod section;
 mod size;
@@ -28,16 +34,22 @@ use std::time::Duration;
 
 use crate::cpu::Policy;
 use crate::limits;
-use crate::memory::PoolOptions;
+use crate::memory::{PAGE_BYTES, PoolOptions};
 pub use backend::{BackendConfig, BackendLimits, BreakerConfig};
 pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};
+pub use file::open_file;
 pub use grants::{EnvGrant, FsAccess, FsGrant, Grants, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
+pub use hide::{secret_word, sounds_secret, without_user_parts};
+pub(crate) use placeholder::{Facts, OwnDirectory};
 pub use secret::{Secret, SecretError, SecretSource};
 pub(crate) use size::show_size;
 
 /// Name of the environment variable that names the configuration file.
 pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";
+
+/// Name of the environment variable that keeps everything from being stored.
+pub const SKIP_SAVE_VARIABLE: &str = "LMCACHE_FORCE_SKIP_SAVE";
 
 /// Holds all settings of one storage host.
 ///
@@ -58,7 +70,8 @@ pub struct Config {
     pub chunk_size: usize,
     /// Whether the CPU tier keeps chunks. The buffer pool exists either way.
     pub local_cpu: bool,
-    /// Size of the buffer pool, in bytes.
+    /// Size of the buffer pool, in bytes. With 0 the CPU tier keeps no chunks either, and the pool has what one
+    /// retrieval needs at a time, see [`Config::pool_bytes`].
     pub pool_size_bytes: u64,
     /// How the system keeps the buffer pool's memory. Means nothing if the embedder brings its own.
     pub pool: PoolOptions,
@@ -66,6 +79,8 @@ pub struct Config {
     pub cache_policy: Policy,
     /// Whether a prompt's trailing partial chunk is stored.
     pub save_unfull_chunk: bool,
+    /// Whether nothing is stored, although chunks are found and served.
+    pub skip_save: bool,
     /// Deadline of a lookup.
     pub lookup_timeout: Duration,
     /// Deadline of other operations of the engine.
@@ -182,6 +197,7 @@ impl Default for Config {
             pool: PoolOptions::default(),
             cache_policy: Policy::default(),
             save_unfull_chunk: false,
+            skip_save: false,
             lookup_timeout: limits::LOOKUP_TIMEOUT_MS.default_ms(),
             blocking_timeout: limits::BLOCKING_TIMEOUT_SECS.default_secs(),
             pin_timeout: limits::PIN_TIMEOUT_SECS.default_secs(),
@@ -207,6 +223,19 @@ fn default_lane_threads() -> usize {
 }
 
 impl Config {
+    /// Returns how large the buffer pool is for chunks of `chunk_bytes`: `pool_size_bytes`, or if that is 0, what one
+    /// retrieval has in flight at a time.
+    #[must_use]
+    pub fn pool_bytes(&self, chunk_bytes: u64) -> u64 {
+        if self.pool_size_bytes > 0 {
+            return self.pool_size_bytes;
+        }
+        let chunk_bytes = chunk_bytes.checked_next_multiple_of(PAGE_BYTES as u64).unwrap_or(u64::MAX);
+        // The first batch goes beyond the bound on bytes in flight, and has at least one chunk.
+        (limits::GET_BYTES_IN_FLIGHT_MAX as u64)
+            .saturating_add(chunk_bytes.max(limits::BATCH_BYTES_MAX as u64))
+    }
+
     /// Reads a configuration file; variables of the process environment override its keys. Relative paths in
     /// it are taken from its directory.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {

@@ -8,7 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
-use super::limits::{EXPANDED_BYTES_MAX, NESTING_DEPTH_MAX, NODE_COST_BYTES, SCAN_COST_MAX};
+use super::hide::without_user_parts;
+use super::limits::{EXPANDED_BYTES_MAX, KEY_BYTES_MAX, NESTING_DEPTH_MAX, NODE_COST_BYTES, SCAN_COST_MAX};
 
 /// How much of a text value an error message shows, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -49,21 +50,31 @@ impl Node {
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Int(value) => format!("the number {value}"),
             Self::Float(value) => format!("the number {value:?}"),
-            Self::Text(text) => format!("the text {:?}", shorten(text)),
+            // The user part of a URL is a password more often than not.
+            Self::Text(text) => format!("the text {:?}", shorten(&without_user_parts(text))),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
         }
     }
 
-    /// Describes the value's type but not the value, for keys that may hold secrets.
-    pub(super) fn describe_type(&self) -> &'static str {
+    /// Describes the value's type and length but not the value, for keys that may hold secrets.
+    pub(super) fn describe_type(&self) -> String {
         match self {
-            Self::Null => "no value",
-            Self::Bool(_) => "a boolean",
-            Self::Int(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "another text (not shown)",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a mapping",
+            Self::Null => "no value".to_owned(),
+            Self::Bool(_) => "a boolean".to_owned(),
+            Self::Int(_) | Self::Float(_) => "a number".to_owned(),
+            Self::Text(text) => format!("another text of {} bytes (not shown)", text.len()),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a mapping".to_owned(),
+        }
+    }
+
+    /// Says whether there is no value, or a text with nothing in it.
+    pub(super) fn is_blank(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Text(text) => text.trim().is_empty(),
+            _ => false,
         }
     }
 }
@@ -111,8 +122,19 @@ impl Root {
 
     /// Returns an error's text. That of too deep nesting is ours alone, because the parser would put the
     /// whole way down in front of it.
+    /// A value that does not fit its tag (`!!int x`) is left out.
     fn explain(&self, error: &dyn fmt::Display) -> String {
-        if self.is_too_deep.get() { too_deep() } else { error.to_string() }
+        if self.is_too_deep.get() {
+            return too_deep();
+        }
+        let text = error.to_string();
+        let quoted = text.split_once("invalid value: ").zip(text.rsplit_once(", expected "));
+        match quoted {
+            Some(((before, _), (_, expected))) => {
+                format!("{before}a value is not what its tag says: {expected}")
+            }
+            None => text,
+        }
     }
 
     fn charge<E: Error>(&self, text_bytes: usize) -> Result<(), E> {
@@ -231,6 +253,13 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
             };
             if key == "<<" {
                 return Err(A::Error::custom("merge keys (`<<`) are not supported; write the keys out"));
+            }
+            if key.len() > KEY_BYTES_MAX {
+                return Err(A::Error::custom(format_args!(
+                    "the key `{}` has {} bytes; a key has at most {KEY_BYTES_MAX}",
+                    shorten(&key),
+                    key.len()
+                )));
             }
             if !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format_args!(

@@ -4,15 +4,17 @@
 //! entry. Nothing here knows what a key means, apart from which ones exist at the top level.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::error::{ConfigError, ConfigProblem, Origin};
-use super::keys;
-use super::limits::CONFIG_BYTES_MAX;
-use super::node::Node;
+use super::file::open_file;
+use super::limits::{CONFIG_BYTES_MAX, KEY_BYTES_MAX};
+use super::lmcache::{self, OtherVariable};
+use super::messages::Messages;
+use super::node::{Node, shorten};
 use super::suggest::typo_of;
+use super::{SKIP_SAVE_VARIABLE, keys};
 
 /// One setting: its full dotted key, its value, and where it stands.
 #[derive(Clone, Debug)]
@@ -35,19 +37,24 @@ pub(super) struct RawConfig {
     top: BTreeMap<&'static str, Entry>,
     /// Flat entries of kvtier's sections of `extra_config`, in file order.
     pub(super) sections: Vec<Entry>,
+    /// Whether nothing is stored, if the environment says so.
+    pub(super) skip_save: Option<Entry>,
     /// Things to tell an operator who looks for them.
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Messages,
     /// Things that an operator should see.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Messages,
 }
 
 /// The environment as a map, and what the configuration asks of it.
 pub(super) type Environment = BTreeMap<String, String>;
 
 impl RawConfig {
-    /// Takes the entry of a top-level key; a null value counts as not given.
+    /// Takes the entry of a top-level key. No value counts as not given, and so does an empty text, which as a list is
+    /// an empty one.
     pub(super) fn take(&mut self, key: &str) -> Option<Entry> {
-        self.top.remove(key).filter(|entry| entry.value != Node::Null)
+        let is_list = keys::BACKEND_LISTS.contains(&key);
+        let is_given = |value: &Node| if is_list { *value != Node::Null } else { !value.is_blank() };
+        self.top.remove(key).filter(|entry| is_given(&entry.value))
     }
 
     /// Reads a YAML text and overrides it with `LMCACHE_<KEY>` variables.
@@ -69,7 +76,7 @@ impl RawConfig {
 pub(super) fn read_file(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
     let refuse = |problem| ConfigError::new(origin, problem);
     let mut bytes = Vec::new();
-    File::open(path)
+    open_file(path)
         .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|reason| refuse(ConfigProblem::Unreadable { reason }))?;
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
@@ -98,9 +105,17 @@ struct Reader {
     top: BTreeMap<&'static str, Entry>,
     extra_from_file: Vec<Entry>,
     extra_from_variable: Option<Vec<Entry>>,
-    notes: Vec<String>,
-    warnings: Vec<String>,
+    skip_save: Option<Entry>,
+    notes: Messages,
+    warnings: Messages,
 }
+
+/// Kinds of messages, in words for many.
+const UNUSED: &str = "settings of LMCache that kvtier does not use";
+const UNKNOWN: &str = "unknown keys and variables, which are ignored";
+const TIERS: &str = "tiers of LMCache that kvtier does not have";
+const VARIABLES: &str = "variables of LMCache that have no effect here";
+const SERVICE_LINKS: &str = "variables of Kubernetes services";
 
 impl Reader {
     fn file_key(&mut self, entry: Entry) -> Result<(), ConfigError> {
@@ -112,8 +127,8 @@ impl Reader {
             self.extra_from_file.push(Entry { key, ..entry });
         } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, key) {
             self.top.insert(used, entry);
-        } else if keys::find(&keys::TOP_LEVEL_UNUSED, key).is_some() {
-            self.notes.push(format!("{}: `{key}` is not used by kvtier", entry.origin));
+        } else if lmcache::is_unused_key(key) {
+            self.unused(&entry.origin, &format!("`{key}`"), key, &entry.value);
         } else if keys::section_of(key).is_some() {
             return Err(
                 entry.refuse(ConfigProblem::Misplaced { key: key.to_owned(), place: "under `extra_config`" })
@@ -124,38 +139,63 @@ impl Reader {
                 advice: format!("did you mean `{known}`?"),
             }));
         } else {
-            self.warnings.push(format!("{}: unknown key `{key}` is ignored", entry.origin));
+            self.warnings
+                .push(UNKNOWN, || format!("{}: unknown key `{}` is ignored", entry.origin, shorten(key)));
         }
         Ok(())
     }
 
+    /// Notes a key of `LMCache` that has no meaning here; of whole tiers, a warning is due.
+    fn unused(&mut self, origin: &Origin, shown: &str, key: &str, value: &Node) {
+        if lmcache::asks_for_tier(key, value) {
+            self.warnings.push(TIERS, || {
+                format!(
+                    "{origin}: {shown} is ignored: kvtier has no such tier, and stores and finds nothing there; \
+                     list a backend in its place"
+                )
+            });
+        } else {
+            self.notes.push(UNUSED, || format!("{origin}: {shown} is not used by kvtier"));
+        }
+    }
+
+    /// Reads a variable. One with an unknown name never refuses start: other programs and Kubernetes set variables
+    /// that begin like ours.
     fn variable(&mut self, variable: &str, key: &str, value: &str) -> Result<(), ConfigError> {
         let origin = Origin::Variable(variable.to_owned());
-        let value = Node::Text(unquote(value).to_owned());
+        let text = unquote(value);
         let lower_key = key.to_ascii_lowercase();
         // Variables are upper case; in another case they are typos.
         let known_key = if key == key.to_ascii_uppercase() { lower_key.as_str() } else { "" };
+        let is_list = known_key == keys::EXTRA_CONFIG || keys::BACKEND_LISTS.contains(&known_key);
+        let value = Node::Text(text.to_owned());
         if known_key == keys::EXTRA_CONFIG {
             let key = known_key.to_owned();
             self.extra_from_variable = Some(extra_entries(Entry { key, value, origin })?);
         } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, known_key) {
-            let key = used.to_owned();
-            self.override_top(used, Entry { key, value, origin });
-        } else if keys::find(&keys::TOP_LEVEL_UNUSED, known_key).is_some() {
-            self.notes.push(format!("{origin}: not used by kvtier"));
-        } else if keys::is_other_variable(variable) {
-            // Read elsewhere, or by LMCache only.
-        } else if let Some(known) = typo_of(&lower_key, keys::top_level()) {
-            let known = known.to_ascii_uppercase();
-            return Err(ConfigError::new(
-                &origin,
-                ConfigProblem::UnknownKey {
-                    key: variable.to_owned(),
-                    advice: format!("did you mean `{}{known}`?", keys::VARIABLE_PREFIX),
-                },
-            ));
+            if is_list || !value.is_blank() {
+                let key = used.to_owned();
+                self.override_top(used, Entry { key, value, origin });
+            }
+        } else if variable == SKIP_SAVE_VARIABLE {
+            self.skip_save = Some(Entry { key: lower_key, value, origin });
+        } else if lmcache::is_unused_key(known_key) && !lmcache::is_service_link(variable, text) {
+            self.unused(&origin, "it", known_key, &value);
+        } else if let Some(other) = lmcache::other_variable(variable, text) {
+            match other {
+                OtherVariable::Quiet => {}
+                OtherVariable::Ignored => self.warnings.push(VARIABLES, || {
+                    format!("{origin}: a variable of LMCache that has no effect on kvtier")
+                }),
+                OtherVariable::ServiceLink => self.notes.push(SERVICE_LINKS, || {
+                    format!("{origin}: ignored; Kubernetes sets it for a service of that name")
+                }),
+            }
         } else {
-            self.warnings.push(format!("{origin}: unknown, and ignored"));
+            let advice = typo_of(&lower_key, keys::top_level()).map_or_else(String::new, |known| {
+                format!("; did you mean `{}{}`?", keys::VARIABLE_PREFIX, known.to_ascii_uppercase())
+            });
+            self.warnings.push(UNKNOWN, || format!("{origin}: unknown, and ignored{advice}"));
         }
         Ok(())
     }
@@ -183,7 +223,8 @@ impl Reader {
             self.extra_key(entry, &mut sections)?;
         }
         refuse_duplicates(&sections)?;
-        Ok(RawConfig { top: self.top, sections, notes: self.notes, warnings: self.warnings })
+        let Self { top, skip_save, notes, warnings, .. } = self;
+        Ok(RawConfig { top, sections, skip_save, notes, warnings })
     }
 
     fn extra_key(&mut self, entry: Entry, sections: &mut Vec<Entry>) -> Result<(), ConfigError> {
@@ -204,12 +245,17 @@ impl Reader {
             }));
         }
         if keys::find(&keys::TOP_LEVEL_USED, &key).is_some() {
-            self.warnings.push(format!(
-                "{}: `{key}` under `extra_config` is ignored; it is a top-level key",
-                entry.origin
-            ));
+            self.warnings.push("top-level keys under `extra_config`, which are ignored", || {
+                format!("{}: `{key}` under `extra_config` is ignored; it is a top-level key", entry.origin)
+            });
+        } else if lmcache::asks_for_tier_in_extra(&key, &entry.value) {
+            self.warnings.push(TIERS, || {
+                format!("{}: `extra_config.{key}` is ignored: kvtier has no such tier", entry.origin)
+            });
         } else {
-            self.notes.push(format!("{}: `extra_config.{key}` is not used by kvtier", entry.origin));
+            let shown = shorten(&key);
+            self.notes
+                .push(UNUSED, || format!("{}: `extra_config.{shown}` is not used by kvtier", entry.origin));
         }
         Ok(())
     }
@@ -233,7 +279,7 @@ fn extra_entries(entry: Entry) -> Result<Vec<Entry>, ConfigError> {
         Node::Text(text) if text.len() as u64 > CONFIG_BYTES_MAX => {
             return Err(ConfigError::new(&origin, ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
         }
-        Node::Text(text) => Node::from_json(&text).map_err(|message| {
+        Node::Text(text) => Node::from_json(text.trim_start_matches('\u{feff}')).map_err(|message| {
             ConfigError::new(&origin, ConfigProblem::Syntax { format: "JSON", message })
         })?,
         other => other,
@@ -249,6 +295,12 @@ fn extra_entries(entry: Entry) -> Result<Vec<Entry>, ConfigError> {
 
 /// Turns nested mappings into entries with dotted keys. An empty mapping leaves nothing.
 fn flatten(entry: Entry, into: &mut Vec<Entry>) -> Result<(), ConfigError> {
+    if entry.key.len() > KEY_BYTES_MAX {
+        return Err(entry.refuse(ConfigProblem::UnknownKey {
+            advice: format!("a key has at most {KEY_BYTES_MAX} bytes, with all that it is nested in"),
+            key: shorten(&entry.key),
+        }));
+    }
     if entry.key.split('.').any(str::is_empty) {
         return Err(entry.refuse(ConfigProblem::UnknownKey {
             advice: "a dotted key has a name between any two dots".to_owned(),

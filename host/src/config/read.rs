@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::check::check_names;
 use super::error::{ConfigError, ConfigProblem, Origin};
-use super::node::Node;
+use super::messages::Messages;
+use super::node::{Node, shorten};
 use super::raw::{Entry, Environment, RawConfig};
 use super::secret::{Secret, SecretError, SecretSource};
 use super::section::{BackendSection, Listed, SECRET_FORM};
@@ -23,11 +24,7 @@ impl Config {
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
         let mut raw = RawConfig::read(text, origin, environment)?;
-        let mut config = Self {
-            notes: std::mem::take(&mut raw.notes),
-            warnings: std::mem::take(&mut raw.warnings),
-            ..Self::default()
-        };
+        let mut config = Self::default();
         config.read_top_level(&mut raw)?;
         let list = BackendList::read(&mut raw, origin)?;
         let mut sections = BTreeMap::<String, BackendSection>::new();
@@ -41,10 +38,12 @@ impl Config {
                     let (name, key) = (name.to_owned(), key.to_owned());
                     sections.entry(name).or_default().add(key, entry)?;
                 }
-                None => return Err(entry.wrong("a mapping of keys to values")),
+                None => return Err(entry.wrong_hidden("a mapping of keys to values")),
             }
         }
-        config.read_backends(&list, sections, base_dir)?;
+        config.read_backends(&list, sections, base_dir, &mut raw.warnings)?;
+        config.notes = raw.notes.finish();
+        config.warnings = raw.warnings.finish();
         Ok(config)
     }
 
@@ -57,6 +56,15 @@ impl Config {
         }
         if let Some(entry) = raw.take("max_local_cpu_size") {
             self.pool_size_bytes = entry.gib_as_bytes(&limits::POOL_SIZE_BYTES)?;
+            if self.pool_size_bytes == 0 {
+                raw.warnings.push("settings", || {
+                    format!(
+                        "{}: `{}` is 0: the CPU tier keeps no chunks, and the buffer pool has only what one retrieval \
+                         needs at a time, so that longer prefixes are cut there",
+                        entry.origin, entry.key
+                    )
+                });
+            }
         }
         if let Some(entry) = raw.take("cache_policy") {
             self.cache_policy = entry.choice(&Policy::ALL.map(|policy| (policy.name(), policy)))?;
@@ -73,6 +81,15 @@ impl Config {
         if let Some(entry) = raw.take("pin_timeout_sec") {
             self.pin_timeout = entry.secs(&limits::PIN_TIMEOUT_SECS)?;
         }
+        if let Some(entry) = raw.skip_save.take().filter(|entry| !entry.value.is_blank()) {
+            self.skip_save = entry.boolean()?;
+            if self.skip_save {
+                raw.warnings.push("settings", || format!("{}: nothing is stored", entry.origin));
+            }
+        }
+        if self.pool_size_bytes == 0 {
+            self.local_cpu = false;
+        }
         Ok(())
     }
 
@@ -84,6 +101,7 @@ impl Config {
         environment: &Environment,
     ) -> Result<(), ConfigError> {
         match key {
+            key if keys::may_be_blank(key) && entry.value.is_blank() => {}
             "on_load_error" => {
                 let words = [("continue", OnLoadError::Continue), ("fail", OnLoadError::Fail)];
                 self.on_load_error = entry.choice(&words)?;
@@ -145,6 +163,7 @@ impl Config {
         list: &BackendList,
         mut sections: BTreeMap<String, BackendSection>,
         base_dir: &Path,
+        warnings: &mut Messages,
     ) -> Result<(), ConfigError> {
         check_names(&list.names, &list.origin, list.key)?;
         let mut listed = Vec::new();
@@ -154,13 +173,16 @@ impl Config {
         // What is left has keys but is not in the list.
         for (name, section) in listed {
             let listed = Listed { name, section: list.section, origin: &list.origin, unlisted: &sections };
-            self.backends.push(section.parse(&listed, base_dir)?);
+            self.backends.push(section.parse(&listed, base_dir, warnings)?);
         }
         for name in sections.keys() {
-            self.warnings.push(format!(
-                "backend `{name}` has keys under `extra_config` but is not listed in `{}`; it is not loaded",
-                list.key
-            ));
+            warnings.push("backends that have keys and are not listed", || {
+                format!(
+                    "backend `{}` has keys under `extra_config` but is not listed in `{}`; it is not loaded",
+                    shorten(name),
+                    list.key
+                )
+            });
         }
         Ok(())
     }

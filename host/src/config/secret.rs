@@ -1,13 +1,16 @@
 //! Secrets: where they come from, and values that never show.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use super::limits::SECRET_BYTES_MAX;
+use super::file::open_file;
+use super::limits::{BACKENDS_MAX, SECRET_BYTES_MAX};
+use crate::memory::lock;
 
 /// Holds a secret's bytes and shows only their number.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecretSource {
-    /// An environment variable of the host process (`env:NAME`).
+    /// An environment variable of the host process (`env:NAME`); one line break at its end does not count.
     Env(String),
     /// A file (`file:PATH`); one line break at its end does not count.
     File(PathBuf),
@@ -111,6 +114,13 @@ impl SecretSource {
             Self::File(path) => read_secret_file(path)
                 .map_err(|reason| SecretError::Unreadable { path: path.clone(), reason })?,
         };
+        let bytes = without_line_break(bytes);
+        if let Some(what) = stray(&bytes).filter(|_| is_news(&self.to_string())) {
+            let n_bytes = bytes.len();
+            tracing::warn!(
+                "the secret in {self} {what}, which is taken as part of it ({n_bytes} bytes); if it is refused, look there"
+            );
+        }
         if bytes.len() as u64 > SECRET_BYTES_MAX {
             return Err(SecretError::TooLarge { place: self.to_string(), max_bytes: SECRET_BYTES_MAX });
         }
@@ -132,22 +142,45 @@ impl fmt::Display for SecretSource {
 
 fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
+    let file = open_file(path)?;
     let mode = file.metadata()?.permissions().mode();
-    if let Some(risk) = exposure(mode) {
+    if let Some(risk) = exposure(mode).filter(|_| is_news(&path.display().to_string())) {
         // Not refused: orchestrators mount secrets readable by all, inside a container of their own.
         let (file, mode) = (path.display(), mode & 0o777);
         tracing::warn!(%file, "{risk} the secret file, whose mode is {mode:o}; chmod 600 it unless that is meant");
     }
     // Two bytes beyond the limit leave room for the line break and still show an oversized file.
     file.take(SECRET_BYTES_MAX + 3).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Takes one line break off the end, which editors, `echo` and orchestrators leave there.
+fn without_line_break(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
     }
-    Ok(bytes)
+    bytes
+}
+
+/// Says what stands at an end of a secret although it seldom belongs there. It stays: a password may have it.
+fn stray(bytes: &[u8]) -> Option<&'static str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    match text {
+        text if text.starts_with('\u{feff}') => Some("begins with a byte order mark"),
+        text if text.trim_end() != text => Some("ends in white space"),
+        text if text.trim_start() != text => Some("begins with white space"),
+        _ => None,
+    }
+}
+
+/// Reports whether nothing has been pointed out about this place yet: secrets are read again whenever a backend is loaded.
+fn is_news(place: &str) -> bool {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = lock(&SAID);
+    said.len() < BACKENDS_MAX * 2 && said.insert(place.to_owned())
 }
 
 /// Says who besides its owner and its group's readers has a file of this mode.
@@ -169,10 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn env_secrets_are_taken_as_they_are_and_must_exist() {
+    fn env_secrets_lose_one_line_break_and_must_exist() {
         let source = SecretSource::parse("env:PW", Path::new("/etc")).unwrap();
-        let secret = source.resolve_with(|_| Some(" pass\n".into())).unwrap();
-        assert_eq!(secret.expose_text(), Some(" pass\n"));
+        for (value, secret) in
+            [(" pass", " pass"), ("pass\n", "pass"), ("pass\r\n", "pass"), ("pass\n\n", "pass\n")]
+        {
+            let found = source.resolve_with(|_| Some(value.into())).unwrap();
+            assert_eq!(found.expose_text(), Some(secret));
+        }
+        assert!(matches!(source.resolve_with(|_| Some("\n".into())), Err(SecretError::Empty { .. })));
         let error = source.resolve_with(|_| None).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -204,6 +242,15 @@ mod tests {
         assert_eq!(source.resolve().unwrap().len_bytes() as u64, SECRET_BYTES_MAX);
         std::fs::write(&path, vec![b'x'; SECRET_BYTES_MAX as usize + 1]).unwrap();
         assert!(matches!(source.resolve(), Err(SecretError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn white_space_at_the_end_of_a_secret_is_pointed_out() {
+        assert_eq!(stray(b"pass\n"), Some("ends in white space"));
+        assert_eq!(stray(b"\tpass"), Some("begins with white space"));
+        assert_eq!(stray(b"\xef\xbb\xbfpass"), Some("begins with a byte order mark"));
+        assert_eq!(stray(b"a pass"), None);
+        assert_eq!(stray(b"\xff\n"), None, "not a text");
     }
 
     #[test]

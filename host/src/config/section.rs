@@ -7,8 +7,10 @@ use super::backend::{BackendConfig, BackendLimits, BreakerConfig, is_class_name}
 use super::digest::Sha256Digest;
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::grants::{ENV_FORM, EnvGrant, FS_FORM, FsGrant, NET_FORM, NetGrant};
+use super::hide::is_surely_secret;
 use super::keys;
 use super::limits;
+use super::messages::Messages;
 use super::node::Node;
 use super::raw::Entry;
 use super::secret::SecretSource;
@@ -52,10 +54,25 @@ impl BackendSection {
     }
 
     /// Reads the section of a listed backend.
-    pub(super) fn parse(self, listed: &Listed<'_>, base_dir: &Path) -> Result<BackendConfig, ConfigError> {
+    pub(super) fn parse(
+        self,
+        listed: &Listed<'_>,
+        base_dir: &Path,
+        warnings: &mut Messages,
+    ) -> Result<BackendConfig, ConfigError> {
         let mut backend = BackendConfig::new(listed.name, PathBuf::new(), "");
         for (key, entry) in &self.entries {
             backend.read(key, entry, base_dir)?;
+            if let Some(name) = key.strip_prefix("config.").filter(|name| is_surely_secret(name)) {
+                warnings.push("secrets that stand in the configuration", || {
+                    let prefix = entry.key.strip_suffix(key.as_str()).unwrap_or_default();
+                    format!(
+                        "{}: `{}` sounds like a secret; take it out of the file and give `{prefix}secrets.{name}: \
+                         env:NAME` or `file:PATH`",
+                        entry.origin, entry.key
+                    )
+                });
+            }
         }
         for (key, is_missing) in [
             ("module_path", backend.module_path.as_os_str().is_empty()),
@@ -88,8 +105,7 @@ impl BackendSection {
 impl BackendConfig {
     fn read(&mut self, key: &str, entry: &Entry, base_dir: &Path) -> Result<(), ConfigError> {
         match key {
-            // LMCache takes an empty value as missing; so does the check after the last key.
-            "module_path" | "class_name" if is_blank(&entry.value) => {}
+            key if keys::backend_may_be_blank(key) && entry.value.is_blank() => {}
             "module_path" => self.module_path = base_dir.join(module_path(entry)?),
             "class_name" => self.class_name = class_name(entry)?,
             "digest" => {
@@ -127,7 +143,7 @@ impl BackendConfig {
             Some(("breaker", key)) => return self.breaker.read(key, entry),
             None if key.is_empty() || keys::BACKEND_GROUPS.contains(&key) => {
                 if entry.value != Node::Null {
-                    return Err(entry.wrong("a mapping of keys to values"));
+                    return Err(entry.wrong_hidden("a mapping of keys to values"));
                 }
             }
             _ => return Err(unknown_key(entry, key)),
@@ -224,14 +240,6 @@ fn unknown_key(entry: &Entry, key: &str) -> ConfigError {
         )
     };
     entry.refuse(ConfigProblem::UnknownKey { key: entry.key.clone(), advice })
-}
-
-fn is_blank(value: &Node) -> bool {
-    match value {
-        Node::Null => true,
-        Node::Text(text) => text.trim().is_empty(),
-        _ => false,
-    }
 }
 
 fn class_name(entry: &Entry) -> Result<String, ConfigError> {

@@ -6,6 +6,7 @@ use super::error::{ConfigError, ConfigProblem};
 use super::limits::{Bound, SIZE_BYTES_MAX};
 use super::node::{Node, shorten};
 use super::raw::Entry;
+use super::scalar::{BOOLEAN_FORM, WHOLE_FORM, boolean, has_leading_zero, whole};
 use super::size::{SIZE_FORM, SizeError, parse_size, show_size};
 
 const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
@@ -18,7 +19,7 @@ impl Entry {
 
     /// Says that the value is of the wrong type or form, without showing it.
     pub(super) fn wrong_hidden(&self, expected: impl Into<String>) -> ConfigError {
-        self.wrong_found(expected, self.value.describe_type().to_owned())
+        self.wrong_found(expected, self.value.describe_type())
     }
 
     pub(super) fn wrong_found(&self, expected: impl Into<String>, found: String) -> ConfigError {
@@ -42,10 +43,10 @@ impl Entry {
             // `as` saturates, and the range check follows.
             Node::Float(value) if value.fract() == 0.0 => Some(*value as i128),
             Node::Float(value) if value.is_infinite() => Some(i128::MAX),
-            Node::Text(text) => whole_text(text.trim()),
+            Node::Text(text) => whole(text),
             _ => None,
         };
-        let number = number.ok_or_else(|| self.wrong("a whole number"))?;
+        let number = number.ok_or_else(|| self.wrong(WHOLE_FORM))?;
         u64::try_from(number)
             .ok()
             .filter(|value| bound.contains(*value))
@@ -88,11 +89,13 @@ impl Entry {
         if bound.contains(bytes) { Ok(bytes) } else { Err(range()) }
     }
 
-    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes.
+    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes. Zero, which `LMCache` allows, is in every
+    /// bound.
     pub(super) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let gib = match &self.value {
             Node::Int(value) => Some(*value as f64),
             Node::Float(value) => Some(*value),
+            Node::Text(text) if has_leading_zero(text.trim()) => None,
             Node::Text(text) => text.trim().parse().ok(),
             _ => None,
         };
@@ -100,6 +103,9 @@ impl Entry {
             .filter(|value: &f64| !value.is_nan())
             .ok_or_else(|| self.wrong("a number of GiB such as 5 or 0.5"))?;
         let bytes = gib * BYTES_PER_GIB;
+        if bytes == 0.0 {
+            return Ok(0);
+        }
         if bytes >= bound.min as f64 && bytes <= bound.max as f64 {
             Ok(bytes as u64)
         } else {
@@ -114,17 +120,13 @@ impl Entry {
 
     /// Reads a boolean in any of the usual words.
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
-        let word = match &self.value {
+        let value = match &self.value {
             Node::Bool(value) => return Ok(*value),
-            Node::Int(value) => value.to_string(),
-            Node::Text(text) => text.trim().to_ascii_lowercase(),
-            _ => String::new(),
+            Node::Int(value) => boolean(&value.to_string()),
+            Node::Text(text) => boolean(text),
+            _ => None,
         };
-        match word.as_str() {
-            "true" | "1" | "yes" | "on" => Ok(true),
-            "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err(self.wrong("true or false (or 1/0, yes/no, on/off)")),
-        }
+        value.ok_or_else(|| self.wrong(BOOLEAN_FORM))
     }
 
     /// Reads text that is not empty.
@@ -189,14 +191,4 @@ impl Entry {
             Node::List(_) | Node::Map(_) => Err(self.wrong("one text, number or boolean")),
         }
     }
-}
-
-/// Parses decimal digits; numbers beyond 128 bits become the nearest that is in no range.
-fn whole_text(text: &str) -> Option<i128> {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let saturated = if text.starts_with('-') { i128::MIN } else { i128::MAX };
-    Some(text.parse().unwrap_or(saturated))
 }

@@ -1,5 +1,6 @@
 //! Building an engine: the pool, the backends, the chain.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,12 +157,9 @@ impl EngineBuilder {
         if worker_id >= world_size {
             return Err(BuildError::Worker { worker_id, world_size });
         }
-        for (name, _) in &native {
-            let same = |other: &str| other == name;
-            let n_native = native.iter().filter(|(other, _)| same(other)).count();
-            if n_native > 1 || config.backends.iter().any(|backend| same(&backend.name)) {
-                return Err(BuildError::DuplicateName(name.clone()));
-            }
+        let mut names: HashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        if let Some((name, _)) = native.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(BuildError::DuplicateName(name.clone()));
         }
         config.notes.iter().for_each(|note| tracing::info!("{note}"));
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -175,7 +173,8 @@ impl EngineBuilder {
         let (pool, provider) = if let Some(provider) = provider {
             (None, provider)
         } else {
-            let (pool_bytes, options) = (config.pool_size_bytes as usize, config.pool);
+            let chunk_bytes = metadata.chunk_bytes(config.chunk_size) as u64;
+            let (pool_bytes, options) = (config.pool_bytes(chunk_bytes) as usize, config.pool);
             // Off this thread: touching the memory beforehand takes seconds.
             let pool = control.compute(pool_bytes, move || Pool::with_options(pool_bytes, options)).await?;
             tracing::info!(
@@ -188,7 +187,7 @@ impl EngineBuilder {
             let pool = Arc::new(pool);
             (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
         };
-        let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu);
+        let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu && config.pool_size_bytes > 0);
         let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
         let mut backends = load(&config, &facts, &control, &clock).await?;
         let given = native.into_iter().map(|(name, tier)| {
@@ -202,6 +201,7 @@ impl EngineBuilder {
             close_timeout: config.close_timeout,
             pin_timeout: config.pin_timeout,
             on_full: config.on_full,
+            skip_save: config.skip_save,
             clock,
             sealer,
         };

@@ -58,7 +58,9 @@ pub struct Stored {
 impl StorageManager {
     /// Reserves buffers for those of `chunks` that the CPU tier does not have, and touches those that it
     /// has. Evicts as needed; waits only for puts in flight to release memory, within the timeout. If memory
-    /// runs out the buffers are those of a prefix.
+    /// runs out the buffers are those of a prefix. Where nothing is to be stored ([`Config::skip_save`]) there are none.
+    ///
+    /// [`Config::skip_save`]: crate::Config::skip_save
     ///
     /// # Errors
     /// [`AllocateError`] for sizes that can never be allocated, and after [`StorageManager::close`].
@@ -66,6 +68,10 @@ impl StorageManager {
         let started = Instant::now();
         let deadline = started + self.0.options.timeout;
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
+        if self.0.options.skip_save {
+            self.0.cpu_metrics.drop_puts("skip_save", chunks.len() as u64);
+            return Ok(Allocation { keys, writers: Vec::new(), present: Vec::new(), n_covered: 0 });
+        }
         let mut held = Vec::with_capacity(keys.len());
         self.0.cpu.get(&keys, &mut held);
         let mut allocation =
@@ -117,6 +123,10 @@ impl StorageManager {
     pub async fn put_chunks(&self, chunks: &[Chunk], tiers: &Tiers) -> Stored {
         let started = Instant::now();
         let mut stored = Stored::default();
+        if self.0.options.skip_save {
+            self.0.cpu_metrics.drop_puts("skip_save", chunks.len() as u64);
+            return stored;
+        }
         if tiers.includes(CPU_TIER) {
             stored.n_new = self.put_in_cpu(chunks, started);
         }

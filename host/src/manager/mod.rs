@@ -54,6 +54,7 @@ pub(crate) struct ManagerOptions {
     pub(crate) close_timeout: Duration,
     pub(crate) pin_timeout: Duration,
     pub(crate) on_full: OnFull,
+    pub(crate) skip_save: bool,
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
 }

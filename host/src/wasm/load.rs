@@ -21,7 +21,7 @@ use super::own_threads::OwnThreads;
 use super::sandbox::{self, State};
 use super::threads::LaneThreads;
 use super::{CONTRACT_VERSION, host, offers};
-use crate::config::{BackendConfig, SecretError};
+use crate::config::{BackendConfig, Facts, OwnDirectory, SecretError};
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
 use crate::runtime::Control;
@@ -76,6 +76,9 @@ pub enum LoadError {
     /// A secret that is no text.
     #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
     SecretNotText(String),
+    /// A directory in `allow.fs` with a placeholder in its path.
+    #[error("allow.fs grants a directory that cannot be made: {0}; make it, or correct the grant")]
+    Directory(#[source] std::io::Error),
     /// A directory in `allow.fs`.
     #[error(transparent)]
     Overlap(#[from] OverlapError),
@@ -107,6 +110,8 @@ pub(super) struct Recipe {
     pub(super) control: Control,
     pub(super) record: Record,
     pub(super) liveness: Arc<dyn Liveness>,
+    /// Directories to make before the first instance opens them.
+    pub(super) directories: Vec<OwnDirectory>,
 }
 
 /// What is kept of a backend as long as it is configured, whatever becomes of its instances.
@@ -151,6 +156,18 @@ pub(super) struct LaneLimits {
     pub(super) open_timeout: Duration,
 }
 
+impl EngineFacts {
+    /// Replaces the placeholders in a backend's configuration, see [`BackendConfig::fill`].
+    pub(super) fn fill(&self, config: &mut BackendConfig) -> Vec<OwnDirectory> {
+        config.fill(&Facts {
+            worker_id: self.metadata.worker_id,
+            world_size: self.metadata.world_size,
+            model: &self.metadata.model_name,
+            namespace: &self.namespace.to_string(),
+        })
+    }
+}
+
 impl Prepared {
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
         let witness = Witness::new(&self.record.denials, &self.secrets);
@@ -191,9 +208,12 @@ impl Recipe {
 }
 
 fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-    let Recipe { config, facts, threads, record, .. } = recipe;
+    let Recipe { config, facts, threads, record, directories, .. } = recipe;
     let path = &config.module_path;
     let engine = threads.engine();
+    for directory in &directories {
+        directory.make().map_err(LoadError::Directory)?;
+    }
     overlap::check(&config.allow, threads.loader().compilation())?;
     overlap::warn_of_unpinned(&config);
     let loaded = threads.loader().load(path, config.limits.component_bytes, config.digest.as_ref())?;
@@ -217,7 +237,8 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
         let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
         settings.push((key.clone(), text.to_owned()));
     }
-    let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str()).collect();
+    let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str());
+    let secrets = secrets.chain(config.secrets_in_config()).collect();
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
         ("code".to_owned(), loaded.origin.to_string()),

@@ -71,12 +71,13 @@ impl WasmTier {
     /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
     /// again in the background, until the tier is closed or dropped; `liveness` hears whenever it cannot serve.
     pub async fn start(
-        config: BackendConfig,
+        mut config: BackendConfig,
         facts: EngineFacts,
         threads: LaneThreads,
         control: Control,
         liveness: Arc<dyn Liveness>,
     ) -> (Self, Result<(), LoadError>) {
+        let directories = facts.fill(&mut config);
         let record = Record {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
@@ -84,7 +85,7 @@ impl WasmTier {
             splices: Arc::new(Semaphore::new(SPLICES_MAX)),
             own_threads: Arc::default(),
         };
-        let recipe = Recipe { config, facts, threads, control, record, liveness };
+        let recipe = Recipe { config, facts, threads, control, record, liveness, directories };
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
         let tier = Self {
             config: recipe.config.clone(),

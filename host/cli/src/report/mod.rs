@@ -8,6 +8,8 @@
 mod charts;
 pub mod markup;
 
+use kvtier::config::without_user_parts;
+
 use crate::format::{bytes, count, microseconds, percent};
 use crate::redact::redact;
 use crate::replay::{Outcome, ratio};
@@ -216,11 +218,12 @@ fn misses_and_errors(outcome: &Outcome) -> String {
 }
 
 fn run(setting: &Setting) -> String {
-    let mut content = format!("<h3>Command</h3><pre>{}</pre>", escape(&setting.command));
+    let mut content = format!("<h3>Command</h3><pre>{}</pre>", escape(&without_user_parts(&setting.command)));
     if let Some((name, text)) = &setting.config {
         content += &format!("<h3>{}</h3><pre>{}</pre>", escape(name), escape(&redact(text)));
     }
-    let rows = setting.facts.iter().map(|(name, value)| vec![escape(name), escape(value)]);
+    let rows =
+        setting.facts.iter().map(|(name, value)| vec![escape(name), escape(&without_user_parts(value))]);
     if rows.len() > 0 {
         content += "<h3>Facts</h3>";
         content += &table(&["", ""], 2, rows);

@@ -1,9 +1,11 @@
 //! Tests of the configuration as a whole; small parts are tested beside their code.
 
 mod errors;
+mod foreign;
 mod lmcache;
 mod read;
 mod reference;
+mod vectors;
 
 use super::{Config, ConfigError};
 

@@ -220,6 +220,14 @@ fn unknown_top_level_keys_and_variables_warn_by_name() {
             "environment variable `LMCACHE_COLOUR`: unknown, and ignored",
         ]
     );
+    // Not of our making, so no reason not to start; but whoever meant one of ours should hear of it.
+    for name in ["LMCACHE_CHUNKSIZE", "LMCACHE_chunk_size"] {
+        let config = read_with("", &[(name, "64")]).unwrap();
+        let expected = format!(
+            "environment variable `{name}`: unknown, and ignored; did you mean `LMCACHE_CHUNK_SIZE`?"
+        );
+        assert_eq!(config.warnings, [expected]);
+    }
     let config = read("extra_config: {chunk_size: 64}").unwrap();
     assert_eq!(config.chunk_size, Config::default().chunk_size);
     assert_eq!(config.warnings.len(), 1);
@@ -231,23 +239,63 @@ fn a_secret_never_shows() {
     let config = read_with(
         &format!(
             "{}  kvtier.integrity_key: env:KEY\n",
-            disk_with("allow.env: TOKEN=hunter2\nsecrets.pw: env:PW")
+            disk_with(
+                "allow.env: TOKEN=hunter2\nsecrets.pw: env:PW\nconfig.password: hunter2\n\
+                 config.servers: user:hunter2@host:6379"
+            )
         ),
         &[("KEY", key), ("PW", "hunter2")],
     )
     .unwrap();
-    let shown = format!("{config:?} {config:#?}");
+    let shown = format!("{config:?} {config:#?} {:?} {:?}", config.warnings, config.notes);
     assert!(shown.contains("Secret(21 bytes)"), "{shown}");
+    assert!(shown.contains("(\"password\", \"7 bytes\")"), "{shown}");
     assert!(!shown.contains(key) && !shown.contains("hunter2"), "{shown}");
     for line in [
         "secrets.pw: hunter2",
         "secrets.pw: [hunter2]",
         "allow.env: '=hunter2'",
         "allow.env: ['A B=hunter2']",
+        "config.password: [hunter2]",
+        "config: hunter2",
+        "secrets: hunter2",
+        "limits: hunter2",
+        "allow.net: 'tcp://user:hunter2@host:6379'",
+        "allow.net: 'redis://user:hunter2@host:6379'",
+        "config.password: !!int hunter2",
+        "config.password: {hunter2",
     ] {
         let error = read(&disk_with(line)).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
+}
+
+#[test]
+fn what_sounds_like_a_secret_in_the_file_is_pointed_out_and_kept_out_of_logs() {
+    let config = read(&disk_with(
+        "config.password: hunter2\nconfig.max_tokens: 4096\nconfig.servers: 'redis://bob:swordfish@a, carl@b'",
+    ))
+    .unwrap();
+    let expected = "configuration text: `external_backend.disk.config.password` sounds like a secret; take it out of the file \
+                    and give `external_backend.disk.secrets.password: env:NAME` or `file:PATH`";
+    assert_eq!(config.warnings, [expected]);
+    let hidden: Vec<&str> = config.backends[0].secrets_in_config().collect();
+    assert_eq!(hidden, ["hunter2", "bob:swordfish", "swordfish", "carl"]);
+}
+
+#[test]
+fn placeholders_may_stand_in_values_and_host_paths_and_nearly_right_ones_are_refused() {
+    let config =
+        read(&disk_with("config.root: '/data/{worker_id}'\nallow.fs: ['kv/{model}:/data:rw']")).unwrap();
+    assert_eq!(config.backends[0].allow.fs[0].host_dir.to_str(), Some("/etc/kvtier/kv/{model}"));
+    for (line, near) in [
+        ("config.root: '/data/{workerid}'", "did you mean `{worker_id}`?"),
+        ("allow.fs: ['kv/{Model}:/data:rw']", "did you mean `{model}`?"),
+    ] {
+        let error = read(&disk_with(line)).unwrap_err().to_string();
+        assert!(error.ends_with(near), "{error}");
+    }
+    read(&disk_with("config.json: '{\"model\": {\"a\": 1}}'")).unwrap();
 }
 
 #[test]

@@ -16,7 +16,6 @@ mod read;
 mod weight;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -38,7 +37,7 @@ pub(super) use self::error::foreign_text;
 use self::protocol::{Failure, FailureKind, Order};
 use super::CONTRACT_VERSION;
 use super::threads::engine_config;
-use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest};
+use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest, open_file};
 use crate::limits::{CODE_BYTES_MAX, INSTANCE_ITEMS_MAX};
 use crate::memory::lock;
 
@@ -215,7 +214,7 @@ impl Loader {
         let unreadable = |source| NoCode::Other(ComponentError::Unreadable { path: path.into(), source });
         let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
         let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
-        let input = File::open(path).map_err(unreadable)?;
+        let input = open_file(path).map_err(unreadable)?;
         let ended = child::run(program, &words, input, timeout)
             .map_err(|error| failed(format!("cannot be run: {error}")))?;
         let limit = |limit| NoCode::Hopeless(Hopeless::Limit(limit));

@@ -1,13 +1,12 @@
 //! Component files: reading them within limits, and telling them from other files.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use super::error::ComponentError;
-use crate::config::Sha256Digest;
+use crate::config::{Sha256Digest, open_file};
 
 /// The bytes of a component's file.
 pub(in crate::wasm) struct Source {
@@ -38,21 +37,14 @@ pub(super) fn digest_of(bytes: &[u8]) -> Sha256Digest {
 
 fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
     let unreadable = |source| ComponentError::Unreadable { path: path.into(), source };
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ComponentError::Missing { path: path.into() });
-        }
-        Err(error) => return Err(unreadable(error)),
-    };
-    if metadata.is_dir() {
-        return Err(ComponentError::Directory { path: path.into() });
-    }
-    if !metadata.is_file() {
-        return Err(ComponentError::NotAFile { path: path.into() });
-    }
+    let file = open_file(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ComponentError::Missing { path: path.into() },
+        io::ErrorKind::IsADirectory => ComponentError::Directory { path: path.into() },
+        io::ErrorKind::InvalidInput => ComponentError::NotAFile { path: path.into() },
+        _ => unreadable(error),
+    })?;
+    let metadata = file.metadata().map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max_bytes {
         return Err(ComponentError::TooLarge { path: path.into(), size_bytes: metadata.len(), max_bytes });

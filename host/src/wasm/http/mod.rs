@@ -28,7 +28,7 @@ pub use self::tls::TlsError;
 use super::grants::{Denial, Witness};
 use super::net::{HttpTarget, NetPolicy};
 use super::sandbox::State;
-use crate::config::{BackendConfig, HttpScheme, NetHost};
+use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
 use crate::limits::HTTP_IDLE_MAX;
 
 /// Links WASI HTTP, in a linker that has WASI.
@@ -179,10 +179,11 @@ fn target(uri: &Uri) -> Option<HttpTarget> {
     (!matches!(host, NetHost::Network(_))).then_some(HttpTarget { scheme, host, port })
 }
 
-/// Returns a URI as it may be shown: paths and queries may hold signatures.
+/// Returns a URI as it may be shown: paths and queries may hold signatures, and what is before an `@` a password.
 fn without_path(uri: &Uri) -> String {
     let scheme = uri.scheme().map_or("http", Scheme::as_str);
-    format!("{scheme}://{}", uri.authority().map_or("", Authority::as_str))
+    let authority = uri.authority().map_or("", Authority::as_str);
+    without_user_parts(&format!("{scheme}://{authority}")).into_owned()
 }
 
 /// Returns the URI of a request to a target, whose path and query it keeps.
@@ -254,6 +255,12 @@ mod tests {
         ] {
             assert_eq!(shown(uri), None, "{uri}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_uri_has_no_user_and_no_query() {
+        let uri: Uri = "http://bob:hunter2@a.example/b?signature=c".parse().unwrap();
+        assert_eq!(without_path(&uri), "http://[hidden]@a.example");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Which certificates vouch for an HTTPS server.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::open_file;
+use crate::limits::CA_FILE_BYTES_MAX;
 
 /// Why HTTPS servers cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,14 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// The system's words.
+        source: io::Error,
+    },
+    /// The file of certificates that the environment names cannot be one.
+    #[error("SSL_CERT_FILE: `{}` cannot be read: {source}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// The file is not PEM, or what is in it is no certificate of an authority.
@@ -38,7 +49,10 @@ pub enum TlsError {
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca_file {
         Some(path) => read(path)?,
-        None => public(),
+        None => match system_file() {
+            Some((path, source)) => return Err(TlsError::System { path, source }),
+            None => public(),
+        },
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -48,9 +62,16 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
 
 fn read(path: &Path) -> Result<RootCertStore, TlsError> {
     let invalid = |problem: String| TlsError::Invalid { path: path.to_owned(), problem };
-    let text =
-        std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })?;
-    let certificates = CertificateDer::pem_slice_iter(&text)
+    let mut text = Vec::new();
+    open_file(path)
+        .and_then(|file| file.take(CA_FILE_BYTES_MAX + 1).read_to_end(&mut text))
+        .map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })?;
+    if text.len() as u64 > CA_FILE_BYTES_MAX {
+        return Err(invalid(format!("larger than {CA_FILE_BYTES_MAX} bytes")));
+    }
+    // A byte order mark would hide the first line.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let certificates = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, pem::Error>>()
         .map_err(|error| invalid(format!("not PEM: {error}")))?;
     let mut roots = RootCertStore::empty();
@@ -61,6 +82,13 @@ fn read(path: &Path) -> Result<RootCertStore, TlsError> {
         return Err(invalid("there is no certificate in it".to_owned()));
     }
     Ok(roots)
+}
+
+/// Names a file of certificates that the environment names and that is no file: the library that reads it would wait.
+fn system_file() -> Option<(PathBuf, io::Error)> {
+    let path = PathBuf::from(std::env::var_os("SSL_CERT_FILE")?);
+    let error = open_file(&path).err().filter(|error| error.kind() == io::ErrorKind::InvalidInput)?;
+    Some((path, error))
 }
 
 fn public() -> RootCertStore {
@@ -95,6 +123,10 @@ mod tests {
             "{missing}"
         );
         insta::assert_snapshot!(refusal("hello"), @"tls.ca_file: `FILE`: there is no certificate in it; give the certificates of the authorities that vouch for the servers, as PEM");
+        let endless = client_config(Some(Path::new("/dev/zero"))).unwrap_err().to_string();
+        insta::assert_snapshot!(endless, @"tls.ca_file: `/dev/zero` cannot be read: it is a device; give a regular file, since kvtier may read it again");
+        let large = refusal(&" ".repeat(CA_FILE_BYTES_MAX as usize + 1));
+        assert!(large.contains("larger than 4194304 bytes"), "{large}");
         let broken = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
         assert!(refusal(broken).starts_with("tls.ca_file: `FILE`: "), "{}", refusal(broken));
     }
