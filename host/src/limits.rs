@@ -297,6 +297,10 @@ pub const DENIALS_LOGGED_MAX: usize = 64;
 pub const DENIALS_PER_ERROR_MAX: usize = 4;
 /// Characters of a path or a name that are shown of what was denied.
 pub const DENIED_TEXT_CHARS_MAX: usize = 200;
+/// Bytes of one message about a configuration, which quotes keys and values of it; a longer one loses its middle.
+pub const CONFIG_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the names of classes, or of the flaws of one, that an error lists; the rest is counted.
+pub const CLASS_LIST_BYTES_MAX: usize = 2 << 10;
 /// Bytes from which on a secret is replaced in what its backend writes; shorter ones could be any word.
 pub const SECRET_HIDDEN_BYTES_MIN: usize = 4;
 /// Bytes of a method's signature that are printed; types may repeat each other without end.

@@ -230,6 +230,16 @@ fn upper(bucket: usize) -> u64 {
     ((rest as u64 + 1) << power) - 1
 }
 
+/// Renders one label. Its value may be any text: an embedder names native tiers as it likes.
+///
+/// # Source
+/// Prometheus, "Exposition formats", text-based format: a value escapes the backslash, the double quote and the line
+/// feed.
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+    format!("{name}=\"{value}\"")
+}
+
 /// Renders counts as Prometheus text.
 pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     let mut text = String::new();
@@ -245,7 +255,7 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
         }
     };
     let each = |value: fn(&TierCounts) -> u64| -> Vec<(String, f64)> {
-        tiers.iter().map(|tier| (format!("tier=\"{}\"", tier.name), value(tier) as f64)).collect()
+        tiers.iter().map(|tier| (label("tier", &tier.name), value(tier) as f64)).collect()
     };
     family("hits_total", "Chunks served.", each(|tier| tier.hits));
     family("read_bytes_total", "Payload bytes served.", each(|tier| tier.bytes_read));
@@ -259,7 +269,7 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
             [(Direction::Reading, &tier.reading), (Direction::Writing, &tier.writing)].map(
                 |(direction, counts)| {
                     (
-                        format!("tier=\"{}\",direction=\"{}\"", tier.name, direction.name()),
+                        format!("{},{}", label("tier", &tier.name), label("direction", direction.name())),
                         value(counts) as f64,
                     )
                 },
@@ -276,9 +286,8 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("skipped_total", "Operations that passed the tier over.", of_breakers(|counts| counts.skipped));
     let by_reason = |counts: fn(&TierCounts) -> &BTreeMap<&'static str, u64>| -> Vec<(String, f64)> {
         let rows = tiers.iter().flat_map(|tier| {
-            counts(tier)
-                .iter()
-                .map(|(reason, n)| (format!("tier=\"{}\",reason=\"{reason}\"", tier.name), *n as f64))
+            let labels = |reason| format!("{},{}", label("tier", &tier.name), label("reason", reason));
+            counts(tier).iter().map(move |(reason, n)| (labels(reason), *n as f64))
         });
         rows.collect()
     };
@@ -288,7 +297,8 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("pins_expired_total", "Lookups whose pins expired.", vec![(String::new(), expired as f64)]);
     let errors = tiers.iter().flat_map(|tier| {
         tier.errors.iter().map(|((operation, kind), n)| {
-            (format!("tier=\"{}\",operation=\"{operation}\",kind=\"{kind}\"", tier.name), *n as f64)
+            let labels = [label("tier", &tier.name), label("operation", operation), label("kind", kind)];
+            (labels.join(","), *n as f64)
         })
     });
     family("errors_total", "Failed calls and chunks.", errors.collect());
@@ -298,7 +308,7 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     );
     for tier in tiers {
         for (operation, latency) in &tier.latency {
-            let labels = format!("tier=\"{}\",operation=\"{}\"", tier.name, operation.name());
+            let labels = format!("{},{}", label("tier", &tier.name), label("operation", operation.name()));
             for share in [0.5, 0.99] {
                 let seconds = latency.quantile(share).as_secs_f64();
                 let _infallible =
@@ -326,6 +336,22 @@ mod tests {
                 assert!(bucket(ns) >= previous);
                 previous = bucket(ns);
             }
+        }
+    }
+
+    #[test]
+    fn no_name_of_a_tier_breaks_out_of_its_label() {
+        let metrics = TierMetrics::default();
+        metrics.miss("not_found", 1);
+        metrics.error(Operation::Get, "other");
+        metrics.took(Operation::Get, Duration::from_millis(1));
+        let text = prometheus(&[metrics.snapshot("a\"} 1\nkvtier_up{tier=\"b\\")]);
+        let escaped = r#"tier="a\"} 1\nkvtier_up{tier=\"b\\""#;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split('{').next().unwrap_or(line);
+            let is_whole = line.starts_with("kvtier_pins_expired_total ")
+                || line.starts_with(&format!("{name}{{{escaped}"));
+            assert!(is_whole, "{line}");
         }
     }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::limits::CONFIG_MESSAGE_BYTES_MAX;
 use super::secret::SecretError;
+use crate::text::shown;
 
 /// Names where a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +35,10 @@ impl fmt::Display for Origin {
 
 /// Reports why a configuration was refused: the place and the problem.
 ///
-/// The message is complete; there is no further source.
+/// The message is complete; there is no further source. It is one line: what it quotes of a configuration is escaped,
+/// and cut if it is long.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin}: {problem}")]
+#[error("{}", shown(&format!("{origin}: {problem}"), CONFIG_MESSAGE_BYTES_MAX))]
 pub struct ConfigError {
     origin: Origin,
     // Boxed so that a `Result<_, ConfigError>` stays small.

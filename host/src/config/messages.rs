@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::MESSAGES_OF_A_KIND_MAX;
+use super::limits::{CONFIG_MESSAGE_BYTES_MAX, MESSAGES_OF_A_KIND_MAX};
+use crate::text::shown;
 
-/// Collects messages, so that ninety thousand unknown keys are not ninety thousand lines of a log.
+/// Collects messages, each as one line that is escaped and cut, so that ninety thousand unknown keys are not ninety thousand lines of a log.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     said: Vec<String>,
@@ -18,7 +19,7 @@ impl Messages {
         let n = self.n_of_kind.entry(kind).or_default();
         *n += 1;
         if *n <= MESSAGES_OF_A_KIND_MAX {
-            self.said.push(message());
+            self.said.push(shown(&message(), CONFIG_MESSAGE_BYTES_MAX));
         }
     }
 

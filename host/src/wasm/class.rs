@@ -10,7 +10,8 @@ use wasmtime::component::{Component, ComponentExportIndex, ResourceType};
 
 use super::component::foreign_text;
 use super::log;
-use crate::limits::SIGNATURE_BYTES_MAX;
+use crate::limits::{CLASS_LIST_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use crate::text::joined;
 
 /// The methods of the contract, the constructor first, with their parameters (without `self`) and
 /// results as [`Printer`] prints them.
@@ -249,7 +250,11 @@ pub enum ClassError {
         exported: Vec<String>,
     },
     /// Methods are missing or have other signatures.
-    #[error("class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract", super::CONTRACT_VERSION, flaws.join("; "))]
+    #[error(
+        "class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract",
+        super::CONTRACT_VERSION,
+        joined(flaws, "; ", CLASS_LIST_BYTES_MAX)
+    )]
     Contract {
         /// The class.
         class: String,
@@ -270,7 +275,9 @@ pub enum ClassError {
 fn listed(names: &[String]) -> String {
     match names {
         [] => "no class at all; is it a backend of kvtier?".to_owned(),
-        names => format!("{}; give one of these as class_name", names.join(", ")),
+        names => {
+            format!("{}; give one of these as class_name", joined(names, ", ", CLASS_LIST_BYTES_MAX))
+        }
     }
 }
 
@@ -400,6 +407,17 @@ fn named(kind: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_as_many_classes_as_it_has_room_for_and_counts_the_others() {
+        let exported: Vec<String> = (0..5_000).map(|n| format!("Class{n:04}{}", "X".repeat(800))).collect();
+        let error = ClassError::NotExported { class: "Absent".into(), exported: exported.clone() };
+        let text = error.to_string();
+        assert!(text.len() < CLASS_LIST_BYTES_MAX + 200, "{}", text.len());
+        assert!(text.contains("Class0000X") && text.contains(", and 4998 more; give one"), "{text}");
+        let error = ClassError::Contract { class: "Wide".into(), flaws: exported };
+        assert!(error.to_string().len() < CLASS_LIST_BYTES_MAX + 200);
+    }
 
     #[test]
     fn the_names_of_parameters_do_not_count() {

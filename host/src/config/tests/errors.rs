@@ -43,6 +43,25 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
+fn what_is_quoted_of_a_configuration_is_escaped_and_cut() {
+    assert_snapshot!(refusal(r#"extra_config: {"kvtier.\e[31mred\n": 1}"#), @r"configuration text: unknown key `kvtier.\u{1b}[31mred\n`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
+    assert_snapshot!(refusal(r#"external_backends: ["\e]0;title\a"]"#), @r#"configuration text: `external_backends`: "\u{1b}]0;title\u{7}" cannot name a backend; use 1 to 64 letters, digits, `_` or `-`"#);
+    let unknown = read("\"loud\\a\": 1\nextra_config: {\"quiet\\e\": 1}\n").unwrap();
+    assert_snapshot!(unknown.warnings.join("\n"), @r"configuration text: unknown key `loud\u{7}` is ignored");
+    assert_snapshot!(unknown.notes.join("\n"), @r"configuration text: `extra_config.quiet\u{1b}` is not used by kvtier");
+    // YAML's own short form of a key has 1,024 characters at most.
+    let long = "x".repeat(100_000);
+    let refused = refusal_of_variable("LMCACHE_EXTRA_CONFIG", &format!("{{\"kvtier.{long}\": 1}}"));
+    assert!(refused.len() <= limits::CONFIG_MESSAGE_BYTES_MAX, "{}", refused.len());
+    assert!(refused.contains("x [...] x") && refused.contains("`kvtier.` has the keys"), "{refused}");
+    let warning = read(&format!("? {long}\n: 1\n")).unwrap().warnings.concat();
+    assert!(
+        warning.len() <= limits::CONFIG_MESSAGE_BYTES_MAX && warning.ends_with("is ignored"),
+        "{warning}"
+    );
+}
+
+#[test]
 fn texts_that_are_not_a_mapping_of_yaml() {
     assert_snapshot!(refusal("chunk_size: 1\n  local_cpu: [\n"), @"configuration text: is not valid YAML: mapping values are not allowed in this context at line 2 column 12");
     assert_snapshot!(refusal("just text"), @r#"configuration text: must be a mapping of keys to values (`key: value` lines), found the text "just text""#);
