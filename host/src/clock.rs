@@ -1,12 +1,21 @@
 //! The clock by which pins expire and breakers pause: the system's, or one that a test moves.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 /// Tells the time. Deadlines of calls are real time and do not use it.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicU64>>);
+pub struct Clock(Option<Arc<Manual>>);
+
+#[derive(Debug, Default)]
+struct Manual {
+    now_ms: AtomicU64,
+    moved: Notify,
+}
 
 impl Clock {
     /// Makes the system's monotonic clock.
@@ -21,8 +30,9 @@ impl Clock {
 
     /// Moves a manual clock, and all its clones, forwards. The system's clock moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Some(now_ms) = &self.0 {
-            now_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+        if let Some(manual) = &self.0 {
+            manual.now_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+            manual.moved.notify_waiters();
         }
     }
 
@@ -30,8 +40,27 @@ impl Clock {
     pub fn now(&self) -> Duration {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         match &self.0 {
-            Some(now_ms) => Duration::from_millis(now_ms.load(Ordering::SeqCst)),
+            Some(manual) => Duration::from_millis(manual.now_ms.load(Ordering::SeqCst)),
             None => START.get_or_init(Instant::now).elapsed(),
+        }
+    }
+
+    /// Waits until `moment` has passed. To be awaited on the control threads, which have timers.
+    pub(crate) async fn past(&self, moment: Duration) {
+        loop {
+            let manual = self.0.as_deref();
+            let mut moved = pin!(manual.map(|manual| manual.moved.notified()));
+            if let Some(moved) = moved.as_mut().as_pin_mut() {
+                moved.enable();
+            }
+            let now = self.now();
+            if now > moment {
+                return;
+            }
+            match moved.as_pin_mut() {
+                Some(moved) => moved.await,
+                None => tokio::time::sleep(moment.saturating_sub(now) + Duration::from_millis(1)).await,
+            }
         }
     }
 }

@@ -206,8 +206,6 @@ pub const REMOVAL_TRIES_MAX: u32 = 8;
 /// How old a lookup may be for a backend that then delivers none of what it counted to have failed at reading. Older
 /// ones bind it for pinned chunks only: stores evict.
 pub const PROMISE_AGE_MAX: Duration = Duration::from_secs(1);
-/// How often pins are looked over for expiry.
-pub const PIN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a backend that has stored a chunk is believed to have it still. Then the chunk is offered again,
 /// which stores it anew if it was evicted, and counts as a use if not.
 pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);

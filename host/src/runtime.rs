@@ -1,13 +1,19 @@
 //! The threads that run no guest: timers, put workers, restarts. Deadlines fire here, so that they
 //! fire on time whatever guests do on their own threads.
+//!
+//! Invariant: a future of this crate asks nothing of the executor that polls it. Whatever polls it, a task of
+//! tokio's or a bare thread, it gets on by its own wakers alone: see [`anywhere`] and [`yield_now`].
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use futures::future::Either;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Owns the control threads. Cloning shares them; the last clone stops them.
@@ -15,7 +21,27 @@ use tokio::runtime::{Builder, Handle, Runtime};
 pub struct Control(Arc<Owned>);
 
 #[derive(Debug)]
-struct Owned(Option<Runtime>);
+struct Owned {
+    runtime: Option<Runtime>,
+    home: Home,
+}
+
+/// The process in which threads were started. A `fork` leaves them behind: the child has one thread, and whatever
+/// waits for another waits for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home(u32);
+
+impl Home {
+    /// Notes the current process.
+    pub(crate) fn here() -> Self {
+        Self(std::process::id())
+    }
+
+    /// Reports whether the current process is a fork of the noted one. Costs a system call.
+    pub(crate) fn is_left(self) -> bool {
+        self != Self::here()
+    }
+}
 
 impl Control {
     /// Starts the threads.
@@ -29,16 +55,22 @@ impl Control {
             .thread_name("kvtier-control")
             .enable_time()
             .build()?;
-        Ok(Self(Arc::new(Owned(Some(runtime)))))
+        Ok(Self(Arc::new(Owned { runtime: Some(runtime), home: Home::here() })))
     }
 
     /// Returns the handle to spawn on.
     #[expect(clippy::missing_panics_doc, reason = "the runtime is taken only when its owner drops")]
     pub fn handle(&self) -> &Handle {
-        self.0.0.as_ref().expect("the runtime lives as long as its owner").handle()
+        self.0.runtime.as_ref().expect("the runtime lives as long as its owner").handle()
     }
 
-    /// Waits for `future` until `deadline`. Can be awaited on any executor, or on none.
+    /// Reports whether the threads were left behind by a `fork`. Costs a system call.
+    pub fn is_left_behind(&self) -> bool {
+        self.0.home.is_left()
+    }
+
+    /// Waits for `future` until `deadline`. Can be awaited on any executor, or on none. In a forked process, where no
+    /// deadline fires, nothing is waited for.
     ///
     /// # Errors
     /// [`Elapsed`]
@@ -47,9 +79,12 @@ impl Control {
         deadline: Instant,
         future: F,
     ) -> impl Future<Output = Result<F::Output, Elapsed>> + use<F> {
+        if self.is_left_behind() {
+            return Either::Left(async move { at_once(future).await.ok_or(Elapsed) });
+        }
         let _context = self.handle().enter();
-        let timeout = tokio::time::timeout_at(deadline.into(), future);
-        async move { timeout.await.map_err(|_| Elapsed) }
+        let timeout = anywhere(tokio::time::timeout_at(deadline.into(), future));
+        Either::Right(async move { timeout.await.map_err(|_| Elapsed) })
     }
 
     /// Runs `work` off the calling thread if `bytes` is large, else in place.
@@ -61,7 +96,7 @@ impl Control {
         if bytes <= crate::limits::INLINE_CHECK_BYTES_MAX {
             return work();
         }
-        match self.handle().spawn_blocking(work).await {
+        match anywhere(self.handle().spawn_blocking(work)).await {
             Ok(value) => value,
             // The task cannot be cancelled, so it can only have panicked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -71,40 +106,157 @@ impl Control {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // May be dropped from within an executor, where waiting for threads would panic.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+        discard(self.runtime.take(), self.home);
     }
+}
+
+/// Stops the threads of a runtime without waiting for them, in the process that has them. In a fork of it they are
+/// left alone: what their tasks hold is shared with the parent, and what they had locked stays locked.
+pub(crate) fn discard(runtime: Option<Runtime>, home: Home) {
+    match runtime {
+        Some(runtime) if home.is_left() => std::mem::forget(runtime),
+        // May be dropped from within an executor, where waiting for threads would panic.
+        Some(runtime) => runtime.shutdown_background(),
+        None => {}
+    }
+}
+
+/// Has a future get on wherever it is polled. In a task of tokio's, tokio's own primitives stop after some 128 steps
+/// until the task has yielded, which a thread that blocks on the future never does.
+pub(crate) fn anywhere<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    tokio::task::coop::unconstrained(future)
+}
+
+/// Lets futures that are polled beside this one get on first. Wakes itself: tokio's own function leaves that to the
+/// worker's next turn, which does not come while the worker's thread blocks on this.
+pub(crate) async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Polls a future once, and returns its output if it is there.
+async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// The deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Drives `future` on the calling thread, for callers without an executor.
+/// Drives `future` on the calling thread, for callers without an executor. Inside a task of an executor it blocks the
+/// executor's thread, and gets on all the same.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.0.unpark();
-        }
-    }
     thread_local! {
         /// Made once: most calls are answered by the CPU tier, and take less time than making it.
-        static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+        static OWN: (Sleeper, Cell<bool>) = (Sleeper::new(), Cell::new(false));
     }
-    WAKER.with(|waker| {
-        let mut context = Context::from_waker(waker);
-        let mut future = pin!(future);
+    OWN.with(|(own, is_busy)| {
+        if is_busy.replace(true) {
+            // Called by a future that this thread blocks on already, whose wake-ups are its own.
+            return Sleeper::new().drive(future);
+        }
+        let _idle = Idle(is_busy);
+        own.drive(future)
+    })
+}
+
+/// Marks a thread's sleeper as free again, also when a future panics.
+struct Idle<'a>(&'a Cell<bool>);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// A thread that sleeps until a future may get on.
+struct Sleeper {
+    bed: Arc<Bed>,
+    waker: Waker,
+}
+
+struct Bed {
+    thread: Thread,
+    is_woken: AtomicBool,
+}
+
+impl Wake for Bed {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl Sleeper {
+    fn new() -> Self {
+        let bed = Arc::new(Bed { thread: thread::current(), is_woken: AtomicBool::new(false) });
+        Self { waker: Waker::from(Arc::clone(&bed)), bed }
+    }
+
+    fn drive<F: Future>(&self, future: F) -> F::Output {
+        let mut context = Context::from_waker(&self.waker);
+        let mut future = pin!(anywhere(future));
         loop {
-            match future.as_mut().poll(&mut context) {
-                Poll::Ready(value) => return value,
-                Poll::Pending => thread::park(),
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            // Whoever else parks this thread may have used up the token.
+            while !self.bed.is_woken.swap(false, Ordering::Acquire) {
+                thread::park();
             }
         }
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pends once, and is woken while the thread sleeps in a call of its own.
+    #[test]
+    fn a_blocking_call_inside_a_future_takes_no_wake_up_of_that_future() {
+        let mut n_polls = 0;
+        let outer = poll_fn(|context| {
+            n_polls += 1;
+            if n_polls > 1 {
+                return Poll::Ready(n_polls);
+            }
+            let waker = context.waker().clone();
+            let (wake, woken) = futures::channel::oneshot::channel();
+            // The outer one first; what the inner call sleeps for comes afterwards.
+            let waking = thread::spawn(move || {
+                waker.wake();
+                wake.send(())
+            });
+            block_on(woken).ok();
+            waking.join().ok();
+            Poll::Pending
+        });
+        assert_eq!(block_on(outer), 2);
+        assert_eq!(block_on(async { 3 }), 3, "and the thread's own sleeper is free again");
+    }
+
+    #[test]
+    fn a_yield_needs_nothing_but_its_waker() {
+        let mut yielding = pin!(yield_now());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(yielding.as_mut().poll(&mut context).is_pending());
+        assert!(yielding.as_mut().poll(&mut context).is_ready());
+    }
 }

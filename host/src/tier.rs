@@ -151,6 +151,11 @@ pub enum TierError {
     /// The tier is not running.
     #[error("not running: {0}")]
     Down(String),
+    /// The process is a fork of the one that has the tier.
+    #[error(
+        "not asked: this process was forked from the one that built the engine, and the backends run there; give the engine up with `Engine::abandon` and build another"
+    )]
+    Forked,
     /// The answer breaks the contract.
     #[error("the answer breaks the contract: {0}")]
     BadAnswer(String),
@@ -190,7 +195,12 @@ impl TierError {
             | Self::InvalidArgument(text)
             | Self::Corrupt(text)
             | Self::Other(text) => Some(text),
-            Self::Timeout(_) | Self::Busy | Self::BreakerOpen | Self::NoSpace | Self::Unsupported => None,
+            Self::Timeout(_)
+            | Self::Busy
+            | Self::BreakerOpen
+            | Self::Forked
+            | Self::NoSpace
+            | Self::Unsupported => None,
         }
     }
 
@@ -203,6 +213,7 @@ impl TierError {
             Self::Busy => "busy",
             Self::BreakerOpen => "breaker_open",
             Self::Down(_) => "down",
+            Self::Forked => "forked",
             Self::BadAnswer(_) => "bad_answer",
             Self::Unavailable(_) => "unavailable",
             Self::InvalidConfig(_) => "invalid_config",

@@ -23,12 +23,15 @@ pub const EXPIRES: Duration = Duration::from_secs(4);
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub const CHUNK_BYTES: usize = 2048;
 
-/// Returns the path of the `kvtier` command that cargo builds for tests and benches, one folder above their own.
+/// Returns the path of the `kvtier` command that cargo builds for tests and benches: beside the tests' other programs,
+/// one folder above the tests.
 pub fn kvtier_program() -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
-    let path = own.parent().and_then(std::path::Path::parent).expect("two folders").join("kvtier-under-test");
-    assert!(path.exists(), "{} is missing: run the tests with cargo", path.display());
-    path
+    let mut paths = own.ancestors().skip(1).take(2).map(|folder| folder.join("kvtier-under-test"));
+    let path = paths.find(|path| path.exists());
+    path.unwrap_or_else(|| {
+        panic!("kvtier-under-test is missing near {}: run the tests with cargo", own.display())
+    })
 }
 
 /// The `kvtier` command with an empty environment.

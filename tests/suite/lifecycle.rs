@@ -225,6 +225,31 @@ fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
 }
 
 #[test]
+fn a_backend_of_a_closed_engine_is_not_made_anew() {
+    let log = log();
+    let engine = engine(config(vec![misbehaving("t69_closed", "GoodBackend", &[])]));
+    engine.blocking().close().unwrap();
+    assert_eq!(engine.blocking().recreate("t69_closed"), Err(RecreateError::Closed));
+    assert_eq!(log.operations("t69_closed"), ["open", "close"]);
+    assert!(engine.status().backends[0].health.down.is_some());
+}
+
+#[test]
+fn every_instance_is_closed_when_the_engine_closes_while_one_is_made_anew() {
+    let log = log();
+    for _ in 0..5 {
+        let engine = engine(config(vec![misbehaving("t69_closing", "GoodBackend", &[])]));
+        let (recreated, closed) =
+            block_on(async { futures::join!(engine.recreate("t69_closing"), engine.close()) });
+        assert!(matches!(recreated, Ok(()) | Err(RecreateError::Closed)), "{recreated:?}");
+        assert_eq!(closed, Ok(()));
+        let heard = log.operations("t69_closing");
+        let count = |operation: &str| heard.iter().filter(|heard| *heard == operation).count();
+        assert_eq!(count("open"), count("close"), "{heard:?}");
+    }
+}
+
+#[test]
 fn t69_what_cannot_be_made_anew_says_so_and_stays() {
     let tier = Scripted::new();
     let engine = engine_over(config(vec![]), metadata(), &[("native", &tier)]);

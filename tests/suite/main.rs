@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 mod answers;
+mod anywhere;
 mod breaker;
 mod chain;
 mod cli;
@@ -15,6 +16,7 @@ mod disk;
 mod embed;
 mod faults;
 mod first_chunk;
+mod fork;
 mod fuzz_inputs;
 mod grants;
 mod http;

@@ -12,7 +12,7 @@ use kvtier::{Config, Engine, EngineBuilder, Request, StorageManager};
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
     CHUNK_BYTES, CHUNK_SIZE, backend, chunks_in_memory, config, counts_at, engine, eventually, get, in_tier,
-    key, keys, log, memories, metadata, misbehaving, put, put_in, runs,
+    key, keys, log, memories, metadata, misbehaving, put, put_in, runs, specs,
 };
 
 /// A backend that keeps two chunks and evicts what was not used for longest.
@@ -200,10 +200,55 @@ fn t37_pins_expire_after_300_s_per_lookup_id_and_a_second_pin_extends_them() {
     tier.heard();
     seconds(299);
     block_on(storage.expire_pins());
-    assert_eq!((pins(), pinned(storage)), (vec![Some(0), Some(0), None], (0, vec![0])));
-    assert_eq!(tier.heard(), [Heard::Unpin(keys[2..].to_vec())]);
+    assert_eq!((pins(), pinned(storage).0), (vec![Some(0), Some(0), None], 0));
+    // In the background, whoever has found the pins expired.
+    let mut heard = Vec::new();
+    eventually("unpin", || {
+        heard.extend(tier.heard());
+        heard == [Heard::Unpin(keys[2..].to_vec())]
+    });
+    assert_eq!(pinned(storage), (0, vec![0]));
     assert_eq!((counts_at(storage, 0).pins_expired, storage.status().lookups_pinned), (2, 0));
     assert!(engine.metrics().lines().any(|line| line == "kvtier_pins_expired_total 2"));
+}
+
+#[test]
+fn t37_pins_are_released_as_soon_as_they_have_expired_though_nobody_asks() {
+    let tier = Scripted::new();
+    let (engine, clock) = on_clock(config(vec![]), &[("a", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(4));
+    put(storage, &keys[1..], &Tiers::only(["cpu"]));
+    put_in(storage, &keys[..1], "a");
+    for (second, key) in keys.iter().enumerate() {
+        block_on(storage.contains_pinned(&[*key], &Tiers::All, &format!("{second}")));
+        clock.advance(Duration::from_secs(1));
+    }
+    // They expire one after the other. Who looks every half minute does not come to the last of them in time.
+    clock.advance(Duration::from_secs(297));
+    let mut left = 4;
+    eventually("all are released, each when it has expired and not before", || {
+        let n_held = storage.status().lookups_pinned;
+        assert!(n_held == left || n_held == left - 1, "{n_held} of {left}");
+        if n_held < left {
+            left = n_held;
+            clock.advance(Duration::from_secs(1));
+        }
+        left == 0
+    });
+    eventually("unpin", || pinned(storage) == (0, vec![0]));
+    assert_eq!(counts_at(storage, 0).pins_expired, 4);
+}
+
+#[test]
+fn an_allocation_that_finds_no_room_expires_pins_first() {
+    let (engine, clock) = on_clock(Config { pool_size_bytes: 4 * 4096, ..config(vec![]) }, &[]);
+    let (storage, keys) = (engine.storage(), keys(4));
+    put(storage, &keys, &Tiers::All);
+    assert_eq!(block_on(storage.contains_pinned(&keys, &Tiers::All, "forgotten")).n_chunks, 4);
+    let room = || block_on(storage.allocate(&specs(&[key(10)]))).unwrap().n_missing();
+    assert_eq!(room(), 0, "all is pinned");
+    clock.advance(Duration::from_secs(301));
+    assert_eq!(room(), 1);
 }
 
 #[test]

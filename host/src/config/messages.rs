@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::limits::{CONFIG_MESSAGE_BYTES_MAX, MESSAGES_OF_A_KIND_MAX};
 use crate::text::shown;
 
-/// Collects messages, each as one line that is escaped and cut, so that ninety thousand unknown keys are not ninety thousand lines of a log.
+/// Collects messages, each as one line that is escaped and cut, so that ninety thousand unknown keys are not ninety
+/// thousand lines of a log.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     said: Vec<String>,

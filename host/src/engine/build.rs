@@ -13,7 +13,7 @@ use crate::key::Namespace;
 use crate::layout::EngineMetadata;
 use crate::manager::{Breakers, MadeTier, ManagerOptions, NewBackend, StorageManager, TierFactory};
 use crate::memory::{Pool, PoolError, Provider};
-use crate::runtime::{Control, block_on};
+use crate::runtime::{Control, anywhere, block_on};
 use crate::tier::{Liveness, Tier};
 use crate::wasm::{Compilation, EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
 
@@ -147,6 +147,10 @@ impl EngineBuilder {
     /// [`BuildError`]. A backend that cannot be loaded is one only under `kvtier.on_load_error: fail`;
     /// otherwise it is logged, stands in the status, and is tried again in the background.
     pub async fn build(self) -> Result<Engine, BuildError> {
+        anywhere(self.make()).await
+    }
+
+    async fn make(self) -> Result<Engine, BuildError> {
         let Self { config, metadata, dst_device, provider, clock, native } = self;
         config.validate()?;
         if config.chunk_size != metadata.kv_shape.chunk_size() {

@@ -222,6 +222,15 @@ impl Engine {
         self.0.manager.close().await
     }
 
+    /// Gives the engine up in a child process, after a `fork`: takes no lock, joins no thread, and closes nothing that
+    /// the parent works with. Until the child ends its copy of the memory stays mapped. In the process that built the
+    /// engine this is the same as dropping it. See `docs/fork.md`.
+    pub fn abandon(self) {
+        if self.0.manager.is_left_behind() {
+            std::mem::forget(self);
+        }
+    }
+
     /// Returns the same operations for callers without an executor. They block the calling thread, each
     /// until its deadline at most.
     pub fn blocking(&self) -> Blocking<'_> {

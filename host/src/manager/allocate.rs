@@ -9,6 +9,7 @@ use crate::cpu::Inserted;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::memory::AllocateError;
 use crate::metrics::Operation;
+use crate::runtime::anywhere;
 
 /// Buffers for the chunks of a request that the CPU tier does not have. Filled, it goes to
 /// [`StorageManager::put`]; dropped, nothing is stored.
@@ -154,6 +155,6 @@ impl StorageManager {
         let offers = self.backends(tiers).map(|(_, backend)| async move {
             (backend.name.clone(), backend.offer(chunks, wait_until).await)
         });
-        futures::future::join_all(offers).await
+        anywhere(futures::future::join_all(offers)).await
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Backend {
     bypassed: AtomicBool,
     /// Out of the chain while it is made anew.
     recreating: AtomicBool,
+    /// No tier is put in place any more. Set under the lock of `tier`.
+    closed: AtomicBool,
     pub(super) queue: PutQueue,
     /// How many lookups hold each key; the tier hears the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
@@ -74,6 +76,7 @@ impl Backend {
             owed: Owed::default(),
             bypassed: AtomicBool::new(false),
             recreating: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
             pins: Mutex::default(),
             has_no_pins: AtomicBool::new(false),
@@ -120,6 +123,10 @@ impl Backend {
         pinning: Pinning,
         deadline: Instant,
     ) -> Result<usize, TierError> {
+        if self.control.is_left_behind() {
+            self.metrics.error(Operation::Contains, TierError::Forked.kind());
+            return Err(TierError::Forked);
+        }
         let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
         let outcome = match pinning {
             Pinning::None => self.count(keys, deadline).await,
@@ -314,6 +321,11 @@ impl Backend {
             offer.n_dropped = chunks.len();
             return offer;
         }
+        if self.control.is_left_behind() {
+            self.metrics.drop_puts(TierError::Forked.kind(), chunks.len() as u64);
+            offer.n_dropped = chunks.len();
+            return offer;
+        }
         let removals = self.removals.load(Ordering::Acquire);
         for chunk in chunks {
             if chunk.has_holder(self.place, removals) {
@@ -442,15 +454,23 @@ impl Backend {
         if self.recreating.swap(true, Ordering::AcqRel) {
             return Err(RecreateError::Busy);
         }
-        self.queue.pause(true);
         let resume = Resume(self);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(RecreateError::Closed);
+        }
+        self.queue.pause(true);
         let deadline = Instant::now() + close_limit;
         self.wait_for(|| self.queue.is_quiet(), deadline).await;
         if let Err(error) = self.tier().close(deadline).await {
             tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
         }
         let (tier, started) = factory(self.breakers.attach()).await;
-        *self.tier.write().unwrap_or_else(PoisonError::into_inner) = tier;
+        if let Err(unwanted) = self.put_in_place(tier) {
+            if let Err(error) = unwanted.close(Instant::now() + close_limit).await {
+                tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
+            }
+            return Err(RecreateError::Closed);
+        }
         // What the old instance had pinned, and perhaps what it had stored, went with it.
         self.removals.fetch_add(1, Ordering::AcqRel);
         self.lock_pins().clear();
@@ -459,9 +479,25 @@ impl Backend {
         started.map_err(RecreateError::NotStarted)
     }
 
-    /// Stores what is queued, as far as there is time, then closes the tier.
+    /// Puts a new tier into the place of the old one, or gives it back if the backend has been closed.
+    fn put_in_place(&self, tier: Arc<dyn Tier>) -> Result<(), Arc<dyn Tier>> {
+        let mut place = self.tier.write().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(tier);
+        }
+        *place = tier;
+        Ok(())
+    }
+
+    /// Stores what is queued, as far as there is time, then closes the tier. One that is being made anew closes by
+    /// itself; that is waited for as long.
     pub(super) async fn close(&self, limit: Duration) -> Result<(), TierError> {
         let deadline = Instant::now() + limit;
+        {
+            let _place = self.tier.write().unwrap_or_else(PoisonError::into_inner);
+            self.closed.store(true, Ordering::Release);
+        }
+        self.wait_for(|| !self.recreating.load(Ordering::Acquire), deadline).await;
         if !self.drained(None, deadline).await {
             let left = self.queue.cancel(None);
             self.metrics.drop_puts("closed", left.n_chunks as u64);
@@ -502,6 +538,7 @@ struct Resume<'a>(&'a Backend);
 impl Drop for Resume<'_> {
     fn drop(&mut self) {
         self.0.recreating.store(false, Ordering::Release);
+        // And tells whoever waits to close the backend.
         self.0.queue.pause(false);
     }
 }
@@ -525,6 +562,14 @@ pub enum RecreateError {
     /// Somebody else is making it anew.
     #[error("the backend is being made anew already")]
     Busy,
+    /// The engine is closed, and its backends with it.
+    #[error("the engine is closed; build another")]
+    Closed,
+    /// The process is a fork of the one that has the backend.
+    #[error(
+        "this process was forked from the one that built the engine, and the backends run there; give the engine up with `Engine::abandon` and build another"
+    )]
+    Forked,
     /// The engine's threads are gone.
     #[error("the engine was closed meanwhile")]
     Interrupted,

@@ -157,6 +157,10 @@ impl<'a> Fetching<'a> {
     /// Lends the next `n_chunks`, and says whether it did.
     async fn lend(&mut self, n_chunks: usize) -> bool {
         let backend = self.backend;
+        if backend.control.is_left_behind() {
+            self.skip(&Miss::Error(TierError::Forked));
+            return false;
+        }
         if !self.lent.is_empty() && !backend.breakers.reading.is_ready() {
             // What is in flight decides; it may be the probe.
             return false;

@@ -8,6 +8,7 @@ use super::pins::Held;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::key::ChunkKey;
 use crate::metrics::Operation;
+use crate::runtime::anywhere;
 use crate::tier::Pinning;
 
 /// Which tier serves a run of chunks.
@@ -140,7 +141,7 @@ impl StorageManager {
             // A tier that hangs leaves as much time to each of those behind it as it has taken.
             let deadline = Instant::now() + left / (n_behind + 1);
             let pinning = if lookup_id.is_some() { Pinning::Pin } else { Pinning::None };
-            match backend.contains(rest, pinning, deadline).await {
+            match anywhere(backend.contains(rest, pinning, deadline)).await {
                 Ok(n) => {
                     ends[tier.0] = Some(at + n);
                     if n > 0 {
@@ -174,10 +175,7 @@ impl Hold<'_> {
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         let Some(lookup_id) = self.lookup_id else { return };
-        let options = &self.manager.0.options;
-        let expiry = options.clock.now() + options.pin_timeout;
-        let surplus = self.manager.ledger().hold(lookup_id, std::mem::take(&mut self.held), expiry);
-        drop(self.manager.release(surplus));
+        self.manager.hold(lookup_id, std::mem::take(&mut self.held));
     }
 }
 

@@ -19,9 +19,13 @@ mod retrieve;
 mod select;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
+
+use futures::future::{join_all, select};
+use tokio::sync::Notify;
 
 pub use allocate::{Allocation, Stored};
 pub(crate) use backend::{MadeTier, TierFactory};
@@ -40,10 +44,10 @@ use crate::config::OnFull;
 use crate::cpu::{Cleared, CpuStats, CpuTier};
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
-use crate::limits::{PIN_CHECK_INTERVAL, PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
+use crate::limits::{PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
 use crate::memory::lock;
 use crate::metrics::{self, Operation, TierCounts, TierMetrics};
-use crate::runtime::Control;
+use crate::runtime::{Control, anywhere};
 use crate::tier::{Tier, TierError, TierHealth};
 
 /// How a chain behaves.
@@ -78,6 +82,8 @@ struct Inner {
     // Dropped first: backends may hold buffers of the CPU tier's memory.
     backends: Vec<Arc<Backend>>,
     ledger: Mutex<Ledger>,
+    /// The ledger has its first entry, or is gone.
+    pinned: Arc<Notify>,
     options: ManagerOptions,
     cpu_metrics: TierMetrics,
     /// Counts removals over the whole chain.
@@ -112,6 +118,7 @@ impl StorageManager {
         let inner = Arc::new(Inner {
             backends,
             ledger: Mutex::default(),
+            pinned: Arc::default(),
             options,
             cpu_metrics: TierMetrics::default(),
             removals,
@@ -120,14 +127,9 @@ impl StorageManager {
             cpu,
             control,
         });
-        let weak = Arc::downgrade(&inner);
-        inner.control.handle().spawn(async move {
-            loop {
-                tokio::time::sleep(PIN_CHECK_INTERVAL).await;
-                let Some(inner) = weak.upgrade() else { return };
-                Self(inner).expire_pins().await;
-            }
-        });
+        let (chain, clock) = (Arc::downgrade(&inner), inner.options.clock.clone());
+        let expiring = Self::expire_in_time(chain, clock, Arc::clone(&inner.pinned));
+        inner.control.handle().spawn(expiring);
         Self(inner)
     }
 
@@ -149,6 +151,11 @@ impl StorageManager {
 
     fn deadline(&self) -> Instant {
         Instant::now() + self.0.options.timeout
+    }
+
+    /// Reports whether a `fork` has left the backends with the parent: they answer nothing here.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.0.control.is_left_behind()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -173,21 +180,59 @@ impl StorageManager {
     /// The release goes on.
     pub async fn unpin(&self, lookup_id: &str) {
         let held = self.ledger().release(lookup_id);
-        futures::future::join_all(self.release(held)).await;
+        anywhere(join_all(self.release(held))).await;
     }
 
-    /// Releases the pins whose time is over. Runs by itself every [`PIN_CHECK_INTERVAL`].
+    /// Releases the pins whose time is over. Runs by itself when that is so.
     pub async fn expire_pins(&self) {
-        futures::future::join_all(self.release_expired()).await;
+        anywhere(join_all(self.release_expired())).await;
     }
 
-    fn release_expired(&self) -> Vec<Release> {
-        let expired = self.ledger().expire(self.0.options.clock.now());
-        if !expired.is_empty() {
-            self.0.cpu_metrics.pins_expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
-            tracing::warn!(n_lookups = expired.len(), "pins expired without unpin");
+    pub(super) fn release_expired(&self) -> Vec<Release> {
+        // Under the lock, so that who finds nothing expired finds it released.
+        let mut ledger = self.ledger();
+        let expired = ledger.expire(self.0.options.clock.now());
+        let n_lookups = expired.len();
+        let releases = self.release(expired);
+        drop(ledger);
+        if n_lookups > 0 {
+            self.0.cpu_metrics.pins_expired.fetch_add(n_lookups as u64, Ordering::Relaxed);
+            tracing::warn!(n_lookups, "pins expired without unpin");
         }
-        self.release(expired)
+        releases
+    }
+
+    /// Notes what a lookup holds from now on.
+    fn hold(&self, lookup_id: &str, held: Held) {
+        let options = &self.0.options;
+        let expiry = options.clock.now() + options.pin_timeout;
+        let (surplus, is_first) = {
+            let mut ledger = self.ledger();
+            let is_first = ledger.next_expiry().is_none();
+            (ledger.hold(lookup_id, held, expiry), is_first)
+        };
+        if is_first {
+            self.0.pinned.notify_one();
+        }
+        drop(self.release(surplus));
+    }
+
+    /// Releases pins as their time comes, until the chain is gone. Later pins expire later, so the next moment changes
+    /// only when there was none.
+    async fn expire_in_time(chain: Weak<Inner>, clock: Clock, pinned: Arc<Notify>) {
+        loop {
+            let Some(inner) = chain.upgrade() else { return };
+            let next = lock(&inner.ledger).next_expiry();
+            drop(inner);
+            match next {
+                None => pinned.notified().await,
+                Some(moment) => {
+                    select(pin!(clock.past(moment)), pin!(pinned.notified())).await;
+                }
+            }
+            let Some(inner) = chain.upgrade() else { return };
+            drop(Self(inner).release_expired());
+        }
     }
 
     /// Releases pins: in the CPU tier at once, in backends in the background, so that no caller waits for them
@@ -195,11 +240,16 @@ impl StorageManager {
     fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
         let deadline = self.deadline();
         let mut releases = Vec::new();
+        let mut is_left_behind = None;
         for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
             let Some(index) = tier.0.checked_sub(1) else {
                 self.0.cpu.unpin(&keys);
                 continue;
             };
+            if *is_left_behind.get_or_insert_with(|| self.is_left_behind()) {
+                // What the parent has pinned, it unpins.
+                continue;
+            }
             let backend = Arc::clone(&self.0.backends[index]);
             releases.push(self.0.control.handle().spawn(async move {
                 if let Err(error) = backend.unpin(&keys, deadline).await {
@@ -229,7 +279,12 @@ impl StorageManager {
             self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
         }
         // Bypassed tiers too: what is removed must not come back.
-        let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
+        let mut chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).peekable();
+        if let Some(first) = chosen.peek()
+            && self.is_left_behind()
+        {
+            return Err(RemoveError { tier: first.name.clone(), n_removed, error: TierError::Forked });
+        }
         let removals = chosen.map(|backend| {
             // At once: none of these may start now.
             let cancelled = backend.cancel_puts(Some(keys));
@@ -239,7 +294,7 @@ impl StorageManager {
             async move { (backend, removing.await) }
         });
         let mut failed = None;
-        for (backend, outcome) in futures::future::join_all(removals).await {
+        for (backend, outcome) in anywhere(join_all(removals)).await {
             let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
             match outcome {
                 Ok(n) => n_removed += n,
@@ -277,7 +332,7 @@ impl StorageManager {
         for (backend, cancelled) in cancelled {
             report.puts_cancelled += cancelled.n_chunks;
             report.skipped.push(backend.name.clone());
-            backend.drained(Some(&cancelled.in_flight), deadline).await;
+            anywhere(backend.drained(Some(&cancelled.in_flight), deadline)).await;
         }
         // Last, because what waits to be stored or is being stored is being read.
         if tiers.includes(CPU_TIER) {
@@ -301,7 +356,7 @@ impl StorageManager {
     pub async fn flush_until(&self, deadline: Instant) -> Result<(), FlushError> {
         let mut pending = Vec::new();
         for backend in &self.0.backends {
-            if !backend.drained(None, deadline).await {
+            if !anywhere(backend.drained(None, deadline)).await {
                 let (n_chunks, _) = backend.queue.pending();
                 pending.push((backend.name.clone(), n_chunks));
             }
@@ -335,6 +390,12 @@ impl StorageManager {
     pub async fn recreate(&self, name: &str) -> Result<(), RecreateError> {
         let place = self.0.backends.iter().position(|backend| backend.name == name);
         let place = place.ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(RecreateError::Closed);
+        }
+        if self.is_left_behind() {
+            return Err(RecreateError::Forked);
+        }
         let backend = &self.0.backends[place];
         if backend.can_be_recreated() {
             // The pins go with the old instance.
@@ -342,7 +403,7 @@ impl StorageManager {
         }
         let (backend, limit) = (Arc::clone(backend), self.0.options.close_timeout);
         let recreating = self.0.control.handle().spawn(async move { backend.recreate(limit).await });
-        recreating.await.unwrap_or(Err(RecreateError::Interrupted))
+        anywhere(recreating).await.unwrap_or(Err(RecreateError::Interrupted))
     }
 
     /// Says how every tier is.
@@ -400,6 +461,12 @@ impl StorageManager {
     /// Closing goes on; calling it again waits for its end and gives its outcome.
     pub async fn close(&self) -> Result<(), CloseError> {
         self.0.closed.store(true, Ordering::Release);
+        if self.is_left_behind() {
+            self.0.cpu.close();
+            let failed = self.0.backends.iter().map(|backend| (backend.name.clone(), TierError::Forked));
+            let failed: Vec<_> = failed.collect();
+            return if failed.is_empty() { Ok(()) } else { Err(CloseError { failed }) };
+        }
         let closing = self.0.closing.get_or_init(|| {
             let this = self.clone();
             let (done, outcome) = tokio::sync::watch::channel(None);
@@ -411,7 +478,9 @@ impl StorageManager {
         });
         let mut closing = closing.clone();
         // The sender is dropped unsent only if the threads are gone, and the tiers with them.
-        closing.wait_for(Option::is_some).await.map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
+        anywhere(closing.wait_for(Option::is_some))
+            .await
+            .map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
     }
 
     async fn close_tiers(&self) -> Result<(), CloseError> {
@@ -433,6 +502,11 @@ impl StorageManager {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.control.is_left_behind() {
+            // Lanes, files and connections are the parent's; closing them here would disturb it.
+            return std::mem::forget(std::mem::take(&mut self.backends));
+        }
+        self.pinned.notify_one();
         // Ends the workers of a chain that was dropped without `close`.
         for backend in &self.backends {
             backend.queue.cancel(None);

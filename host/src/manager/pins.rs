@@ -67,6 +67,11 @@ impl Ledger {
         expired
     }
 
+    /// Returns the moment after which something may have expired; `None` if nothing is held.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        self.order.front().map(|(expiry, _)| *expiry)
+    }
+
     /// Forgets what anyone holds of `keys` in `tier`, because they are gone from there with their pins; `None`
     /// means every key. A later pin of such a key is another lookup's, which these must not release.
     pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {

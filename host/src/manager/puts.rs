@@ -157,10 +157,11 @@ impl PutQueue {
         !self.lock().keys.values().any(|flying| *flying)
     }
 
-    /// Stops handing out work, or goes on.
+    /// Stops handing out work, or goes on. Who waits for something to leave the queue looks again.
     pub(super) fn pause(&self, paused: bool) {
         self.lock().paused = paused;
         self.work.notify_one();
+        self.settled.notify_waiters();
     }
 
     /// Accepts nothing more.

@@ -13,6 +13,7 @@ use crate::cpu::Allocated;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::memory::{AllocateError, BufferMut};
 use crate::metrics::Operation;
+use crate::runtime::anywhere;
 
 /// The leading run of chunks that could be served.
 #[derive(Debug, Default)]
@@ -55,8 +56,8 @@ impl StorageManager {
         let mut served = vec![TierIndex(0); keys.len()];
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
         if n_cpu < keys.len() && self.may_have_more(tiers, plan) {
-            self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, &mut retrieved.misses)
-                .await;
+            let misses = &mut retrieved.misses;
+            anywhere(self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, misses)).await;
         }
         // The answer ends at the first gap; what was fetched behind it goes back.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
@@ -170,9 +171,19 @@ impl StorageManager {
         size_bytes: usize,
         deadline: Instant,
     ) -> Result<Option<BufferMut>, AllocateError> {
-        if let Allocated::Ready(buffer) = self.0.cpu.allocate(size_bytes)? {
-            return Ok(Some(buffer));
+        match self.0.cpu.allocate(size_bytes)? {
+            Allocated::Ready(buffer) => Ok(Some(buffer)),
+            Allocated::Exhausted(_) => anywhere(self.released_buffer(size_bytes, deadline)).await,
         }
+    }
+
+    async fn released_buffer(
+        &self,
+        size_bytes: usize,
+        deadline: Instant,
+    ) -> Result<Option<BufferMut>, AllocateError> {
+        // Chunks whose pins have expired can be evicted.
+        drop(self.release_expired());
         loop {
             let mut waiter = self.0.cpu.waiter();
             // If puts are on their way to backends their memory comes back; otherwise only the caller can

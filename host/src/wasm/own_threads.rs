@@ -4,16 +4,17 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::limits::BLOCKING_THREADS_MAX;
 use crate::memory::lock;
+use crate::runtime::{Home, discard};
 
 /// Starts the threads when they are first needed, and stops them when it is dropped.
 #[derive(Default)]
-pub(super) struct OwnThreads(Mutex<Option<Runtime>>);
+pub(super) struct OwnThreads(Mutex<Option<(Runtime, Home)>>);
 
 impl OwnThreads {
     /// Returns the handle to spawn blocking work on.
@@ -22,7 +23,7 @@ impl OwnThreads {
     /// The system's, if it grants no more threads.
     pub(super) fn handle(&self) -> io::Result<Handle> {
         let mut runtime = lock(&self.0);
-        if let Some(runtime) = &*runtime {
+        if let Some((runtime, _)) = &*runtime {
             return Ok(runtime.handle().clone());
         }
         let started = Builder::new_multi_thread()
@@ -31,15 +32,14 @@ impl OwnThreads {
             .thread_name("kvtier-backend")
             .enable_all()
             .build()?;
-        Ok(runtime.insert(started).handle().clone())
+        Ok(runtime.insert((started, Home::here())).0.handle().clone())
     }
 }
 
 impl Drop for OwnThreads {
     fn drop(&mut self) {
-        // May be dropped from within an executor, where waiting for threads would panic.
-        if let Some(runtime) = lock(&self.0).take() {
-            runtime.shutdown_background();
+        if let Some((runtime, home)) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            discard(Some(runtime), home);
         }
     }
 }

@@ -10,6 +10,7 @@ use wasmtime::{Config, Engine};
 
 use super::component::{Compilation, Loader};
 use crate::limits::EPOCH_TICK;
+use crate::runtime::{Home, discard};
 
 /// Owns the threads. Cloning shares them; the last clone stops them.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ struct Owned {
     runtime: Option<Runtime>,
     stop: Arc<AtomicBool>,
     ticker: Option<JoinHandle<()>>,
+    home: Home,
 }
 
 /// Why the threads could not be started.
@@ -62,7 +64,13 @@ impl LaneThreads {
             })?
         };
         let loader = Loader::new(engine, compilation);
-        Ok(Self(Arc::new(Owned { loader, runtime: Some(runtime), stop, ticker: Some(ticker) })))
+        Ok(Self(Arc::new(Owned {
+            loader,
+            runtime: Some(runtime),
+            stop,
+            ticker: Some(ticker),
+            home: Home::here(),
+        })))
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -81,13 +89,15 @@ impl LaneThreads {
 impl Drop for Owned {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if self.home.is_left() {
+            // The ticker never ends in a fork, because it is not there.
+            return discard(self.runtime.take(), self.home);
+        }
         if let Some(ticker) = self.ticker.take() {
             // It ends within a tick; a panic in it has nobody left to hear of it.
             drop(ticker.join());
         }
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        discard(self.runtime.take(), self.home);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::BackendConfig;
 use crate::key::ChunkKey;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX};
 use crate::memory::lock;
-use crate::runtime::Control;
+use crate::runtime::{Control, yield_now};
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
 
@@ -129,7 +129,7 @@ impl WasmTier {
             Moving::new(&self.bytes_in_flight, bytes, self.bytes_in_flight_max()).ok_or(TierError::Busy)?;
         if bytes > 0 {
             // Those that begin together, such as the batches of one retrieval, all count for each.
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         let limit = self.config.limits.call_timeout_for(self.bytes_in_flight.load(Ordering::Relaxed) as u64);
         let deadline = deadline.min(Instant::now() + limit);

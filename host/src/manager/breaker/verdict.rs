@@ -29,7 +29,7 @@ impl Verdict {
             TierError::NoSpace | TierError::InvalidArgument(_) | TierError::Unsupported => Self::Declines,
             // No time was left to answer in.
             TierError::Timeout(given) if given.is_zero() => Self::Silent,
-            TierError::Busy | TierError::BreakerOpen => Self::Silent,
+            TierError::Busy | TierError::BreakerOpen | TierError::Forked => Self::Silent,
             TierError::Timeout(_)
             | TierError::Lost(_)
             | TierError::Trap(_)

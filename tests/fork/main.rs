@@ -1,0 +1,148 @@
+//! Forks while an engine runs, and says what the child can and cannot do. A process of its own, because a child
+//! inherits whatever other threads have locked: beside other tests these could be anything.
+//!
+//! Prints one line for each operation of each child, then what the parent still can. A child that hangs is ended by an
+//! alarm, and its end is a line too.
+#![expect(unsafe_code, reason = "forks")]
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kvtier::config::Config;
+use kvtier::manager::Tiers;
+use kvtier::runtime::block_on;
+use kvtier::{Engine, EngineBuilder};
+use kvtier_tests::support::{
+    backend, config, in_tier, key, keys, metadata, misbehaving, promise, put, put_in, specs,
+};
+
+/// After so many seconds a child is taken to hang. None of what it does waits for anything.
+const ALARM_S: u32 = 60;
+
+fn main() -> Result<()> {
+    let keys = keys(4);
+    let engine = build(vec![
+        backend("memory", "memory", "MemoryBackend"),
+        misbehaving("stuck", "HangBackend", &[("in", "put")]),
+    ])?;
+    let storage = engine.storage();
+    put(storage, &keys[..2], &Tiers::only(["cpu"]));
+    put_in(storage, &keys, "memory");
+    block_on(storage.contains_pinned(&keys, &Tiers::only(["memory"]), "of the parent"));
+    // A put that is under way while the process forks, and holds memory.
+    put(storage, &[key(9)], &Tiers::only(["stuck"]));
+
+    // What a child drops, the parent still has.
+    let mut engine = Some(engine);
+    fork("asks", || ask(engine.take().context("an engine")?))?;
+    fork("drops", || {
+        drop(engine.take());
+        say("drop", "returned")
+    })?;
+    fork("abandons and builds", || {
+        engine.take().context("an engine")?.abandon();
+        build_another()
+    })?;
+
+    let engine = engine.context("an engine")?;
+    let storage = engine.storage();
+    say("parent: in the backend", in_tier(storage, &keys, "memory"))?;
+    let found = block_on(storage.get(&specs(&keys), &Tiers::only(["memory"]), None));
+    say("parent: served", found.chunks.len())?;
+    drop(found);
+    block_on(storage.unpin("of the parent"));
+    say("parent: pinned", storage.status().backends[0].pinned_keys)
+}
+
+fn build(backends: Vec<kvtier::config::BackendConfig>) -> Result<Engine> {
+    // Deadlines that the alarm would not wait for: none of them may be what ends a call.
+    let long = Duration::from_hours(1);
+    let mut config =
+        Config { lookup_timeout: long, blocking_timeout: long, close_timeout: long, ..config(backends) };
+    for backend in &mut config.backends {
+        backend.limits.call_timeout = long;
+    }
+    Ok(EngineBuilder::new(config, metadata()).build_blocking()?)
+}
+
+/// Every operation of an engine, in a child of the process that built it.
+fn ask(engine: Engine) -> Result<()> {
+    let (storage, keys) = (engine.storage(), keys(4));
+    let all = &Tiers::All;
+    say("contains", block_on(storage.contains(&keys, all)).n_chunks)?;
+    say("contains_pinned", block_on(storage.contains_pinned(&keys, all, "of the child")).n_chunks)?;
+    block_on(storage.unpin("of the child"));
+    say("unpin", storage.status().cpu.pinned_entries)?;
+    let found = block_on(storage.get(&specs(&keys), all, Some(&promise(1, 4))));
+    let reasons: Vec<_> = found.misses.iter().map(|(_, _, miss)| miss.reason()).collect();
+    say("get", format_args!("{} chunks, misses {reasons:?}", found.chunks.len()))?;
+    let stored = put(storage, &[key(5)], all);
+    let dropped: Vec<_> = stored.backends.iter().map(|(_, offer)| offer.n_dropped).collect();
+    say("put", format_args!("{} in the CPU tier, dropped {dropped:?}", stored.n_new))?;
+    let many: Vec<_> = (100..200).map(key).collect();
+    let allocation = block_on(storage.allocate(&specs(&many)))?;
+    ensure!((1..100).contains(&allocation.n_covered()), "{} covered", allocation.n_covered());
+    say("allocate", "no more than there is room for")?;
+    drop(allocation);
+    say("flush", outcome(block_on(storage.flush())))?;
+    say("remove", outcome(block_on(storage.remove(&keys, all))))?;
+    say("clear", block_on(storage.clear(all)).skipped.join(" "))?;
+    say("recreate", outcome(block_on(storage.recreate("memory"))))?;
+    let counts = storage.counts();
+    say("errors", format_args!("{:?}", counts[1].errors))?;
+    say("close", outcome(block_on(storage.close())))?;
+    engine.abandon();
+    say("abandon", "returned")
+}
+
+/// The child has an engine of its own.
+fn build_another() -> Result<()> {
+    let engine = build(vec![backend("memory", "memory", "MemoryBackend")])?;
+    let (storage, keys) = (engine.storage(), keys(3));
+    put_in(storage, &keys, "memory");
+    say("own engine: in the backend", in_tier(storage, &keys, "memory"))?;
+    engine.blocking().close()?;
+    say("own engine: close", "returned")
+}
+
+/// Runs a child, and waits for its end.
+fn fork(name: &str, child: impl FnOnce() -> Result<()>) -> Result<()> {
+    say("child", name)?;
+    // SAFETY: the child takes no lock that another thread of this process may have held: nothing else runs here but
+    // the engine, which is idle.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: sets a timer of this process.
+            unsafe { libc::alarm(ALARM_S) };
+            let status = match child() {
+                Ok(()) => 0,
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    1
+                }
+            };
+            // SAFETY: ends the process, without what the parent's exit would do.
+            unsafe { libc::_exit(status) }
+        }
+        process => {
+            let mut status = 0;
+            // SAFETY: `process` is a child of this process, and `status` is there to be written.
+            ensure!(unsafe { libc::waitpid(process, &raw mut status, 0) } == process, "no child to wait for");
+            say("ended", if status == 0 { "well".to_owned() } else { format!("with status {status:#x}") })
+        }
+    }
+}
+
+fn outcome<T: std::fmt::Debug, E: std::fmt::Display>(outcome: std::result::Result<T, E>) -> String {
+    match outcome {
+        Ok(answer) => format!("{answer:?}"),
+        Err(error) => format!("error: {error}"),
+    }
+}
+
+fn say(what: &str, answer: impl std::fmt::Display) -> Result<()> {
+    // Without a buffer, which the child would inherit.
+    std::io::stderr().flush()?;
+    Ok(std::io::stdout().write_all(format!("{what}: {answer}\n").as_bytes())?)
+}

@@ -1,0 +1,237 @@
+//! Operations wherever a caller makes them: in tasks of tokio's, in another executor's, on bare threads. None may
+//! need anything of the executor, or find that tokio has stopped its own primitives for the rest of a task's turn.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use futures::executor::block_on as foreign_block_on;
+use kvtier::config::Config;
+use kvtier::manager::Tiers;
+use kvtier::{Engine, EngineBuilder, Request};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::{self, CHUNK_SIZE, backend, config, counted, misbehaving};
+
+/// How often each operation is made in one place; tokio stops a task after 128 steps.
+const N_ROUNDS: u32 = 1_000;
+
+/// What a place runs.
+type Work = Box<dyn FnOnce() + Send>;
+/// A place to make operations in: runs the work, and returns when it is done.
+type Place = fn(Work);
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn on_a_plain_thread(work: Work) {
+    work();
+}
+
+fn on_a_worker(work: Work) {
+    let runtime = multi_thread();
+    runtime.block_on(runtime.spawn(async { work() })).unwrap();
+}
+
+fn in_a_task_of_a_current_thread_runtime(work: Work) {
+    let runtime = current_thread();
+    runtime.block_on(runtime.spawn(async { work() })).unwrap();
+}
+
+fn in_a_local_task(work: Work) {
+    tokio::task::LocalSet::new().block_on(&current_thread(), async { work() });
+}
+
+fn in_block_on_of_a_runtime(work: Work) {
+    multi_thread().block_on(async { work() });
+}
+
+fn in_block_on_of_a_handle(work: Work) {
+    let runtime = current_thread();
+    runtime.handle().block_on(async { work() });
+}
+
+fn on_a_blocking_thread(work: Work) {
+    let runtime = multi_thread();
+    runtime.block_on(runtime.spawn_blocking(work)).unwrap();
+}
+
+/// smol's executor, without its reactor.
+fn in_a_task_of_smols(work: Work) {
+    let executor = async_executor::Executor::new();
+    kvtier::runtime::block_on(executor.run(executor.spawn(async { work() })));
+}
+
+const PLACES: [(&str, Place); 8] = [
+    ("plain thread", on_a_plain_thread),
+    ("worker", on_a_worker),
+    ("current-thread runtime", in_a_task_of_a_current_thread_runtime),
+    ("local task", in_a_local_task),
+    ("Runtime::block_on", in_block_on_of_a_runtime),
+    ("Handle::block_on", in_block_on_of_a_handle),
+    ("spawn_blocking", on_a_blocking_thread),
+    ("smol", in_a_task_of_smols),
+];
+
+/// Makes operations in a place. A place in which they hang fails the test rather than hanging it.
+fn make(name: &str, place: Place, work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    let running = thread::spawn(move || {
+        place(Box::new(move || {
+            work();
+            done.send(()).unwrap();
+        }));
+    });
+    match is_done.recv_timeout(Duration::from_mins(10)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("hangs on: {name}"),
+        // It panicked, or is done.
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+            running.join().unwrap_or_else(|_| panic!("failed on: {name}"));
+        }
+    }
+}
+
+fn tokens(round: u32) -> Vec<u32> {
+    (0..2 * CHUNK_SIZE as u32).map(|token| token + round % 7).collect()
+}
+
+/// Every operation as a blocking call; each retrieval moves bytes of the backend.
+fn blocking_round(engine: &Engine, round: u32) {
+    let (engine, tokens) = (engine.blocking(), tokens(round));
+    let request = Request::new(&tokens);
+    let allocation = engine.allocate(&request).unwrap();
+    assert_eq!(allocation.n_missing(), 2);
+    engine.store(allocation, &Tiers::All);
+    engine.flush().unwrap();
+    assert_eq!(engine.lookup(&request).unwrap().n_tokens, tokens.len());
+    let plan = engine.lookup_pinned(&request, "id").unwrap();
+    assert_eq!(engine.retrieve(&request, Some(&plan)).unwrap().n_tokens, tokens.len());
+    engine.unpin("id");
+    assert_eq!(engine.retrieve(&request, None).unwrap().n_tokens, tokens.len());
+    assert_eq!(engine.remove(&request).unwrap(), 2);
+    engine.clear(&Tiers::All);
+}
+
+/// The same operations as futures.
+async fn awaited_round(engine: &Engine, round: u32) {
+    let tokens = tokens(round);
+    let request = Request::new(&tokens);
+    let allocation = engine.allocate(&request).await.unwrap();
+    engine.store(allocation, &Tiers::All).await;
+    engine.flush().await.unwrap();
+    assert_eq!(engine.lookup(&request).await.unwrap().n_tokens, tokens.len());
+    let plan = engine.lookup_pinned(&request, "id").await.unwrap();
+    assert_eq!(engine.retrieve(&request, Some(&plan)).await.unwrap().n_tokens, tokens.len());
+    engine.unpin("id").await;
+    engine.storage().expire_pins().await;
+    assert_eq!(engine.retrieve(&request, None).await.unwrap().n_tokens, tokens.len());
+    assert_eq!(engine.remove(&request).await.unwrap(), 2);
+    engine.clear(&Tiers::All).await;
+}
+
+/// An engine whose chunks are in the backend only.
+fn over_memory() -> Engine {
+    support::engine(Config { local_cpu: false, ..config(vec![backend("memory", "memory", "MemoryBackend")]) })
+}
+
+#[test]
+fn blocking_calls_return_wherever_they_are_made() {
+    for (name, place) in PLACES {
+        let engine = over_memory();
+        make(name, place, move || {
+            for round in 0..N_ROUNDS {
+                blocking_round(&engine, round);
+            }
+            // These make an instance each; a task's budget is long used up by now.
+            for _ in 0..50 {
+                engine.blocking().recreate("memory").unwrap();
+            }
+            for _ in 0..N_ROUNDS {
+                engine.blocking().close().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn futures_get_on_under_an_executor_that_blocks_a_task_of_another() {
+    for (name, place) in PLACES {
+        let engine = over_memory();
+        make(name, place, move || {
+            for round in 0..N_ROUNDS {
+                foreign_block_on(awaited_round(&engine, round));
+            }
+            foreign_block_on(async {
+                engine.recreate("memory").await.unwrap();
+                engine.close().await.unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn an_engine_can_be_built_wherever_it_is_needed() {
+    for (name, place) in PLACES {
+        make(name, place, || {
+            let spend = support::engine(config(vec![]));
+            for _ in 0..200 {
+                // Each takes of the task's budget what waiting costs.
+                spend.blocking().close().unwrap();
+            }
+            let config = config(vec![backend("built", "memory", "MemoryBackend")]);
+            let engine = EngineBuilder::new(config.clone(), support::metadata()).build_blocking().unwrap();
+            engine.blocking().close().unwrap();
+            foreign_block_on(EngineBuilder::new(config, support::metadata()).build()).unwrap();
+        });
+    }
+}
+
+#[test]
+fn deadlines_end_blocking_calls_wherever_they_are_made() {
+    for (name, place) in PLACES {
+        let mut hangs = misbehaving("hangs", "HangBackend", &[("in", "contains")]);
+        hangs.limits.call_timeout = Duration::from_millis(20);
+        hangs.breaker.failures = 0;
+        let engine = support::engine(config(vec![hangs]));
+        make(name, place, move || {
+            for round in 0..3 {
+                let tokens = tokens(round);
+                let found = engine.blocking().lookup(&Request::new(&tokens)).unwrap();
+                assert_eq!(found.n_tokens, 0);
+            }
+            assert_eq!(counted(engine.storage(), "hangs").errors[&("contains", "timeout")], 3);
+        });
+    }
+}
+
+#[test]
+fn tasks_that_await_operations_side_by_side_all_get_on() {
+    let engine = over_memory();
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = current_thread();
+        let tasks: Vec<_> = (0..7)
+            .map(|round| {
+                let engine = engine.clone();
+                runtime.spawn(async move {
+                    let tokens = tokens(round);
+                    let request = Request::new(&tokens);
+                    let allocation = engine.allocate(&request).await.unwrap();
+                    engine.store(allocation, &Tiers::All).await;
+                    engine.flush().await.unwrap();
+                    for _ in 0..N_ROUNDS / 7 {
+                        assert_eq!(engine.retrieve(&request, None).await.unwrap().n_tokens, tokens.len());
+                    }
+                })
+            })
+            .collect();
+        runtime.block_on(futures::future::join_all(tasks)).into_iter().for_each(|task| task.unwrap());
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_mins(5)).unwrap();
+}
