@@ -279,6 +279,8 @@ pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 pub const BLOCKING_THREADS_MAX: usize = 32;
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
+/// Ticks that find no guest running, one after the other, until the ticks stop; the next guest that runs starts them.
+pub const EPOCH_IDLE_TICKS_MAX: u32 = 100;
 /// First pause before a backend that could not be started is tried again; it doubles up to
 /// [`RESTART_PAUSE_MAX`]. Each pause is drawn from the upper half of its range.
 pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);

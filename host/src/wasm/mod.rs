@@ -23,6 +23,7 @@ mod review;
 mod sandbox;
 mod stdio;
 mod threads;
+mod ticker;
 mod tier;
 
 pub use class::{ClassError, ClassReport, MethodReport, kebab};

@@ -1,15 +1,12 @@
-//! The threads that run guests, the engine that they share, and the clock that keeps one guest from holding
-//! a thread.
+//! The threads that run guests, and the engine that they share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::{Config, Engine};
 
 use super::component::{Compilation, Loader};
-use crate::limits::EPOCH_TICK;
+use super::ticker::{Guests, Ticker};
 use crate::runtime::{Home, discard};
 
 /// Owns the threads. Cloning shares them; the last clone stops them.
@@ -18,9 +15,8 @@ pub struct LaneThreads(Arc<Owned>);
 
 struct Owned {
     loader: Loader,
+    ticker: Ticker,
     runtime: Option<Runtime>,
-    stop: Arc<AtomicBool>,
-    ticker: Option<JoinHandle<()>>,
     home: Home,
 }
 
@@ -53,24 +49,12 @@ impl LaneThreads {
             .enable_io()
             .thread_name("kvtier-lane")
             .build()?;
-        let stop = Arc::new(AtomicBool::new(false));
         let ticker = {
-            let (engine, stop) = (engine.clone(), Arc::clone(&stop));
-            std::thread::Builder::new().name("kvtier-epoch".into()).spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(EPOCH_TICK);
-                    engine.increment_epoch();
-                }
-            })?
+            let engine = engine.clone();
+            Ticker::start(move || engine.increment_epoch())?
         };
         let loader = Loader::new(engine, compilation);
-        Ok(Self(Arc::new(Owned {
-            loader,
-            runtime: Some(runtime),
-            stop,
-            ticker: Some(ticker),
-            home: Home::here(),
-        })))
+        Ok(Self(Arc::new(Owned { loader, ticker, runtime: Some(runtime), home: Home::here() })))
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -81,6 +65,11 @@ impl LaneThreads {
         &self.0.loader
     }
 
+    /// Returns what is to be told while a guest runs, or it computes without end.
+    pub(super) fn guests(&self) -> &Guests {
+        self.0.ticker.guests()
+    }
+
     pub(super) fn handle(&self) -> &Handle {
         self.0.runtime.as_ref().expect("the runtime lives as long as its owner").handle()
     }
@@ -88,16 +77,9 @@ impl LaneThreads {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.home.is_left() {
-            // The ticker never ends in a fork, because it is not there.
-            return discard(self.runtime.take(), self.home);
-        }
-        if let Some(ticker) = self.ticker.take() {
-            // It ends within a tick; a panic in it has nobody left to hear of it.
-            drop(ticker.join());
-        }
         discard(self.runtime.take(), self.home);
+        // Guests that compute come out, and their tasks are not run again.
+        self.loader.engine().increment_epoch();
     }
 }
 

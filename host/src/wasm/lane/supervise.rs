@@ -98,7 +98,8 @@ async fn live(
 ) -> Ended {
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
-    let task = prepared.lanes.spawn(within(prepared.own.clone(), task));
+    let guests = prepared.threads.guests().clone();
+    let task = prepared.lanes.spawn(guests.drive(within(prepared.own.clone(), task)));
     // Also when the control threads end: a computing guest would go on for ever.
     let _abort = AbortOnDrop(task.abort_handle());
     let end = async {
