@@ -231,18 +231,26 @@ pub const HANDLES_PER_CALL: usize = 8;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one log line as it is written; longer ones are cut.
 pub const LOG_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a host name that a backend may ask for; none is longer.
+pub const HOST_NAME_BYTES_MAX: usize = 255;
 /// Bytes of what a guest says of an error; longer texts are cut.
 pub const ERROR_BYTES_MAX: usize = 2 << 10;
 /// Bytes of standard error that are kept of a guest, the last ones, for the cause of a trap.
 pub const STDERR_BYTES_MAX: usize = 16 << 10;
 /// Bytes that a guest is told it may write to a standard stream at a time.
 pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
+/// Bytes a second that the host moves from its own streams, such as a file's, to the standard output and error of one
+/// instance, together. Nobody reads them, and no guest has anything to do with it.
+pub const STDIO_PIPED_BYTES_PER_S: u64 = MIB;
 /// Bytes of a chunk that are moved at a time, so that they are still in the processor's cache when they are hashed.
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that direct I/O moves at a time: many blocks, so that the disk has something to do.
 pub const DIRECT_PIECE_BYTES: usize = 4 << 20;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
+/// Bytes that a host function copies or hashes at a stretch on a thread that runs guests. More is done beside it, and a
+/// stream lets others run after so many. The piece in which the SDK copies chunks.
+pub const LANE_BYTES_MAX: usize = 1 << 20;
 /// Bytes that a stream moves at a time: out of a chunk when the receiver names no amount, and into a buffer at most.
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.

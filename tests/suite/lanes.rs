@@ -12,7 +12,7 @@ use crate::support;
 
 /// Of calls that never end, and of those beside them.
 const CALL_TIMEOUT: Duration = support::EXPIRES;
-const LANE_STALL: Duration = Duration::from_secs(3);
+pub(crate) const LANE_STALL: Duration = Duration::from_secs(3);
 pub(crate) use support::FOR_EVER;
 
 /// The methods that the chain calls while it is open.
@@ -135,7 +135,7 @@ fn in_every_method(
     });
 }
 
-fn assert_replaced(storage: &StorageManager, name: &str, why: &str) {
+pub(crate) fn assert_replaced(storage: &StorageManager, name: &str, why: &str) {
     support::eventually("the lane is replaced", || support::health(storage, name).lane_restarts == 1);
     let health = support::health(storage, name);
     let reason = health.last_restart.expect("a reason");
@@ -457,71 +457,6 @@ fn a_lane_that_is_stuck_does_not_hold_up_the_others() {
         // In one lane at most two: one before the stuck call, one after it.
         assert!(n_answered > 2, "{n_answered}");
     });
-    support::assert_nothing_leaks(storage);
-}
-
-#[test]
-fn a_guest_that_computes_on_and_on_after_its_answer_loses_its_lane() {
-    let mut backend = bad("hog", "HogBackend", &[]);
-    backend.limits.lane_stall = Duration::from_millis(50);
-    let engine = engine(backend);
-    let storage = engine.storage();
-    assert_eq!(support::in_tier(storage, &support::keys(1), "hog"), 0);
-    assert_eq!(support::counted(storage, "hog").errors.len(), 0, "the call itself is answered");
-    assert_replaced(storage, "hog", "computed for 50ms though no call is inside");
-    support::assert_nothing_leaks(storage);
-}
-
-#[test]
-fn a_guest_that_blocks_after_its_answer_loses_its_lane_once_a_call_waits() {
-    let log = support::log();
-    let mut backend = bad("doze", "DozeBackend", &[]);
-    (backend.limits.call_timeout, backend.limits.lane_stall) = (FOR_EVER, LANE_STALL);
-    let engine = engine(backend);
-    let storage = engine.storage();
-    let keys = support::keys(1);
-    support::put_in(storage, &keys, "doze");
-    support::eventually("it blocks", || log.heard("doze") == ["dozing off"]);
-    assert_eq!(support::health(storage, "doze").lane_restarts, 0, "nobody waits for it");
-    // The call waits for the next instance, which answers it.
-    assert_eq!(support::in_tier(storage, &keys, "doze"), 0, "a fresh instance");
-    assert_eq!(support::counted(storage, "doze").errors.len(), 0);
-    assert_replaced(storage, "doze", "no progress for 3s");
-    support::assert_nothing_leaks(storage);
-}
-
-#[test]
-fn a_guest_that_computes_most_of_the_time_between_calls_loses_its_lane() {
-    // Never long enough at a stretch to count as stuck.
-    let mut backend = bad("drudge", "DrudgeBackend", &[("ms", "400")]);
-    backend.limits.lane_stall = LANE_STALL;
-    let engine = engine(backend);
-    let storage = engine.storage();
-    assert_eq!(support::in_tier(storage, &support::keys(1), "drudge"), 0);
-    assert_replaced(storage, "drudge", "computed for 3s though no call is inside");
-    support::assert_nothing_leaks(storage);
-}
-
-#[test]
-fn a_guest_that_computes_from_the_start_and_is_never_called_is_started_again_with_pauses() {
-    let log = support::log();
-    let mut backend = bad("hog-from-open", "HogBackend", &[("in", "open")]);
-    backend.limits.lane_stall = Duration::from_millis(50);
-    let engine = engine(backend);
-    let storage = engine.storage();
-    support::eventually("it is down", || {
-        let down = support::health(storage, "hog-from-open").down;
-        down.is_some_and(|cause| cause.contains("computed for 50ms though no call is inside"))
-    });
-    support::eventually("it is tried again", || {
-        let lines = log.lines_with("could not be started");
-        lines.iter().filter(|line| line.contains("hog-from-open") && line.contains("retry_in")).count() >= 3
-    });
-    assert_eq!(support::health(storage, "hog-from-open").lane_restarts, 0, "it never served");
-    let status = storage.status();
-    for breaker in [&status.backends[0].reading, &status.backends[0].writing] {
-        assert!(breaker.opened >= 3, "the chain is told: {breaker:?}");
-    }
     support::assert_nothing_leaks(storage);
 }
 

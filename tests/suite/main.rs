@@ -3,6 +3,7 @@
 
 mod answers;
 mod anywhere;
+mod between_calls;
 mod breaker;
 mod chain;
 mod cli;

@@ -8,10 +8,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
+use kvtier::limits::LANE_BYTES_MAX;
 use kvtier::manager::{StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkSpec, Engine};
 
+use crate::lanes::bad;
+use crate::limits::greedy;
 use crate::support;
 
 use crate::support::{EXPIRES, FOR_EVER};
@@ -161,4 +164,31 @@ fn a_buffer_stays_with_the_file_transfer_that_outlives_its_deadline() {
 #[test]
 fn a_buffer_stays_with_the_blocking_file_transfer_that_outlives_its_deadline() {
     a_late_splice("late_blocking", || support::backend("late_blocking", "probe", "SpliceBackend"));
+}
+
+#[test]
+fn chunks_too_long_for_a_stretch_on_a_lanes_thread_move_whole() {
+    // A read with its trailer, which hashes all of it, and streams of several stretches.
+    const SIZE: usize = 5 * LANE_BYTES_MAX + 1;
+    let mut backends = vec![bad("long-streams", "StreamBackend", &[]), greedy("long-reads", "read")];
+    for backend in &mut backends {
+        backend.limits.call_timeout = FOR_EVER;
+    }
+    let config = Config { pool_size_bytes: 64 << 20, local_cpu: false, ..support::config(backends) };
+    let engine = support::engine(config);
+    let storage = engine.storage();
+    let n_bytes = (SIZE + kvtier::integrity::TRAILER_BYTES) as u64;
+    let spec = ChunkSpec { key: kvtier::ChunkKey { hi: 1, lo: n_bytes }, size_bytes: SIZE };
+    for name in ["long-streams", "long-reads"] {
+        let mut allocation = block_on(storage.allocate(&[spec])).unwrap();
+        for (_, key, bytes) in allocation.missing() {
+            kvtier_cli::content::fill(key, bytes);
+        }
+        block_on(storage.put(allocation, &Tiers::only([name])));
+        block_on(storage.flush()).unwrap();
+        let counts = support::counted(storage, name);
+        assert_eq!((counts.puts, counts.errors.len()), (1, 0), "{name}");
+    }
+    let found = block_on(storage.get(&[spec], &Tiers::only(["long-streams"]), None));
+    kvtier_cli::content::verify(spec.key, &found.chunks[0]).unwrap();
 }

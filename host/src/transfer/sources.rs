@@ -117,6 +117,11 @@ impl Sealed {
         Ok([&self.0.chunk[payload], trailer])
     }
 
+    /// Returns how many bytes [`pieces`](Self::pieces) of `range` would read.
+    pub fn n_bytes_to_read(&self, range: &Range<usize>) -> usize {
+        self.0.n_bytes_to_hash(range)
+    }
+
     /// Returns `range` as bytes that keep the chunk in memory. Copies only if the range reaches into the
     /// trailer; reads as [`pieces`](Self::pieces) does.
     ///
@@ -146,6 +151,24 @@ impl Sealing {
         };
         if hash.as_ref().map_or(0, PayloadHash::n_bytes) == range.start {
             hash.get_or_insert_with(|| self.sealer.hash()).update(&self.chunk[range.clone()]);
+        }
+    }
+
+    /// Returns how many bytes are hashed when `range` is handed out, as far as nobody else is hashing.
+    fn n_bytes_to_hash(&self, range: &Range<usize>) -> usize {
+        if self.chunk.trailer().is_some() {
+            return 0;
+        }
+        let n_hashed = match self.hash.try_lock() {
+            Ok(hash) => hash.as_ref().map_or(0, PayloadHash::n_bytes),
+            Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => 0,
+        };
+        if range.end > self.chunk.len() {
+            self.chunk.len() - n_hashed
+        } else if range.start == n_hashed {
+            range.len()
+        } else {
+            0
         }
     }
 

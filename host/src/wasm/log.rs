@@ -11,6 +11,9 @@ use crate::config::BackendConfig;
 use crate::limits::LOG_BYTES_MAX;
 use crate::memory::lock;
 
+/// Under which a host's subscriber selects what backends write.
+const TARGET: &str = "kvtier::backend";
+
 /// A backend's way into the log, shared by its lanes and their generations.
 ///
 /// Lines beyond the limits are dropped and counted. Lines that the host's subscriber does not want cost
@@ -61,18 +64,36 @@ impl BackendLog {
         self.n_dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes one message of the guest's.
-    pub(super) fn write(&self, level: Level, message: &str) {
+    /// Reports whether the host's subscriber wants a line of that level and the limits have room for one, before its
+    /// text is read. One without room is counted.
+    pub(super) fn has_room(&self, level: Level) -> bool {
         // The subscriber takes levels only as constants.
+        let is_wanted = match level {
+            Level::TRACE => tracing::enabled!(target: TARGET, Level::TRACE),
+            Level::DEBUG => tracing::enabled!(target: TARGET, Level::DEBUG),
+            Level::INFO => tracing::enabled!(target: TARGET, Level::INFO),
+            Level::WARN => tracing::enabled!(target: TARGET, Level::WARN),
+            Level::ERROR => tracing::enabled!(target: TARGET, Level::ERROR),
+        };
+        is_wanted && {
+            let now = self.clock.now();
+            let mut rates = lock(&self.rates);
+            let has_room = rates.lines.has(1, now) && rates.bytes.has(1, now);
+            if !has_room {
+                self.count_dropped(&mut rates);
+            }
+            has_room
+        }
+    }
+
+    /// Writes one message of the guest's, for which [`Self::has_room`] has said that there is room.
+    pub(super) fn write(&self, level: Level, message: &str) {
+        let Line::Passed { text, n_dropped } = self.admit(message) else { return };
+        self.tell(n_dropped);
+        let backend = &self.backend;
         macro_rules! write_at {
             ($level:expr) => {
-                if tracing::enabled!(target: "kvtier::backend", $level) {
-                    if let Line::Passed { text, n_dropped } = self.admit(message) {
-                        self.tell(n_dropped);
-                        let backend = &self.backend;
-                        tracing::event!(target: "kvtier::backend", $level, %backend, "{text}");
-                    }
-                }
+                tracing::event!(target: TARGET, $level, %backend, "{text}")
             };
         }
         match level {
@@ -108,14 +129,18 @@ impl BackendLog {
                 return Line::Passed { text, n_dropped: std::mem::take(n_untold) };
             }
         }
-        *n_untold += 1;
-        self.n_dropped.fetch_add(1, Ordering::Relaxed);
+        self.count_dropped(&mut rates);
         Line::Dropped
+    }
+
+    fn count_dropped(&self, rates: &mut Rates) {
+        rates.n_untold += 1;
+        self.n_dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Tokens that come back at a steady rate; holds those of one second, and begins full.
-struct Bucket {
+pub(super) struct Bucket {
     per_s: u64,
     /// Tokens × nanoseconds of a second, so that any rate is exact.
     level: u128,
@@ -125,11 +150,11 @@ struct Bucket {
 const NS_PER_S: u128 = 1_000_000_000;
 
 impl Bucket {
-    fn new(per_s: u64, now: Duration) -> Self {
+    pub(super) fn new(per_s: u64, now: Duration) -> Self {
         Self { per_s, level: u128::from(per_s) * NS_PER_S, at: now }
     }
 
-    fn has(&mut self, n: u64, now: Duration) -> bool {
+    pub(super) fn has(&mut self, n: u64, now: Duration) -> bool {
         let elapsed = now.saturating_sub(self.at);
         let back = elapsed.as_nanos().saturating_mul(u128::from(self.per_s));
         self.level = self.level.saturating_add(back).min(u128::from(self.per_s) * NS_PER_S);
@@ -137,8 +162,15 @@ impl Bucket {
         self.level >= u128::from(n) * NS_PER_S
     }
 
-    fn take(&mut self, n: u64) {
+    pub(super) fn take(&mut self, n: u64) {
         self.level -= u128::from(n) * NS_PER_S;
+    }
+
+    /// Returns how long it takes until `n` are there, as of the last question.
+    pub(super) fn lacks(&self, n: u64) -> Duration {
+        let missing = (u128::from(n) * NS_PER_S).saturating_sub(self.level);
+        let ns = missing.div_ceil(u128::from(self.per_s.max(1)));
+        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 }
 

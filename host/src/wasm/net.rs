@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use crate::config::{HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
+use crate::limits::HOST_NAME_BYTES_MAX;
 
 /// Why the names in `allow.net` cannot be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +178,9 @@ impl NetPolicy {
     /// Returns the addresses that a name stands for, or `None` if it is not granted. An address that is
     /// written out stands for itself.
     pub(super) fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if name.len() > HOST_NAME_BYTES_MAX {
+            return None;
+        }
         let unbracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
         if let Ok(address) = unbracketed.parse() {
             return Some(vec![address]);
@@ -279,7 +283,8 @@ mod tests {
         for name in ["cache.example", "Cache.Example", "cache.example."] {
             assert_eq!(policy.addresses(name), Some(pinned.clone()), "{name}");
         }
-        for name in ["", "example", "x.cache.example", "cache.example..", "cache.example\0"] {
+        let long = "x".repeat(HOST_NAME_BYTES_MAX + 1);
+        for name in ["", "example", "x.cache.example", "cache.example..", "cache.example\0", &long] {
             assert_eq!(policy.addresses(name), None, "{name}");
         }
         assert_eq!(policy.addresses("[::1]"), Some(vec!["::1".parse().unwrap()]), "written out");

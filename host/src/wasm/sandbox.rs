@@ -20,7 +20,8 @@ use super::http::Hooks;
 use super::load::Prepared;
 use super::log::BackendLog;
 use super::net::NetPolicy;
-use super::stdio::Tail;
+use super::stdio::{Pace, Tail};
+use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess};
 use crate::limits::{HANDLES_PER_CALL, HTTP_FIELDS_BYTES_MAX, READ_BYTES_MAX};
 
@@ -34,8 +35,8 @@ pub(super) struct State {
     pub(super) net: NetPolicy,
     http: WasiHttpCtx,
     http_hooks: Hooks,
-    /// Where sockets are waited for.
-    pub(super) sockets_on: Handle,
+    /// The threads that run guests; sockets are waited for there.
+    pub(super) lanes: Handle,
     pub(super) connect_timeout: Duration,
     pub(super) witness: Witness,
     footprint: Footprint,
@@ -138,8 +139,10 @@ pub(super) fn new_store(
     let alive = Alive::new(&record.stores);
     let last_words = Tail::last_words();
     let mut wasi = WasiCtx::builder();
-    // Standard output is swallowed, and standard input empty, by default.
-    wasi.stderr(last_words.clone()).max_random_size(limits.random_bytes);
+    let pace = Pace::new(Clock::system());
+    // Standard input is empty by default.
+    wasi.stdout(Tail::nothing().paced(&pace)).stderr(last_words.paced(&pace));
+    wasi.max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
         let perms = match grant.access {
             FsAccess::ReadOnly => FsPerms::ReadOnly,
@@ -178,7 +181,7 @@ pub(super) fn new_store(
         net: net.clone(),
         http: http_limits,
         http_hooks: Hooks::new(http.clone(), witness.clone()),
-        sockets_on: lanes.clone(),
+        lanes: lanes.clone(),
         connect_timeout: limits.connect_timeout,
         witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),

@@ -1,18 +1,27 @@
 //! A guest's standard streams: what it writes is swallowed, and of standard error the end is kept.
+//!
+//! A stream of WASI 0.3 that comes from the host and is handed on to a standard stream is moved by the host alone, for as
+//! long as it lasts and as fast as it can. So it waits once it is faster than [`STDIO_PIPED_BYTES_PER_S`]. What guests
+//! write themselves never waits.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::grants::Secrets;
-use crate::limits::{STDERR_BYTES_MAX, STDIO_WRITE_BYTES_MAX};
+use super::log::Bucket;
+use crate::clock::Clock;
+use crate::limits::{STDERR_BYTES_MAX, STDIO_PIPED_BYTES_PER_S, STDIO_WRITE_BYTES_MAX};
 use crate::memory::lock;
 
 /// An output that never blocks, fails or traps, and keeps the last bytes written to it, up to a limit.
@@ -33,8 +42,18 @@ impl Tail {
         Self::keeping(STDERR_BYTES_MAX)
     }
 
+    /// Makes the output for standard output.
+    pub(super) fn nothing() -> Self {
+        Self::keeping(0)
+    }
+
     fn keeping(max: usize) -> Self {
         Self(Arc::new(Mutex::new(Kept { bytes: VecDeque::new(), max })))
+    }
+
+    /// Makes a standard stream of it, whose streams share `pace`.
+    pub(super) fn paced(&self, pace: &Pace) -> Paced {
+        Paced { tail: self.clone(), pace: pace.clone() }
     }
 
     pub(super) fn push(&self, new: &[u8]) {
@@ -69,19 +88,90 @@ impl Tail {
     }
 }
 
-impl IsTerminal for Tail {
+/// How fast the host may move bytes to the standard streams of one instance, together.
+#[derive(Clone)]
+pub(super) struct Pace {
+    clock: Clock,
+    bytes: Arc<Mutex<Bucket>>,
+}
+
+impl Pace {
+    pub(super) fn new(clock: Clock) -> Self {
+        let bytes = Bucket::new(STDIO_PIPED_BYTES_PER_S, clock.now());
+        Self { clock, bytes: Arc::new(Mutex::new(bytes)) }
+    }
+
+    /// Takes `n` bytes, or says how long it will be until they may be written.
+    fn take(&self, n: usize) -> Result<(), Duration> {
+        let mut bytes = lock(&self.bytes);
+        let n = n as u64;
+        if bytes.has(n, self.clock.now()) {
+            bytes.take(n);
+            return Ok(());
+        }
+        Err(bytes.lacks(n))
+    }
+}
+
+/// A standard stream.
+pub(super) struct Paced {
+    tail: Tail,
+    pace: Pace,
+}
+
+impl IsTerminal for Paced {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Tail {
+impl StdoutStream for Paced {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
+        Box::new(PacedStream { tail: self.tail.clone(), pace: self.pace.clone(), waits: None })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
+        Box::new(self.tail.clone())
+    }
+}
+
+/// A stream that waits when the host moves it too fast.
+struct PacedStream {
+    tail: Tail,
+    pace: Pace,
+    waits: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncWrite for PacedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = &bytes[..bytes.len().min(STDIO_WRITE_BYTES_MAX)];
+        // wasmtime tries a guest's write at once, inside the guest's call, where nothing can be woken: with the waker
+        // that has no data. What the host moves is polled as any future is.
+        if cx.waker().data().is_null() {
+            self.tail.push(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        loop {
+            match self.pace.take(bytes.len()) {
+                Ok(()) => {
+                    self.waits = None;
+                    self.tail.push(bytes);
+                    return Poll::Ready(Ok(bytes.len()));
+                }
+                Err(time) => {
+                    let waits = self.waits.insert(Box::pin(tokio::time::sleep(time)));
+                    ready!(waits.as_mut().poll(cx));
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -106,24 +196,15 @@ impl OutputStream for Tail {
     }
 }
 
-impl AsyncWrite for Tail {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.push(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Nobody;
+
+    impl std::task::Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
 
     fn kept(tail: &Tail) -> Vec<u8> {
         lock(&tail.0).bytes.iter().copied().collect()
@@ -143,7 +224,7 @@ mod tests {
     #[test]
     fn writes_never_fail_and_their_number_costs_no_memory() {
         let tail = Tail::keeping(8);
-        let mut stream = tail.p2_stream();
+        let mut stream = tail.paced(&Pace::new(Clock::manual())).p2_stream();
         for _ in 0..100_000 {
             stream.write(Bytes::new()).unwrap();
             stream.write(Bytes::from_static(b"abc")).unwrap();
@@ -152,6 +233,36 @@ mod tests {
         }
         assert_eq!(kept(&tail), b"bcabcabc");
         assert!(lock(&tail.0).bytes.capacity() <= 16, "{}", lock(&tail.0).bytes.capacity());
+    }
+
+    #[test]
+    fn what_the_host_moves_waits_when_it_is_faster_altogether_than_it_may_be() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _context = runtime.enter();
+        let (clock, kept_bytes) = (Clock::manual(), Tail::keeping(8));
+        let pace = Pace::new(clock.clone());
+        let mut streams = [kept_bytes.paced(&pace), Tail::nothing().paced(&pace)]
+            .map(|stream| Box::into_pin(stream.async_stream()));
+        let waker = std::task::Waker::from(Arc::new(Nobody));
+        let mut cx = Context::from_waker(&waker);
+        let bytes = vec![b'x'; STDIO_PIPED_BYTES_PER_S as usize];
+        let mut write = |stream: usize, n: usize| streams[stream].as_mut().poll_write(&mut cx, &bytes[..n]);
+        let n_writes = STDIO_PIPED_BYTES_PER_S as usize / STDIO_WRITE_BYTES_MAX;
+        for n in 0..n_writes {
+            assert!(matches!(write(n % 2, bytes.len()), Poll::Ready(Ok(STDIO_WRITE_BYTES_MAX))), "{n}");
+        }
+        assert!(write(0, 1).is_pending() && write(1, 1).is_pending());
+        clock.advance(Duration::from_millis(500));
+        for n in 0..n_writes / 2 {
+            assert!(matches!(write(n % 2, bytes.len()), Poll::Ready(Ok(STDIO_WRITE_BYTES_MAX))), "{n}");
+        }
+        assert!(write(0, 1).is_pending() && write(1, 1).is_pending());
+        assert_eq!(kept(&kept_bytes), b"xxxxxxxx");
+        let mut guests = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..100 {
+            let written = streams[0].as_mut().poll_write(&mut guests, &bytes);
+            assert!(matches!(written, Poll::Ready(Ok(STDIO_WRITE_BYTES_MAX))), "a guest's own");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use wasmtime::component::{Access, Accessor, Linker, Resource, StreamReader, Wasm
 use wasmtime::{Result, StoreContextMut, format_err};
 
 use super::streams::{ChunkStream, SinkStream};
-use super::{check_index, range, refused};
+use super::{beside, check_index, range, refused};
 use crate::copies::{Pass, note};
 use crate::transfer::{Sinks, Sources, TransferError};
 use crate::wasm::contract::buffers;
@@ -33,7 +33,7 @@ fn read(
     store: StoreContextMut<'_, State>,
     (sources, index, offset, len): ReadArgs,
 ) -> Result<(std::result::Result<Bytes, Error>,)> {
-    let State { table, read_bytes_max, .. } = store.data();
+    let State { table, read_bytes_max, lanes, .. } = store.data();
     let sources = table.get(&sources)?;
     check_index(index, sources.count())?;
     if len > *read_bytes_max {
@@ -42,9 +42,11 @@ fn read(
     }
     let bytes = sources.chunk(index as usize).and_then(|chunk| {
         let range = range(offset, len)?;
-        // Into the guest's memory, when this returns.
-        note(Pass::Copy, chunk.pieces(range.clone())?[0]);
-        chunk.bytes(range)
+        beside(lanes, chunk.n_bytes_to_read(&range), || {
+            // Into the guest's memory, when this returns.
+            note(Pass::Copy, chunk.pieces(range.clone())?[0]);
+            chunk.bytes(range)
+        })
     });
     Ok((bytes.map_err(refused),))
 }
@@ -56,10 +58,13 @@ fn write(
     store: StoreContextMut<'_, State>,
     (sinks, index, offset, bytes): WriteArgs,
 ) -> Result<(std::result::Result<(), Error>,)> {
-    let sinks = store.data().table.get(&sinks)?;
+    let State { table, lanes, .. } = store.data();
+    let sinks = table.get(&sinks)?;
     check_index(index, sinks.count())?;
     let bytes = bytes.as_le_slice(&store);
-    let written = sinks.lease(index as usize).and_then(|mut sink| sink.write(offset as usize, bytes));
+    let written = sinks
+        .lease(index as usize)
+        .and_then(|mut sink| beside(lanes, bytes.len(), || sink.write(offset as usize, bytes)));
     Ok((written.map_err(refused),))
 }
 
@@ -100,12 +105,13 @@ impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
         offset: u64,
         len: u64,
     ) -> Result<StreamReader<u8>> {
-        let sources = access.get().table.get(&sources)?.clone();
+        let State { table, lanes, .. } = access.get();
+        let (sources, lanes) = (table.get(&sources)?.clone(), lanes.clone());
         check_index(index, sources.count())?;
         let index = index as usize;
         let size_bytes = sources.size_bytes(index).unwrap_or_default();
         let range = range(offset, len).ok().filter(|range| range.end <= size_bytes).unwrap_or(0..0);
-        StreamReader::new(&mut access, ChunkStream::new(sources, index, range))
+        StreamReader::new(&mut access, ChunkStream::new(sources, index, range, lanes))
     }
 }
 

@@ -9,12 +9,14 @@ mod paths;
 mod splice;
 mod streams;
 
+use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{Result, format_err};
 
 use super::contract::types::Error;
-use super::contract::{files as contract_files, files_blocking, logging as contract_logging, types};
+use super::contract::{files as contract_files, files_blocking, types};
 use super::sandbox::{Host, State};
+use crate::limits::LANE_BYTES_MAX;
 use crate::transfer::TransferError;
 
 /// Adds the contract's interfaces to a linker that has WASI.
@@ -23,11 +25,22 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     buffers::add_to_linker(linker)?;
     contract_files::add_to_linker::<_, Host>(linker, |state| state)?;
     files_blocking::add_to_linker::<_, Host>(linker, |state| state)?;
-    contract_logging::add_to_linker::<_, Host>(linker, |state| state)?;
+    logging::add_to_linker(linker)?;
     Ok(())
 }
 
 impl types::Host for &mut State {}
+
+/// Runs host work over `n_bytes` where it holds up no other guest: in place if it is short, else while another thread
+/// takes over what waits for this one.
+fn beside<T>(lanes: &Handle, n_bytes: usize, work: impl FnOnce() -> T) -> T {
+    if n_bytes <= LANE_BYTES_MAX {
+        return work();
+    }
+    // The thread that takes over is one of the lanes', not of the backend whose context this is.
+    let _lanes = lanes.enter();
+    tokio::task::block_in_place(work)
+}
 
 fn check_index(index: u32, count: usize) -> Result<()> {
     if (index as usize) < count {
@@ -44,4 +57,37 @@ fn range(offset: u64, len: u64) -> std::result::Result<std::ops::Range<usize>, T
 
 fn refused(error: TransferError) -> Error {
     Error::InvalidArgument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::wasm::own_threads::within;
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).build().unwrap()
+    }
+
+    #[test]
+    fn others_run_on_while_long_work_holds_the_only_thread() {
+        let (lanes, own) = (runtime(), runtime());
+        let barrier = Arc::new(Barrier::new(2));
+        let long = {
+            let (lanes, barrier) = (lanes.handle().clone(), Arc::clone(&barrier));
+            async move {
+                // Short work stays.
+                let here = std::thread::current().id();
+                assert_eq!(beside(&lanes, LANE_BYTES_MAX, || std::thread::current().id()), here);
+                beside(&lanes, LANE_BYTES_MAX + 1, || barrier.wait().is_leader())
+            }
+        };
+        let long = lanes.spawn(within(own.handle().clone(), long));
+        let other = lanes.spawn(async move { barrier.wait().is_leader() });
+        let both = lanes.block_on(async { (long.await.unwrap(), other.await.unwrap()) });
+        assert!(both.0 != both.1);
+    }
 }

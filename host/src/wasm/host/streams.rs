@@ -4,12 +4,14 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::component::{Destination, Source, StreamConsumer, StreamProducer, StreamResult, VecBuffer};
 use wasmtime::{Result, StoreContextMut};
 
+use super::beside;
 use crate::copies::{Pass, note};
-use crate::limits::STREAM_STEP_BYTES;
+use crate::limits::{LANE_BYTES_MAX, STREAM_STEP_BYTES};
 use crate::transfer::{Claim, Sources, TransferError};
 
 /// Delivers a chunk's bytes from the host's memory, for as long as its call lasts: it holds the chunk only
@@ -18,11 +20,14 @@ pub(super) struct ChunkStream {
     sources: Sources,
     index: usize,
     range: Range<usize>,
+    lanes: Handle,
+    /// Moved since it let others run last. A reader on the host asks for more again and again.
+    n_bytes_at_a_stretch: usize,
 }
 
 impl ChunkStream {
-    pub(super) fn new(sources: Sources, index: usize, range: Range<usize>) -> Self {
-        Self { sources, index, range }
+    pub(super) fn new(sources: Sources, index: usize, range: Range<usize>, lanes: Handle) -> Self {
+        Self { sources, index, range, lanes, n_bytes_at_a_stretch: 0 }
     }
 }
 
@@ -32,11 +37,16 @@ impl<D> StreamProducer<D> for ChunkStream {
 
     fn poll_produce<'a>(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         store: StoreContextMut<'a, D>,
         destination: Destination<'a, u8, Self::Buffer>,
-        _: bool,
+        finish: bool,
     ) -> Poll<Result<StreamResult>> {
+        if self.n_bytes_at_a_stretch >= LANE_BYTES_MAX && !finish {
+            self.n_bytes_at_a_stretch = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let Ok(chunk) = self.sources.chunk(self.index) else {
             return Poll::Ready(Ok(StreamResult::Dropped));
         };
@@ -44,7 +54,9 @@ impl<D> StreamProducer<D> for ChunkStream {
         let mut room = destination.remaining();
         // No more is taken, and hashed, than there is room for.
         let end = self.range.end.min(self.range.start + room.len());
-        let Ok(pieces) = chunk.pieces(self.range.start..end) else {
+        let range = self.range.start..end;
+        let n_bytes_to_read = chunk.n_bytes_to_read(&range);
+        let Ok(pieces) = beside(&self.lanes, n_bytes_to_read, || chunk.pieces(range)) else {
             return Poll::Ready(Ok(StreamResult::Dropped));
         };
         let mut n_bytes = 0;
@@ -57,6 +69,7 @@ impl<D> StreamProducer<D> for ChunkStream {
         }
         destination.mark_written(n_bytes);
         self.range.start += n_bytes;
+        self.n_bytes_at_a_stretch += n_bytes;
         let all = self.range.is_empty();
         Poll::Ready(Ok(if all { StreamResult::Dropped } else { StreamResult::Completed }))
     }

@@ -102,6 +102,11 @@ impl Generation {
         self.in_flight.load(Ordering::Acquire)
     }
 
+    /// Reports whether the caller of a call inside waits for it.
+    pub(super) fn has_callers(&self) -> bool {
+        self.in_flight() > self.abandoned()
+    }
+
     pub(super) fn abandoned(&self) -> usize {
         self.abandoned.load(Ordering::Acquire)
     }

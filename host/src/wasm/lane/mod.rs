@@ -8,6 +8,7 @@
 //! Invariant: a caller never waits for a lane longer than its own deadline, and memory lent to a call is
 //! revoked when its caller leaves.
 
+mod balance;
 mod generation;
 mod serve;
 mod supervise;
@@ -59,6 +60,7 @@ enum Lent {
 pub(super) enum Answer {
     Done,
     Count(u32),
+    /// As many results as keys, as with `Get`.
     Put(Vec<Result<(), TierError>>),
     Get(Vec<Result<Option<u64>, TierError>>),
 }

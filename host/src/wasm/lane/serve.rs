@@ -2,17 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ResourceAny};
-use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use super::generation::{Entry, Generation, Ticket};
 use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
-use crate::limits::EPOCH_TICK;
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
 use crate::wasm::sandbox::State;
@@ -47,8 +44,9 @@ pub(super) async fn run(
         Ok(Err(error)) => return End::NotStarted(error.to_string()),
         Err(error) => return End::NotStarted(format!("its store cannot be made: {error}")),
     };
+    // A computing guest lets others run after each tick.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(let_compute(Arc::clone(&shared), Arc::clone(&generation)));
+    store.epoch_deadline_async_yield_and_update(1);
     let witness = store.data().witness.clone();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
@@ -77,37 +75,6 @@ pub(super) async fn run(
             let message = witness.explain_end(store.data().describe(&error));
             if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
         }
-    }
-}
-
-/// Called after every slice of a computing guest: lets others run. A guest that computes though no call is inside is
-/// not looked at by the watchdog, so it is retired from here when it has computed for too long: for more of the time
-/// than it has waited.
-fn let_compute<T>(
-    shared: Arc<Shared>,
-    generation: Arc<Generation>,
-) -> impl FnMut(StoreContextMut<'_, T>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static {
-    let mut progress = 0;
-    let mut computed = Duration::ZERO;
-    let mut last = Instant::now();
-    move |_| {
-        let waited = last.elapsed();
-        last += waited;
-        if generation.in_flight() > 0 || !generation.is_open() {
-            computed = Duration::ZERO;
-        } else if generation.progress() != progress {
-            // Otherwise it has not let its task run since, and it was others who took the time.
-            computed = computed.saturating_sub(waited);
-        }
-        progress = generation.progress();
-        computed += EPOCH_TICK;
-        // One that awaits now and then lets its task answer.
-        generation.ping.notify_one();
-        if computed > shared.limits.lane_stall {
-            let stall = shared.limits.lane_stall;
-            shared.retire(&generation, format!("computed for {stall:?} though no call is inside"));
-        }
-        Ok(UpdateDeadline::Yield(1))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::balance::{SystemClocks, weighed};
 use super::generation::Generation;
 use super::serve::{End, run};
 use super::{Condition, Job, Phase, Prepared, Shared};
@@ -98,6 +99,17 @@ async fn live(
 ) -> Ended {
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
+    let is_unattended = {
+        let (generation, jobs) = (Arc::clone(generation), jobs.clone());
+        move || generation.is_open() && !generation.has_callers() && jobs.is_empty()
+    };
+    let stall = shared.limits.lane_stall;
+    let exceeds = {
+        let (shared, generation) = (Arc::clone(shared), Arc::clone(generation));
+        let reason = format!("computed for {stall:?} longer than it rested, while no caller waited for it");
+        move || shared.retire(&generation, reason.clone())
+    };
+    let task = weighed(task, SystemClocks::new(), is_unattended, stall, exceeds);
     let guests = prepared.threads.guests().clone();
     let task = prepared.lanes.spawn(guests.drive(within(prepared.own.clone(), task)));
     // Also when the control threads end: a computing guest would go on for ever.

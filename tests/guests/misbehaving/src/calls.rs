@@ -2,25 +2,24 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::wasip3::random::random;
-use kvtier_guest::wit_bindgen::spawn_local;
 use kvtier_guest::{ChunkKey, Error, debug, info};
 
 use crate::class::Behaviour;
 use crate::settings::{Op, Settings};
 
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// Whether `op` is the one that misbehaves.
-fn is_wrong(settings: &Settings, op: Op, by_default: Op) -> bool {
+pub(crate) fn is_wrong(settings: &Settings, op: Op, by_default: Op) -> bool {
     settings.wrong_in.unwrap_or(by_default) == op
 }
 
-async fn wait(duration: Duration) {
+pub(crate) async fn wait(duration: Duration) {
     monotonic_clock::wait_for(duration.as_nanos() as u64).await;
 }
 
@@ -146,66 +145,6 @@ impl Behaviour for Late {
     async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
         if is_wrong(settings, op, op) {
             wait(Duration::from_millis(settings.wait_ms)).await;
-        }
-        Ok(())
-    }
-}
-
-/// Answers, and computes for ever afterwards.
-#[derive(Default)]
-pub(crate) struct Hog;
-
-impl Behaviour for Hog {
-    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
-        if is_wrong(settings, op, Op::Contains) {
-            spawn_local(async {
-                // Not before the answer is out.
-                wait(Duration::from_millis(1)).await;
-                let mut n = 0_u64;
-                loop {
-                    n = black_box(n.wrapping_add(1));
-                }
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Answers, and blocks the instance for an hour afterwards.
-#[derive(Default)]
-pub(crate) struct Doze;
-
-impl Behaviour for Doze {
-    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
-        if is_wrong(settings, op, Op::Put) {
-            spawn_local(async {
-                // Not before the answer is out.
-                wait(Duration::from_millis(20)).await;
-                info!("dozing off");
-                std::thread::sleep(HOUR);
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Answers, and afterwards computes for `ms` and awaits for a moment, for ever.
-#[derive(Default)]
-pub(crate) struct Drudge;
-
-impl Behaviour for Drudge {
-    async fn first(&self, settings: &Settings, op: Op, _keys: &[ChunkKey]) -> Result<(), Error> {
-        let turn = Duration::from_millis(settings.wait_ms);
-        if is_wrong(settings, op, Op::Contains) {
-            spawn_local(async move {
-                loop {
-                    wait(Duration::from_millis(1)).await;
-                    let started = Instant::now();
-                    while started.elapsed() < turn {
-                        black_box((0..1000).fold(0_u64, |sum, n| black_box(sum.wrapping_add(n))));
-                    }
-                }
-            });
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! with one thing spoilt; `config.in` names the method where that applies.
 
 mod answers;
+mod between;
 mod calls;
 mod class;
 mod keep;
@@ -19,11 +20,21 @@ pub(crate) type ExitBackend = Class<calls::Exit>;
 /// Writes to its standard error for ever in the method `in` (default `get`).
 pub(crate) type StderrFloodBackend = Class<calls::StderrFlood>;
 /// Answers the method `in` (default `contains`), and then computes for ever.
-pub(crate) type HogBackend = Class<calls::Hog>;
+pub(crate) type HogBackend = Class<between::Hog>;
 /// Answers the method `in` (default `put`), and then blocks for an hour.
-pub(crate) type DozeBackend = Class<calls::Doze>;
+pub(crate) type DozeBackend = Class<between::Doze>;
 /// Answers the method `in` (default `contains`), and then computes for `ms` and awaits for a moment, for ever.
-pub(crate) type DrudgeBackend = Class<calls::Drudge>;
+pub(crate) type DrudgeBackend = Class<between::Drudge>;
+/// Answers the method `in` (default `contains`), and then computes for a moment and yields, for ever.
+pub(crate) type FidgetBackend = Class<between::Fidget>;
+/// Answers the method `in` (default `contains`), and then awaits for a moment and has the host work for `ms`, for ever.
+pub(crate) type NagBackend = Class<between::Nag>;
+/// Answers the method `in` (default `contains`), and then computes for `ms` and rests as long, `lines` times.
+pub(crate) type ScanBackend = Class<between::Scan>;
+/// Answers the method `in` (default `contains`), and then hands a file to standard output.
+pub(crate) type PipeBackend = Class<between::Pipe>;
+/// Computes for a moment and yields, for ever, in the method `in` (default `get`).
+pub(crate) type StraggleBackend = Class<between::Straggle>;
 /// Takes handles until there are no more in the method `in` (default `get`).
 pub(crate) type LeakBackend = Class<calls::Leak>;
 /// Calls itself without end in the method `in` (default `get`).
@@ -38,7 +49,8 @@ pub(crate) type HangBackend = Class<calls::Hang>;
 pub(crate) type BlockBackend = Class<calls::Block>;
 /// Answers `other("failed on purpose in …")` in the method `in` (default `get`).
 pub(crate) type FailBackend = Class<calls::Fail>;
-/// Returns one result too few, with `results: long` one too many, or with `results: empty` none, from `put` and `get`.
+/// Returns one result too few, with `results: long` one too many, with `results: empty` none, or with `results: flood`
+/// very many, from `put` and `get`.
 pub(crate) type WrongCountBackend = Class<answers::WrongCount>;
 /// Claims to contain `u32::MAX` keys and to have filled buffers that it has not touched.
 pub(crate) type OverclaimBackend = Class<answers::Overclaim>;
@@ -81,6 +93,11 @@ kvtier_guest::export!(
     HogBackend,
     DozeBackend,
     DrudgeBackend,
+    FidgetBackend,
+    NagBackend,
+    ScanBackend,
+    PipeBackend,
+    StraggleBackend,
     LeakBackend,
     OverflowBackend,
     RandomFloodBackend,

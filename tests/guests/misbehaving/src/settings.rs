@@ -46,6 +46,7 @@ impl fmt::Display for Op {
 }
 
 /// The configuration of an instance.
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// `config.in`: the method that misbehaves; each class has its own default.
     pub(crate) wrong_in: Option<Op>,

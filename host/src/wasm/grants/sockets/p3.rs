@@ -51,7 +51,7 @@ async fn connect(
 ) -> wasmtime::Result<Result<(), ErrorCode>> {
     let (limit, threads) = accessor.with(|mut access| {
         let state: &mut State = access.get();
-        (state.connect_timeout, state.sockets_on.clone())
+        (state.connect_timeout, state.lanes.clone())
     });
     let sockets = accessor.with_getter::<WasiSockets>(State::sockets);
     let connecting = within(threads, WasiSockets::connect(&sockets, socket, address));
