@@ -41,6 +41,34 @@ fn wrong_answers_are_counted_misses_and_never_exposed() {
     never_exposed("FailBackend", &[], None, "other");
 }
 
+/// Prints the peak of this process's memory, for whoever runs it alone.
+#[test]
+fn very_many_results_are_refused_by_their_number() {
+    let mut blocking = support::backend("flood-blocking", "blocking", "BlockingMemoryBackend");
+    blocking.config.push(("flood".into(), "true".into()));
+    let asynchronous = bad("flood", "WrongCountBackend", &[("results", "flood")]);
+    for mut backend in [asynchronous, blocking] {
+        backend.limits.call_timeout = FOR_EVER;
+        let name = backend.name.clone();
+        let engine = engine(backend);
+        let storage = engine.storage();
+        let keys = support::keys(3);
+        support::put_in(storage, &keys, &name);
+        assert!(support::counted(storage, &name).errors[&("put", "bad_answer")] > 0, "{name}");
+        let plan = support::promise(1, 3);
+        let retrieved = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
+        for (_, _, miss) in &retrieved.misses {
+            let told = miss.to_string();
+            assert!(told.contains("400000 results for 3 keys"), "{name}: {told}");
+        }
+        assert_eq!(retrieved.misses.len(), 3);
+        assert_eq!(support::health(storage, &name).lane_restarts, 0, "{name}");
+        support::assert_nothing_leaks(storage);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    println!("{:?}", status.lines().find(|line| line.starts_with("VmHWM")));
+}
+
 #[test]
 fn a_count_beyond_the_keys_asked_for_is_an_error_not_a_prefix() {
     let engine = engine(bad("overcount", "OverclaimBackend", &[]));

@@ -202,10 +202,8 @@ impl Tier for WasmTier {
         deadline: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<(), TierError>>, TierError>> {
         Box::pin(async move {
-            let n_keys = keys.len();
             match self.call(data.total_bytes(), Call::Put(keys, data), deadline).await? {
-                Answer::Put(results) if results.len() == n_keys => Ok(results),
-                Answer::Put(results) => Err(wrong_length(results.len(), n_keys)),
+                Answer::Put(results) => Ok(results),
                 other => Err(mismatch(&other)),
             }
         })
@@ -218,10 +216,8 @@ impl Tier for WasmTier {
         deadline: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
         Box::pin(async move {
-            let n_keys = keys.len();
             match self.call(into.total_bytes(), Call::Get(keys, into), deadline).await? {
-                Answer::Get(results) if results.len() == n_keys => Ok(results),
-                Answer::Get(results) => Err(wrong_length(results.len(), n_keys)),
+                Answer::Get(results) => Ok(results),
                 other => Err(mismatch(&other)),
             }
         })
@@ -315,10 +311,6 @@ impl std::fmt::Debug for WasmTier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WasmTier").field("name", &self.config.name).finish_non_exhaustive()
     }
-}
-
-fn wrong_length(found: usize, expected: usize) -> TierError {
-    TierError::BadAnswer(format!("{found} results for {expected} keys"))
 }
 
 /// Methods and answers are paired in one place, in `lane`.

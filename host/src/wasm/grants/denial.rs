@@ -255,9 +255,10 @@ impl Witness {
         self.0.idle.store(self.mark().0, Ordering::Relaxed);
     }
 
-    /// Returns a text of the guest's choice as it may be shown.
+    /// Returns a text of the guest's choice as it may be shown. Reads no more of it than that.
     pub(in crate::wasm) fn asked(&self, text: &str) -> Asked {
-        Asked::new(&self.0.secrets.hide(text))
+        // One character more, so that it shows that some are left out; of four bytes at most, each.
+        Asked::new(&self.0.secrets.hide_beginning(text, 4 * (DENIED_TEXT_CHARS_MAX + 1)))
     }
 
     /// Returns the secrets.
@@ -265,13 +266,21 @@ impl Witness {
         &self.0.secrets
     }
 
-    /// Returns a call's error, in the guest's own words, as it may be shown: without secrets, escaped and cut, with
-    /// what was refused since the call went in.
-    pub(in crate::wasm) fn explain(&self, mark: Mark, mut error: TierError) -> TierError {
+    /// Returns a call's error, in the guest's own words, as it may be shown: without secrets, escaped and cut.
+    pub(in crate::wasm) fn tame(&self, mut error: TierError) -> TierError {
         if let Some(text) = error.text_mut() {
             // In this order: what is escaped or cut is not recognised as a secret.
             let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
-            *text = self.with_note(mark, log::escaped(&hidden, ERROR_BYTES_MAX));
+            *text = log::escaped(&hidden, ERROR_BYTES_MAX);
+        }
+        error
+    }
+
+    /// As [`Self::tame`], with what was refused since the call went in.
+    pub(in crate::wasm) fn explain(&self, mark: Mark, error: TierError) -> TierError {
+        let mut error = self.tame(error);
+        if let Some(text) = error.text_mut() {
+            *text = self.with_note(mark, std::mem::take(text));
         }
         error
     }

@@ -19,7 +19,7 @@ mod streams;
 
 use wasmtime::component::Linker;
 
-pub(super) use self::denial::{Denial, Denials, Witness};
+pub(super) use self::denial::{Denial, Denials, Mark, Witness};
 pub(super) use self::files::note_refused_path;
 pub(super) use self::open_files::OpenFiles;
 pub(super) use self::secrets::Secrets;

@@ -12,6 +12,7 @@ use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
+use crate::wasm::grants::{Mark, Witness};
 use crate::wasm::sandbox::State;
 
 /// How the task ended of itself.
@@ -145,22 +146,41 @@ async fn serve_one(
     let witness = accessor.with(|mut access| access.get().witness.clone());
     let mark = witness.mark();
     let answer = perform(accessor, bound, object, call).await?;
-    let answer = explain(answer, |error| witness.explain(mark, error));
+    let answer = explain(answer, &witness, mark);
     generation.leave(&ticket, &entry, answer);
     Ok(last)
 }
 
-/// Applies `each` to the errors of an answer, the call's own and those of single chunks.
-fn explain(
-    answer: Result<Answer, TierError>,
-    each: impl Fn(TierError) -> TierError,
-) -> Result<Answer, TierError> {
-    let answer = answer.map_err(&each)?;
+/// Makes the errors of an answer harmless, the call's own and those of single chunks. The first of them that has words
+/// is told what was refused while the call was inside: that may take several thousand bytes.
+fn explain(answer: Result<Answer, TierError>, witness: &Witness, mark: Mark) -> Result<Answer, TierError> {
+    let mut is_told = false;
+    let mut each = |mut error: TierError| {
+        if is_told {
+            return witness.tame(error);
+        }
+        is_told = error.text_mut().is_some();
+        witness.explain(mark, error)
+    };
+    let answer = answer.map_err(&mut each)?;
     Ok(match answer {
-        Answer::Put(chunks) => Answer::Put(chunks.into_iter().map(|one| one.map_err(&each)).collect()),
-        Answer::Get(chunks) => Answer::Get(chunks.into_iter().map(|one| one.map_err(&each)).collect()),
+        Answer::Put(chunks) => Answer::Put(chunks.into_iter().map(|one| one.map_err(&mut each)).collect()),
+        Answer::Get(chunks) => Answer::Get(chunks.into_iter().map(|one| one.map_err(&mut each)).collect()),
         answer @ (Answer::Done | Answer::Count(_)) => answer,
     })
+}
+
+/// Takes a list of results, one for each key. Its length is the guest's choice and is measured before anything is done
+/// for each element.
+fn per_chunk<T>(
+    results: Vec<Result<T, contract::types::Error>>,
+    n_keys: usize,
+) -> Result<Vec<Result<T, TierError>>, TierError> {
+    if results.len() != n_keys {
+        let text = format!("{} results for {n_keys} keys", results.len());
+        return Err(TierError::BadAnswer(text));
+    }
+    Ok(results.into_iter().map(|one| one.map_err(TierError::from)).collect())
 }
 
 async fn perform(
@@ -178,16 +198,16 @@ async fn perform(
         }
         Call::Put(keys, sources) => {
             let lent = accessor.with(|mut access| access.get().lend(sources.clone()))?;
-            let keys = contract::keys(&keys);
-            let (answer,) = bound.put.call_concurrent(accessor, (object, keys, lent)).await?;
+            let lowered = contract::keys(&keys);
+            let (results,) = bound.put.call_concurrent(accessor, (object, lowered, lent)).await?;
             sources.revoke();
-            Ok(Answer::Put(answer.into_iter().map(|one| one.map_err(TierError::from)).collect()))
+            per_chunk(results, keys.len()).map(Answer::Put)
         }
         Call::Get(keys, sinks) => {
             let lent = accessor.with(|mut access| access.get().lend(sinks))?;
-            let keys = contract::keys(&keys);
-            let (answer,) = bound.get.call_concurrent(accessor, (object, keys, lent)).await?;
-            Ok(Answer::Get(answer.into_iter().map(|one| one.map_err(TierError::from)).collect()))
+            let lowered = contract::keys(&keys);
+            let (results,) = bound.get.call_concurrent(accessor, (object, lowered, lent)).await?;
+            per_chunk(results, keys.len()).map(Answer::Get)
         }
         Call::Pin(keys) => count(bound.pin.call_concurrent(accessor, (object, contract::keys(&keys))).await?),
         Call::Unpin(keys) => {
@@ -201,4 +221,40 @@ async fn perform(
             answer.map(|()| Answer::Done).map_err(TierError::from)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Grants;
+    use crate::wasm::grants::{Denial, Denials, Secrets};
+
+    #[test]
+    fn the_first_error_with_words_is_told_what_was_refused_and_no_other() {
+        let witness = Witness::new(&Denials::new("b", &Grants::default()), &Secrets::default());
+        let mark = witness.mark();
+        witness.record(Denial::Udp);
+        let failed = || Err::<Option<u64>, _>(TierError::Other("a\nb".into()));
+        let answer = Answer::Get(vec![Ok(None), Err(TierError::NoSpace), failed(), failed()]);
+        let Ok(Answer::Get(chunks)) = explain(Ok(answer), &witness, mark) else { panic!("a get's answer") };
+        let told: Vec<String> = chunks
+            .into_iter()
+            .map(|one| one.map_or_else(|error| error.to_string(), |_| "none".into()))
+            .collect();
+        let first = "a\\nb; denied: a UDP socket; no grant allows UDP";
+        assert_eq!(told, ["none", "no space left in the store", first, "a\\nb"]);
+        let failed: Result<Answer, _> = failed().map(|_| Answer::Done);
+        let call = explain(failed, &witness, mark).unwrap_err().to_string();
+        assert_eq!(call, told[2]);
+    }
+
+    #[test]
+    fn a_list_of_another_length_than_the_keys_is_refused_by_its_length() {
+        let results = |n: usize| vec![Ok(Some(1_u64)); n];
+        assert_eq!(per_chunk(results(3), 3).unwrap().len(), 3);
+        for n in [0, 2, 4] {
+            let text = format!("{n} results for 3 keys");
+            assert_eq!(per_chunk(results(n), 3), Err(TierError::BadAnswer(text)));
+        }
+    }
 }

@@ -5,16 +5,26 @@ use std::collections::{HashMap, HashSet};
 
 use kvtier_guest::prelude::*;
 
-/// Keeps chunks in guest memory; never evicts, and counts pins all the same.
+/// As many as fit into the default of `limits.hostcall_bytes`, about.
+const FLOOD: usize = 400_000;
+
+/// Keeps chunks in guest memory; never evicts, and counts pins all the same. With `config.flood: true` its `put` and
+/// `get` answer very many errors.
 pub struct BlockingMemoryBackend {
+    floods: bool,
     chunks: RefCell<HashMap<ChunkKey, Vec<u8>>>,
     pinned: RefCell<HashSet<ChunkKey>>,
 }
 
+fn flood<T>() -> Vec<Result<T, Error>> {
+    (0..FLOOD).map(|_| Err(Error::other(""))).collect()
+}
+
 impl BlockingBackend for BlockingMemoryBackend {
     fn new(init: Init) -> Result<Self, Error> {
-        init.only(&[])?;
-        Ok(Self { chunks: RefCell::default(), pinned: RefCell::default() })
+        init.only(&["flood"])?;
+        let floods = init.parse("flood")?.unwrap_or(false);
+        Ok(Self { floods, chunks: RefCell::default(), pinned: RefCell::default() })
     }
 
     fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
@@ -27,6 +37,9 @@ impl BlockingBackend for BlockingMemoryBackend {
     }
 
     fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
+        if self.floods {
+            return flood();
+        }
         let put = |(key, index): (&ChunkKey, u32)| {
             let bytes = data.read_all(index)?;
             self.chunks.borrow_mut().entry(*key).or_insert(bytes);
@@ -36,6 +49,9 @@ impl BlockingBackend for BlockingMemoryBackend {
     }
 
     fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+        if self.floods {
+            return flood();
+        }
         let chunks = self.chunks.borrow();
         let get = |(key, index): (&ChunkKey, u32)| {
             chunks.get(key).map(|bytes| into.write_all(index, bytes)).transpose()

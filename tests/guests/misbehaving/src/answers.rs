@@ -2,6 +2,8 @@
 
 use kvtier_guest::bindings::wit_stream;
 use kvtier_guest::futures_util::future::join;
+use kvtier_guest::wasip2::sockets::instance_network::instance_network;
+use kvtier_guest::wasip2::sockets::ip_name_lookup::resolve_addresses;
 use kvtier_guest::{ChunkKey, Error, Sinks, Sources, info};
 
 use twox_hash::XxHash3_128;
@@ -10,7 +12,7 @@ use crate::class::Behaviour;
 use crate::settings::{Results, Settings};
 use crate::store::Store;
 
-/// Returns one result too few, one too many, or none.
+/// Returns one result too few, one too many, none, or very many.
 #[derive(Default)]
 pub(crate) struct WrongCount;
 
@@ -20,7 +22,24 @@ impl Behaviour for WrongCount {
             Results::Short => _ = results.pop(),
             Results::Long => results.push(Err(Error::other("one too many"))),
             Results::Empty => results.clear(),
+            Results::Flood => {
+                be_denied();
+                results.clear();
+                results.resize_with(FLOOD, || Err(Error::other("")));
+            }
         }
+    }
+}
+
+/// As many as fit into the default of `limits.hostcall_bytes`, about.
+const FLOOD: usize = 400_000;
+
+/// Asks for names that are not granted, as long as they are shown.
+fn be_denied() {
+    let network = instance_network();
+    for first in ['a', 'b', 'c', 'd'] {
+        let name = format!("{first}{}", "\u{10ffff}".repeat(199));
+        drop(resolve_addresses(&network, &name));
     }
 }
 

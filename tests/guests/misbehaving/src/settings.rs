@@ -67,6 +67,8 @@ pub(crate) enum Results {
     Long,
     /// None.
     Empty,
+    /// Hundreds of thousands of errors, after attempts that are denied.
+    Flood,
 }
 
 impl Settings {
@@ -76,7 +78,8 @@ impl Settings {
             None | Some("short") => Results::Short,
             Some("long") => Results::Long,
             Some("empty") => Results::Empty,
-            Some(_) => return Err(Error::invalid_config("results", "must be short, long or empty")),
+            Some("flood") => Results::Flood,
+            Some(_) => return Err(Error::invalid_config("results", "must be short, long, empty or flood")),
         };
         Ok(Self {
             wrong_in: init.parse("in")?,
