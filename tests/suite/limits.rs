@@ -156,6 +156,16 @@ fn handles_of_the_hosts_resources_are_limited() {
 }
 
 #[test]
+fn polls_of_the_same_again_and_again_are_limited() {
+    let set = |name: &str| {
+        let mut backend = greedy(name, "polls");
+        backend.limits.handles_max = 64;
+        backend
+    };
+    assert_traps_beyond(set, 64, "handles_max");
+}
+
+#[test]
 fn streams_are_limited() {
     let set = |name: &str| {
         let mut backend = greedy(name, "streams");

@@ -19,7 +19,7 @@ use super::net::{NetError, NetPolicy};
 use super::overlap::{self, OverlapError};
 use super::own_threads::OwnThreads;
 use super::sandbox::{self, State};
-use super::threads::LaneThreads;
+use super::threads::{LaneThreads, Spawner};
 use super::{CONTRACT_VERSION, host, offers};
 use crate::config::{BackendConfig, Facts, OwnDirectory, SecretError};
 use crate::key::Namespace;
@@ -142,7 +142,7 @@ pub(super) struct Prepared {
     pub(super) settings: Vec<(String, String)>,
     pub(super) threads: LaneThreads,
     /// Where guests run.
-    pub(super) lanes: Handle,
+    pub(super) lanes: Spawner,
     /// Where what blocks runs.
     pub(super) own: Handle,
 }
@@ -256,7 +256,7 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
     };
     let net = NetPolicy::resolve(&config.allow.net)?;
     let http = HttpClient::new(&config, &net)?;
-    let lanes = threads.handle().clone();
+    let lanes = threads.spawner();
     let name = config.name.clone();
     Ok((
         Prepared {

@@ -29,6 +29,8 @@ use crate::limits::{HANDLES_PER_CALL, HTTP_FIELDS_BYTES_MAX, READ_BYTES_MAX};
 pub(super) struct State {
     pub(super) log: Arc<BackendLog>,
     pub(super) table: ResourceTable,
+    /// `limits.handles_max`.
+    pub(super) handles_max: usize,
     /// Bytes that one `sources.read` may ask for.
     pub(super) read_bytes_max: u64,
     wasi: WasiCtx,
@@ -176,12 +178,13 @@ pub(super) fn new_store(
     let state = State {
         log: Arc::clone(&record.log),
         table,
+        handles_max: limits.handles_max,
         read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
         wasi: wasi.build(),
         net: net.clone(),
         http: http_limits,
         http_hooks: Hooks::new(http.clone(), witness.clone()),
-        lanes: lanes.clone(),
+        lanes: lanes.handle().clone(),
         connect_timeout: limits.connect_timeout,
         witness: witness.clone(),
         footprint: Footprint::new(limits, memory_bytes),

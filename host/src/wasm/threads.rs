@@ -1,8 +1,10 @@
 //! The threads that run guests, and the engine that they share.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 use wasmtime::{Config, Engine};
 
 use super::component::{Compilation, Loader};
@@ -65,13 +67,32 @@ impl LaneThreads {
         &self.0.loader
     }
 
-    /// Returns what is to be told while a guest runs, or it computes without end.
-    pub(super) fn guests(&self) -> &Guests {
-        self.0.ticker.guests()
+    /// Returns what spawns on them.
+    pub(super) fn spawner(&self) -> Spawner {
+        let runtime = self.0.runtime.as_ref().expect("the runtime lives as long as its owner");
+        Spawner { handle: runtime.handle().clone(), guests: self.0.ticker.guests().clone() }
+    }
+}
+
+/// Spawns what runs guests, so that the tick interrupts them.
+#[derive(Clone)]
+pub(super) struct Spawner {
+    handle: Handle,
+    guests: Guests,
+}
+
+impl Spawner {
+    /// Spawns a future in which guests run.
+    pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.handle.spawn(self.guests.clone().drive(future))
     }
 
+    /// Returns the handle of the threads, for what runs no guest.
     pub(super) fn handle(&self) -> &Handle {
-        self.0.runtime.as_ref().expect("the runtime lives as long as its owner").handle()
+        &self.handle
     }
 }
 

@@ -3,8 +3,8 @@
 //! Nothing is granted here. What may be reached is decided by the WASI context in [`super::sandbox`] and the
 //! [`NetPolicy`](super::net::NetPolicy); the functions here hand each attempt to WASI's own and record what
 //! it refuses. Two decide for themselves: sockets when no target is granted, and names. Connecting is timed. What WASI's own do not
-//! bound is bounded here: descriptors, the length of paths, what a stream takes at a time, threads for reading
-//! directories. Reading and writing are not shadowed else: an open file or connection has passed already.
+//! bound is bounded here: descriptors, the length of paths, what a stream takes at a time, how much is polled, threads
+//! for reading directories. Reading and writing are not shadowed else: an open file or connection has passed already.
 //!
 //! What cannot be seen is not recorded: a guest that looks for an environment variable gets the whole list
 //! and looks there, and the C library answers "no such file" for an absolute path below no granted
@@ -13,6 +13,7 @@
 mod denial;
 mod files;
 mod open_files;
+mod polls;
 mod secrets;
 mod sockets;
 mod streams;
@@ -38,6 +39,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     sockets::p2::add_to_linker(linker)?;
     sockets::p3::add_to_linker(linker)?;
     streams::add_to_linker(linker)?;
+    polls::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -110,8 +110,7 @@ async fn live(
         move || shared.retire(&generation, reason.clone())
     };
     let task = weighed(task, SystemClocks::new(), is_unattended, stall, exceeds);
-    let guests = prepared.threads.guests().clone();
-    let task = prepared.lanes.spawn(guests.drive(within(prepared.own.clone(), task)));
+    let task = prepared.lanes.spawn(within(prepared.own.clone(), task));
     // Also when the control threads end: a computing guest would go on for ever.
     let _abort = AbortOnDrop(task.abort_handle());
     let end = async {

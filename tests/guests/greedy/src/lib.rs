@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use kvtier_guest::prelude::*;
 use kvtier_guest::wasip2::clocks::monotonic_clock;
 use kvtier_guest::wasip2::filesystem as files_0_2;
+use kvtier_guest::wasip2::io::poll::poll;
 use kvtier_guest::wasip2::random::random as random_0_2;
 use kvtier_guest::wasip2::sockets as sockets_0_2;
 use kvtier_guest::wasip3::filesystem::preopens;
@@ -31,6 +32,10 @@ impl GreedyBackend {
             "memory" => {}
             "pollables" => {
                 (0..n).for_each(|_| mem::forget(monotonic_clock::subscribe_duration(u64::MAX)));
+            }
+            "polls" => {
+                let pollable = monotonic_clock::subscribe_duration(0);
+                drop(poll(&vec![&pollable; n]));
             }
             "streams" => {
                 (0..n).for_each(|_| mem::forget(kvtier_guest::wasip3::wit_stream::new::<u8>()));
