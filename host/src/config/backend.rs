@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::digest::Sha256Digest;
-use super::grants::Grants;
+use super::grants::{EnvGrant, Grants};
 use super::hide::{sounds_secret, user_parts};
 use super::limits;
 use super::scalar::{boolean, whole};
@@ -99,14 +99,22 @@ impl BackendConfig {
 }
 
 impl BackendConfig {
-    /// Returns what may be a secret in the values of `config.*`: those of keys that sound like one, and the user parts
-    /// of URLs. Numbers and words such as `true` are left out, because a log is full of them.
-    pub(crate) fn secrets_in_config(&self) -> impl Iterator<Item = &str> {
-        self.config.iter().flat_map(|(key, value)| {
-            let is_ordinary = whole(value).is_some() || boolean(value).is_some();
-            let whole_value = (sounds_secret(key) && !is_ordinary).then_some(value.as_str());
-            whole_value.into_iter().chain(user_parts(value))
-        })
+    /// Returns what may be a secret although nobody said so: values of `config.*` and of granted variables whose name
+    /// sounds like one, and the user parts of URLs. Numbers and words such as `true` are left out, because a log is full
+    /// of them.
+    pub(crate) fn unnamed_secrets(&self) -> Vec<String> {
+        let variables = self.allow.env.iter().filter_map(|grant| match grant {
+            EnvGrant::Set { name, value } => Some((name.clone(), value.clone())),
+            EnvGrant::Inherit(name) => Some((name.clone(), std::env::var(name).ok()?)),
+        });
+        let mut found = Vec::new();
+        for (name, value) in self.config.iter().cloned().chain(variables) {
+            found.extend(user_parts(&value).into_iter().map(str::to_owned));
+            if sounds_secret(&name) && whole(&value).is_none() && boolean(&value).is_none() {
+                found.push(value);
+            }
+        }
+        found
     }
 }
 

@@ -238,7 +238,8 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
         settings.push((key.clone(), text.to_owned()));
     }
     let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str());
-    let secrets = secrets.chain(config.secrets_in_config()).collect();
+    let unnamed = config.unnamed_secrets();
+    let secrets = secrets.chain(unnamed.iter().map(String::as_str)).collect();
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
         ("code".to_owned(), loaded.origin.to_string()),

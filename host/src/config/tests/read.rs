@@ -273,14 +273,15 @@ fn a_secret_never_shows() {
 #[test]
 fn what_sounds_like_a_secret_in_the_file_is_pointed_out_and_kept_out_of_logs() {
     let config = read(&disk_with(
-        "config.password: hunter2\nconfig.max_tokens: 4096\nconfig.servers: 'redis://bob:swordfish@a, carl@b'",
+        "config.password: hunter2\nconfig.max_tokens: 4096\nconfig.servers: 'redis://bob:swordfish@a, carl@b'\n\
+         allow.env: [API_TOKEN=opensesame, MODE=fast]",
     ))
     .unwrap();
     let expected = "configuration text: `external_backend.disk.config.password` sounds like a secret; take it out of the file \
                     and give `external_backend.disk.secrets.password: env:NAME` or `file:PATH`";
     assert_eq!(config.warnings, [expected]);
-    let hidden: Vec<&str> = config.backends[0].secrets_in_config().collect();
-    assert_eq!(hidden, ["hunter2", "bob:swordfish", "swordfish", "carl"]);
+    let hidden = config.backends[0].unnamed_secrets();
+    assert_eq!(hidden, ["hunter2", "bob:swordfish", "swordfish", "carl", "opensesame"]);
 }
 
 #[test]
