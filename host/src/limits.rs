@@ -168,6 +168,8 @@ pub const NESTING_DEPTH_MAX: usize = 64;
 /// Most opening brackets times bytes of a YAML text, which bounds its scanning to about one second. A text
 /// of 16 KiB can never reach it, one of 1 MiB may have 256 brackets.
 pub const SCAN_COST_MAX: u64 = 1 << 28;
+/// Most lines of a YAML text that begin with `%`, as directives do. Reading them takes the square of their number.
+pub const DIRECTIVES_MAX: usize = 16;
 /// Longest backend name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Longest class name, in characters.

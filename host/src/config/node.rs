@@ -9,7 +9,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
 use super::hide::without_user_parts;
-use super::limits::{EXPANDED_BYTES_MAX, KEY_BYTES_MAX, NESTING_DEPTH_MAX, NODE_COST_BYTES, SCAN_COST_MAX};
+use super::limits::{
+    DIRECTIVES_MAX, EXPANDED_BYTES_MAX, KEY_BYTES_MAX, NESTING_DEPTH_MAX, NODE_COST_BYTES, SCAN_COST_MAX,
+};
 
 /// How much of a text value an error message shows, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -90,7 +92,16 @@ pub(super) fn shorten(text: &str) -> String {
 /// Refuses texts that would keep the YAML scanner busy: its time grows with the number of tokens times the
 /// depth of open brackets (500 kB of `[a: ` took 220 s). Brackets are counted wherever they stand, because
 /// telling comments and quotes from the rest would take a scanner of our own.
+///
+/// Directives (`%TAG`) are compared with each other, and 60,000 of them took minutes; no configuration has any use for
+/// them.
 fn refuse_costly_scan(text: &str) -> Result<(), String> {
+    let n_directives = text.lines().filter(|line| line.starts_with('%')).count();
+    if n_directives > DIRECTIVES_MAX {
+        return Err(format!(
+            "{n_directives} lines that begin with `%` are too many; YAML takes them for directives, so indent or quote them"
+        ));
+    }
     let n_brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() as u64;
     if n_brackets * text.len() as u64 > SCAN_COST_MAX {
         return Err(format!(

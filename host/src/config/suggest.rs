@@ -34,6 +34,7 @@ fn nearest<'a>(
     candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= WORD_BYTES_MAX)
+        .filter(|candidate| letters.n.abs_diff(candidate.chars().count()) <= distance_max)
         .map(|candidate| (fold(candidate), candidate))
         .filter(|(folded, _)| letters.edits_min(&Letters::of(folded)) <= distance_max)
         .map(|(folded, candidate)| (strsim::damerau_levenshtein(word, &folded), candidate))
@@ -42,24 +43,29 @@ fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// How often each character occurs in a word, by its last byte. Words that differ by few edits have nearly the same, and
-/// counting costs a fraction of a distance, which a file of unknown keys would ask for a million times.
-struct Letters([u8; 256]);
+/// How long a word is, and how often each character occurs in it, by its last five bits. Words that differ by few edits
+/// have nearly the same, and counting costs a fraction of a distance, which a file of unknown keys would ask for a
+/// million times.
+struct Letters {
+    n: usize,
+    counts: [u8; 32],
+}
 
 impl Letters {
     fn of(word: &str) -> Self {
-        let mut counts = [0_u8; 256];
+        let (mut n, mut counts) = (0, [0_u8; 32]);
         for character in word.chars() {
-            let count = &mut counts[usize::from(character as u32 as u8)];
+            n += 1;
+            let count = &mut counts[character as usize % 32];
             *count = count.saturating_add(1);
         }
-        Self(counts)
+        Self { n, counts }
     }
 
     /// Returns a number of edits below which no way from one word to the other goes.
     fn edits_min(&self, other: &Self) -> usize {
         let (mut more, mut fewer) = (0_usize, 0_usize);
-        for (a, b) in self.0.iter().zip(&other.0) {
+        for (a, b) in self.counts.iter().zip(&other.counts) {
             more += usize::from(a.saturating_sub(*b));
             fewer += usize::from(b.saturating_sub(*a));
         }

@@ -259,6 +259,11 @@ fn nesting_is_refused_at_the_bound() {
         let error = refusal(&pattern.repeat(100_000));
         assert!(error.contains("are too many; use indented"), "{error}");
     }
+    // So would these.
+    let directives: Vec<String> = (0..60_000).map(|index| format!("%TAG !t{index}! x\n")).collect();
+    let error = refusal(&format!("{}--- {{}}\n", directives.concat()));
+    assert!(error.contains("60000 lines that begin with `%` are too many"), "{error}");
+    read("%YAML 1.1\n---\nchunk_size: 8\n").unwrap();
     let json = format!("{{\"a\": {}}}", "[".repeat(100_000));
     assert_snapshot!(refusal_of_variable("LMCACHE_EXTRA_CONFIG", &json), @"environment variable `LMCACHE_EXTRA_CONFIG`: is not valid JSON: lists and mappings are nested deeper than 64 levels");
 }
