@@ -66,6 +66,12 @@ pub trait Tier: Send + Sync + 'static {
     /// Finishes and releases what the tier holds. No call follows.
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>>;
 
+    /// Hears that the chain passes the tier over for `pause`, in one direction at least, because its calls fail: an
+    /// occasion to look for what has changed outside, in the background.
+    fn passed_over(&self, pause: Duration) {
+        let _ = pause;
+    }
+
     /// Returns how the tier is.
     fn health(&self) -> TierHealth {
         TierHealth::default()
@@ -101,6 +107,9 @@ pub trait Liveness: Send + Sync {
 
     /// Notes that it can serve.
     fn up(&self);
+
+    /// Notes that it starts anew in the same place, so that calls from before say nothing more of it.
+    fn renewed(&self) {}
 }
 
 /// How a tier is.

@@ -3,6 +3,7 @@
 mod cluster;
 mod example;
 mod faults;
+mod rotation;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 mod canned;
 mod faults;
 mod refusals;
+mod rotation;
 mod shared;
 
 use std::path::{Path, PathBuf};

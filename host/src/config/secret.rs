@@ -56,6 +56,8 @@ pub enum SecretSource {
     Env(String),
     /// A file (`file:PATH`); one line break at its end does not count.
     File(PathBuf),
+    /// Another source that may have nothing (`?` at its end).
+    Optional(Box<SecretSource>),
 }
 
 /// Reports why a secret could not be resolved.
@@ -83,10 +85,30 @@ pub enum SecretError {
     TooShort { place: String, found: usize, min: usize },
 }
 
+impl SecretError {
+    /// Reports whether there is nothing where the secret would be.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::NotSet { .. } | Self::Empty { .. } => true,
+            Self::Unreadable { reason, .. } => reason.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 impl SecretSource {
+    /// Parses `env:NAME` or `file:PATH`, optional with a `?` at the end; a relative path is taken from `base_dir`.
+    pub(super) fn parse_with_optional(text: &str, base_dir: &Path) -> Option<Self> {
+        match text.trim().strip_suffix('?') {
+            Some(source) => Some(Self::Optional(Box::new(Self::parse(source, base_dir)?))),
+            None => Self::parse(text, base_dir),
+        }
+    }
+
     /// Parses `env:NAME` or `file:PATH`; a relative path is taken from `base_dir`.
     pub(super) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
         match text.trim().split_once(':')? {
+            _ if text.trim().ends_with('?') => None,
             ("env", name) if !name.is_empty() && !name.contains(['=', '\0']) => {
                 Some(Self::Env(name.to_owned()))
             }
@@ -98,6 +120,24 @@ impl SecretSource {
     /// Reads the secret from the process environment or the file.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         self.resolve_with(|name| std::env::var_os(name))
+    }
+
+    /// Reads the secret, or returns `None` if it is optional and there is none: no such variable or file, or an empty one.
+    pub fn read(&self) -> Result<Option<Secret>, SecretError> {
+        match (self, self.resolve()) {
+            (Self::Optional(_), Err(error)) if error.is_absence() => Ok(None),
+            (_, outcome) => outcome.map(Some),
+        }
+    }
+
+    /// Reports whether the secret is read from a file, and so may change while the process runs.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        match self {
+            Self::Env(_) => false,
+            Self::File(_) => true,
+            Self::Optional(source) => source.is_file(),
+        }
     }
 
     /// Reads the secret, asking `variable` for environment variables.
@@ -113,6 +153,7 @@ impl SecretSource {
             }
             Self::File(path) => read_secret_file(path)
                 .map_err(|reason| SecretError::Unreadable { path: path.clone(), reason })?,
+            Self::Optional(source) => return source.resolve_with(variable),
         };
         let bytes = without_line_break(bytes);
         if let Some(what) = stray(&bytes).filter(|_| is_news(&self.to_string())) {
@@ -136,6 +177,7 @@ impl fmt::Display for SecretSource {
         match self {
             Self::Env(name) => write!(f, "`env:{name}`"),
             Self::File(path) => write!(f, "`file:{}`", path.display()),
+            Self::Optional(source) => write!(f, "{source}, which is optional"),
         }
     }
 }
@@ -270,8 +312,28 @@ mod tests {
     }
 
     #[test]
+    fn optional_secrets_may_be_missing_or_empty_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let parse = |text: &str| SecretSource::parse_with_optional(text, dir.path()).unwrap();
+        let optional = parse("file:pw?");
+        assert_eq!(optional, SecretSource::Optional(Box::new(parse("file:pw"))));
+        assert!(optional.is_file() && !parse("env:PW?").is_file());
+        assert_eq!(optional.read().unwrap(), None);
+        assert!(parse("file:pw").read().is_err());
+        std::fs::write(dir.path().join("pw"), "\n").unwrap();
+        assert_eq!(optional.read().unwrap(), None);
+        std::fs::write(dir.path().join("pw"), "hunter2\n").unwrap();
+        assert_eq!(optional.read().unwrap(), Some(Secret::new("hunter2")));
+        assert!(matches!(parse("file:.?").read(), Err(SecretError::Unreadable { .. })), "a directory");
+        assert_eq!(parse("env:KVTIER_TEST_NO_SUCH_VARIABLE?").read().unwrap(), None);
+        for text in ["file:pw??", "env:?", "?"] {
+            assert_eq!(SecretSource::parse_with_optional(text, dir.path()), None, "{text}");
+        }
+    }
+
+    #[test]
     fn other_forms_are_no_sources() {
-        for text in ["hunter2", "env:", "file:", "ENV:X", "env:A=B", "vault:x"] {
+        for text in ["hunter2", "env:", "file:", "ENV:X", "env:A=B", "vault:x", "env:A?", "file:a?"] {
             assert_eq!(SecretSource::parse(text, Path::new(".")), None, "{text}");
         }
     }

@@ -133,7 +133,7 @@ impl BackendConfig {
             Some(("config", key)) => self.config.push((key.to_owned(), entry.scalar_text()?)),
             Some(("secrets", key)) => {
                 let source = match &entry.value {
-                    Node::Text(text) => SecretSource::parse(text, base_dir),
+                    Node::Text(text) => SecretSource::parse_with_optional(text, base_dir),
                     _ => None,
                 };
                 let source = source.ok_or_else(|| entry.wrong_hidden(SECRET_FORM))?;

@@ -116,6 +116,13 @@ impl Backend {
         outcome
     }
 
+    /// Tells the breaker what a call says of the tier, and the tier if it is passed over from here on.
+    pub(super) fn settle(&self, permit: Permit<'_>, verdict: Verdict) {
+        if let Some(pause) = permit.settle(verdict) {
+            self.tier().passed_over(pause);
+        }
+    }
+
     /// Counts the leading run, and pins it if asked, as far as the breaker lets the tier work.
     pub(super) async fn contains(
         self: &Arc<Self>,
@@ -132,7 +139,7 @@ impl Backend {
             Pinning::None => self.count(keys, deadline).await,
             Pinning::Pin => self.count_and_pin(keys, deadline).await,
         };
-        permit.settle(Verdict::of(&outcome));
+        self.settle(permit, Verdict::of(&outcome));
         outcome
     }
 
@@ -207,7 +214,7 @@ impl Backend {
             return Ok(());
         };
         let outcome = self.tier().unpin(free.into(), deadline).await;
-        permit.settle(Verdict::of(&outcome));
+        self.settle(permit, Verdict::of(&outcome));
         match outcome {
             Ok(_) => Ok(()),
             Err(TierError::Unsupported) => {
@@ -305,7 +312,7 @@ impl Backend {
         match Verdict::of_chunks(fetched.iter().map(verdict)) {
             Verdict::Declines if is_undecided => (fetched, Some(permit)),
             verdict => {
-                permit.settle(verdict);
+                self.settle(permit, verdict);
                 (fetched, None)
             }
         }
@@ -397,10 +404,13 @@ impl Backend {
                 Err(error)
             }
         });
-        permit.settle(match &answer {
-            Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of)),
-            Err(error) => Verdict::of_error(error),
-        });
+        self.settle(
+            permit,
+            match &answer {
+                Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of)),
+                Err(error) => Verdict::of_error(error),
+            },
+        );
         let Ok(results) = answer else {
             return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
         };

@@ -180,12 +180,13 @@ impl Breaker {
         self.gate.store(gate, Ordering::Release);
     }
 
-    fn settle(&self, permit: &Permit<'_>, verdict: Verdict) {
+    /// Judges a call, and returns the pause if no further one is let through for it.
+    fn settle(&self, permit: &Permit<'_>, verdict: Verdict) -> Option<Duration> {
         let change = {
             let mut state = self.lock();
             // A call from before the last opening says nothing new.
             if permit.epoch != self.epoch.load(Ordering::Acquire) {
-                return;
+                return None;
             }
             let change = self.judge(&mut state, permit.is_probe, verdict);
             self.publish(&state);
@@ -193,7 +194,7 @@ impl Breaker {
         };
         let (backend, direction) = (self.name.as_str(), self.direction.name());
         match change {
-            Change::Nothing => {}
+            Change::Nothing => None,
             Change::Opened { cause, pause } => {
                 tracing::warn!(
                     backend,
@@ -202,11 +203,16 @@ impl Breaker {
                     ?pause,
                     "breaker opened: the backend is passed over"
                 );
+                Some(pause)
             }
             Change::Reopened { pause } => {
                 tracing::debug!(backend, direction, ?pause, "probe failed, breaker stays open");
+                Some(pause)
             }
-            Change::Closed => tracing::info!(backend, direction, "breaker closed: the backend works again"),
+            Change::Closed => {
+                tracing::info!(backend, direction, "breaker closed: the backend works again");
+                None
+            }
         }
     }
 
@@ -271,6 +277,19 @@ impl Breaker {
         state.calls = 0;
         state.backoff.reset();
         state.down = None;
+        state.enter(Phase::Closed, self.clock.now());
+        self.begin_epoch();
+        self.publish(&state);
+    }
+
+    /// Forgets what was said of the tier, which starts anew.
+    fn renew(&self, tier: u64) {
+        let mut state = self.lock();
+        if state.tier != tier {
+            return;
+        }
+        state.calls = 0;
+        state.backoff.reset();
         state.enter(Phase::Closed, self.clock.now());
         self.begin_epoch();
         self.publish(&state);
@@ -345,16 +364,18 @@ pub(super) struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    pub(super) fn settle(self, verdict: Verdict) {
-        self.breaker.settle(&self, verdict);
+    /// Judges the call, and returns the pause if no further one is let through for it.
+    pub(super) fn settle(self, verdict: Verdict) -> Option<Duration> {
+        let pause = self.breaker.settle(&self, verdict);
         std::mem::forget(self);
+        pause
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.breaker.settle(self, Verdict::Silent);
+            let _none = self.breaker.settle(self, Verdict::Silent);
         }
     }
 }

@@ -224,14 +224,17 @@ impl<'a> Fetching<'a> {
             self.delivered.misses.push((index, miss));
         }
         for (n, permit) in self.undecided.drain(..).enumerate() {
-            permit.settle(match n {
-                _ if has_delivered => Verdict::Declines,
-                // The calls of one retrieval are one failure.
-                0 => Verdict::Fails(format!(
-                    "delivered none of {n_unkept} chunks that its own lookup had promised"
-                )),
-                _ => Verdict::Silent,
-            });
+            self.backend.settle(
+                permit,
+                match n {
+                    _ if has_delivered => Verdict::Declines,
+                    // The calls of one retrieval are one failure.
+                    0 => Verdict::Fails(format!(
+                        "delivered none of {n_unkept} chunks that its own lookup had promised"
+                    )),
+                    _ => Verdict::Silent,
+                },
+            );
         }
     }
 

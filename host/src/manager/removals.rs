@@ -144,7 +144,7 @@ impl Backend {
             let permit = self.breakers.writing.admit();
             let outcome = self.removed(keys, deadline).await;
             if let Some(permit) = permit {
-                permit.settle(Verdict::of(&outcome));
+                self.settle(permit, Verdict::of(&outcome));
             }
             return outcome;
         }
@@ -240,7 +240,7 @@ impl Backend {
             Verdict::Fails(_) | Verdict::Silent => {}
         }
         if let Some(permit) = permit {
-            permit.settle(verdict);
+            self.settle(permit, verdict);
         }
         is_answered
     }
@@ -263,7 +263,7 @@ impl Backend {
             }
             backend.removals.fetch_add(1, Ordering::AcqRel);
             if let Some(permit) = permit {
-                permit.settle(Verdict::of(&outcome));
+                backend.settle(permit, Verdict::of(&outcome));
             }
         });
     }

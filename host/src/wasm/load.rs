@@ -12,10 +12,11 @@ use wasmtime::component::{InstancePre, Linker};
 use super::class::{Class, ClassError};
 use super::component::{ComponentError, foreign_text};
 use super::contract::types;
-use super::grants::{self, Denials, Secrets, Witness};
+use super::grants::{self, Denials, Witness};
 use super::http::{self, HttpClient, TlsError};
 use super::log::BackendLog;
-use super::net::{NetError, NetPolicy};
+use super::net::{NetError, NetPolicy, system_resolver};
+use super::outside::Outside;
 use super::overlap::{self, OverlapError};
 use super::own_threads::OwnThreads;
 use super::sandbox::{self, State};
@@ -136,10 +137,8 @@ pub(super) struct Prepared {
     pub(super) net: NetPolicy,
     pub(super) http: HttpClient,
     pub(super) record: Record,
-    pub(super) secrets: Secrets,
+    pub(super) outside: Arc<Outside>,
     pub(super) facts: EngineFacts,
-    /// `config.*` and `secrets.*`, resolved.
-    pub(super) settings: Vec<(String, String)>,
     pub(super) threads: LaneThreads,
     /// Where guests run.
     pub(super) lanes: Spawner,
@@ -170,7 +169,7 @@ impl EngineFacts {
 
 impl Prepared {
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
-        let witness = Witness::new(&self.record.denials, &self.secrets);
+        let witness = Witness::new(&self.record.denials, &self.outside.given().secrets);
         sandbox::new_store(self, &witness, memory_bytes)
     }
 
@@ -188,7 +187,7 @@ impl Prepared {
                 chunk_size: metadata.kv_shape.chunk_size() as u32,
             },
             namespace: self.facts.namespace.to_string(),
-            config: self.settings.clone(),
+            config: self.outside.given().settings.clone(),
         }
     }
 }
@@ -208,7 +207,7 @@ impl Recipe {
 }
 
 fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-    let Recipe { config, facts, threads, record, directories, .. } = recipe;
+    let Recipe { config, facts, threads, record, directories, liveness, .. } = recipe;
     let path = &config.module_path;
     let engine = threads.engine();
     for directory in &directories {
@@ -231,15 +230,7 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
     grants::add_to_linker(&mut linker).map_err(unlinkable)?;
     host::add_to_linker(&mut linker).map_err(unlinkable)?;
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
-    let mut settings = config.config.clone();
-    for (key, source) in &config.secrets {
-        let secret = source.resolve().map_err(|source| LoadError::Secret { key: key.clone(), source })?;
-        let text = secret.expose_text().ok_or_else(|| LoadError::SecretNotText(key.clone()))?;
-        settings.push((key.clone(), text.to_owned()));
-    }
-    let secrets = settings[config.config.len()..].iter().map(|(_, secret)| secret.as_str());
-    let unnamed = config.unnamed_secrets();
-    let secrets = secrets.chain(unnamed.iter().map(String::as_str)).collect();
+    let outside = Outside::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
         ("code".to_owned(), loaded.origin.to_string()),
@@ -255,27 +246,12 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
         lane_stall: config.limits.lane_stall,
         open_timeout: config.limits.open_timeout,
     };
-    let net = NetPolicy::resolve(&config.allow.net)?;
+    let net = outside.net.clone();
     let http = HttpClient::new(&config, &net)?;
     let lanes = threads.spawner();
     let name = config.name.clone();
     Ok((
-        Prepared {
-            name,
-            config,
-            class,
-            pre,
-            limits,
-            net,
-            http,
-            record,
-            secrets,
-            facts,
-            settings,
-            threads,
-            lanes,
-            own,
-        },
+        Prepared { name, config, class, pre, limits, net, http, record, outside, facts, threads, lanes, own },
         notes,
     ))
 }

@@ -17,6 +17,7 @@ mod lane;
 mod load;
 mod log;
 mod net;
+mod outside;
 mod overlap;
 mod own_threads;
 mod review;

@@ -1,9 +1,9 @@
 //! The network targets of one backend: which addresses it may connect to, where it may send HTTP requests, and
 //! what its names mean.
 //!
-//! The host resolves granted names, when it loads the backend, and for sockets nobody resolves them again: a guest
-//! that asks for a name is told the pinned addresses. So whoever answers for a name later cannot point it at
-//! another address. HTTP connections are made by the host, which asks anew for each: services behind HTTP move, and
+//! The host resolves granted names when it loads the backend, and for sockets a guest that asks for a name is told the
+//! pinned addresses. The host alone resolves them again, when calls fail, and takes the new addresses as a whole if they
+//! pass the same rules. HTTP connections are made by the host, which asks anew for each: services behind HTTP move, and
 //! every address is judged before it is dialled. A name that leads into a private network is refused, unless that
 //! network is granted by address as well: otherwise the owner of a public name could choose what the host reaches.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::{HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 use crate::limits::HOST_NAME_BYTES_MAX;
@@ -51,9 +51,17 @@ pub enum NetError {
     },
 }
 
-/// What a backend may connect to.
+/// What a backend may connect to. Clones see the same targets, also after these were resolved again.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NetPolicy(Arc<Targets>);
+pub(super) struct NetPolicy(Arc<RwLock<Arc<Targets>>>);
+
+/// Finds the addresses of a name.
+pub(super) type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+/// Asks the system's resolver, which may block.
+pub(super) fn system_resolver(name: &str) -> io::Result<Vec<IpAddr>> {
+    Ok((name, 0).to_socket_addrs()?.map(|found| found.ip()).collect())
+}
 
 #[derive(Debug, Default)]
 struct Targets {
@@ -84,17 +92,87 @@ impl fmt::Display for HttpTarget {
 }
 
 impl NetPolicy {
-    /// Resolves the grants with the system's resolver.
+    /// Resolves the grants.
     ///
     /// # Errors
     /// [`NetError`]
-    pub(super) fn resolve(grants: &[NetGrant]) -> Result<Self, NetError> {
-        Self::resolve_with(grants, |name| Ok((name, 0).to_socket_addrs()?.map(|found| found.ip()).collect()))
+    pub(super) fn resolve(
+        grants: &[NetGrant],
+        resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
+    ) -> Result<Self, NetError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(Targets::resolve(grants, resolver)?)))))
     }
 
-    fn resolve_with(
+    /// Resolves the grants again, and returns the names of sockets' targets that lead elsewhere from here on.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing has changed then.
+    pub(super) fn resolve_again(
+        &self,
         grants: &[NetGrant],
-        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
+        resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
+    ) -> Result<Vec<String>, NetError> {
+        let (old, new) = (self.targets(), Targets::resolve(grants, resolver)?);
+        let moved = new.names.iter().filter(|(name, addresses)| old.names.get(*name) != Some(addresses));
+        let moved: Vec<String> = moved.map(|(name, _)| name.clone()).collect();
+        if !moved.is_empty() {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        }
+        Ok(moved)
+    }
+
+    fn targets(&self) -> Arc<Targets> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells whether there is no target for sockets at all.
+    pub(super) fn has_no_sockets(&self) -> bool {
+        self.targets().allowed.is_empty()
+    }
+
+    /// Tells whether HTTP requests may go somewhere.
+    pub(super) fn has_http(&self) -> bool {
+        !self.targets().http.is_empty()
+    }
+
+    /// Tells whether HTTP requests may go there.
+    pub(super) fn allows_http(&self, target: &HttpTarget) -> bool {
+        self.targets().http.contains(target)
+    }
+
+    /// Names the kind of an address that no name may lead to, for connections to `port`; `None` if one may.
+    pub(super) fn restriction(&self, address: SocketAddr) -> Option<&'static str> {
+        let ports = PortRange { first: address.port(), last: address.port() };
+        self.targets().restriction(address.ip(), ports)
+    }
+
+    /// Tells whether the backend may connect a socket to an address.
+    pub(super) fn allows(&self, address: SocketAddr) -> bool {
+        let fits = |(network, ports): &(IpNetwork, PortRange)| {
+            ports.contains(address.port()) && network.contains(address.ip())
+        };
+        self.targets().allowed.iter().any(fits)
+    }
+
+    /// Returns the addresses that a name stands for, or `None` if it is not granted. An address that is
+    /// written out stands for itself.
+    pub(super) fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if name.len() > HOST_NAME_BYTES_MAX {
+            return None;
+        }
+        let unbracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        if let Ok(address) = unbracketed.parse() {
+            return Some(vec![address]);
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        self.targets().names.get(&name).cloned()
+    }
+}
+
+impl Targets {
+    fn resolve(
+        grants: &[NetGrant],
+        resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
     ) -> Result<Self, NetError> {
         let mut targets = Targets::default();
         for grant in grants {
@@ -117,7 +195,7 @@ impl NetPolicy {
         for grant in grants {
             let (NetHost::Name(name), ports) = target(grant) else { continue };
             if !found_names.contains_key(name.as_str()) {
-                let found = lookup(name)
+                let found = resolver(name)
                     .map_err(|source| NetError::Unresolvable { grant: grant.to_string(), source })?;
                 let mut addresses: Vec<_> = found.into_iter().map(|address| address.to_canonical()).collect();
                 addresses.sort_unstable();
@@ -144,53 +222,9 @@ impl NetPolicy {
                 targets.names.insert(name.clone(), addresses.clone());
             }
         }
-        Ok(Self(Arc::new(targets)))
+        Ok(targets)
     }
 
-    /// Tells whether there is no target for sockets at all.
-    pub(super) fn has_no_sockets(&self) -> bool {
-        self.0.allowed.is_empty()
-    }
-
-    /// Tells whether HTTP requests may go somewhere.
-    pub(super) fn has_http(&self) -> bool {
-        !self.0.http.is_empty()
-    }
-
-    /// Tells whether HTTP requests may go there.
-    pub(super) fn allows_http(&self, target: &HttpTarget) -> bool {
-        self.0.http.contains(target)
-    }
-
-    /// Names the kind of an address that no name may lead to, for connections to `port`; `None` if one may.
-    pub(super) fn restriction(&self, address: SocketAddr) -> Option<&'static str> {
-        self.0.restriction(address.ip(), PortRange { first: address.port(), last: address.port() })
-    }
-
-    /// Tells whether the backend may connect a socket to an address.
-    pub(super) fn allows(&self, address: SocketAddr) -> bool {
-        let fits = |(network, ports): &(IpNetwork, PortRange)| {
-            ports.contains(address.port()) && network.contains(address.ip())
-        };
-        self.0.allowed.iter().any(fits)
-    }
-
-    /// Returns the addresses that a name stands for, or `None` if it is not granted. An address that is
-    /// written out stands for itself.
-    pub(super) fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
-        if name.len() > HOST_NAME_BYTES_MAX {
-            return None;
-        }
-        let unbracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-        if let Ok(address) = unbracketed.parse() {
-            return Some(vec![address]);
-        }
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        self.0.names.get(&name).cloned()
-    }
-}
-
-impl Targets {
     /// Names the kind of an address that is not granted by address and therefore must not be what a name leads to.
     fn restriction(&self, address: IpAddr, ports: PortRange) -> Option<&'static str> {
         let vouches = |(network, range): &(IpNetwork, PortRange)| {
@@ -267,7 +301,7 @@ mod tests {
             "cache.example" => Ok(leads_to.iter().map(|text| text.parse().unwrap()).collect()),
             _ => Err(io::Error::other("no such name")),
         };
-        NetPolicy::resolve_with(&grants, lookup).map_err(|error| error.to_string())
+        NetPolicy::resolve(&grants, lookup).map_err(|error| error.to_string())
     }
 
     fn allows(policy: &NetPolicy, address: &str) -> bool {

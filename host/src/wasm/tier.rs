@@ -10,6 +10,7 @@ use super::grants::Denials;
 use super::lane::{Answer, Call, Lane, Standing};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
 use super::log::BackendLog;
+use super::outside::Outside;
 use super::threads::LaneThreads;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -63,7 +64,8 @@ enum Running {
 }
 
 struct Lanes {
-    lanes: Vec<Lane>,
+    all: Vec<Lane>,
+    outside: Arc<Outside>,
     facts: Vec<(String, String)>,
 }
 
@@ -133,7 +135,7 @@ impl WasmTier {
         }
         let limit = self.config.limits.call_timeout_for(self.bytes_in_flight.load(Ordering::Relaxed) as u64);
         let deadline = deadline.min(Instant::now() + limit);
-        let idlest = match lanes.lanes.as_slice() {
+        let idlest = match lanes.all.as_slice() {
             [only] => Some(only),
             several => several.iter().min_by_key(|lane| lane.load()),
         };
@@ -169,7 +171,8 @@ async fn load(recipe: &Recipe, state: &Mutex<Running>) -> Result<(), LoadError> 
     let config = &recipe.config;
     let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
     let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
-    let lanes = Arc::new(Lanes { lanes: (0..config.lanes).map(start).collect(), facts: notes });
+    let all = (0..config.lanes).map(start).collect();
+    let lanes = Arc::new(Lanes { all, outside: Arc::clone(&prepared.outside), facts: notes });
     {
         let mut state = lock(state);
         if matches!(*state, Running::Closed) {
@@ -177,7 +180,7 @@ async fn load(recipe: &Recipe, state: &Mutex<Running>) -> Result<(), LoadError> 
         }
         *state = Running::Lanes(Arc::clone(&lanes));
     }
-    for lane in &lanes.lanes {
+    for lane in &lanes.all {
         let class = config.class_name.clone();
         lane.started().await.map_err(|cause| LoadError::NotStarted { class, cause })?;
     }
@@ -240,10 +243,10 @@ impl Tier for WasmTier {
             let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
             let Running::Lanes(lanes) = running else { return Ok(()) };
             let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
-            lanes.lanes.iter().for_each(Lane::close_after_this);
-            let closing = lanes.lanes.iter().map(|lane| lane.call(Call::Close, deadline));
+            lanes.all.iter().for_each(Lane::close_after_this);
+            let closing = lanes.all.iter().map(|lane| lane.call(Call::Close, deadline));
             let closed = futures::future::join_all(closing).await;
-            for lane in &lanes.lanes {
+            for lane in &lanes.all {
                 lane.end();
             }
             closed.into_iter().try_for_each(|answer| match answer {
@@ -252,6 +255,12 @@ impl Tier for WasmTier {
                 Err(error) => Err(error),
             })
         })
+    }
+
+    fn passed_over(&self, pause: Duration) {
+        if let Running::Lanes(lanes) = &*lock(&self.state) {
+            lanes.outside.read_again_later(pause);
+        }
     }
 
     fn health(&self) -> TierHealth {
@@ -265,7 +274,7 @@ impl Tier for WasmTier {
             Running::Down(cause) => health.down = Some(cause.clone()),
             Running::Lanes(lanes) => {
                 let mut n_down = 0;
-                for lane in &lanes.lanes {
+                for lane in &lanes.all {
                     let lane = lane.health();
                     if lane.down.is_some() {
                         n_down += 1;
@@ -276,7 +285,7 @@ impl Tier for WasmTier {
                     health.abandoned_calls += lane.abandoned;
                     health.guest_memory_bytes += lane.guest_memory_bytes;
                 }
-                if n_down < lanes.lanes.len() {
+                if n_down < lanes.all.len() {
                     health.down = None;
                 }
                 health.notes.clone_from(&lanes.facts);
@@ -293,7 +302,7 @@ impl Tier for WasmTier {
 
     fn calls_at_once(&self) -> usize {
         match &*lock(&self.state) {
-            Running::Lanes(lanes) => lanes.lanes.iter().map(Lane::calls_at_once).sum(),
+            Running::Lanes(lanes) => lanes.all.iter().map(Lane::calls_at_once).sum(),
             Running::Down(_) | Running::Closed => 1,
         }
     }

@@ -226,6 +226,11 @@ fn python_modules() {
 fn integrity_keys() {
     let key = |source: &str| format!("extra_config: {{kvtier.integrity_key: '{source}'}}");
     assert_snapshot!(refusal(&key("swordfish")), @"configuration text: `kvtier.integrity_key`: expected `env:NAME` or `file:PATH` (a secret never stands in the configuration itself), found another text of 9 bytes (not shown)");
+    let optional = refusal(&key("env:KVTIER_KEY?"));
+    assert!(
+        optional.contains("expected `env:NAME` or `file:PATH`"),
+        "a key that may be missing seals nothing: {optional}"
+    );
     assert_snapshot!(refusal(&key("env:KVTIER_KEY")), @"configuration text: `kvtier.integrity_key`: the environment variable `KVTIER_KEY` is not set; set it or name another source");
     assert_snapshot!(refusal(&key("file:absent.key")), @"configuration text: `kvtier.integrity_key`: the secret file `/etc/kvtier/absent.key` cannot be read: No such file or directory (os error 2)");
     let error = read_with(&key("env:KVTIER_KEY"), &[("KVTIER_KEY", "short")]).unwrap_err();

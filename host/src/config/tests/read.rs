@@ -72,6 +72,7 @@ fn every_key_of_a_backend_is_read() {
          config.empty: ''\n\
          secrets.password: env:REDIS_PASSWORD\n\
          secrets.token: file:token\n\
+         secrets.session: env:AWS_SESSION_TOKEN?\n\
          allow.fs: ['/var/cache/kv:/data:rw', 'seed:/seed/:ro']\n\
          allow.net: 'https://s3.example'\n\
          allow.env: [HOME, 'MODE=a=b']\n\
@@ -117,6 +118,10 @@ fn every_key_of_a_backend_is_read() {
         [
             ("password".to_owned(), SecretSource::Env("REDIS_PASSWORD".to_owned())),
             ("token".to_owned(), SecretSource::File("/etc/kvtier/token".into())),
+            (
+                "session".to_owned(),
+                SecretSource::Optional(Box::new(SecretSource::Env("AWS_SESSION_TOKEN".to_owned())))
+            ),
         ]
     );
     assert_eq!(

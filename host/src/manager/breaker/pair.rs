@@ -86,4 +86,9 @@ impl Liveness for Attached {
             tracing::info!(backend = %self.breakers.name, "backend is running");
         }
     }
+
+    fn renewed(&self) {
+        self.breakers.reading.renew(self.tier);
+        self.breakers.writing.renew(self.tier);
+    }
 }

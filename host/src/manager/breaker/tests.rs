@@ -291,6 +291,22 @@ fn a_tier_that_was_replaced_is_not_heard_any_more_and_the_new_one_starts_clean()
 }
 
 #[test]
+fn a_tier_that_starts_anew_is_let_work_at_once_and_calls_from_before_say_nothing_of_it() {
+    let rig = Rig::new(2, 4);
+    let tier = rig.breakers.attach();
+    let call = rig.breaker().admit().unwrap();
+    rig.open();
+    tier.renewed();
+    call.settle(Verdict::Fails("lost with the old instance".into()));
+    assert_eq!((rig.state(), rig.breaker().status().failures), (BreakerState::Closed, 0));
+    tier.down("stopped", PAUSE);
+    tier.renewed();
+    assert_eq!(rig.state(), BreakerState::Open, "it is not running yet");
+    tier.up();
+    assert!(rig.call(true));
+}
+
+#[test]
 fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
     let text = || "text".to_owned();
     let second = Duration::from_secs(1);
@@ -346,7 +362,8 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     assert!(rig.call(true) && rig.breakers.writing.admit().is_none());
     fail(Direction::Reading);
     assert_eq!(states(), [BreakerState::Open; 2]);
-    rig.wait();
+    // Behind both pauses, which differ.
+    rig.clock.advance(PAUSE);
     rig.breakers.writing.admit().unwrap().settle(Verdict::Works);
     assert_eq!(states(), [BreakerState::HalfOpen, BreakerState::Closed], "one probe for each");
     assert!(rig.call(true));

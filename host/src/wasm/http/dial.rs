@@ -237,7 +237,7 @@ mod tests {
 
     fn dial(grants: &[&str], target: &HttpTarget, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         let grants: Vec<_> = grants.iter().map(|text| NetGrant::parse(text).unwrap()).collect();
-        let net = NetPolicy::resolve(&grants).unwrap();
+        let net = NetPolicy::resolve(&grants, crate::wasm::net::system_resolver).unwrap();
         let tls = super::super::tls::client_config(None).unwrap();
         let dialler = Dialler::new(net, tls, Duration::from_secs(30), Duration::from_secs(30));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::balance::{SystemClocks, weighed};
 use super::generation::Generation;
@@ -13,6 +13,7 @@ use super::{Condition, Job, Phase, Prepared, Shared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
+use crate::wasm::outside::Given;
 use crate::wasm::own_threads::within;
 
 /// Why a generation ended.
@@ -23,6 +24,8 @@ enum Ended {
     NotStarted(String),
     Trapped(String),
     Retired(String),
+    /// The backend is given other secrets.
+    Outdated,
 }
 
 /// Keeps a lane alive: starts a generation, waits for its end or its retirement, starts the next.
@@ -35,9 +38,11 @@ pub(super) async fn supervise(
     // The first failure is told to whoever started the backend.
     let mut is_first = true;
     loop {
+        // Before anything is made with what is given now.
+        let mut changes = prepared.outside.changes();
         let generation = shared.next_generation();
         let started = Instant::now();
-        let ended = live(&prepared, &jobs, &shared, &generation).await;
+        let ended = live(&prepared, &jobs, &shared, &generation, &mut changes).await;
         let was_first = std::mem::take(&mut is_first);
         // Health and load no longer count what the old one leaves behind.
         let gone = shared.next_generation();
@@ -55,10 +60,23 @@ pub(super) async fn supervise(
                 if !was_first || generation.is_open() {
                     tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
                 }
-                if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
+                // What has made it fail may have changed outside.
+                prepared.outside.read_again_later(pause);
+                let paused = async {
+                    tokio::select! {
+                        biased;
+                        reason = shared.retired(&gone) => reason.is_none(),
+                        Ok(()) = changes.changed() => false,
+                    }
+                };
+                if let Ok(true) = tokio::time::timeout(pause, paused).await {
                     break;
                 }
                 continue;
+            }
+            Ended::Outdated => {
+                let reason = "secrets have changed".to_owned();
+                (reason.clone(), TierError::Lost(reason))
             }
             Ended::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
             Ended::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
@@ -96,6 +114,7 @@ async fn live(
     jobs: &async_channel::Receiver<Job>,
     shared: &Arc<Shared>,
     generation: &Arc<Generation>,
+    changes: &mut watch::Receiver<Arc<Given>>,
 ) -> Ended {
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
@@ -150,6 +169,7 @@ async fn live(
             Some(reason) if generation.was_used() => Ended::Retired(reason),
             Some(reason) => Ended::NotStarted(reason),
         },
+        Ok(()) = changes.changed() => Ended::Outdated,
         ended = end => ended,
     }
 }

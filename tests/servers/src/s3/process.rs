@@ -78,6 +78,13 @@ impl S3Server {
         Ok(Self { root, command, is_tls: options.tls.is_some(), address, child })
     }
 
+    /// Has it know another secret of its key, from the next start on.
+    pub fn set_secret_key(&mut self, secret_key: &str) {
+        if let Some(flag) = self.command.iter().position(|word| word == "--secret-key") {
+            secret_key.clone_into(&mut self.command[flag + 1]);
+        }
+    }
+
     /// Returns where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
