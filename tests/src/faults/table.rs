@@ -129,7 +129,7 @@ fn lies() -> Vec<Fault> {
     rows.extend([
         lie("too many keys counted", Contains, "OverclaimBackend", &[], "bad_answer"),
         lie("a hit without writing", Get, "OverclaimBackend", &[], "wrong_length"),
-        lie("a hit without a chunk", Get, "PhantomBackend", &[], "phantom_hit"),
+        lie("a hit without a chunk", Get, "PhantomBackend", &[], "not_found"),
         lie("short write", Get, "ShortBackend", &[], "wrong_length"),
         lie("half written, all claimed", Get, "HalfBackend", &[], "wrong_length"),
         lie("write past the end", Get, "PastEndBackend", &[], "invalid_argument"),
