@@ -17,6 +17,19 @@ use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
 use crate::wasm::grants::{Witness, note_refused_path};
 
+/// Checks a path when a call is made, before the call waits for anything: until it is done, the path is the host's.
+pub(super) fn check_path(path: &str) -> Result<(), Error> {
+    let n_bytes = path.len();
+    if n_bytes > PATH_BYTES_MAX {
+        let why = format!("a path has {n_bytes} bytes; at most {PATH_BYTES_MAX} are allowed");
+        return Err(Error::InvalidArgument(why));
+    }
+    if path.contains('\0') {
+        return Err(Error::InvalidArgument(format!("the path {path:?} has a NUL character in it")));
+    }
+    Ok(())
+}
+
 /// A directory that a guest has open, and who is told what it is refused there.
 pub(super) struct Directory {
     pub(super) file: Arc<File>,
@@ -38,6 +51,7 @@ impl Directory {
         caching: Caching,
         written: impl FnOnce(),
     ) -> Result<u64, Error> {
+        check_path(&file.temporary).and_then(|()| check_path(&file.name))?;
         let chunk = chunks.chunk(file.index as usize).map_err(refused)?;
         let created = self.create(&file.temporary, caching)?;
         let stored = match caching {
@@ -64,18 +78,19 @@ impl Directory {
         file: &FileToLoad,
         caching: Caching,
     ) -> Result<Option<u64>, Error> {
+        check_path(&file.name)?;
         let mut sink = buffers.lease(file.index as usize).map_err(refused)?;
         let mut options = OpenOptions::new();
         // Who opens a pipe would wait for somebody to write.
         options.read(true)._cap_fs_ext_follow(FollowSymlinks::No);
         options.custom_flags((flags(caching) | OFlags::NONBLOCK).bits().cast_signed());
-        let opened = match self.open(&file.name, &options) {
+        let opened = match fs::open(&self.file, Path::new(&file.name), &options) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| self.failed(&file.name, Change::No, caching, &error))?,
         };
         match opened.metadata() {
             Ok(metadata) if metadata.is_file() => {}
-            Ok(_) => return Err(Error::InvalidArgument(format!("{:?} is not a file", file.name))),
+            Ok(_) => return Err(not_a_file(&file.name)),
             Err(error) => return Err(splice::failed(&error)),
         }
         let n_bytes = match caching {
@@ -87,6 +102,7 @@ impl Directory {
 
     /// Writes a block past the page cache, and removes it.
     pub(super) fn try_direct(&self, temporary: &str) -> Result<(), Error> {
+        check_path(temporary)?;
         let file = self.create(temporary, Caching::Direct)?;
         let tried = direct::try_writing(&file);
         self.discard(temporary);
@@ -100,20 +116,14 @@ impl Directory {
         }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).custom_flags(flags(caching).bits().cast_signed());
-        self.open(path, &options).map_err(|error| {
+        fs::open(&self.file, Path::new(path), &options).map_err(|error| {
+            let failed = self.failed(path, Change::Yes, caching, &error);
             // Some file systems make the file before they say that they cannot open it so.
-            if says_unsupported(caching, &error) {
+            if failed == Error::Unsupported {
                 self.discard(path);
             }
-            self.failed(path, Change::Yes, caching, &error)
+            failed
         })
-    }
-
-    fn open(&self, path: &str, options: &OpenOptions) -> io::Result<File> {
-        if path.len() > PATH_BYTES_MAX {
-            return Err(Errno::NAMETOOLONG.into());
-        }
-        fs::open(&self.file, Path::new(path), options)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
@@ -128,9 +138,6 @@ impl Directory {
     }
 
     fn try_rename(&self, from: &str, to: &str) -> io::Result<()> {
-        if to.len() > PATH_BYTES_MAX {
-            return Err(Errno::NAMETOOLONG.into());
-        }
         fs::rename(&self.file, Path::new(from), &self.file, Path::new(to))
     }
 
@@ -153,7 +160,7 @@ impl Directory {
         let read_only = change == Change::Yes && self.is_read_only;
         note_refused_path(&self.witness, path, read_only, error);
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            _ if says_unsupported(caching, error) => Error::Unsupported,
+            Some(Errno::INVAL) if caching == Caching::Direct => self.explain_direct(path),
             _ if read_only => {
                 Error::Other("not permitted; `allow.fs` grants the directory for reading".into())
             }
@@ -162,12 +169,24 @@ impl Directory {
             }
             Some(Errno::ROFS) => Error::Other("the file system is read-only".into()),
             Some(Errno::NAMETOOLONG) => {
-                let why = format!("a name is too long, or a path longer than {PATH_BYTES_MAX} bytes");
-                Error::InvalidArgument(why)
+                Error::InvalidArgument(format!("the path {path:?} is too long, or a name in it"))
             }
             _ => splice::failed(error),
         }
     }
+
+    /// Says why the system does not open a path past the page cache: the file system does no direct I/O, or a directory
+    /// or a pipe is in the file's place. The system has one word for all of these.
+    fn explain_direct(&self, path: &str) -> Error {
+        match fs::stat(&self.file, Path::new(path), FollowSymlinks::No) {
+            Ok(found) if !found.is_file() => not_a_file(path),
+            _ => Error::Unsupported,
+        }
+    }
+}
+
+fn not_a_file(path: &str) -> Error {
+    Error::InvalidArgument(format!("{path:?} is not a file"))
 }
 
 /// Whether the file system would have been changed.
@@ -182,11 +201,6 @@ fn flags(caching: Caching) -> OFlags {
         Caching::Cached => OFlags::empty(),
         Caching::Direct => OFlags::DIRECT,
     }
-}
-
-/// Whether a file system has said that it does no direct I/O.
-fn says_unsupported(caching: Caching, error: &io::Error) -> bool {
-    caching == Caching::Direct && error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
 #[cfg(test)]

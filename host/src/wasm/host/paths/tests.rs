@@ -141,10 +141,26 @@ fn a_file_that_is_not_there_is_none_and_one_that_is_no_file_is_an_error() {
     assert!(made.unwrap().success());
     let into = sinks(100);
     assert_eq!(granted.load(&into, "01/a.kv"), Ok(None));
-    for name in ["tmp", "pipe"] {
-        assert!(matches!(granted.load(&into, name), Err(Error::InvalidArgument(_))), "{name}");
+    for caching in [Caching::Cached, Caching::Direct] {
+        for name in ["tmp", "pipe", "a\0b", "."] {
+            let loaded = granted.directory.load(&into, &to_load(name), caching);
+            assert!(matches!(loaded, Err(Error::InvalidArgument(_))), "{name:?} {caching:?}: {loaded:?}");
+        }
     }
     assert_eq!(granted.denials.count(), 0);
+}
+
+#[test]
+fn a_name_that_no_file_can_have_is_an_argument_that_is_wrong() {
+    let granted = Granted::new();
+    for caching in [Caching::Cached, Caching::Direct] {
+        for (temporary, name) in [("tmp/a\0", "a"), ("tmp/a", "\0"), ("tmp/a", "a\0b")] {
+            let stored = granted.directory.store(&chunk(10), &to_store(temporary, name), caching);
+            assert!(matches!(stored, Err(Error::InvalidArgument(_))), "{name:?} {caching:?}: {stored:?}");
+        }
+    }
+    assert!(matches!(granted.directory.try_direct("tmp/a\0"), Err(Error::InvalidArgument(_))));
+    assert_eq!(granted.n_unfinished(), 0);
 }
 
 #[test]
