@@ -77,6 +77,12 @@ pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX
 /// `limits.open_files_max`: files, directories and sockets that one instance may have open, beside the directories
 /// that it is granted.
 pub const BACKEND_OPEN_FILES_MAX: Bound = Bound::new(256, 1, 65_536);
+/// `limits.file_operations_max`: operations on files that a backend may have pending, over all its lanes. One that the
+/// guest has given up is pending until a thread has come to it.
+pub const BACKEND_FILE_OPERATIONS_MAX: Bound = Bound::new(1_024, 1, 65_536);
+/// `limits.file_names_bytes`: bytes of paths, and of what is written, in a backend's pending operations on files. Two of
+/// the longest paths fit into the smallest value.
+pub const BACKEND_FILE_NAMES_BYTES: Bound = Bound::new(16 * MIB, 2 * PATH_BYTES_MAX as u64, GIB);
 /// `limits.connect_timeout_ms` of a backend, in milliseconds: resolving a name and connecting, for HTTP and for
 /// sockets of WASI 0.3.
 pub const BACKEND_CONNECT_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
@@ -257,6 +263,12 @@ pub const LANE_BYTES_MAX: usize = 1 << 20;
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.
 pub const SPLICES_MAX: usize = 16;
+/// What a pending operation on files is taken to hold of the host's memory beside names, in bytes.
+pub const FILE_OPERATION_BYTES: u64 = 512;
+/// Bytes that one step of a stream from or to a file of WASI 0.3 moves at most.
+pub const FILE_PIECE_BYTES: usize = 64 << 10;
+/// Bytes that one `write` to a file of WASI 0.2 moves at most; what is more is left to the next one.
+pub const FILE_WRITE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a path that a guest may name, as the operating system has it.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Entries of a directory that are read at a time, for a stream of them.
@@ -277,8 +289,23 @@ pub const CACHE_TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
 
 // Fixed: HTTP.
 
-/// Bytes of the headers of one request that a guest makes, as they lie in the host's memory.
+/// HTTP objects (fields, requests, responses, bodies, options) that an instance may hold without a grant for HTTP:
+/// libraries make some before they know that they may not send them.
+pub const HTTP_OBJECTS_UNGRANTED_MAX: usize = 16;
+/// HTTP objects that an instance may hold for each of `limits.http_requests_max`, sent requests included.
+pub const HTTP_OBJECTS_PER_REQUEST: usize = 16;
+/// Bytes of the fields (headers or trailers) of one object that a guest makes, as they lie in the host's memory.
 pub const HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
+/// The same without a grant for HTTP: all objects together have as much as one has with it.
+pub const HTTP_FIELDS_UNGRANTED_BYTES_MAX: usize = HTTP_FIELDS_BYTES_MAX / HTTP_OBJECTS_UNGRANTED_MAX;
+/// Bytes of a request's method or scheme that is none of the well-known ones.
+pub const HTTP_WORD_BYTES_MAX: usize = 64;
+/// Bytes of a request's authority, and of its path with the query. Signed URLs of object stores have some 2 KiB.
+pub const HTTP_URL_PART_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a request's body that are taken out of a guest at a time. Two such pieces may wait to be sent.
+pub const HTTP_BODY_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of the fields of one answer, and of the trailers behind it.
+pub const HTTP_ANSWER_FIELDS_BYTES_MAX: usize = 32 << 10;
 /// How long an HTTP connection is kept without a request.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 
@@ -287,6 +314,11 @@ pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 /// Threads of one backend for what blocks: being loaded, splices, its other file work. One more looks after its
 /// HTTP connections, its sockets of WASI 0.2 and its timers.
 pub const BLOCKING_THREADS_MAX: usize = 32;
+/// How long after the end of a store the allocator is told to give back what is free. Stores that end at about the
+/// same time are one occasion.
+pub const TRIM_PAUSE: Duration = Duration::from_secs(1);
+/// How long closing a backend waits at least for its own threads to end. Those that have nothing to do end at once.
+pub const THREADS_END_MAX: Duration = Duration::from_secs(2);
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 /// Ticks that find no guest running, one after the other, until the ticks stop; the next guest that runs starts them.

@@ -106,6 +106,8 @@ impl TierMetrics {
             drops: copy(&self.drops),
             evictions: 0,
             lane_restarts: 0,
+            guest_memory_bytes: 0,
+            host_memory_bytes: 0,
             is_up: true,
             reading: BreakerCounts::default(),
             writing: BreakerCounts::default(),
@@ -138,6 +140,10 @@ pub struct TierCounts {
     pub evictions: u64,
     /// Lanes retired and replaced.
     pub lane_restarts: u64,
+    /// Linear memory of the tier's instances at the moment, in bytes; not a count.
+    pub guest_memory_bytes: u64,
+    /// Host memory held for them outside of it at the moment, as far as it is counted, in bytes; not a count.
+    pub host_memory_bytes: u64,
     /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
     pub pins_expired: u64,
     /// Whether the tier can serve at the moment; not a count.
@@ -263,6 +269,16 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     family("puts_total", "Chunks stored.", each(|tier| tier.puts));
     family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));
     family("lane_restarts_total", "Lanes retired and replaced.", each(|tier| tier.lane_restarts));
+    family(
+        "guest_memory_bytes",
+        "Linear memory of the tier's instances.",
+        each(|tier| tier.guest_memory_bytes),
+    );
+    family(
+        "host_memory_bytes",
+        "Host memory held for the tier's instances outside of it, as far as it is counted.",
+        each(|tier| tier.host_memory_bytes),
+    );
     family("up", "Whether the tier can serve: 1 or 0.", each(|tier| u64::from(tier.is_up)));
     let of_breakers = |value: fn(&BreakerCounts) -> u64| -> Vec<(String, f64)> {
         let rows = tiers.iter().flat_map(|tier| {

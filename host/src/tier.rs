@@ -128,6 +128,10 @@ pub struct TierHealth {
     pub instances: usize,
     /// Bytes of linear memory that instances hold: all memories of all lanes together.
     pub guest_memory_bytes: u64,
+    /// Bytes of host memory that is held for instances outside of their linear memory, as far as it is counted: tables, HTTP
+    /// objects at their largest, pending operations on files with their names. Also of instances that were retired
+    /// and have not ended yet.
+    pub host_memory_bytes: u64,
     /// Lines that the backend wanted to log beyond its limits, and that were dropped, since it was configured.
     pub log_lines_dropped: u64,
     /// How often the backend tried what it is not granted, since it was configured.

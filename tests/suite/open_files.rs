@@ -3,18 +3,19 @@
 
 use kvtier::Engine;
 use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
-use kvtier::limits::{BLOCKING_THREADS_MAX, PATH_BYTES_MAX};
+use kvtier::limits::{BLOCKING_THREADS_MAX, FILE_OPERATION_BYTES, PATH_BYTES_MAX};
 use kvtier::manager::{StorageManager, Tiers};
+use kvtier::wasm::hold_threads;
 
 use crate::lanes::{FOR_EVER, engine};
 use crate::limits::{greedy, replaced, take};
 use crate::support;
 
 /// A folder with a file and a pipe, which a greedy class is granted.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "content").unwrap();
         let made = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status();
@@ -22,19 +23,11 @@ impl Folder {
         Self(folder)
     }
 
-    fn granted(&self, name: &str, takes: &str) -> BackendConfig {
+    pub(crate) fn granted(&self, name: &str, takes: &str) -> BackendConfig {
         let mut backend = greedy(name, takes);
         let (host_dir, access) = (self.0.path().to_owned(), FsAccess::ReadWrite);
         backend.allow.fs.push(FsGrant { host_dir, guest_path: "/data".into(), access });
         backend
-    }
-}
-
-impl Drop for Folder {
-    /// Lets those go who wait for somebody to write.
-    fn drop(&mut self) {
-        let mut open = std::fs::OpenOptions::new();
-        drop(open.read(true).write(true).open(self.0.path().join("pipe")).unwrap());
     }
 }
 
@@ -70,14 +63,70 @@ fn directories_that_are_not_read_to_the_end_hold_up_nobody() {
 #[test]
 fn a_backend_whose_threads_all_wait_holds_up_no_other() {
     let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
-    let mut waits = folder.granted("waits", "pipes");
+    let mut waits = folder.granted("waits", "files-0.3");
     waits.limits.call_timeout = support::EXPIRES;
     let both = beside_files(waits, &files);
     let storage = both.storage();
-    assert_eq!(take(storage, "waits", 2 * BLOCKING_THREADS_MAX as u64), Some("timeout"));
+    let _held = hold_threads("waits").unwrap();
+    assert_eq!(take(storage, "waits", 1), Some("timeout"));
     assert_files_work(storage);
     let again = engine(folder.granted("waits-again", "files-0.3"));
     assert_eq!(take(again.storage(), "waits-again", 1), None);
+}
+
+#[test]
+fn opening_a_pipe_does_not_wait_for_its_other_end() {
+    let folder = Folder::new();
+    let engine = engine(folder.granted("pipes", "pipes"));
+    assert_eq!(take(engine.storage(), "pipes", 40), None);
+}
+
+/// Takes `n` while all threads wait, then one more, which is refused; and again when they have come to all.
+fn assert_pending_is_limited(takes: &str, n: u64, set: impl Fn(&mut BackendConfig)) {
+    let (folder, name) = (Folder::new(), format!("pending-{takes}-{n}"));
+    let mut backend = folder.granted(&name, takes);
+    set(&mut backend);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    assert_eq!(take(storage, &name, 0), None, "{name}");
+    let held = hold_threads(&name).unwrap();
+    assert_eq!(take(storage, &name, n), None, "{name}");
+    let refused = take(storage, &name, 1);
+    let health = support::health(storage, &name);
+    assert_eq!(refused, Some("unavailable"), "{name}: {health:?}");
+    assert!(health.host_memory_bytes >= n * FILE_OPERATION_BYTES, "{health:?}");
+    assert_eq!(health.lane_restarts, 0, "refused, not ended");
+    drop(held);
+    support::eventually("a thread has come to all", || take(storage, &name, 1).is_none());
+}
+
+#[test]
+fn operations_that_are_given_up_are_pending_until_a_thread_has_come_to_them() {
+    for takes in ["stats-given-up", "opens-given-up", "syncs-given-up", "reads-given-up"] {
+        assert_pending_is_limited(takes, 40, |backend| backend.limits.file_operations_max = 40);
+    }
+}
+
+#[test]
+fn names_in_pending_operations_are_limited() {
+    // Of 4,000 bytes each.
+    for takes in ["stats-given-up", "opens-given-up"] {
+        assert_pending_is_limited(takes, 5, |backend| backend.limits.file_names_bytes = 20_000);
+    }
+}
+
+#[test]
+fn threads_that_wait_for_a_disk_are_counted_when_the_engine_is_closed() {
+    let folder = Folder::new();
+    let mut backend = folder.granted("hangs", "files-0.3");
+    backend.limits.call_timeout = support::EXPIRES;
+    let engine = engine(backend);
+    let held = hold_threads("hangs").unwrap();
+    assert_eq!(take(engine.storage(), "hangs", 1), Some("timeout"));
+    let error = engine.blocking().close().unwrap_err().to_string();
+    let told = format!("{BLOCKING_THREADS_MAX} of its threads still wait for a file system");
+    assert!(error.contains("`hangs`") && error.contains(&told), "{error}");
+    drop(held);
 }
 
 #[test]
@@ -90,7 +139,19 @@ fn a_path_that_is_too_long_is_refused_before_it_waits_for_anything() {
         // All threads are taken, so whatever needs one is not answered.
         backend.limits.call_timeout = if expected == "timeout" { support::EXPIRES } else { FOR_EVER };
         let engine = engine(backend);
+        let _held = hold_threads(name).unwrap();
         assert_eq!(take(engine.storage(), name, length as u64), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_name_for_direct_io_is_measured_when_the_call_is_made() {
+    let folder = Folder::new();
+    let engine = engine(folder.granted("direct-names", "direct-names"));
+    let _held = hold_threads("direct-names").unwrap();
+    assert_eq!(take(engine.storage(), "direct-names", PATH_BYTES_MAX as u64), None, "it waits");
+    for n_bytes in [PATH_BYTES_MAX as u64 + 1, 10 << 20] {
+        assert_eq!(take(engine.storage(), "direct-names", n_bytes), Some("invalid_argument"));
     }
 }
 
@@ -109,12 +170,13 @@ fn a_stream_into_a_file_takes_no_more_than_it_says() {
 #[test]
 fn open_files_are_limited() {
     const LIMIT: u64 = 16;
-    // A listing is made of a directory, which is open until then; one of WASI 0.3 keeps it, beside its own.
+    // A listing is made of a directory, and keeps it until it is read.
     for (takes, n_max) in [
         ("files-0.2", LIMIT),
         ("files-0.3", LIMIT),
         ("file-streams", LIMIT),
-        ("listings-0.2", LIMIT - 1),
+        ("file-streams-0.2", LIMIT),
+        ("listings-0.2", LIMIT / 2),
         ("listings-0.3", LIMIT / 2),
         ("sockets-0.2", LIMIT),
         ("sockets-0.3", LIMIT),

@@ -155,6 +155,10 @@ pub struct BackendLimits {
     pub bytes_in_flight: u64,
     /// How many files, directories and sockets one instance may have open.
     pub open_files_max: usize,
+    /// How many operations on files may be pending, over all lanes.
+    pub file_operations_max: usize,
+    /// How many bytes of paths and of what is written may wait in them.
+    pub file_names_bytes: u64,
     /// Time to resolve a name and connect, for HTTP and for sockets of WASI 0.3.
     pub connect_timeout: Duration,
     /// Time of one TLS handshake.
@@ -187,6 +191,8 @@ impl Default for BackendLimits {
             log_bytes_per_s: limits::BACKEND_LOG_BYTES_PER_S.default,
             bytes_in_flight: limits::BACKEND_BYTES_IN_FLIGHT.default,
             open_files_max: limits::BACKEND_OPEN_FILES_MAX.default as usize,
+            file_operations_max: limits::BACKEND_FILE_OPERATIONS_MAX.default as usize,
+            file_names_bytes: limits::BACKEND_FILE_NAMES_BYTES.default,
             connect_timeout: limits::BACKEND_CONNECT_TIMEOUT_MS.default_ms(),
             tls_timeout: limits::BACKEND_TLS_TIMEOUT_MS.default_ms(),
             request_timeout: limits::BACKEND_REQUEST_TIMEOUT_MS.default_ms(),

@@ -152,6 +152,8 @@ impl BackendLimits {
             ("log_bytes_per_s", self.log_bytes_per_s, limits::BACKEND_LOG_BYTES_PER_S),
             ("bytes_in_flight", self.bytes_in_flight, limits::BACKEND_BYTES_IN_FLIGHT),
             ("open_files_max", self.open_files_max as u64, limits::BACKEND_OPEN_FILES_MAX),
+            ("file_operations_max", self.file_operations_max as u64, limits::BACKEND_FILE_OPERATIONS_MAX),
+            ("file_names_bytes", self.file_names_bytes, limits::BACKEND_FILE_NAMES_BYTES),
             ("connect_timeout_ms", ms(self.connect_timeout), limits::BACKEND_CONNECT_TIMEOUT_MS),
             ("tls_timeout_ms", ms(self.tls_timeout), limits::BACKEND_TLS_TIMEOUT_MS),
             ("request_timeout_ms", ms(self.request_timeout), limits::BACKEND_REQUEST_TIMEOUT_MS),

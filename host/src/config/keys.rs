@@ -46,7 +46,7 @@ pub(super) const KVTIER: [&str; 14] = [
 ];
 
 /// Keys of one backend, apart from those below [`BACKEND_FREE_GROUPS`].
-pub(super) const BACKEND: [&str; 34] = [
+pub(super) const BACKEND: [&str; 36] = [
     "module_path",
     "class_name",
     "digest",
@@ -72,6 +72,8 @@ pub(super) const BACKEND: [&str; 34] = [
     "limits.log_bytes_per_s",
     "limits.bytes_in_flight",
     "limits.open_files_max",
+    "limits.file_operations_max",
+    "limits.file_names_bytes",
     "limits.connect_timeout_ms",
     "limits.tls_timeout_ms",
     "limits.request_timeout_ms",

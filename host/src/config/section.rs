@@ -186,6 +186,12 @@ impl BackendLimits {
             "log_bytes_per_s" => self.log_bytes_per_s = entry.size_bytes(&limits::BACKEND_LOG_BYTES_PER_S)?,
             "bytes_in_flight" => self.bytes_in_flight = entry.size_bytes(&limits::BACKEND_BYTES_IN_FLIGHT)?,
             "open_files_max" => self.open_files_max = entry.count(&limits::BACKEND_OPEN_FILES_MAX)?,
+            "file_operations_max" => {
+                self.file_operations_max = entry.count(&limits::BACKEND_FILE_OPERATIONS_MAX)?;
+            }
+            "file_names_bytes" => {
+                self.file_names_bytes = entry.size_bytes(&limits::BACKEND_FILE_NAMES_BYTES)?;
+            }
             "connect_timeout_ms" => {
                 self.connect_timeout = entry.millis(&limits::BACKEND_CONNECT_TIMEOUT_MS)?;
             }

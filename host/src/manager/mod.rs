@@ -438,6 +438,8 @@ impl StorageManager {
             let mut counts = backend.metrics.snapshot(&backend.name);
             let health = backend.tier().health();
             counts.lane_restarts = health.lane_restarts;
+            counts.guest_memory_bytes = health.guest_memory_bytes;
+            counts.host_memory_bytes = health.host_memory_bytes;
             counts.is_up = health.down.is_none();
             counts.reading = backend.breakers.reading.status().counts();
             counts.writing = backend.breakers.writing.status().counts();

@@ -19,6 +19,8 @@ mod recycler;
 mod region;
 mod signal;
 mod sync;
+#[cfg(not(miri))]
+mod trim;
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -29,6 +31,8 @@ pub use pool::Pool;
 pub use region::{HUGE_PAGE_BYTES, HugePages, PoolOptions};
 pub use signal::{ReleaseSignal, Waiter};
 pub(crate) use sync::lock;
+#[cfg(not(miri))]
+pub(crate) use trim::trim;
 
 /// The unit of the pool and the alignment of its buffers, in bytes.
 pub const PAGE_BYTES: usize = 4096;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
+use super::held::Charge;
 use crate::config::BackendLimits;
 use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 
@@ -16,7 +17,12 @@ pub(super) struct Footprint {
     table_elements: Count,
     /// What `status()` shows of the memory.
     shown: Arc<AtomicU64>,
+    /// What the tables take of the host's memory.
+    tables: Charge,
 }
+
+/// Bytes of a table's element: a pointer.
+const ELEMENT_BYTES: u64 = 8;
 
 struct Count {
     used: u64,
@@ -54,10 +60,10 @@ impl Count {
 }
 
 impl Footprint {
-    pub(super) fn new(limits: &BackendLimits, shown: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(limits: &BackendLimits, shown: Arc<AtomicU64>, tables: Charge) -> Self {
         let (memory, table_elements) =
             (Count::new(limits.memory_bytes), Count::new(limits.table_elements as u64));
-        Self { memory, table_elements, shown }
+        Self { memory, table_elements, shown, tables }
     }
 
     /// Names the limit that the guest was refused growth beyond, if it was.
@@ -67,8 +73,9 @@ impl Footprint {
         self.memory.refused.then(memory).or_else(|| self.table_elements.refused.then(tables))
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         self.shown.store(self.memory.used, Ordering::Relaxed);
+        self.tables.set(self.table_elements.used * ELEMENT_BYTES);
     }
 }
 
@@ -98,12 +105,15 @@ impl ResourceLimiter for Footprint {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.table_elements.grow(current, desired, maximum))
+        let allowed = self.table_elements.grow(current, desired, maximum);
+        self.show();
+        Ok(allowed)
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         tracing::debug!(%error, "the system refused a guest table elements");
         self.table_elements.undo();
+        self.show();
         Ok(())
     }
 
@@ -130,7 +140,8 @@ mod tests {
         let shown = Arc::default();
         let limits =
             BackendLimits { memory_bytes: memory_bytes as u64, table_elements, ..BackendLimits::default() };
-        (Footprint::new(&limits, Arc::clone(&shown)), shown)
+        let tables = Charge::new(&Arc::default());
+        (Footprint::new(&limits, Arc::clone(&shown), tables), shown)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -12,6 +12,7 @@ use wasmtime::component::{InstancePre, Linker};
 use super::class::{Class, ClassError};
 use super::component::{ComponentError, foreign_text};
 use super::contract::types;
+use super::file_work::FileWork;
 use super::grants::{self, Denials, Witness};
 use super::http::{self, HttpClient, TlsError};
 use super::log::BackendLog;
@@ -19,7 +20,7 @@ use super::net::{NetError, NetPolicy, system_resolver};
 use super::outside::Outside;
 use super::overlap::{self, OverlapError};
 use super::own_threads::OwnThreads;
-use super::sandbox::{self, State};
+use super::sandbox::{self, State, Stores};
 use super::threads::{LaneThreads, Spawner};
 use super::{CONTRACT_VERSION, host, offers};
 use crate::config::{BackendConfig, Facts, OwnDirectory, SecretError};
@@ -120,8 +121,10 @@ pub(super) struct Recipe {
 pub(super) struct Record {
     pub(super) log: Arc<BackendLog>,
     pub(super) denials: Arc<Denials>,
-    /// How many stores exist.
-    pub(super) stores: Arc<AtomicUsize>,
+    pub(super) stores: Arc<Stores>,
+    /// What the host holds for the stores, beside their linear memory, in bytes.
+    pub(super) held: Arc<AtomicU64>,
+    pub(super) file_work: Arc<FileWork>,
     /// Splices that may run at a time.
     pub(super) splices: Arc<Semaphore>,
     pub(super) own_threads: Arc<OwnThreads>,

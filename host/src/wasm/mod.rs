@@ -8,8 +8,11 @@
 mod class;
 mod component;
 mod contract;
+mod file_work;
 mod footprint;
 mod grants;
+mod held;
+mod holding;
 mod host;
 mod http;
 mod inspect;
@@ -32,6 +35,8 @@ pub use component::{
     COMPILER_COMMAND, CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache,
     compile_one, default_cache_directory, limit_process,
 };
+#[cfg(feature = "hold-threads")]
+pub use holding::{Held, hold_threads};
 pub use http::TlsError;
 pub use inspect::{Inspection, inspect};
 pub use load::{EngineFacts, LoadError};

@@ -264,8 +264,12 @@ fn restriction_v4(address: Ipv4Addr) -> Option<&'static str> {
         [169, 254, ..] => Some("link-local"),
         [100, 64..=127, ..] => Some("carrier-grade NAT"),
         // For protocols, documentation, relays of 6to4 and benchmarks.
-        [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Some("reserved"),
-        [192, 88, 99, _] | [198, 18..=19, ..] | [240..=255, ..] => Some("reserved"),
+        [192, 0, 0 | 2, _]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _]
+        | [192, 88, 99, _]
+        | [198, 18..=19, ..]
+        | [240..=255, ..] => Some("reserved"),
         [224..=239, ..] => Some("multicast"),
         _ => None,
     }
@@ -279,11 +283,6 @@ fn restriction_v6(address: Ipv6Addr) -> Option<&'static str> {
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some("loopback"),
-        // Translated to IPv4 on the way: NAT64, 6to4, the IPv4-translated form (SIIT), and the old IPv4-compatible one.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0, 0, 0, 0, 0, 0, high, low] => restriction_v4(embedded(high, low)),
         [0x64, 0xff9b, 1, ..] => Some("private"),
         [0xfc00..=0xfdff, ..] => Some("unique local"),
         [0xfe80..=0xfebf, ..] => Some("link-local"),
@@ -291,20 +290,27 @@ fn restriction_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0xff00..=0xffff, ..] => Some("multicast"),
         // Packets leave the tunnel at whatever IPv4 address and port stand in the rest.
         [0x2001, 0, ..] => Some("Teredo"),
-        // ISATAP: the same, by the last half alone.
-        [.., 0 | 0x200, 0x5efe, high, low] => restriction_v4(embedded(high, low)),
-        // For protocols, but for the services that are reached so, and the ORCHIDs of hosts.
-        [0x2001, 1, 0, 0, 0, 0, 0, 1..=3]
-        | [0x2001, 3, ..]
-        | [0x2001, 4, 0x112, ..]
-        | [0x2001, 0x20..=0x3f, ..] => None,
-        [0x2001, 0..=0x1ff, ..] => Some("reserved"),
+        // Translated to IPv4 on the way: NAT64, 6to4, the IPv4-translated form (SIIT), the old IPv4-compatible one, and
+        // ISATAP, which goes by the last half alone.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [0, 0, 0, 0, 0xffff | 0, 0, high, low]
+        | [.., 0 | 0x200, 0x5efe, high, low] => restriction_v4(embedded(high, low)),
+        [0x2001, 0..=0x1ff, ..] if !is_global_service(segments) => Some("reserved"),
         // To be discarded, for documentation, for segment routing.
         [0x100, 0, 0, 0 | 1, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x5f00, ..] => {
             Some("reserved")
         }
         _ => None,
     }
+}
+
+/// Reports whether an address among those that are for protocols is reached from everywhere: services, and the ORCHIDs
+/// and entity tags of hosts.
+const fn is_global_service(segments: [u16; 8]) -> bool {
+    matches!(segments, [0x2001, 1, 0, 0, 0, 0, 0, 1..=3])
+        || matches!(segments, [0x2001, 3 | 0x20..=0x3f, ..])
+        || matches!(segments, [0x2001, 4, 0x112, ..])
 }
 
 #[cfg(test)]

@@ -4,17 +4,30 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Notify;
 
 use crate::limits::BLOCKING_THREADS_MAX;
 use crate::memory::lock;
-use crate::runtime::{Home, discard};
+use crate::runtime::{Control, Home, discard};
 
 /// Starts the threads when they are first needed, and stops them when it is dropped.
 #[derive(Default)]
-pub(super) struct OwnThreads(Mutex<Option<(Runtime, Home)>>);
+pub(super) struct OwnThreads {
+    runtime: Mutex<Option<(Runtime, Home)>>,
+    alive: Arc<Alive>,
+}
+
+/// How many threads there are.
+#[derive(Default)]
+struct Alive {
+    n: AtomicUsize,
+    one_ended: Notify,
+}
 
 impl OwnThreads {
     /// Returns the handle to spawn blocking work on.
@@ -22,23 +35,53 @@ impl OwnThreads {
     /// # Errors
     /// The system's, if it grants no more threads.
     pub(super) fn handle(&self) -> io::Result<Handle> {
-        let mut runtime = lock(&self.0);
+        let mut runtime = lock(&self.runtime);
         if let Some((runtime, _)) = &*runtime {
             return Ok(runtime.handle().clone());
         }
+        let (started, ended) = (Arc::clone(&self.alive), Arc::clone(&self.alive));
         let started = Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("kvtier-backend")
+            .on_thread_start(move || {
+                started.n.fetch_add(1, Ordering::AcqRel);
+            })
+            .on_thread_stop(move || {
+                ended.n.fetch_sub(1, Ordering::AcqRel);
+                ended.one_ended.notify_waiters();
+            })
             .enable_all()
             .build()?;
         Ok(runtime.insert((started, Home::here())).0.handle().clone())
+    }
+
+    /// Stops the threads and returns how many have not ended by `deadline`: those that wait for a disk.
+    pub(super) async fn stop(&self, control: &Control, deadline: Instant) -> usize {
+        let stopped = lock(&self.runtime).take();
+        let Some((runtime, home)) = stopped else { return 0 };
+        discard(Some(runtime), home);
+        let all_ended = async {
+            loop {
+                let one_ended = self.alive.one_ended.notified();
+                let mut one_ended = pin!(one_ended);
+                one_ended.as_mut().enable();
+                if self.alive.n.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+                one_ended.await;
+            }
+        };
+        match control.until(deadline, all_ended).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.alive.n.load(Ordering::Acquire),
+        }
     }
 }
 
 impl Drop for OwnThreads {
     fn drop(&mut self) {
-        if let Some((runtime, home)) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((runtime, home)) = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             discard(Some(runtime), home);
         }
     }

@@ -3,27 +3,32 @@
 //! Nothing is granted by default. Full WASI is linked, so that every component instantiates, with a
 //! context that holds no directory, no address, no variable and no standard stream of the host's.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use wasmtime::Store;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::file_work::FileWork;
 use super::footprint::Footprint;
-use super::grants::{self, OpenFiles, Witness};
-use super::http::Hooks;
+use super::grants::{self, FileStreams, OpenFiles, Witness};
+use super::held::Charge;
+use super::http::{Hooks, Objects};
 use super::load::Prepared;
 use super::log::BackendLog;
 use super::net::NetPolicy;
 use super::stdio::{Pace, Tail};
 use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess};
-use crate::limits::{HANDLES_PER_CALL, HTTP_FIELDS_BYTES_MAX, READ_BYTES_MAX};
+use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX, TRIM_PAUSE};
+use crate::memory::trim;
+use crate::runtime::Control;
 
 /// The state of a lane's store.
 pub(super) struct State {
@@ -37,6 +42,7 @@ pub(super) struct State {
     pub(super) net: NetPolicy,
     http: WasiHttpCtx,
     http_hooks: Hooks,
+    pub(super) http_objects: Objects,
     /// The threads that run guests; sockets are waited for there.
     pub(super) lanes: Handle,
     pub(super) connect_timeout: Duration,
@@ -45,6 +51,11 @@ pub(super) struct State {
     last_words: Tail,
     _alive: Alive,
     pub(super) open_files: OpenFiles,
+    pub(super) file_streams: FileStreams,
+    /// Pending operations on files, of the whole backend.
+    pub(super) file_work: Arc<FileWork>,
+    /// The backend's own threads.
+    pub(super) own_threads: Handle,
     /// Splices that may run at a time, of the whole backend.
     pub(super) splices: Arc<Semaphore>,
 }
@@ -83,11 +94,12 @@ impl State {
 
 /// Names the limit that a trap of wasmtime's own is about. Not all of them have a type.
 fn limit_in(cause: &str) -> Option<&'static str> {
-    const LIMITS: [(&str, &str); 4] = [
+    const LIMITS: [(&str, &str); 5] = [
         ("resource table has no free keys", "handles_max"),
         ("store handle limit exceeded", "handles_max"),
         ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes"),
         ("requested len ", "random_bytes"),
+        ("HTTP objects allowed by http_requests_max", "http_requests_max"),
     ];
     LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
 }
@@ -111,19 +123,66 @@ impl HasData for Host {
     type Data<'a> = &'a mut State;
 }
 
-/// Counts the stores of a backend that exist.
-struct Alive(Arc<AtomicUsize>);
+/// The stores of a backend that exist.
+pub(super) struct Stores {
+    n: AtomicUsize,
+    one_ended: Notify,
+    control: Control,
+    /// Whether the allocator will be told that one has ended.
+    will_trim: AtomicBool,
+}
+
+impl Stores {
+    pub(super) fn new(control: &Control) -> Arc<Self> {
+        let (n, one_ended, will_trim) = (AtomicUsize::new(0), Notify::new(), AtomicBool::new(false));
+        Arc::new(Self { n, one_ended, control: control.clone(), will_trim })
+    }
+
+    /// Has what a store held go back to the system soon: the rest of it is being dropped.
+    fn trim_soon(self: &Arc<Self>) {
+        if self.will_trim.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let stores = Arc::clone(self);
+        self.control.handle().spawn(async move {
+            tokio::time::sleep(TRIM_PAUSE).await;
+            stores.will_trim.store(false, Ordering::Release);
+            drop(stores.control.handle().spawn_blocking(trim));
+        });
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.n.load(Ordering::Acquire)
+    }
+
+    /// Waits until there are none.
+    pub(super) async fn gone(&self) {
+        loop {
+            let mut one_ended = pin!(self.one_ended.notified());
+            one_ended.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            one_ended.await;
+        }
+    }
+}
+
+/// Counts one store, as long as it is there.
+struct Alive(Arc<Stores>);
 
 impl Alive {
-    fn new(stores: &Arc<AtomicUsize>) -> Self {
-        stores.fetch_add(1, Ordering::AcqRel);
+    fn new(stores: &Arc<Stores>) -> Self {
+        stores.n.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(stores))
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.n.fetch_sub(1, Ordering::AcqRel);
+        self.0.one_ended.notify_waiters();
+        self.0.trim_soon();
     }
 }
 
@@ -136,7 +195,7 @@ pub(super) fn new_store(
     witness: &Witness,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<State>> {
-    let Prepared { config, net, http, record, threads, lanes, .. } = prepared;
+    let Prepared { config, net, http, record, threads, lanes, own, .. } = prepared;
     let limits = &config.limits;
     let alive = Alive::new(&record.stores);
     let last_words = Tail::last_words();
@@ -171,7 +230,8 @@ pub(super) fn new_store(
         Box::pin(async move { allowed })
     });
     let mut http_limits = WasiHttpCtx::new();
-    http_limits.set_field_size_limit(HTTP_FIELDS_BYTES_MAX);
+    let http_objects = Objects::new(net.has_http(), limits, Charge::new(&record.held));
+    http_limits.set_field_size_limit(http_objects.fields_bytes_max());
     let mut table = ResourceTable::new();
     // The one handle that a call is lent.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
@@ -184,13 +244,17 @@ pub(super) fn new_store(
         net: net.clone(),
         http: http_limits,
         http_hooks: Hooks::new(http.clone(), witness.clone()),
+        http_objects,
         lanes: lanes.handle().clone(),
         connect_timeout: limits.connect_timeout,
         witness: witness.clone(),
-        footprint: Footprint::new(limits, memory_bytes),
+        footprint: Footprint::new(limits, memory_bytes, Charge::new(&record.held)),
         last_words,
         _alive: alive,
         open_files: OpenFiles::new(limits.open_files_max),
+        file_streams: FileStreams::new(limits.open_files_max, own),
+        file_work: Arc::clone(&record.file_work),
+        own_threads: own.clone(),
         splices: Arc::clone(&record.splices),
     };
     let mut store = Store::new(threads.engine(), state);

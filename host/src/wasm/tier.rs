@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use super::file_work::FileWork;
 use super::grants::Denials;
+use super::holding;
 use super::lane::{Answer, Call, Lane, Standing};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
 use super::log::BackendLog;
 use super::outside::Outside;
+use super::sandbox::Stores;
 use super::threads::LaneThreads;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::key::ChunkKey;
-use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX};
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX, THREADS_END_MAX};
 use crate::memory::lock;
 use crate::runtime::{Control, yield_now};
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
@@ -29,6 +32,7 @@ pub struct WasmTier {
     /// What calls in flight move, in bytes.
     bytes_in_flight: AtomicUsize,
     record: Record,
+    control: Control,
 }
 
 /// Bytes that one call moves, counted while it lasts.
@@ -83,10 +87,13 @@ impl WasmTier {
         let record = Record {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
-            stores: Arc::default(),
+            stores: Stores::new(&control),
+            held: Arc::default(),
+            file_work: FileWork::new(&config.limits),
             splices: Arc::new(Semaphore::new(SPLICES_MAX)),
             own_threads: Arc::default(),
         };
+        holding::note(&config.name, &record.own_threads);
         let recipe = Recipe { config, facts, threads, control, record, liveness, directories };
         let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
         let tier = Self {
@@ -94,6 +101,7 @@ impl WasmTier {
             state: Arc::clone(&state),
             bytes_in_flight: AtomicUsize::new(0),
             record: recipe.record.clone(),
+            control: recipe.control.clone(),
         };
         let outcome = load(&recipe, &state).await;
         // A class that did not start is tried again by its lanes' own supervisors.
@@ -155,6 +163,32 @@ impl WasmTier {
         }
     }
 
+    /// Stops the backend's own threads when its stores are gone, and adds to the outcome of closing how many stay.
+    async fn stop_threads(&self, deadline: Instant, closed: Result<(), TierError>) -> Result<(), TierError> {
+        // Those that have nothing to do end at once, also where closing has taken all of its time.
+        let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
+        let _still_there = self.control.until(deadline, self.record.stores.gone()).await.is_err();
+        let n_left = self.record.own_threads.stop(&self.control, deadline).await;
+        if n_left == 0 {
+            return closed;
+        }
+        let left = format!(
+            "{n_left} of its threads still wait for a file system that does not answer, and stay; see what allow.fs grants"
+        );
+        tracing::warn!(backend = %self.config.name, n_left, "threads outlive their backend: a file system does not answer");
+        Err(match closed {
+            Ok(()) => TierError::Other(left),
+            Err(mut error) => match error.text_mut() {
+                Some(text) => {
+                    text.push_str("; ");
+                    text.push_str(&left);
+                    error
+                }
+                None => TierError::Other(format!("{error}; {left}")),
+            },
+        })
+    }
+
     fn lanes(&self) -> Result<Arc<Lanes>, TierError> {
         match &*lock(&self.state) {
             Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
@@ -162,6 +196,21 @@ impl WasmTier {
             Running::Closed => Err(TierError::Down("closed".into())),
         }
     }
+}
+
+/// Calls `close` of every instance and ends the lanes.
+async fn close_lanes(lanes: &Lanes, deadline: Instant) -> Result<(), TierError> {
+    lanes.all.iter().for_each(Lane::close_after_this);
+    let closing = lanes.all.iter().map(|lane| lane.call(Call::Close, deadline));
+    let closed = futures::future::join_all(closing).await;
+    for lane in &lanes.all {
+        lane.end();
+    }
+    closed.into_iter().try_for_each(|answer| match answer {
+        // Without an instance there is nothing to close.
+        Ok(_) | Err(TierError::Down(_)) => Ok(()),
+        Err(error) => Err(error),
+    })
 }
 
 /// Loads the component and starts the lanes.
@@ -241,19 +290,13 @@ impl Tier for WasmTier {
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {
         Box::pin(async move {
             let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
-            let Running::Lanes(lanes) = running else { return Ok(()) };
             let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
-            lanes.all.iter().for_each(Lane::close_after_this);
-            let closing = lanes.all.iter().map(|lane| lane.call(Call::Close, deadline));
-            let closed = futures::future::join_all(closing).await;
-            for lane in &lanes.all {
-                lane.end();
-            }
-            closed.into_iter().try_for_each(|answer| match answer {
-                // Without an instance there is nothing to close.
-                Ok(_) | Err(TierError::Down(_)) => Ok(()),
-                Err(error) => Err(error),
-            })
+            let closed = match running {
+                Running::Lanes(lanes) => close_lanes(&lanes, deadline).await,
+                Running::Down(_) => Ok(()),
+                Running::Closed => return Ok(()),
+            };
+            self.stop_threads(deadline, closed).await
         })
     }
 
@@ -265,7 +308,8 @@ impl Tier for WasmTier {
 
     fn health(&self) -> TierHealth {
         let mut health = TierHealth {
-            instances: self.record.stores.load(Ordering::Acquire),
+            instances: self.record.stores.count(),
+            host_memory_bytes: self.record.held.load(Ordering::Relaxed) + self.record.file_work.held_bytes(),
             log_lines_dropped: self.record.log.n_dropped(),
             ..TierHealth::default()
         };

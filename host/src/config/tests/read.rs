@@ -93,6 +93,8 @@ fn every_key_of_a_backend_is_read() {
          limits.log_bytes_per_s: 10KiB\n\
          limits.bytes_in_flight: 11\n\
          limits.open_files_max: 13\n\
+         limits.file_operations_max: 18\n\
+         limits.file_names_bytes: 1MiB\n\
          limits.connect_timeout_ms: 14\n\
          limits.tls_timeout_ms: 15\n\
          limits.request_timeout_ms: 16\n\
@@ -167,6 +169,8 @@ fn every_key_of_a_backend_is_read() {
             log_bytes_per_s: 10 << 10,
             bytes_in_flight: 11,
             open_files_max: 13,
+            file_operations_max: 18,
+            file_names_bytes: 1 << 20,
             connect_timeout: Duration::from_millis(14),
             tls_timeout: Duration::from_millis(15),
             request_timeout: Duration::from_millis(16),

@@ -79,7 +79,7 @@ fn the_reference_has_the_defaults_and_ranges_of_the_limits() {
 }
 
 /// The limits of a backend: key, bound, and whether it is a size.
-const BACKEND_LIMITS: [(&str, Bound, bool); 22] = [
+const BACKEND_LIMITS: [(&str, Bound, bool); 24] = [
     ("memory", limits::BACKEND_MEMORY_BYTES, true),
     ("table_elements", limits::BACKEND_TABLE_ELEMENTS, false),
     ("handles_max", limits::BACKEND_HANDLES_MAX, false),
@@ -89,6 +89,8 @@ const BACKEND_LIMITS: [(&str, Bound, bool); 22] = [
     ("log_bytes_per_s", limits::BACKEND_LOG_BYTES_PER_S, true),
     ("bytes_in_flight", limits::BACKEND_BYTES_IN_FLIGHT, true),
     ("open_files_max", limits::BACKEND_OPEN_FILES_MAX, false),
+    ("file_operations_max", limits::BACKEND_FILE_OPERATIONS_MAX, false),
+    ("file_names_bytes", limits::BACKEND_FILE_NAMES_BYTES, true),
     ("connect_timeout_ms", limits::BACKEND_CONNECT_TIMEOUT_MS, false),
     ("tls_timeout_ms", limits::BACKEND_TLS_TIMEOUT_MS, false),
     ("request_timeout_ms", limits::BACKEND_REQUEST_TIMEOUT_MS, false),

@@ -2,9 +2,9 @@
 //!
 //! Nothing is granted here. What may be reached is decided by the WASI context in [`super::sandbox`] and the
 //! [`NetPolicy`](super::net::NetPolicy); the functions here hand each attempt to WASI's own and record what
-//! it refuses. Two decide for themselves: sockets when no target is granted, and names. Connecting is timed. What WASI's own do not
-//! bound is bounded here: descriptors, the length of paths, what a stream takes at a time, how much is polled, threads
-//! for reading directories. Reading and writing are not shadowed else: an open file or connection has passed already.
+//! it refuses. Some decide for themselves: sockets when no target is granted, names, and opening files. Connecting is timed. What
+//! WASI's own do not bound is bounded here: descriptors, the length of paths, pending operations on files, what a stream
+//! takes at a time, how much is polled, what a list of a directory holds.
 //!
 //! What cannot be seen is not recorded: a guest that looks for an environment variable gets the whole list
 //! and looks there, and the C library answers "no such file" for an absolute path below no granted
@@ -22,7 +22,7 @@ use wasmtime::component::Linker;
 
 pub(super) use self::denial::{Denial, Denials, Mark, Witness};
 pub(super) use self::files::note_refused_path;
-pub(super) use self::open_files::OpenFiles;
+pub(super) use self::open_files::{FileStreams, OpenFiles};
 pub(super) use self::secrets::Secrets;
 pub(super) use self::sockets::check_address;
 use super::sandbox::State;

@@ -1,4 +1,7 @@
 //! `files` and `files-blocking`: splices between a call's memory and files.
+//!
+//! Paths are checked, and the operation is counted as pending, when a call is made: how many wait for a thread, and
+//! with what, is the guest's choice.
 
 use std::sync::Arc;
 
@@ -9,12 +12,13 @@ use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 
 use super::crew::{all_off_thread, off_thread};
-use super::paths::Directory;
+use super::paths::{Directory, check_path};
 use super::{check_index, refused, splice};
 use crate::limits::SPLICES_MAX;
 use crate::transfer::{Lease, Sealed, Sinks, Sources};
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
 use crate::wasm::contract::{files, files_blocking};
+use crate::wasm::file_work::Begun;
 use crate::wasm::sandbox::{Host, State};
 
 type Answer<T> = std::result::Result<T, Error>;
@@ -51,9 +55,8 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         files: Vec<FileToStore>,
         caching: Caching,
     ) -> Result<Vec<Answer<u64>>> {
-        let indices = files.iter().map(|file| file.index);
-        let batch = accessor.with(|mut access| access.get().batch_out(&chunks, &directory, indices))?;
-        store_all(batch, files, caching).await
+        let batch = accessor.with(|mut access| access.get().batch_out(&chunks, &directory, files))?;
+        store_all(batch, caching).await
     }
 
     async fn load_all(
@@ -63,9 +66,8 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         files: Vec<FileToLoad>,
         caching: Caching,
     ) -> Result<Vec<Answer<Option<u64>>>> {
-        let indices = files.iter().map(|file| file.index);
-        let batch = accessor.with(|mut access| access.get().batch_in(&buffers, &directory, indices))?;
-        load_all(batch, files, caching).await
+        let batch = accessor.with(|mut access| access.get().batch_in(&buffers, &directory, files))?;
+        load_all(batch, caching).await
     }
 
     async fn try_direct(
@@ -73,8 +75,8 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         directory: Resource<Descriptor>,
         temporary: String,
     ) -> Result<Answer<()>> {
-        let batch = accessor.with(|mut access| access.get().batch((), &directory))?;
-        try_direct(batch, temporary).await
+        let batch = accessor.with(|mut access| access.get().batch((), &directory, vec![temporary]))?;
+        try_direct(batch).await
     }
 }
 
@@ -106,8 +108,7 @@ impl files_blocking::Host for &mut State {
         files: Vec<FileToStore>,
         caching: Caching,
     ) -> Result<Vec<Answer<u64>>> {
-        let indices = files.iter().map(|file| file.index);
-        store_all(self.batch_out(&chunks, &directory, indices)?, files, caching).await
+        store_all(self.batch_out(&chunks, &directory, files)?, caching).await
     }
 
     async fn load_all(
@@ -117,71 +118,123 @@ impl files_blocking::Host for &mut State {
         files: Vec<FileToLoad>,
         caching: Caching,
     ) -> Result<Vec<Answer<Option<u64>>>> {
-        let indices = files.iter().map(|file| file.index);
-        load_all(self.batch_in(&buffers, &directory, indices)?, files, caching).await
+        load_all(self.batch_in(&buffers, &directory, files)?, caching).await
     }
 
     async fn try_direct(&mut self, directory: Resource<Descriptor>, temporary: String) -> Result<Answer<()>> {
-        try_direct(self.batch((), &directory)?, temporary).await
+        try_direct(self.batch((), &directory, vec![temporary])?).await
     }
 }
 
-/// What a splice needs: the backend's slots, the memory, the file.
-type Splice<T> = Answer<(Arc<Semaphore>, T, File)>;
+/// What a splice needs.
+struct Splice<M> {
+    /// The backend's.
+    slots: Arc<Semaphore>,
+    memory: M,
+    file: File,
+    begun: Begun,
+}
 
-async fn write(splice: Splice<Sealed>, at: u64) -> Result<Answer<u64>> {
+async fn write(splice: Answer<Splice<Sealed>>, at: u64) -> Result<Answer<u64>> {
     match splice {
-        Ok((slots, chunk, file)) => off_thread(slots, move || splice::write(&chunk, &file.file, at)).await,
+        Ok(Splice { slots, memory, file, begun }) => {
+            let write = move || {
+                let _begun = begun;
+                splice::write(&memory, &file.file, at)
+            };
+            off_thread(slots, write).await
+        }
         Err(error) => Ok(Err(error)),
     }
 }
 
-async fn read(splice: Splice<Lease>, at: u64) -> Result<Answer<u64>> {
+async fn read(splice: Answer<Splice<Lease>>, at: u64) -> Result<Answer<u64>> {
     match splice {
-        Ok((slots, mut sink, file)) => {
-            off_thread(slots, move || splice::read(&mut sink, &file.file, at)).await
+        Ok(Splice { slots, mut memory, file, begun }) => {
+            let read = move || {
+                let _begun = begun;
+                splice::read(&mut memory, &file.file, at)
+            };
+            off_thread(slots, read).await
         }
         Err(error) => Ok(Err(error)),
     }
 }
 
-/// What files by name need: the backend's slots, the memory, the directory.
-type Batch<T> = Answer<(Arc<Semaphore>, T, Directory)>;
+/// What files by name need, and which of these have names that are none; or why nothing is done about so many.
+type Batch<M, F> = std::result::Result<Files<M, F>, (Error, usize)>;
 
-async fn store_all(
-    batch: Batch<Sources>,
-    files: Vec<FileToStore>,
-    caching: Caching,
-) -> Result<Vec<Answer<u64>>> {
+struct Files<M, F> {
+    /// The backend's.
+    slots: Arc<Semaphore>,
+    memory: M,
+    directory: Directory,
+    wanted: Vec<Answer<F>>,
+    begun: Begun,
+}
+
+async fn store_all(batch: Batch<Sources, FileToStore>, caching: Caching) -> Result<Vec<Answer<u64>>> {
+    each_off_thread(batch, move |directory, memory, file| directory.store(memory, file, caching)).await
+}
+
+async fn load_all(batch: Batch<Sinks, FileToLoad>, caching: Caching) -> Result<Vec<Answer<Option<u64>>>> {
+    each_off_thread(batch, move |directory, memory, file| directory.load(memory, file, caching)).await
+}
+
+async fn try_direct(batch: Batch<(), String>) -> Result<Answer<()>> {
+    let answers = each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?;
+    answers.into_iter().next().ok_or_else(|| format_err!("no answer for a file"))
+}
+
+/// Does something with each file, on as many threads as it is worth.
+async fn each_off_thread<M, F, T>(
+    batch: Batch<M, F>,
+    each: impl Fn(&Directory, &M, &F) -> Answer<T> + Send + Sync + 'static,
+) -> Result<Vec<Answer<T>>>
+where
+    M: Send + Sync + 'static,
+    F: Send + Sync + 'static,
+    T: Send + 'static,
+{
     match batch {
-        Ok((slots, memory, directory)) => {
+        Ok(Files { slots, memory, directory, wanted: files, begun }) => {
             let n_files = files.len();
-            let store = move |file: usize| directory.store(&memory, &files[file], caching);
-            all_off_thread(slots, SPLICES_MAX, n_files, store).await
+            if files.iter().all(std::result::Result::is_err) {
+                let refusals = files.into_iter().filter_map(std::result::Result::err);
+                return Ok(refusals.map(Err).collect());
+            }
+            let work = move |n: usize| {
+                // As long as a thread is at work.
+                let _begun = &begun;
+                files[n].as_ref().map_err(Error::clone).and_then(|file| each(&directory, &memory, file))
+            };
+            all_off_thread(slots, SPLICES_MAX, n_files, work).await
         }
-        Err(error) => Ok(files.iter().map(|_| Err(error.clone())).collect()),
+        Err((error, n_files)) => Ok(std::iter::repeat_with(|| Err(error.clone())).take(n_files).collect()),
     }
 }
 
-async fn load_all(
-    batch: Batch<Sinks>,
-    files: Vec<FileToLoad>,
-    caching: Caching,
-) -> Result<Vec<Answer<Option<u64>>>> {
-    match batch {
-        Ok((slots, memory, directory)) => {
-            let n_files = files.len();
-            let load = move |file: usize| directory.load(&memory, &files[file], caching);
-            all_off_thread(slots, SPLICES_MAX, n_files, load).await
-        }
-        Err(error) => Ok(files.iter().map(|_| Err(error.clone())).collect()),
+/// A file by name, as a guest asks for it.
+trait Named {
+    /// Returns the paths that wait with it.
+    fn paths(&self) -> impl Iterator<Item = &str>;
+}
+
+impl Named for FileToStore {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        [self.temporary.as_str(), self.name.as_str()].into_iter()
     }
 }
 
-async fn try_direct(batch: Batch<()>, temporary: String) -> Result<Answer<()>> {
-    match batch {
-        Ok((slots, (), directory)) => off_thread(slots, move || directory.try_direct(&temporary)).await,
-        Err(error) => Ok(Err(error)),
+impl Named for FileToLoad {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str())
+    }
+}
+
+impl Named for String {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.as_str())
     }
 }
 
@@ -191,12 +244,12 @@ impl State {
         chunks: &Resource<Sources>,
         index: u32,
         file: &Resource<Descriptor>,
-    ) -> Result<Splice<Sealed>> {
+    ) -> Result<Answer<Splice<Sealed>>> {
         let sources = self.table.get(chunks)?;
         check_index(index, sources.count())?;
         let chunk = sources.chunk(index as usize).map_err(refused);
         let file = self.open_file(file, OpenMode::WRITE)?;
-        Ok(chunk.and_then(|chunk| Ok((Arc::clone(&self.splices), chunk, file?))))
+        Ok(chunk.and_then(|chunk| self.splice(chunk, file?)))
     }
 
     fn splice_in(
@@ -204,7 +257,7 @@ impl State {
         buffers: &Resource<Sinks>,
         index: u32,
         file: &Resource<Descriptor>,
-    ) -> Result<Splice<Lease>> {
+    ) -> Result<Answer<Splice<Lease>>> {
         let sinks = self.table.get(buffers)?;
         check_index(index, sinks.count())?;
         let file = match self.open_file(file, OpenMode::READ)? {
@@ -212,41 +265,62 @@ impl State {
             Err(error) => return Ok(Err(error)),
         };
         let lease = sinks.lease(index as usize);
-        Ok(lease.map(|sink| (Arc::clone(&self.splices), sink, file)).map_err(refused))
+        Ok(lease.map_err(refused).and_then(|sink| self.splice(sink, file)))
+    }
+
+    fn splice<M>(&self, memory: M, file: File) -> Answer<Splice<M>> {
+        let begun = self.file_work.begin(0).ok_or_else(|| Error::Unavailable(self.file_work.refusal()))?;
+        Ok(Splice { slots: Arc::clone(&self.splices), memory, file, begun })
     }
 
     fn batch_out(
         &self,
         chunks: &Resource<Sources>,
         directory: &Resource<Descriptor>,
-        indices: impl ExactSizeIterator<Item = u32>,
-    ) -> Result<Batch<Sources>> {
+        files: Vec<FileToStore>,
+    ) -> Result<Batch<Sources, FileToStore>> {
         let sources = self.table.get(chunks)?.clone();
-        check_indices(indices, sources.count())?;
-        self.batch(sources, directory)
+        check_indices(files.iter().map(|file| file.index), sources.count())?;
+        self.batch(sources, directory, files)
     }
 
     fn batch_in(
         &self,
         buffers: &Resource<Sinks>,
         directory: &Resource<Descriptor>,
-        indices: impl ExactSizeIterator<Item = u32>,
-    ) -> Result<Batch<Sinks>> {
+        files: Vec<FileToLoad>,
+    ) -> Result<Batch<Sinks, FileToLoad>> {
         let sinks = self.table.get(buffers)?.clone();
-        check_indices(indices, sinks.count())?;
-        self.batch(sinks, directory)
+        check_indices(files.iter().map(|file| file.index), sinks.count())?;
+        self.batch(sinks, directory, files)
     }
 
-    fn batch<M>(&self, memory: M, directory: &Resource<Descriptor>) -> Result<Batch<M>> {
+    fn batch<M, F: Named>(
+        &self,
+        memory: M,
+        directory: &Resource<Descriptor>,
+        files: Vec<F>,
+    ) -> Result<Batch<M, F>> {
+        let n_files = files.len();
         let Descriptor::Dir(opened) = self.table.get(directory)? else {
-            return Ok(Err(Error::InvalidArgument("a file is no directory".into())));
+            return Ok(Err((Error::InvalidArgument("a file is no directory".into()), n_files)));
+        };
+        // A path that is none does not wait with the others.
+        let check = |file: F| {
+            let checked = file.paths().try_for_each(check_path);
+            checked.map(|()| file)
+        };
+        let files: Vec<Answer<F>> = files.into_iter().map(check).collect();
+        let n_bytes = files.iter().flatten().flat_map(F::paths).map(str::len).sum();
+        let Some(begun) = self.file_work.begin(n_bytes) else {
+            return Ok(Err((Error::Unavailable(self.file_work.refusal()), n_files)));
         };
         let directory = Directory {
             file: Arc::clone(&opened.dir),
             is_read_only: opened.perms.write_not_permitted(),
             witness: self.witness.clone(),
         };
-        Ok(Ok((Arc::clone(&self.splices), memory, directory)))
+        Ok(Ok(Files { slots: Arc::clone(&self.splices), memory, directory, wanted: files, begun }))
     }
 
     /// Looks a file up and checks that it may be used so: the descriptor's rights are not enforced for us.

@@ -7,12 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
+use crate::limits::HTTP_ANSWER_FIELDS_BYTES_MAX;
 use crate::memory::lock;
 
 /// When a request last moved.
@@ -154,6 +156,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         let frame = frame.map(|frame| frame.map(|frame| frame.map_err(|error| explain(&error))));
+        let frame = frame.map(|frame| frame.map(|frame| frame.and_then(with_own_trailers)));
         self.patience.poll(cx, frame, Error::ConnectionReadTimeout)
     }
 
@@ -164,6 +167,29 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+fn with_own_trailers(frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
+    match frame.trailers_ref() {
+        Some(trailers) => {
+            of_its_own(trailers).map(Frame::trailers).ok_or(Error::HttpResponseTrailerSectionSize(None))
+        }
+        None => Ok(frame),
+    }
+}
+
+/// Copies the fields of an answer, which share the memory that their connection was read into, if they are not too large.
+pub(super) fn of_its_own(fields: &HeaderMap) -> Option<HeaderMap> {
+    let n_bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if n_bytes > HTTP_ANSWER_FIELDS_BYTES_MAX {
+        return None;
+    }
+    let own = |value: &HeaderValue| {
+        let mut own = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        own.set_sensitive(value.is_sensitive());
+        Some(own)
+    };
+    fields.iter().map(|(name, value)| Some((name.clone(), own(value)?))).collect()
 }
 
 fn explain(error: &hyper::Error) -> Error {

@@ -6,6 +6,9 @@
 
 mod body;
 mod dial;
+mod objects;
+mod p2;
+mod p3;
 mod tls;
 
 use std::future::Future;
@@ -24,17 +27,23 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use self::body::{Progress, RequestBody, ResponseBody};
 use self::dial::{DialError, Dialler};
+pub(super) use self::objects::Objects;
 pub use self::tls::TlsError;
 use super::grants::{Denial, Witness};
 use super::net::{HttpTarget, NetPolicy};
 use super::sandbox::State;
 use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
-use crate::limits::HTTP_IDLE_MAX;
+use crate::limits::{HTTP_BODY_PIECE_BYTES, HTTP_IDLE_MAX};
 
-/// Links WASI HTTP, in a linker that has WASI.
+/// Links WASI HTTP, in a linker that has WASI. What a guest makes of it is counted and measured.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(linker)
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    linker.allow_shadowing(true);
+    p2::add_to_linker(linker)?;
+    p3::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Makes the requests of one backend. Cloning shares the connections.
@@ -114,6 +123,14 @@ impl Hooks {
 type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl WasiHttpHooks for Hooks {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_BODY_PIECE_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_BODY_PIECE_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
@@ -152,8 +169,10 @@ impl Connections {
         let response = progress.until_idle(at_most(options.first_byte_timeout), answered).await;
         let response = response.map_err(|_| Error::HttpResponseTimeout)?;
         let response = response.map_err(|error| explain(&error, witness))?;
-        Ok(response
-            .map(|body| ResponseBody::new(body, at_most(options.between_bytes_timeout), slot).boxed_unsync()))
+        let (mut parts, body) = response.into_parts();
+        parts.headers = body::of_its_own(&parts.headers).ok_or(Error::HttpResponseHeaderSectionSize(None))?;
+        let body = ResponseBody::new(body, at_most(options.between_bytes_timeout), slot);
+        Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
 }
 

@@ -1,8 +1,12 @@
 //! A class that takes exactly as much of one thing as a test asks for, to stand at a limit and to go one beyond.
 
+mod http;
+
+use std::cell::RefCell;
 use std::io::Write;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use kvtier_guest::prelude::*;
@@ -11,6 +15,7 @@ use kvtier_guest::wasip2::filesystem as files_0_2;
 use kvtier_guest::wasip2::io::poll::poll;
 use kvtier_guest::wasip2::random::random as random_0_2;
 use kvtier_guest::wasip2::sockets as sockets_0_2;
+use kvtier_guest::wasip3::clocks::monotonic_clock as clock_0_3;
 use kvtier_guest::wasip3::filesystem::preopens;
 use kvtier_guest::wasip3::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 use kvtier_guest::wasip3::random::random as random_0_3;
@@ -59,7 +64,10 @@ impl GreedyBackend {
                 std::process::abort();
             }
             "answer" => return Err(Error::other("x".repeat(n))),
-            other => return take_files(other, n).await,
+            other => match http::take(other, n).await {
+                Some(taken) => return taken,
+                None => return take_files(other, n).await,
+            },
         }
         Ok(())
     }
@@ -117,30 +125,88 @@ async fn take_files(takes: &str, n: usize) -> Result<(), Error> {
             let stream = file.write_via_stream(0).map_err(refused_0_2)?;
             stream.write(&vec![0; n]).map_err(|error| Error::other(format!("{error:?}")))
         }
-        // Opening a pipe waits for somebody who writes into it.
+        "file-streams-0.2" => {
+            let file = open_0_2("file")?;
+            (0..n).try_for_each(|_| file.read_via_stream(0).map(mem::forget).map_err(refused_0_2))
+        }
+        // Whatever is at its other end.
         "pipes" => {
             for _ in 0..n {
-                begin_pipe();
+                mem::forget(open("pipe").await?);
+                mem::forget(open_0_2("pipe")?);
             }
-            open("pipe").await.map(drop)
+            Ok(())
         }
         "path" => {
-            for _ in 0..64 {
-                begin_pipe();
-            }
             let mut path = "./".repeat(n / 2);
             path.push_str(&"x"[..n % 2]);
             open(&path).await.map(drop)
+        }
+        // Each is begun and given up.
+        "stats-given-up" => (0..n).try_for_each(|_| {
+            let root = root()?;
+            match now(pin!(root.stat_at(PathFlags::empty(), long_name()))) {
+                Some(Err(code)) => Err(refused(code)),
+                _ => Ok(()),
+            }
+        }),
+        "opens-given-up" => (0..n).try_for_each(|_| match now(pin!(open(&long_name()))) {
+            Some(Err(error)) => Err(error),
+            _ => Ok(()),
+        }),
+        "syncs-given-up" => {
+            let root = root()?;
+            (0..n).try_for_each(|_| match now(pin!(root.sync())) {
+                Some(Err(code)) => Err(refused(code)),
+                _ => Ok(()),
+            })
+        }
+        // Opened by the first call, when nothing hangs yet.
+        "reads-given-up" => {
+            let known = OPEN.with(|open| open.borrow().clone());
+            let file = match known {
+                Some(file) => file,
+                None => Rc::new(open("file").await?),
+            };
+            OPEN.set(Some(Rc::clone(&file)));
+            for _ in 0..n {
+                let (mut bytes, outcome) = file.read_via_stream(0);
+                {
+                    let mut reading = pin!(bytes.read(Vec::with_capacity(1)));
+                    if now(reading.as_mut()).is_none() {
+                        // The host begins when the guest waits.
+                        clock_0_3::wait_for(1_000_000).await;
+                    }
+                }
+                drop(bytes);
+                outcome.await.map_err(refused)?;
+            }
+            Ok(())
+        }
+        "direct-names" => {
+            let name = "x".repeat(n);
+            let root = root()?;
+            match now(pin!(kvtier_guest::try_direct(&root, name))) {
+                Some(tried) => tried,
+                None => Ok(()),
+            }
         }
         other => Err(Error::invalid_config("takes", other)),
     }
 }
 
-/// Has the host begin to open a pipe, and does not wait for it.
-fn begin_pipe() {
-    let mut opening: Pin<Box<dyn Future<Output = _>>> = Box::pin(open("pipe"));
-    let _pending = now(opening.as_mut());
-    mem::forget(opening);
+thread_local! {
+    static OPEN: RefCell<Option<Rc<Descriptor>>> = const { RefCell::new(None) };
+}
+
+/// A name of 4,000 bytes.
+fn long_name() -> String {
+    "x/".repeat(2_000)
+}
+
+fn root() -> Result<Descriptor, Error> {
+    let (root, _) = preopens::get_directories().into_iter().next().ok_or(Error::Unsupported)?;
+    Ok(root)
 }
 
 fn now<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
@@ -151,9 +217,8 @@ fn now<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
 }
 
 async fn open(path: &str) -> Result<Descriptor, Error> {
-    let (root, _) = preopens::get_directories().into_iter().next().ok_or(Error::Unsupported)?;
     let (how, flags) = (OpenFlags::empty(), DescriptorFlags::READ);
-    root.open_at(PathFlags::empty(), path.to_owned(), how, flags).await.map_err(refused)
+    root()?.open_at(PathFlags::empty(), path.to_owned(), how, flags).await.map_err(refused)
 }
 
 fn open_0_2(path: &str) -> Result<files_0_2::types::Descriptor, Error> {
@@ -168,6 +233,7 @@ fn refused(code: ErrorCode) -> Error {
     match code {
         ErrorCode::InsufficientMemory => Error::NoSpace,
         ErrorCode::NameTooLong => Error::invalid_argument("the path"),
+        ErrorCode::Other(Some(words)) if words.starts_with("would-block") => Error::unavailable(words),
         code => Error::other(format!("{code:?}")),
     }
 }

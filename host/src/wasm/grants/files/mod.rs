@@ -1,29 +1,33 @@
 //! Directories and paths.
+//!
+//! Every operation counts as pending until it has ended (see [`FileWork`](crate::wasm::file_work::FileWork)), and paths
+//! are measured when a call is made. Files are opened here and not by WASI's own function: that one would wait for the
+//! other end of a pipe.
 
 mod listing;
+mod open;
 pub(super) mod p2;
 pub(super) mod p3;
+mod pieces;
 
-use std::any::Any;
 use std::io;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 
 use super::denial::{Denial, Witness};
-use super::open_files::Place;
 use crate::limits::PATH_BYTES_MAX;
+use crate::wasm::file_work::{Begun, Watched};
 use crate::wasm::sandbox::State;
 
-/// What a function that takes paths was asked for, kept for the case that it is refused.
+/// What a function on files was asked for, kept for the case that it is refused.
 struct Attempt<const N: usize> {
     /// The descriptors from which the paths start, by their places in the table.
     from: [u32; N],
     path: String,
     /// Whether it would have changed anything.
     changes: bool,
-    /// Held for the descriptor that it opens.
-    place: Option<Place>,
+    work: Watched,
 }
 
 /// Why a function is not even tried.
@@ -31,6 +35,22 @@ enum Beyond {
     PathBytes,
     /// `limits.open_files_max`.
     OpenFiles,
+    /// `limits.file_operations_max` or `limits.file_names_bytes`, in words.
+    Pending(String),
+}
+
+/// Counts an operation as pending, if its paths are not too long and there may be one more. Any number of these may
+/// wait for a thread, so nothing is copied before.
+fn begin(state: &State, paths: &[&str]) -> Result<Begun, Beyond> {
+    if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
+        return Err(Beyond::PathBytes);
+    }
+    begin_with(state, paths.iter().map(|path| path.len()).sum())
+}
+
+/// Counts an operation that holds `n_bytes` as pending.
+fn begin_with(state: &State, n_bytes: usize) -> Result<Begun, Beyond> {
+    state.file_work.begin(n_bytes).ok_or_else(|| Beyond::Pending(state.file_work.refusal()))
 }
 
 /// The refusals among WASI's error codes.
@@ -43,33 +63,22 @@ enum Refusal {
 }
 
 impl<const N: usize> Attempt<N> {
-    /// Copies nothing, and nothing is begun, if the paths are too long: any number of these may wait for a thread.
     fn begin<const PATHS: usize>(
-        state: &mut State,
-        name: &str,
+        state: &State,
         from: [u32; N],
         paths: [&str; PATHS],
         changes: bool,
     ) -> Result<Self, Beyond> {
-        if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
-            return Err(Beyond::PathBytes);
-        }
-        let place = match name {
-            "open-at" => Some(state.open_files.reserve(&state.table).ok_or(Beyond::OpenFiles)?),
-            _ => None,
-        };
-        Ok(Self { from, path: paths.join(" -> "), changes, place })
+        let work = Watched::new(begin(state, &paths)?, &state.own_threads);
+        Ok(Self { from, path: paths.join(" -> "), changes, work })
     }
 
-    fn succeeded(self, state: &mut State, answer: &dyn Any) {
-        if let (Some(place), Some(opened)) = (self.place, answer.downcast_ref()) {
-            state.open_files.opened(&state.table, opened, place);
+    fn ended(self, state: &State, refusal: Option<Refusal>) {
+        self.work.ended();
+        if let Some(refusal) = refusal {
+            let read_only = self.from.iter().any(|&place| is_read_only(state, place));
+            record(&state.witness, &self.path, refusal, self.changes && read_only);
         }
-    }
-
-    fn refused(self, state: &State, refusal: Refusal) {
-        let read_only = self.from.iter().any(|&place| is_read_only(state, place));
-        record(&state.witness, &self.path, refusal, self.changes && read_only);
     }
 }
 
@@ -124,6 +133,8 @@ macro_rules! code_of {
         match $beyond {
             $crate::wasm::grants::files::Beyond::PathBytes => types::ErrorCode::NameTooLong,
             $crate::wasm::grants::files::Beyond::OpenFiles => types::ErrorCode::InsufficientMemory,
+            // The two versions have different words for it.
+            $crate::wasm::grants::files::Beyond::Pending(words) => would_block(words),
         }
     };
 }
@@ -143,14 +154,10 @@ macro_rules! shadow_directories {
     };
 }
 
-/// Lists the functions that take paths, and two that change an open file, alike in both versions of WASI: name,
-/// method, descriptors, paths, arguments, and whether it changes anything.
-macro_rules! path_functions {
+/// Lists the functions that take paths or wait for an open file, alike in both versions of WASI: name, method,
+/// descriptors, paths, arguments, and whether it changes anything. Opening is apart, see [`open`].
+macro_rules! file_functions {
     ($shadow:ident, $instance:ident) => {
-        $shadow!($instance, "open-at", open_at, [fd], [&path],
-            (fd: Fd, follow: types::PathFlags, path: String, open: types::OpenFlags, flags: types::DescriptorFlags),
-            open.intersects(types::OpenFlags::CREATE | types::OpenFlags::TRUNCATE)
-                || flags.contains(types::DescriptorFlags::WRITE));
         $shadow!($instance, "create-directory-at", create_directory_at, [fd], [&path],
             (fd: Fd, path: String), true);
         $shadow!($instance, "link-at", link_at, [fd, to], [&old, &new],
@@ -173,6 +180,47 @@ macro_rules! path_functions {
         $shadow!($instance, "set-size", set_size, [fd], ["an open file"], (fd: Fd, size: types::Filesize), true);
         $shadow!($instance, "set-times", set_times, [fd], ["an open file"],
             (fd: Fd, read: types::NewTimestamp, written: types::NewTimestamp), true);
+        $shadow!($instance, "advise", advise, [fd], ["an open file"],
+            (fd: Fd, from: types::Filesize, length: types::Filesize, advice: types::Advice), false);
+        $shadow!($instance, "sync-data", sync_data, [fd], ["an open file"], (fd: Fd), true);
+        $shadow!($instance, "sync", sync, [fd], ["an open file"], (fd: Fd), true);
+        $shadow!($instance, "get-flags", get_flags, [fd], ["an open file"], (fd: Fd), false);
+        $shadow!($instance, "get-type", get_type, [fd], ["an open file"], (fd: Fd), false);
+        $shadow!($instance, "stat", stat, [fd], ["an open file"], (fd: Fd), false);
+        $shadow!($instance, "metadata-hash", metadata_hash, [fd], ["an open file"], (fd: Fd), false);
     };
 }
-use {code_of, path_functions, refusal_in, shadow_directories};
+
+/// Says in one form how a file is to be opened.
+macro_rules! how_to_open {
+    ($follow:ident, $open:ident, $flags:ident) => {
+        $crate::wasm::grants::files::open::How {
+            follows: $follow.contains(types::PathFlags::SYMLINK_FOLLOW),
+            creates: $open.contains(types::OpenFlags::CREATE),
+            is_new: $open.contains(types::OpenFlags::EXCLUSIVE),
+            truncates: $open.contains(types::OpenFlags::TRUNCATE),
+            is_directory: $open.contains(types::OpenFlags::DIRECTORY),
+            reads: $flags.contains(types::DescriptorFlags::READ),
+            writes: $flags.contains(types::DescriptorFlags::WRITE),
+            syncs: $flags.intersects(
+                types::DescriptorFlags::FILE_INTEGRITY_SYNC
+                    | types::DescriptorFlags::DATA_INTEGRITY_SYNC
+                    | types::DescriptorFlags::REQUESTED_WRITE_SYNC,
+            ),
+        }
+    };
+}
+
+/// Says why a file was not opened.
+macro_rules! code_of_open {
+    ($failure:expr) => {
+        match $failure {
+            $crate::wasm::grants::files::open::Failure::NotPermitted => types::ErrorCode::NotPermitted,
+            $crate::wasm::grants::files::open::Failure::NotDirectory => types::ErrorCode::NotDirectory,
+            $crate::wasm::grants::files::open::Failure::Invalid => types::ErrorCode::Invalid,
+            $crate::wasm::grants::files::open::Failure::Unsupported => types::ErrorCode::Unsupported,
+            $crate::wasm::grants::files::open::Failure::System(error) => types::ErrorCode::from(error),
+        }
+    };
+}
+use {code_of, code_of_open, file_functions, how_to_open, refusal_in, shadow_directories};

@@ -1,0 +1,149 @@
+//! What attacks on the host's memory come to, and what is left of it when their instance is gone. Each attack is made in
+//! a process of its own, whose memory nobody else uses: this test, started again.
+//!
+//! `cargo test --workspace --test suite -- --exact host_memory::attacks_take_no_more_than_is_documented --nocapture`
+//! prints the figures.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
+use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
+use kvtier::wasm::hold_threads;
+
+use crate::lanes::engine;
+use crate::limits::{greedy, take};
+use crate::open_files::Folder;
+use crate::support;
+
+/// Names the attack to a process that is started for it.
+const ATTACK: &str = "KVTIER_TEST_ATTACK";
+const MIB: u64 = 1 << 20;
+
+/// Something that a guest takes as often as it can.
+struct Attack {
+    takes: &'static str,
+    /// How much in each call.
+    n: u64,
+    calls: usize,
+    /// What is granted, and whether all threads for files are held up.
+    with: With,
+    /// Host memory beside linear memory, at most.
+    bytes_max: u64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum With {
+    Nothing,
+    Http,
+    Files,
+    HungFiles,
+}
+
+impl Attack {
+    /// What may be left when all instances have ended: code, what was made once, and what the allocator keeps for pieces
+    /// as large as the largest that it was asked for.
+    fn left_bytes_max(&self) -> u64 {
+        if self.n > MIB { 32 * MIB } else { 20 * MIB }
+    }
+}
+
+const fn attack(takes: &'static str, n: u64, calls: usize, with: With, bytes_max: u64) -> Attack {
+    Attack { takes, n, calls, with, bytes_max }
+}
+
+/// By default limits. The bounds are those of the table in `docs/security.md`, with room for what the allocator adds.
+const ATTACKS: [Attack; 13] = [
+    attack("large-requests-0.2", 100, 40, With::Nothing, 16 * MIB),
+    attack("large-requests-0.3", 100, 40, With::Nothing, 16 * MIB),
+    attack("bodies-0.2", 50, 40, With::Nothing, 16 * MIB),
+    attack("requests-0.2", HTTP_OBJECTS_UNGRANTED_MAX as u64 - 1, 40, With::Nothing, 16 * MIB),
+    attack("full-requests-0.2", 64 * HTTP_OBJECTS_PER_REQUEST as u64 - 1, 40, With::Http, 64 * MIB),
+    attack("requests-0.3", 64 * HTTP_OBJECTS_PER_REQUEST as u64 - 1, 40, With::Http, 64 * MIB),
+    attack("bodies-0.2", 32 * HTTP_OBJECTS_PER_REQUEST as u64, 40, With::Http, 96 * MIB),
+    attack("stats-given-up", 20_000, 20, With::HungFiles, 32 * MIB),
+    attack("opens-given-up", 20_000, 20, With::HungFiles, 32 * MIB),
+    attack("direct-names", 12 << 20, 40, With::HungFiles, 64 * MIB),
+    attack("file-streams-0.2", 256, 40, With::Files, 16 * MIB),
+    attack("pollables", 8_000, 2, With::Nothing, 32 * MIB),
+    attack("streams", 5_000, 1, With::Nothing, 32 * MIB),
+];
+
+/// A figure of this process in `/proc/self/status`, in bytes.
+fn figure(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap() << 10
+}
+
+/// Makes an attack, and prints the host memory that it took at most, what the status said, and what is left.
+fn in_this_process(attack: &Attack) {
+    let folder = Folder::new();
+    let mut backend: BackendConfig = match attack.with {
+        With::Files | With::HungFiles => folder.granted("attack", attack.takes),
+        With::Nothing | With::Http => greedy("attack", attack.takes),
+    };
+    if attack.with == With::Http {
+        let host = NetHost::Address("127.0.0.1".parse().unwrap());
+        backend.allow.net.push(NetGrant::Http { scheme: HttpScheme::Http, host, port: 1 });
+    }
+    backend.limits.close_timeout = Duration::from_millis(100);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    let health = || support::health(storage, "attack");
+    take(storage, "attack", 0);
+    let held_up = (attack.with == With::HungFiles).then(|| hold_threads("attack").unwrap());
+    let before = figure("VmRSS:");
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let (mut told, mut guest) = (0, 0);
+    for _ in 0..attack.calls {
+        let outcome = take(storage, "attack", attack.n);
+        let health = health();
+        told = health.host_memory_bytes.max(told);
+        guest = health.guest_memory_bytes.max(guest);
+        if outcome == Some("trap") {
+            break;
+        }
+    }
+    let peak = figure("VmHWM:").saturating_sub(before + guest);
+    drop(held_up);
+    // Until nothing of it is there any more.
+    engine.blocking().close().unwrap();
+    support::eventually("all instances end", || health().instances == 0);
+    // The allocator is told a moment later.
+    let left = || figure("VmRSS:").saturating_sub(before);
+    support::eventually("what they held goes back to the system", || left() <= attack.left_bytes_max());
+    let left = left();
+    println!("figures {peak} {told} {left}");
+}
+
+#[test]
+fn attacks_take_no_more_than_is_documented() {
+    if let Ok(number) = std::env::var(ATTACK) {
+        return in_this_process(&ATTACKS[number.parse::<usize>().unwrap()]);
+    }
+    for (number, attack) in ATTACKS.iter().enumerate() {
+        let name = "host_memory::attacks_take_no_more_than_is_documented";
+        let made = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(ATTACK, number.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&made.stdout).into_owned();
+        let words = String::from_utf8_lossy(&made.stderr);
+        let line = text.lines().find_map(|line| line.split_once("figures ")).map(|(_, figures)| figures);
+        let line = line.unwrap_or_else(|| panic!("{}: {text}\n{words}", attack.takes));
+        let figures: Vec<u64> = line.split(' ').map(|figure| figure.parse().unwrap()).collect();
+        let [peak, told, left] = figures[..] else { panic!("{line}") };
+        println!(
+            "{:>20} {:>6} times {:>2} calls: peak {:>4} MiB, status() {:>4} MiB, left {:>4} MiB",
+            attack.takes,
+            attack.n,
+            attack.calls,
+            peak >> 20,
+            told >> 20,
+            left >> 20
+        );
+        assert!(peak <= attack.bytes_max, "{}: {peak} bytes", attack.takes);
+    }
+}
