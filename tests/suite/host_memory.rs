@@ -5,7 +5,6 @@
 //! prints the figures.
 
 use std::process::Command;
-use std::time::Duration;
 
 use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
 use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
@@ -87,7 +86,6 @@ fn in_this_process(attack: &Attack) {
         let host = NetHost::Address("127.0.0.1".parse().unwrap());
         backend.allow.net.push(NetGrant::Http { scheme: HttpScheme::Http, host, port: 1 });
     }
-    backend.limits.close_timeout = Duration::from_millis(100);
     let engine = engine(backend);
     let storage = engine.storage();
     let health = || support::health(storage, "attack");

@@ -120,6 +120,7 @@ fn threads_that_wait_for_a_disk_are_counted_when_the_engine_is_closed() {
     let folder = Folder::new();
     let mut backend = folder.granted("hangs", "files-0.3");
     backend.limits.call_timeout = support::EXPIRES;
+    backend.limits.close_timeout = support::EXPIRES;
     let engine = engine(backend);
     let held = hold_threads("hangs").unwrap();
     assert_eq!(take(engine.storage(), "hangs", 1), Some("timeout"));
