@@ -142,7 +142,13 @@ async fn take_files(takes: &str, n: usize) -> Result<(), Error> {
             path.push_str(&"x"[..n % 2]);
             open(&path).await.map(drop)
         }
-        // Each is begun and given up.
+        other => give_up_files(other, n).await,
+    }
+}
+
+/// Has the host begin `n` operations on files, and gives each up.
+async fn give_up_files(takes: &str, n: usize) -> Result<(), Error> {
+    match takes {
         "stats-given-up" => (0..n).try_for_each(|_| {
             let root = root()?;
             match now(pin!(root.stat_at(PathFlags::empty(), long_name()))) {
