@@ -49,6 +49,7 @@ pub(crate) struct TierMetrics {
     pub(crate) bytes_written: AtomicU64,
     pub(crate) puts: AtomicU64,
     pub(crate) pins_expired: AtomicU64,
+    shared: AtomicU64,
     misses: Mutex<BTreeMap<&'static str, u64>>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     drops: Mutex<BTreeMap<&'static str, u64>>,
@@ -65,6 +66,10 @@ impl TierMetrics {
     pub(crate) fn hit(&self, n_chunks: u64, bytes: u64) {
         self.hits.fetch_add(n_chunks, Ordering::Relaxed);
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn share(&self, n_chunks: u64) {
+        self.shared.fetch_add(n_chunks, Ordering::Relaxed);
     }
 
     pub(crate) fn stored(&self, n_chunks: u64, bytes: u64) {
@@ -101,6 +106,7 @@ impl TierMetrics {
             bytes_written: self.bytes_written.load(Ordering::Relaxed),
             puts: self.puts.load(Ordering::Relaxed),
             pins_expired: self.pins_expired.load(Ordering::Relaxed),
+            shared: self.shared.load(Ordering::Relaxed),
             misses: copy(&self.misses),
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             drops: copy(&self.drops),
@@ -146,6 +152,8 @@ pub struct TierCounts {
     pub host_memory_bytes: u64,
     /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
     pub pins_expired: u64,
+    /// Chunks that a retrieval got from a fetch which another had begun; not among those served.
+    pub shared: u64,
     /// Whether the tier can serve at the moment; not a count.
     pub is_up: bool,
     /// What the breaker of `contains`, `get`, `pin` and `unpin` counts.
@@ -265,6 +273,7 @@ pub(crate) fn prometheus(tiers: &[TierCounts]) -> String {
     };
     family("hits_total", "Chunks served.", each(|tier| tier.hits));
     family("read_bytes_total", "Payload bytes served.", each(|tier| tier.bytes_read));
+    family("shared_total", "Chunks got from the fetch of another retrieval.", each(|tier| tier.shared));
     family("written_bytes_total", "Payload bytes stored.", each(|tier| tier.bytes_written));
     family("puts_total", "Chunks stored.", each(|tier| tier.puts));
     family("evictions_total", "Chunks evicted to make room.", each(|tier| tier.evictions));

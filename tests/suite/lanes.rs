@@ -348,16 +348,15 @@ fn five_hundred_and_twelve_calls_overlap_in_one_instance() {
     let config = support::config(vec![backend]);
     let engine = support::engine(Config { pool_size_bytes, local_cpu: false, ..config });
     let storage = engine.storage();
-    let keys = support::keys(1);
+    // A chunk for each: one that all want would be fetched once.
+    let keys = support::keys(CALLS as u64);
     support::put_in(storage, &keys, "overlap");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..CALLS {
+        for key in keys {
             let storage = storage.clone();
-            calls.spawn(async move {
-                storage.get(&support::specs(&support::keys(1)), &only("overlap"), None).await
-            });
+            calls.spawn(async move { storage.get(&support::specs(&[key]), &only("overlap"), None).await });
         }
         while let Some(retrieved) = calls.join_next().await {
             let retrieved = retrieved.unwrap();
@@ -375,14 +374,14 @@ fn calls_beyond_the_limit_are_refused_at_once_as_busy() {
     backend.limits.calls_in_flight_max = 1;
     let engine = engine(backend);
     let storage = engine.storage();
-    let keys = support::keys(1);
+    let keys = support::keys(4);
     support::put_in(storage, &keys, "busy");
     let plan = support::promise(1, 1);
     let specs = support::specs(&keys);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut reasons: Vec<_> = runtime.block_on(async {
-        let get = || storage.get(&specs, &Tiers::All, Some(&plan));
-        let (a, b, c, d) = tokio::join!(get(), get(), get(), get());
+        let get = |n: usize| storage.get(&specs[n..=n], &Tiers::All, Some(&plan));
+        let (a, b, c, d) = tokio::join!(get(0), get(1), get(2), get(3));
         [a, b, c, d].iter().flat_map(reasons).collect()
     });
     reasons.sort_unstable();

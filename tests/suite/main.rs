@@ -38,6 +38,7 @@ mod redis;
 mod s3;
 mod sandbox;
 mod scripted;
+mod sharing;
 mod stores;
 mod transfers;
 

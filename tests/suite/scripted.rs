@@ -34,6 +34,8 @@ struct Store {
     expiring: BTreeSet<ChunkKey>,
     unremovable: BTreeSet<ChunkKey>,
     heard: Vec<Heard>,
+    /// Of each get: the thread that it ran on, and the time that it was given.
+    gets: Vec<(Option<String>, Duration)>,
 }
 
 /// How much a tier says that it takes.
@@ -83,6 +85,7 @@ pub(crate) struct Scripted {
     gets_inside: Inside,
     takes: Takes,
     fails_lookups: AtomicBool,
+    holds_lookups: AtomicBool,
     refuses_puts: AtomicBool,
     has_no_pins: AtomicBool,
     dead: AtomicBool,
@@ -109,7 +112,8 @@ impl Scripted {
 
     fn with_gate_shut(takes: Takes) -> Arc<Self> {
         let [gate, arrived, get_gate, gets_arrived] = [0; 4].map(Semaphore::new);
-        let [fails_lookups, refuses_puts, has_no_pins, dead, wasteful] = [false; 5].map(AtomicBool::new);
+        let [fails_lookups, holds_lookups, refuses_puts, has_no_pins, dead, wasteful] =
+            [false; 6].map(AtomicBool::new);
         let (store, gets_inside) = (Mutex::default(), Inside::default());
         Arc::new(Self {
             store,
@@ -120,6 +124,7 @@ impl Scripted {
             gets_inside,
             takes,
             fails_lookups,
+            holds_lookups,
             refuses_puts,
             has_no_pins,
             dead,
@@ -175,6 +180,11 @@ impl Scripted {
     /// Answers lookups with an error from now on.
     pub(crate) fn fail_lookups(&self) {
         self.fails_lookups.store(true, Ordering::SeqCst);
+    }
+
+    /// Has lookups wait until [`Scripted::let_gets_go`], whatever their deadline.
+    pub(crate) fn hold_lookups(&self) {
+        self.holds_lookups.store(true, Ordering::SeqCst);
     }
 
     /// Has removals of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
@@ -262,6 +272,16 @@ impl Scripted {
         Ok(())
     }
 
+    /// Returns on which thread each get ran since the last time, and how long it might have taken.
+    pub(crate) fn gets(&self) -> Vec<(Option<String>, Duration)> {
+        std::mem::take(&mut self.store.lock().unwrap().gets)
+    }
+
+    /// Returns how many gets are inside.
+    pub(crate) fn gets_inside(&self) -> usize {
+        self.gets_inside.now.load(Ordering::SeqCst)
+    }
+
     fn deliver(&self, key: ChunkKey, into: &Sinks, index: usize) -> Result<Option<u64>, TierError> {
         let store = self.store.lock().unwrap();
         if store.broken.contains(&key) {
@@ -292,6 +312,12 @@ impl Tier for Scripted {
         if self.fails_lookups.load(Ordering::SeqCst) {
             return ready(Err(TierError::Unavailable("on purpose".into())));
         }
+        if self.holds_lookups.load(Ordering::SeqCst) {
+            return Box::pin(async move {
+                let _through = self.get_gate.acquire().await.unwrap();
+                self.alive().map(|()| self.count(&keys))
+            });
+        }
         ready(self.alive().map(|()| self.count(&keys)))
     }
 
@@ -317,10 +343,13 @@ impl Tier for Scripted {
         &self,
         keys: Arc<[ChunkKey]>,
         into: Sinks,
-        _deadline: Instant,
+        deadline: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
         Box::pin(async move {
             self.hear(Heard::Get(keys.to_vec()));
+            let thread = std::thread::current().name().map(str::to_owned);
+            let given = deadline.saturating_duration_since(Instant::now());
+            self.store.lock().unwrap().gets.push((thread, given));
             let _inside = self.gets_inside.enter();
             self.gets_arrived.add_permits(1);
             let (is_held, expires) = {

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::NewBackend;
-use super::breaker::{Breakers, Direction, Permit, Verdict};
-use super::fetched::{Fetched, Miss, accept, verdict};
+use super::asking::Questions;
+use super::breaker::{Breakers, Direction, OwnedPermit, Permit, Verdict};
+use super::flights::Flights;
 use super::puts::{Batch, Cancelled, Offered, PutQueue};
 use super::removals::Owed;
-use crate::chunk::{Chunk, ChunkWriter};
+use crate::chunk::Chunk;
 use crate::clock::Clock;
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
@@ -21,7 +22,7 @@ use crate::metrics::{Operation, TierMetrics};
 use crate::repeats::Repeats;
 use crate::runtime::Control;
 use crate::tier::{Liveness, Pinning, Tier, TierError};
-use crate::transfer::{Sink, Sinks, Sources};
+use crate::transfer::Sources;
 
 /// Makes a backend's tier anew, for [`super::StorageManager::recreate`].
 pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send + Sync>;
@@ -31,7 +32,7 @@ pub(crate) type MadeTier = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<()
 pub(super) struct Backend {
     pub(super) name: String,
     /// Its place among the backends.
-    place: usize,
+    pub(super) place: usize,
     /// Counts removals over the whole chain: what backends are known to have holds until the next one.
     pub(super) removals: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
@@ -44,14 +45,19 @@ pub(super) struct Backend {
     /// No tier is put in place any more. Set under the lock of `tier`.
     closed: AtomicBool,
     pub(super) queue: PutQueue,
+    /// Chunks of the whole chain that are on their way.
+    flights: Arc<Flights>,
+    pub(super) questions: Questions,
+    /// What fetches in flight move.
+    pub(super) n_bytes_moving: AtomicUsize,
     /// How many lookups hold each key; the tier hears the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
     /// The tier has answered that pins protect nothing.
     has_no_pins: AtomicBool,
     pub(super) metrics: TierMetrics,
-    sealer: Sealer,
+    pub(super) sealer: Sealer,
     /// Of chunks whose bytes were refused.
-    refusals: Repeats,
+    pub(super) refusals: Repeats,
     /// Of removals that are not remembered.
     pub(super) forgotten: Repeats,
     pub(super) control: Control,
@@ -64,6 +70,7 @@ impl Backend {
         put_budget_bytes: usize,
         sealer: Sealer,
         removals: Arc<AtomicU64>,
+        flights: Arc<Flights>,
         control: Control,
     ) -> Self {
         Self {
@@ -78,6 +85,9 @@ impl Backend {
             recreating: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
+            flights,
+            questions: Questions::default(),
+            n_bytes_moving: AtomicUsize::new(0),
             pins: Mutex::default(),
             has_no_pins: AtomicBool::new(false),
             metrics: TierMetrics::default(),
@@ -123,6 +133,13 @@ impl Backend {
         }
     }
 
+    /// As [`Backend::settle`], unless somebody has done so.
+    pub(super) fn settle_owned(&self, permit: Option<OwnedPermit>, verdict: Verdict) {
+        if let Some(pause) = permit.and_then(|permit| permit.settle(verdict)) {
+            self.tier().passed_over(pause);
+        }
+    }
+
     /// Counts the leading run, and pins it if asked, as far as the breaker lets the tier work.
     pub(super) async fn contains(
         self: &Arc<Self>,
@@ -134,11 +151,11 @@ impl Backend {
             self.metrics.error(Operation::Contains, TierError::Forked.kind());
             return Err(TierError::Forked);
         }
+        if pinning == Pinning::None {
+            return self.count_together(keys, deadline).await;
+        }
         let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
-        let outcome = match pinning {
-            Pinning::None => self.count(keys, deadline).await,
-            Pinning::Pin => self.count_and_pin(keys, deadline).await,
-        };
+        let outcome = self.count_and_pin(keys, deadline).await;
         self.settle(permit, Verdict::of(&outcome));
         outcome
     }
@@ -251,71 +268,11 @@ impl Backend {
         self.lock_pins().len()
     }
 
-    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order. Where `promised` is
-    /// set a miss or a refusal is left to the retrieval to count. If the call has moved nothing because of these, the
-    /// permit comes back, to be settled when the retrieval has ended.
-    pub(super) async fn fetch<'a>(
-        self: &Arc<Self>,
-        permit: Permit<'a>,
-        writers: Vec<ChunkWriter>,
-        promised: &[bool],
-        deadline: Instant,
-    ) -> (Vec<Fetched>, Option<Permit<'a>>) {
-        let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
-        let sinks = Sinks::new(writers, &self.sealer);
-        let _lent = Lent(&sinks);
-        let removals = self.removals.load(Ordering::Acquire);
-        let tier = self.tier();
-        let answer = self.counted(Operation::Get, tier.get(Arc::clone(&keys), sinks.clone(), deadline)).await;
-        let returned = sinks.revoke();
-        // What did not come in order.
-        let n_bytes =
-            returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
-        let answers: Vec<Result<Option<u64>, TierError>> = match answer {
-            Ok(answers) if answers.len() == keys.len() => answers,
-            Ok(answers) => {
-                let error =
-                    TierError::BadAnswer(format!("{} results for {} keys", answers.len(), keys.len()));
-                self.metrics.error(Operation::Get, error.kind());
-                vec![Err(error); keys.len()]
-            }
-            Err(error) => vec![Err(error); keys.len()],
-        };
-        let fetched = self
-            .control
-            .compute(n_bytes, move || {
-                let pairs = answers.into_iter().zip(returned);
-                pairs.map(|(answer, sink)| accept(answer, sink)).collect::<Vec<_>>()
-            })
-            .await;
-        let mut damaged = Vec::new();
-        let mut is_undecided = false;
-        for ((outcome, key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
-            match outcome {
-                Ok(chunk) => {
-                    chunk.note_holder(self.place, removals);
-                    self.metrics.hit(1, chunk.len() as u64);
-                }
-                Err((_, miss)) if *is_promised && miss.is_declined() => is_undecided = true,
-                Err((_, miss)) => {
-                    self.metrics.miss(miss.reason(), 1);
-                    if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
-                        if let Some(n_more) = self.refusals.due() {
-                            tracing::warn!(backend = %self.name, %key, %miss, n_more, "bytes refused");
-                        }
-                        damaged.push(*key);
-                    }
-                }
-            }
-        }
-        self.remove_later(damaged);
-        match Verdict::of_chunks(fetched.iter().map(verdict)) {
-            Verdict::Declines if is_undecided => (fetched, Some(permit)),
-            verdict => {
-                self.settle(permit, verdict);
-                (fetched, None)
-            }
-        }
+    /// Has nobody join what is on its way at this moment: lookups, and fetches of `keys`, or all. For when something was
+    /// stored or removed: who asks afterwards must find it so.
+    pub(super) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
+        self.flights.forget(self.place, keys);
+        self.questions.forget();
     }
 
     /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
@@ -411,6 +368,9 @@ impl Backend {
                 Err(error) => Verdict::of_error(error),
             },
         );
+        // Also of a call that failed: it may have stored something.
+        let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
+        self.forget_on_the_way(Some(&keys));
         let Ok(results) = answer else {
             return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
         };
@@ -483,6 +443,7 @@ impl Backend {
         }
         // What the old instance had pinned, and perhaps what it had stored, went with it.
         self.removals.fetch_add(1, Ordering::AcqRel);
+        self.forget_on_the_way(None);
         self.lock_pins().clear();
         self.has_no_pins.store(false, Ordering::Relaxed);
         drop(resume);
@@ -530,15 +491,6 @@ impl Drop for PinDoubt<'_> {
         if let Some(keys) = self.keys.take() {
             self.backend.unpin_later(&keys);
         }
-    }
-}
-
-/// Buffers that are lent to a call, and taken back also when its caller leaves.
-struct Lent<'a>(&'a Sinks);
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        drop(self.0.revoke());
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+pub(super) use self::pair::OwnedPermit;
 pub(crate) use self::pair::{Breakers, Direction};
 pub use self::status::{BreakerState, BreakerStatus};
 pub(super) use self::verdict::Verdict;

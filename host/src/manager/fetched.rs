@@ -3,7 +3,7 @@
 //! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
 
 use super::breaker::Verdict;
-use crate::chunk::{Chunk, ChunkWriter};
+use crate::chunk::Chunk;
 use crate::integrity::Flaw;
 use crate::tier::TierError;
 use crate::transfer::Sink;
@@ -51,15 +51,15 @@ impl Miss {
     }
 }
 
-/// What became of one chunk's fetch: the chunk, or the buffer again and the reason. The buffer is missing if
-/// a transfer into it still runs.
-pub(super) type Fetched = Result<Chunk, (Option<ChunkWriter>, Miss)>;
+/// What became of one chunk's fetch: the chunk, or the reason why not. The buffer has gone back then, or does when the
+/// transfer ends that still runs in it.
+pub(super) type Fetched = Result<Chunk, Miss>;
 
 /// Judges a tier by one chunk that it was asked for.
 pub(super) fn verdict(fetched: &Fetched) -> Verdict {
     match fetched {
         Ok(_) => Verdict::Works,
-        Err((_, miss)) => miss.verdict(),
+        Err(miss) => miss.verdict(),
     }
 }
 
@@ -83,14 +83,13 @@ impl Miss {
 /// Accepts what came back as a chunk, or says why not.
 pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
     let Some(mut sink) = sink else {
-        let miss = match answer {
+        return Err(match answer {
             Err(error) => Miss::Error(error),
             Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
-        };
-        return Err((None, miss));
+        });
     };
     let expected = sink.capacity() as u64;
-    let miss = match answer {
+    Err(match answer {
         Ok(Some(claimed)) if claimed == expected && sink.is_full() => match sink.check() {
             Ok(()) => {
                 let (writer, trailer) = sink.into_parts();
@@ -103,7 +102,5 @@ pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>)
         Ok(Some(claimed)) => Miss::WrongLength { claimed, expected },
         Ok(None) => Miss::NotFound,
         Err(error) => Miss::Error(error),
-    };
-    let (writer, _) = sink.into_parts();
-    Err((Some(writer), miss))
+    })
 }

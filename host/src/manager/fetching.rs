@@ -1,42 +1,51 @@
-//! One tier's part of a retrieval: batches of chunks, several of them in flight at a time.
+//! One tier's part of a retrieval: a seat in the flight of each chunk, and calls for those that nobody fetches yet, several
+//! of them in flight at a time.
+//!
+//! Calls run on the control threads under a limit of their own; what a retrieval waits for is the end of flights, its own calls'
+//! and others', until its deadline. See [`flights`](super::flights).
 //!
 //! Invariant: no more batches and bytes are lent to the tier than this retrieval may lend and the tier takes; one
 //! batch always is. Memory is handed out in the order of the request, so that what runs out is missing at its end.
 //!
 //! What the tier's own lookup has promised a moment before, or has pinned, binds it: a tier that then delivers not one
-//! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict.
+//! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict. Whoever
+//! began a call judges it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::future::{Either, select};
 
 use super::backend::Backend;
-use super::breaker::{Direction, Permit, Verdict};
-use super::fetched::Fetched;
+use super::breaker::{Direction, OwnedPermit, Verdict};
+use super::flights::{Bell, Call, Claims, Flight, Flights, Group, Left, Progress, Route, Seat};
 use super::{Lookup, Miss, StorageManager, TierIndex};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::TRAILER_BYTES;
-use crate::key::ChunkSpec;
+use crate::key::{ChunkKey, ChunkSpec};
 use crate::limits::{BATCH_BYTES_MAX, GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX, PROMISE_AGE_MAX};
+use crate::metrics::Operation;
 use crate::tier::TierError;
 
 /// A chunk that is still to be fetched.
 pub(super) struct Wanted {
     pub(super) index: usize,
     pub(super) spec: ChunkSpec,
-    /// A buffer that a failed fetch has given back.
-    pub(super) writer: Option<ChunkWriter>,
+    /// The flight in which it did not come from the tier before.
+    pub(super) after: Option<Arc<Flight>>,
 }
 
 /// What a tier has made of what it was asked for.
 #[derive(Default)]
 pub(super) struct Delivered {
     pub(super) chunks: Vec<(usize, Chunk)>,
+    /// What the CPU tier had by the time that the tier would have been asked.
+    pub(super) promoted: Vec<(usize, Chunk)>,
+    /// The seats in the chunks' flights: kept until the chunks can be found elsewhere.
+    pub(super) seats: Vec<Seat>,
     /// What it did not deliver, in the order of the request.
     pub(super) misses: Vec<(usize, Miss)>,
     /// The same, to be asked of the next tier.
@@ -45,36 +54,40 @@ pub(super) struct Delivered {
     pub(super) out_of_memory: bool,
 }
 
-/// A chunk's position in the request, and the chunk.
-type Place = (usize, ChunkSpec);
-
-/// A batch that has come back: its number, its chunks, and the call's permit if it is still to be settled.
-type Returned<'a> = (usize, Vec<Fetched>, Option<Permit<'a>>);
-
-/// A chunk that is lent.
-struct LentChunk {
-    place: Place,
+/// A chunk of which it is not known yet whether it comes.
+struct Pending {
+    spec: ChunkSpec,
+    seat: Seat,
     /// The tier's own lookup has promised it.
     is_promised: bool,
+    /// The call of this retrieval that fetches it.
+    call: Option<usize>,
+}
+
+/// A call of this retrieval that is in flight.
+struct Lent {
+    call: Arc<Call>,
+    n_chunks_left: usize,
+    n_bytes: usize,
 }
 
 pub(super) struct Fetching<'a> {
     manager: &'a StorageManager,
     backend: &'a Arc<Backend>,
-    tier: TierIndex,
-    /// What was found before.
-    plan: &'a Lookup,
     deadline: Instant,
-    asked: VecDeque<Wanted>,
-    flying: FuturesUnordered<BoxFuture<'a, Returned<'a>>>,
-    /// What is in flight, by the batch's number.
-    lent: BTreeMap<usize, Vec<LentChunk>>,
-    /// What was promised and declined, not counted yet.
-    unkept: Vec<(usize, Miss)>,
-    /// The permits of calls that moved nothing because of these.
-    undecided: Vec<Permit<'a>>,
+    flights: &'a Arc<Flights>,
+    bell: Arc<Bell>,
+    /// By position in the request.
+    pending: BTreeMap<usize, Pending>,
+    /// By number.
+    lent: BTreeMap<usize, Lent>,
     n_bytes_lent: usize,
-    n_batches: usize,
+    n_calls: usize,
+    group: Arc<Group>,
+    /// What was promised and declined, with whether it is this retrieval that counts it.
+    unkept: Vec<(usize, Miss, bool)>,
+    /// Calls of this retrieval that moved nothing because of these.
+    undecided: Vec<Arc<Call>>,
     limits: Limits,
     /// The tier has let a call expire.
     silence: Option<Miss>,
@@ -92,125 +105,295 @@ impl<'a> Fetching<'a> {
         manager: &'a StorageManager,
         (tier, backend): (TierIndex, &'a Arc<Backend>),
         plan: &'a Lookup,
-        asked: Vec<Wanted>,
+        asked: &[Wanted],
         deadline: Instant,
     ) -> Self {
         let served = backend.tier();
         let limits = Limits {
-            batch_chunks: served.batch_chunks_max(),
+            batch_chunks: served.batch_chunks_max().max(1),
             batches: GET_BATCHES_IN_FLIGHT.min(served.calls_at_once()),
             bytes: GET_BYTES_IN_FLIGHT_MAX.min(served.bytes_in_flight_max()),
         };
+        let (flights, bell) = (&manager.0.flights, Arc::<Bell>::default());
+        let route = |wanted: &Wanted| Route {
+            place: backend.place,
+            key: wanted.spec.key,
+            size_bytes: wanted.spec.size_bytes,
+        };
+        let wanted = asked.iter().map(|wanted| (wanted.index, route(wanted), wanted.after.as_ref()));
+        let seats = flights.board(wanted, &bell);
+        let promises = Promises { manager, backend, tier, plan };
+        let pending = asked.iter().zip(seats).map(|(wanted, seat)| {
+            let is_promised = promises.bind(wanted.index, wanted.spec.key);
+            (wanted.index, Pending { spec: wanted.spec, seat, is_promised, call: None })
+        });
         Self {
             manager,
             backend,
-            tier,
-            plan,
             deadline,
-            asked: asked.into(),
-            flying: FuturesUnordered::new(),
+            flights,
+            bell,
+            pending: pending.collect(),
             lent: BTreeMap::new(),
+            n_bytes_lent: 0,
+            n_calls: 0,
+            group: Arc::default(),
             unkept: Vec::new(),
             undecided: Vec::new(),
-            n_bytes_lent: 0,
-            n_batches: 0,
             limits,
             silence: None,
             delivered: Delivered::default(),
         }
     }
 
-    /// Fetches and verifies what is asked for, as far as the tier delivers it.
+    /// Takes what the CPU tier has by now: who fetched it has left its flight after promoting it.
+    pub(super) fn take_promoted(&mut self) {
+        let keys: Vec<ChunkKey> = self.pending.values().map(|pending| pending.spec.key).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        self.manager.0.cpu.get(&keys, &mut found);
+        let indices: Vec<usize> = self.pending.keys().copied().collect();
+        for (index, chunk) in indices.into_iter().zip(found) {
+            if let Some(chunk) = chunk {
+                self.pending.remove(&index);
+                self.delivered.promoted.push((index, chunk));
+            }
+        }
+    }
+
+    /// Fetches and verifies what is asked for, as far as the tier delivers it in time.
     ///
     /// # Cancellation
-    /// What is lent is taken back, as the calls end.
+    /// The seats are left; calls for which nobody waits any more end, and what they were lent is taken back.
     pub(super) async fn run(mut self) -> Delivered {
-        loop {
-            while let Some(n_chunks) = self.next_batch() {
-                if !self.lend(n_chunks).await {
-                    break;
-                }
-            }
+        if self.backend.control.is_left_behind() {
+            self.leave_all(&Miss::Error(TierError::Forked), false);
+        }
+        self.look(self.bell.take());
+        if Instant::now() >= self.deadline {
+            // The tiers before have taken it all.
+            self.leave_all(&Miss::Error(TierError::Timeout(Duration::ZERO)), false);
+        }
+        while !self.pending.is_empty() {
+            while self.silence.is_none() && self.lend().await {}
             if let Some(miss) = self.silence.take() {
-                self.give_up(&miss);
+                self.leave_all(&miss, false);
                 break;
             }
-            let Some(returned) = self.flying.next().await else { break };
-            self.take_back(returned);
+            if self.pending.is_empty() {
+                break;
+            }
+            let bell = Arc::clone(&self.bell);
+            let started = Instant::now();
+            let heard = self.backend.control.until(self.deadline, async move { bell.heard().await }).await;
+            match heard {
+                Ok(indices) => self.look(indices),
+                Err(_elapsed) => {
+                    let given = self.deadline.saturating_duration_since(started);
+                    self.leave_all(&Miss::Error(TierError::Timeout(given)), true);
+                }
+            }
         }
         self.judge_promises();
         self.delivered.misses.sort_by_key(|(index, _)| *index);
         self.delivered
     }
 
-    /// Returns how many chunks the next batch has, if it may be lent now.
-    fn next_batch(&self) -> Option<usize> {
-        if self.asked.is_empty() || self.silence.is_some() || self.delivered.out_of_memory {
-            return None;
-        }
-        let (n_chunks, n_bytes) = cut(&self.asked, self.limits.batch_chunks);
-        let has_room =
-            self.lent.len() < self.limits.batches && self.n_bytes_lent + n_bytes <= self.limits.bytes;
-        (self.lent.is_empty() || has_room).then_some(n_chunks)
-    }
-
-    /// Lends the next `n_chunks`, and says whether it did.
-    async fn lend(&mut self, n_chunks: usize) -> bool {
+    /// Begins the next call, if one may be begun now, and says whether it did.
+    async fn lend(&mut self) -> bool {
+        let Some(mut claims) = self.claim() else { return false };
         let backend = self.backend;
-        if backend.control.is_left_behind() {
-            self.skip(&Miss::Error(TierError::Forked));
-            return false;
-        }
-        if !self.lent.is_empty() && !backend.breakers.reading.is_ready() {
-            // What is in flight decides; it may be the probe.
-            return false;
-        }
-        let Some(permit) = backend.admit(Direction::Reading, self.asked.iter().map(|wanted| wanted.spec.key))
-        else {
+        let indices = claims.indices();
+        let specs: Vec<ChunkSpec> = indices.iter().map(|index| self.pending[index].spec).collect();
+        let Some(permit) = backend.admit(Direction::Reading, specs.iter().map(|spec| spec.key)) else {
+            drop(claims);
             self.skip(&Miss::Error(TierError::BreakerOpen));
             return false;
         };
-        let batch = self.asked.drain(..n_chunks).collect();
-        let (ready, unserved) = self.buffers_for(batch).await;
-        for unserved in unserved {
-            self.delivered.misses.push((unserved.index, Miss::NoMemory));
-            self.manager.count_no_memory();
-            self.delivered.out_of_memory = true;
-        }
+        let permit = OwnedPermit::new(&backend.breakers, Direction::Reading, permit);
+        let writers = self.buffers_for(&specs).await;
         if self.silence.is_some() {
             // While there was no memory.
-            let back =
-                ready.into_iter().map(|((index, spec), writer)| Wanted { index, spec, writer: Some(writer) });
-            self.asked = back.chain(std::mem::take(&mut self.asked)).collect();
             return false;
         }
-        let (places, writers): (Vec<Place>, Vec<ChunkWriter>) = ready.into_iter().unzip();
+        let n_ready = writers.len();
+        if n_ready < indices.len() {
+            claims.truncate(n_ready);
+            self.miss_memory_for(&indices[n_ready..]);
+        }
         if writers.is_empty() {
             return false;
         }
-        let (number, deadline) = (self.n_batches, self.deadline);
-        self.n_batches += 1;
-        let promised: Vec<bool> = places.iter().map(|place| self.is_promised(place)).collect();
-        let pairs = places.into_iter().zip(&promised);
-        let lent = pairs.map(|(place, &is_promised)| LentChunk { place, is_promised }).collect::<Vec<_>>();
-        self.n_bytes_lent += lent_bytes(&lent);
-        self.lent.insert(number, lent);
-        self.flying.push(Box::pin(async move {
-            let (fetched, undecided) = backend.fetch(permit, writers, &promised, deadline).await;
-            (number, fetched, undecided)
-        }));
+        self.begin(claims, permit, writers, &indices[..n_ready]);
         true
     }
 
-    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
-    /// has pinned the chunk, and nothing was removed since.
-    fn is_promised(&self, (index, spec): &Place) -> bool {
-        let Some(asked) = self.plan.asked else { return false };
-        let (manager, backend) = (&self.manager.0, self.backend);
-        let age = manager.options.clock.now().saturating_sub(asked.at);
-        self.plan.tier_of(*index) == Some(self.tier)
-            && manager.removals.load(Ordering::Acquire) == asked.n_removals
-            && (age <= PROMISE_AGE_MAX || backend.protects(spec.key))
+    /// Claims the next batch, as far as it may be lent now.
+    fn claim(&self) -> Option<Claims> {
+        let (lent, limits) = (&self.lent, &self.limits);
+        let cut = |routes: &[Route], n_under_way: usize| {
+            if n_under_way > 0 && !self.backend.breakers.reading.is_ready() {
+                // What is in flight decides; it may be the probe.
+                return 0;
+            }
+            let (n_chunks, n_bytes) = cut(routes);
+            let has_room = lent.len() < limits.batches && self.n_bytes_lent + n_bytes <= limits.bytes;
+            if lent.is_empty() || has_room { n_chunks } else { 0 }
+        };
+        let seats = self.pending.values().map(|pending| &pending.seat);
+        let claims = self.flights.claim(seats, limits.batch_chunks, cut);
+        (!claims.is_empty()).then_some(claims)
+    }
+
+    /// Finds a buffer for each chunk, as far as there is memory before the deadline; hears meanwhile what has landed.
+    async fn buffers_for(&mut self, specs: &[ChunkSpec]) -> Vec<ChunkWriter> {
+        let (manager, bell) = (self.manager, Arc::clone(&self.bell));
+        let mut buffers = pin!(manager.buffers_for(specs, self.deadline));
+        loop {
+            match select(buffers.as_mut(), pin!(bell.heard())).await {
+                Either::Left((writers, _)) => return writers,
+                Either::Right((indices, _)) => self.look(indices),
+            }
+            if self.silence.is_some() {
+                return Vec::new();
+            }
+        }
+    }
+
+    /// Notes that there was no memory for some chunks. What is behind them is of no use.
+    fn miss_memory_for(&mut self, indices: &[usize]) {
+        for index in indices {
+            self.delivered.misses.push((*index, Miss::NoMemory));
+            self.manager.count_no_memory();
+        }
+        self.delivered.out_of_memory = true;
+        let Some(first) = indices.first() else { return };
+        for (_, pending) in self.pending.split_off(first) {
+            if let Some(number) = pending.call {
+                self.take_back(number);
+            }
+        }
+    }
+
+    /// Begins a call for what is claimed.
+    fn begin(&mut self, claims: Claims, permit: OwnedPermit, writers: Vec<ChunkWriter>, indices: &[usize]) {
+        let number = self.n_calls;
+        self.n_calls += 1;
+        let mut promised = Vec::with_capacity(indices.len());
+        let mut n_bytes = 0;
+        for index in indices {
+            if let Some(pending) = self.pending.get_mut(index) {
+                pending.call = Some(number);
+                promised.push(pending.is_promised);
+                n_bytes += pending.spec.size_bytes + TRAILER_BYTES;
+            }
+        }
+        let landing = claims.begin(permit, &self.group);
+        let call = Arc::clone(&landing.call);
+        let backend = Arc::clone(self.backend);
+        let soon = self.pending.values().map(|pending| pending.spec.size_bytes).sum::<usize>();
+        let moving = backend.move_bytes(n_bytes, soon.min(self.limits.bytes));
+        let task = self.backend.control.handle().spawn(async move {
+            let deadline = moving.deadline;
+            let outcomes = backend.fetch(&landing.call, writers, &promised, deadline).await;
+            drop(moving);
+            landing.land(outcomes);
+        });
+        call.runs_as(task.abort_handle());
+        self.n_bytes_lent += n_bytes;
+        self.lent.insert(number, Lent { call, n_chunks_left: indices.len(), n_bytes });
+    }
+
+    /// Takes what has landed.
+    fn look(&mut self, indices: Vec<usize>) {
+        for index in indices {
+            let Some(pending) = self.pending.get(&index) else { continue };
+            let Progress::Landed(outcome) = self.flights.progress(&pending.seat) else { continue };
+            let Some(Pending { spec, seat, is_promised, call }) = self.pending.remove(&index) else {
+                continue;
+            };
+            let is_own = call.is_some();
+            if let Some(number) = call {
+                self.take_back(number);
+            }
+            match outcome {
+                Ok(chunk) => {
+                    if !is_own {
+                        self.backend.metrics.share(1);
+                    }
+                    self.delivered.chunks.push((index, chunk));
+                    self.delivered.seats.push(seat);
+                }
+                Err(miss) => {
+                    if matches!(miss, Miss::Error(TierError::Timeout(_))) {
+                        self.silence = Some(miss.clone());
+                    }
+                    if is_promised && miss.is_declined() {
+                        self.unkept.push((index, miss, is_own));
+                    } else {
+                        self.delivered.misses.push((index, miss));
+                    }
+                    let after = Some(Arc::clone(&seat.flight));
+                    self.delivered.left.push(Wanted { index, spec, after });
+                }
+            }
+        }
+    }
+
+    /// Notes that one chunk of a call has landed.
+    fn take_back(&mut self, number: usize) {
+        let Some(lent) = self.lent.get_mut(&number) else { return };
+        lent.n_chunks_left -= 1;
+        if lent.n_chunks_left == 0
+            && let Some(lent) = self.lent.remove(&number)
+        {
+            self.n_bytes_lent -= lent.n_bytes;
+            if lent.call.is_undecided() {
+                self.undecided.push(lent.call);
+            }
+        }
+    }
+
+    /// Leaves all flights, and their chunks to the next tier. Calls for which nobody waits any more end unheard: those that
+    /// one retrieval has in flight began together, and would be four failures for one. If it was this retrieval's own
+    /// time that was over, the first of them has expired.
+    fn leave_all(&mut self, miss: &Miss, is_expired: bool) {
+        // What has landed by now is not left.
+        self.look(self.bell.take());
+        self.leave(miss, is_expired);
+    }
+
+    fn leave(&mut self, miss: &Miss, is_expired: bool) {
+        let mut n_over = 0;
+        let mut expired = is_expired;
+        for (index, Pending { spec, seat, .. }) in std::mem::take(&mut self.pending) {
+            let after = Some(Arc::clone(&seat.flight));
+            match seat.leave() {
+                Left::Others | Left::Before => {}
+                Left::Nobody => n_over += 1,
+                Left::Call(call) => {
+                    n_over += 1;
+                    if std::mem::take(&mut expired) {
+                        let error = TierError::Timeout(self.deadline.saturating_duration_since(call.started));
+                        self.backend.metrics.error(Operation::Get, error.kind());
+                        self.backend.settle_owned(call.take_permit(), Verdict::of_error(&error));
+                    }
+                    call.abort();
+                }
+            }
+            self.delivered.misses.push((index, miss.clone()));
+            self.delivered.left.push(Wanted { index, spec, after });
+        }
+        self.backend.metrics.miss(miss.reason(), n_over);
+    }
+
+    /// Leaves what is not in flight to the next tier.
+    fn skip(&mut self, miss: &Miss) {
+        let waits = |pending: &Pending| matches!(self.flights.progress(&pending.seat), Progress::Waiting);
+        let (leave, stay): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| waits(pending));
+        self.pending = leave;
+        self.leave(miss, false);
+        self.pending = stay;
     }
 
     /// Counts what was promised and declined. If the tier has delivered nothing that is one failure of reading, and what
@@ -218,14 +401,16 @@ impl<'a> Fetching<'a> {
     fn judge_promises(&mut self) {
         let has_delivered = !self.delivered.chunks.is_empty();
         let n_unkept = self.unkept.len();
-        for (index, miss) in self.unkept.drain(..) {
+        for (index, miss, is_own) in self.unkept.drain(..) {
             let miss = if has_delivered || miss != Miss::NotFound { miss } else { Miss::PhantomHit };
-            self.backend.metrics.miss(miss.reason(), 1);
+            if is_own {
+                self.backend.metrics.miss(miss.reason(), 1);
+            }
             self.delivered.misses.push((index, miss));
         }
-        for (n, permit) in self.undecided.drain(..).enumerate() {
-            self.backend.settle(
-                permit,
+        for (n, call) in self.undecided.drain(..).enumerate() {
+            self.backend.settle_owned(
+                call.take_permit(),
                 match n {
                     _ if has_delivered => Verdict::Declines,
                     // The calls of one retrieval are one failure.
@@ -237,75 +422,38 @@ impl<'a> Fetching<'a> {
             );
         }
     }
+}
 
-    /// Finds a buffer for each chunk, as far as there is memory before the deadline; takes back meanwhile what
-    /// comes back.
-    async fn buffers_for(&mut self, batch: Vec<Wanted>) -> (Vec<(Place, ChunkWriter)>, Vec<Wanted>) {
-        let mut buffers = pin!(self.manager.buffers_for(batch, self.deadline));
-        loop {
-            tokio::select! {
-                biased;
-                found = &mut buffers => return found,
-                Some(returned) = self.flying.next(), if !self.lent.is_empty() => self.take_back(returned),
-            }
-        }
-    }
+/// What a tier's own lookup has said.
+struct Promises<'a> {
+    manager: &'a StorageManager,
+    backend: &'a Arc<Backend>,
+    tier: TierIndex,
+    plan: &'a Lookup,
+}
 
-    fn take_back(&mut self, (number, fetched, undecided): Returned<'a>) {
-        self.undecided.extend(undecided);
-        let lent = self.lent.remove(&number).unwrap_or_default();
-        self.n_bytes_lent -= lent_bytes(&lent);
-        for (LentChunk { place: (index, spec), is_promised }, outcome) in lent.into_iter().zip(fetched) {
-            match outcome {
-                Ok(chunk) => self.delivered.chunks.push((index, chunk)),
-                Err((writer, miss)) => {
-                    if matches!(miss, Miss::Error(TierError::Timeout(_))) {
-                        self.silence = Some(miss.clone());
-                    }
-                    if is_promised && miss.is_declined() {
-                        self.unkept.push((index, miss));
-                    } else {
-                        self.delivered.misses.push((index, miss));
-                    }
-                    self.delivered.left.push(Wanted { index, spec, writer });
-                }
-            }
-        }
-    }
-
-    /// Leaves a tier that gave no answer: it would take as long again for each batch that is left, and the tiers
-    /// behind it would have no time. Those in flight go with it, unheard: they began together, and would be four
-    /// failures for one.
-    fn give_up(&mut self, miss: &Miss) {
-        self.flying.clear();
-        let given_up: Vec<LentChunk> = std::mem::take(&mut self.lent).into_values().flatten().collect();
-        for LentChunk { place: (index, spec), .. } in given_up.into_iter().rev() {
-            self.asked.push_front(Wanted { index, spec, writer: None });
-        }
-        self.skip(miss);
-    }
-
-    /// Leaves what is not in flight to the next tier.
-    fn skip(&mut self, miss: &Miss) {
-        self.backend.metrics.miss(miss.reason(), self.asked.len() as u64);
-        self.delivered.misses.extend(self.asked.iter().map(|wanted| (wanted.index, miss.clone())));
-        self.delivered.left.extend(self.asked.drain(..));
+impl Promises<'_> {
+    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
+    /// has pinned the chunk, and nothing was removed since.
+    fn bind(&self, index: usize, key: ChunkKey) -> bool {
+        let Some(asked) = self.plan.asked else { return false };
+        let manager = &self.manager.0;
+        let age = manager.options.clock.now().saturating_sub(asked.at);
+        self.plan.tier_of(index) == Some(self.tier)
+            && manager.removals.load(Ordering::Acquire) == asked.n_removals
+            && (age <= PROMISE_AGE_MAX || self.backend.protects(key))
     }
 }
 
-/// Returns how many chunks the next call carries, one at least, and the bytes of their buffers.
-fn cut(asked: &VecDeque<Wanted>, n_chunks_max: usize) -> (usize, usize) {
+/// Returns how many chunks the next call carries, one at least if there is any, and the bytes of their buffers.
+fn cut(routes: &[Route]) -> (usize, usize) {
     let (mut n_chunks, mut n_bytes) = (0, 0);
-    for wanted in asked.iter().take(n_chunks_max.max(1)) {
-        let more = n_bytes + wanted.spec.size_bytes;
+    for route in routes {
+        let more = n_bytes + route.size_bytes;
         if n_chunks > 0 && more > BATCH_BYTES_MAX {
             break;
         }
         (n_chunks, n_bytes) = (n_chunks + 1, more);
     }
     (n_chunks, n_bytes + n_chunks * TRAILER_BYTES)
-}
-
-fn lent_bytes(lent: &[LentChunk]) -> usize {
-    lent.iter().map(|lent| lent.place.1.size_bytes + TRAILER_BYTES).sum()
 }

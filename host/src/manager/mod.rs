@@ -7,10 +7,13 @@
 //! only after it was verified; the order of tiers is the configuration's.
 
 mod allocate;
+mod asking;
 mod backend;
 mod breaker;
+mod fetch;
 mod fetched;
 mod fetching;
+mod flights;
 mod lookup;
 mod pins;
 mod puts;
@@ -38,6 +41,7 @@ pub use retrieve::Retrieved;
 pub use select::{CPU_TIER, TierIndex, Tiers};
 
 use self::backend::Backend;
+use self::flights::Flights;
 use self::pins::{Held, Ledger};
 use crate::clock::Clock;
 use crate::config::OnFull;
@@ -81,6 +85,7 @@ pub struct StorageManager(Arc<Inner>);
 struct Inner {
     // Dropped first: backends may hold buffers of the CPU tier's memory.
     backends: Vec<Arc<Backend>>,
+    flights: Arc<Flights>,
     ledger: Mutex<Ledger>,
     /// The ledger has its first entry, or is gone.
     pinned: Arc<Notify>,
@@ -104,9 +109,18 @@ impl StorageManager {
         let share = cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR;
         let budget = share as usize / backends.len().max(1);
         let removals = Arc::new(AtomicU64::new(0));
+        let flights = Arc::<Flights>::default();
         let make = |(place, new): (usize, NewBackend)| {
-            let sealer = options.sealer.clone();
-            Arc::new(Backend::new(new, place, budget, sealer, Arc::clone(&removals), control.clone()))
+            let (sealer, flights) = (options.sealer.clone(), Arc::clone(&flights));
+            Arc::new(Backend::new(
+                new,
+                place,
+                budget,
+                sealer,
+                Arc::clone(&removals),
+                flights,
+                control.clone(),
+            ))
         };
         let backends: Vec<_> = backends.into_iter().enumerate().map(make).collect();
         for backend in &backends {
@@ -117,6 +131,7 @@ impl StorageManager {
         }
         let inner = Arc::new(Inner {
             backends,
+            flights,
             ledger: Mutex::default(),
             pinned: Arc::default(),
             options,
@@ -295,6 +310,8 @@ impl StorageManager {
         });
         let mut failed = None;
         for (backend, outcome) in anywhere(join_all(removals)).await {
+            // What was begun before this returns is not for those who ask afterwards.
+            backend.forget_on_the_way(Some(keys));
             let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
             match outcome {
                 Ok(n) => n_removed += n,
@@ -333,6 +350,7 @@ impl StorageManager {
             report.puts_cancelled += cancelled.n_chunks;
             report.skipped.push(backend.name.clone());
             anywhere(backend.drained(Some(&cancelled.in_flight), deadline)).await;
+            backend.forget_on_the_way(None);
         }
         // Last, because what waits to be stored or is being stored is being read.
         if tiers.includes(CPU_TIER) {

@@ -185,6 +185,7 @@ impl Backend {
         self.removals.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
         self.removals.fetch_add(1, Ordering::AcqRel);
+        self.forget_on_the_way(Some(keys));
         outcome
     }
 
@@ -257,11 +258,13 @@ impl Backend {
             let permit = backend.breakers.writing.admit();
             let tier = backend.tier();
             backend.removals.fetch_add(1, Ordering::AcqRel);
-            let outcome = tier.remove(keys.into(), Instant::now() + tier.call_limit(0)).await;
+            let keys: Arc<[ChunkKey]> = keys.into();
+            let outcome = tier.remove(Arc::clone(&keys), Instant::now() + tier.call_limit(0)).await;
             if let Err(error) = &outcome {
                 tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
             }
             backend.removals.fetch_add(1, Ordering::AcqRel);
+            backend.forget_on_the_way(Some(&keys));
             if let Some(permit) = permit {
                 backend.settle(permit, Verdict::of(&outcome));
             }

@@ -7,6 +7,7 @@ use futures::future::{select, select_all};
 use tokio::sync::futures::Notified;
 
 use super::fetching::{Fetching, Wanted};
+use super::flights::Seat;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::cpu::Allocated;
@@ -54,10 +55,14 @@ impl StorageManager {
             self.0.cpu_metrics.miss("not_found", n_absent as u64);
         }
         let mut served = vec![TierIndex(0); keys.len()];
+        // Kept until what was fetched is in the CPU tier, so that who comes meanwhile finds it there or in its flight.
+        let mut seats: Vec<Seat> = Vec::new();
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
         if n_cpu < keys.len() && self.may_have_more(tiers, plan) {
-            let misses = &mut retrieved.misses;
-            anywhere(self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, misses)).await;
+            let (misses, seats) = (&mut retrieved.misses, &mut seats);
+            let fetching =
+                self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, misses, seats);
+            anywhere(fetching).await;
         }
         // The answer ends at the first gap; what was fetched behind it goes back.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
@@ -68,8 +73,11 @@ impl StorageManager {
             from_cpu.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
         self.0.cpu_metrics.hit(n_hits, n_bytes);
         if (n_hits as usize) < n_run {
-            let promoted = retrieved.chunks.iter().zip(&in_cpu).filter(|(_, present)| !**present);
-            let promoted: Vec<Chunk> = promoted.map(|(chunk, _)| chunk.clone()).collect();
+            // What a removal has overtaken does not come back by way of the CPU tier.
+            let stale: Vec<usize> = seats.iter().filter_map(Seat::is_stale).collect();
+            let fetched = retrieved.chunks.iter().enumerate().filter(|(index, _)| !in_cpu[*index]);
+            let promoted = fetched.filter(|(index, _)| !stale.contains(index));
+            let promoted: Vec<Chunk> = promoted.map(|(_, chunk)| chunk.clone()).collect();
             self.put_in_cpu(&promoted, Instant::now());
             self.0.cpu.refresh(&keys[..n_run]);
         }
@@ -97,6 +105,7 @@ impl StorageManager {
         found: &mut [Option<Chunk>],
         served: &mut [TierIndex],
         misses: &mut Vec<(usize, TierIndex, Miss)>,
+        seats: &mut Vec<Seat>,
     ) {
         let deadline = self.deadline();
         let asked;
@@ -109,8 +118,9 @@ impl StorageManager {
         let n_run = plan.n_chunks.min(keys.len());
         let mut wanted: Vec<Wanted> = (0..n_run)
             .filter(|&index| found[index].is_none())
-            .map(|index| Wanted { index, spec: chunks[index], writer: None })
+            .map(|index| Wanted { index, spec: chunks[index], after: None })
             .collect();
+        let mut may_be_promoted = tiers.includes(CPU_TIER);
         // Each tier in order is asked for what it is expected to have and for what others failed to deliver.
         for (tier, backend) in self.backends(tiers) {
             let expected = |wanted: &Wanted| match plan.tier_of(wanted.index) {
@@ -120,11 +130,19 @@ impl StorageManager {
             };
             let (asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
             wanted = later;
-            let delivered = Fetching::new(self, (tier, backend), plan, asked, deadline).run().await;
+            let mut fetching = Fetching::new(self, (tier, backend), plan, &asked, deadline);
+            if std::mem::take(&mut may_be_promoted) {
+                fetching.take_promoted();
+            }
+            let delivered = fetching.run().await;
+            for (index, chunk) in delivered.promoted {
+                found[index] = Some(chunk);
+            }
             for (index, chunk) in delivered.chunks {
                 found[index] = Some(chunk);
                 served[index] = tier;
             }
+            seats.extend(delivered.seats);
             misses.extend(delivered.misses.into_iter().map(|(index, miss)| (index, tier, miss)));
             if delivered.out_of_memory {
                 return;
@@ -134,28 +152,14 @@ impl StorageManager {
         }
     }
 
-    /// Finds a buffer for each chunk, as far as there is memory before the deadline.
-    pub(super) async fn buffers_for(
-        &self,
-        wanted: Vec<Wanted>,
-        deadline: Instant,
-    ) -> (Vec<((usize, ChunkSpec), ChunkWriter)>, Vec<Wanted>) {
-        let mut ready = Vec::with_capacity(wanted.len());
-        let mut wanted = wanted.into_iter();
-        while let Some(Wanted { index, spec, writer }) = wanted.next() {
-            let writer = if let Some(writer) = writer {
-                Some(writer)
-            } else {
-                let buffer = self.buffer(spec.size_bytes, deadline).await;
-                buffer.ok().flatten().map(|buffer| ChunkWriter::new(spec.key, buffer))
-            };
-            let Some(writer) = writer else {
-                let unserved = std::iter::once(Wanted { index, spec, writer: None }).chain(wanted);
-                return (ready, unserved.collect());
-            };
-            ready.push(((index, spec), writer));
+    /// Finds a buffer for each chunk from the first on, as far as there is memory before the deadline.
+    pub(super) async fn buffers_for(&self, specs: &[ChunkSpec], deadline: Instant) -> Vec<ChunkWriter> {
+        let mut ready = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let Ok(Some(buffer)) = self.buffer(spec.size_bytes, deadline).await else { break };
+            ready.push(ChunkWriter::new(spec.key, buffer));
         }
-        (ready, Vec::new())
+        ready
     }
 
     pub(super) fn count_no_memory(&self) {

@@ -13,5 +13,6 @@ pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod pool;
 pub(crate) mod replay;
+pub(crate) mod sharing;
 pub(crate) mod stores;
 pub(crate) mod threads;

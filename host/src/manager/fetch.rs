@@ -1,0 +1,129 @@
+//! One call that fetches chunks: lends buffers, verifies what comes back, and says what that makes of the tier.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::backend::Backend;
+use super::breaker::Verdict;
+use super::fetched::{Fetched, Miss, accept, verdict};
+use super::flights::Call;
+use crate::chunk::ChunkWriter;
+use crate::key::ChunkKey;
+use crate::metrics::Operation;
+use crate::tier::TierError;
+use crate::transfer::{Sink, Sinks};
+
+impl Backend {
+    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order. Where `promised` is
+    /// set a miss or a refusal is left to the retrieval to count. If the call has moved nothing because of these, it
+    /// stays undecided until the retrieval has ended.
+    ///
+    /// # Cancellation
+    /// The buffers are taken back; those with a transfer in them when that ends.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        call: &Call,
+        writers: Vec<ChunkWriter>,
+        promised: &[bool],
+        deadline: Instant,
+    ) -> Vec<Fetched> {
+        let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
+        let sinks = Sinks::new(writers, &self.sealer);
+        let _lent = Lent(&sinks);
+        let removals = self.removals.load(Ordering::Acquire);
+        let tier = self.tier();
+        let started = Instant::now();
+        let answer = tier.get(Arc::clone(&keys), sinks.clone(), deadline).await;
+        self.metrics.took(Operation::Get, started.elapsed());
+        let is_unheard = matches!(answer, Err(TierError::Timeout(_))) && call.is_one_silence_of_several();
+        if let (Err(error), false) = (&answer, is_unheard) {
+            self.metrics.error(Operation::Get, error.kind());
+            tracing::debug!(backend = %self.name, %error, "get failed");
+        }
+        let returned = sinks.revoke();
+        // What did not come in order.
+        let n_bytes =
+            returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
+        let answers: Vec<Result<Option<u64>, TierError>> = match answer {
+            Ok(answers) if answers.len() == keys.len() => answers,
+            Ok(answers) => {
+                let error =
+                    TierError::BadAnswer(format!("{} results for {} keys", answers.len(), keys.len()));
+                self.metrics.error(Operation::Get, error.kind());
+                vec![Err(error); keys.len()]
+            }
+            Err(error) => vec![Err(error); keys.len()],
+        };
+        let fetched = self
+            .control
+            .compute(n_bytes, move || {
+                let pairs = answers.into_iter().zip(returned);
+                pairs.map(|(answer, sink)| accept(answer, sink)).collect::<Vec<_>>()
+            })
+            .await;
+        let mut damaged = Vec::new();
+        let mut is_undecided = false;
+        for ((outcome, key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
+            match outcome {
+                Ok(chunk) => {
+                    chunk.note_holder(self.place, removals);
+                    self.metrics.hit(1, chunk.len() as u64);
+                }
+                Err(miss) if *is_promised && miss.is_declined() => is_undecided = true,
+                Err(miss) => {
+                    self.metrics.miss(miss.reason(), 1);
+                    if let Miss::Flaw(_) | Miss::WrongLength { .. } = miss {
+                        if let Some(n_more) = self.refusals.due() {
+                            tracing::warn!(backend = %self.name, %key, %miss, n_more, "bytes refused");
+                        }
+                        damaged.push(*key);
+                    }
+                }
+            }
+        }
+        self.remove_later(damaged);
+        match Verdict::of_chunks(fetched.iter().map(verdict)) {
+            Verdict::Declines if is_undecided => {}
+            _ if is_unheard => drop(call.take_permit()),
+            verdict => self.settle_owned(call.take_permit(), verdict),
+        }
+        fetched
+    }
+
+    /// Counts the bytes of a fetch that is about to begin, of which there will soon be `n_bytes_soon`.
+    pub(super) fn move_bytes(self: &Arc<Self>, n_bytes: usize, n_bytes_soon: usize) -> Moving {
+        self.n_bytes_moving.fetch_add(n_bytes, Ordering::Relaxed);
+        Moving { deadline: self.call_deadline(n_bytes_soon), n_bytes, backend: Arc::clone(self) }
+    }
+
+    /// Returns until when a call may take that moves `n_bytes`, beside everything else that moves: calls share the
+    /// store's speed.
+    pub(super) fn call_deadline(&self, n_bytes: usize) -> Instant {
+        let (_, n_bytes_of_puts) = self.queue.pending();
+        let n_bytes_in_all = self.n_bytes_moving.load(Ordering::Relaxed).saturating_add(n_bytes_of_puts);
+        Instant::now() + self.tier().call_limit(n_bytes.max(n_bytes_in_all))
+    }
+}
+
+/// Bytes of a fetch, counted while it lasts.
+pub(super) struct Moving {
+    backend: Arc<Backend>,
+    n_bytes: usize,
+    pub(super) deadline: Instant,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.backend.n_bytes_moving.fetch_sub(self.n_bytes, Ordering::Relaxed);
+    }
+}
+
+/// Buffers that are lent to a call, and taken back also when it is abandoned.
+struct Lent<'a>(&'a Sinks);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        drop(self.0.revoke());
+    }
+}

@@ -1,0 +1,316 @@
+//! Joining, leaving, failing and removing in any order, against what must hold whatever the order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::BreakerConfig;
+use crate::manager::breaker::{Breakers, Direction};
+use crate::memory::{BufferMut, Pool, Provider};
+
+const N_KEYS: u64 = 3;
+const N_RETRIEVALS: usize = 4;
+
+/// A retrieval as far as flights know it: one seat for each key that it wants, in one of two tiers.
+#[derive(Default)]
+struct Retrieval {
+    bell: Arc<Bell>,
+    place: usize,
+    seats: BTreeMap<usize, Seat>,
+    /// What it has not got from the first tier.
+    after: BTreeMap<usize, Arc<Flight>>,
+    claims: Option<Claims>,
+    /// What it has got, by position, and its tier.
+    got: BTreeMap<usize, usize>,
+}
+
+/// A call under way.
+struct Begun {
+    landing: Landing,
+    /// Those of the call, which lets go of them with its end.
+    flights: Vec<Arc<Flight>>,
+    /// How many removals of each key there had been.
+    n_removals: Vec<u64>,
+}
+
+struct Model {
+    flights: Arc<Flights>,
+    breakers: Arc<Breakers>,
+    pool: Arc<dyn Provider>,
+    retrievals: Vec<Retrieval>,
+    calls: Vec<Begun>,
+    n_removals: Vec<u64>,
+    /// How often each key was asked of each tier.
+    n_asked: BTreeMap<(usize, u64), usize>,
+    random: u64,
+}
+
+fn key(n: u64) -> ChunkKey {
+    ChunkKey { hi: n, lo: n }
+}
+
+fn route(place: usize, n: usize) -> Route {
+    Route { place, key: key(n as u64), size_bytes: 1 }
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let breakers = Breakers::new("model", BreakerConfig::default(), &Clock::manual());
+        let pool: Arc<dyn Provider> = Arc::new(Pool::new(64 * 4096).unwrap());
+        Self {
+            flights: Arc::default(),
+            breakers: Arc::new(breakers),
+            pool,
+            retrievals: (0..N_RETRIEVALS).map(|_| Retrieval::default()).collect(),
+            calls: Vec::new(),
+            n_removals: vec![0; N_KEYS as usize],
+            n_asked: BTreeMap::new(),
+            random: seed,
+        }
+    }
+
+    /// # Source
+    /// `SplitMix64`, as in `backoff`.
+    fn below(&mut self, n: usize) -> usize {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % n as u64) as usize
+    }
+
+    fn chunk(&self, key: ChunkKey) -> Chunk {
+        let buffer = BufferMut::allocate(&self.pool, 1).unwrap().unwrap();
+        crate::chunk::ChunkWriter::new(key, buffer).freeze()
+    }
+
+    fn step(&mut self) {
+        let who = self.below(N_RETRIEVALS);
+        match self.below(12) {
+            0..=2 => self.join(who),
+            3..=5 => self.claim(who),
+            6 => self.vacate(who),
+            7 | 8 => self.begin(who),
+            9 => self.leave(who),
+            10 => self.land(),
+            _ => self.remove(),
+        }
+        self.check();
+    }
+
+    /// Wants a run of keys, if it is idle; or what it did not get, from the second tier.
+    fn join(&mut self, who: usize) {
+        let n = 1 + self.below(N_KEYS as usize);
+        let retrieval = &mut self.retrievals[who];
+        if !retrieval.seats.is_empty() {
+            return;
+        }
+        let wanted: Vec<_> = if retrieval.after.is_empty() {
+            retrieval.place = 0;
+            retrieval.got.clear();
+            (0..n).map(|index| (index, route(0, index), None)).collect()
+        } else {
+            retrieval.place = 1;
+            retrieval.after.iter().map(|(index, after)| (*index, route(1, *index), Some(after))).collect()
+        };
+        let seats = self.flights.board(wanted, &retrieval.bell);
+        retrieval.seats = seats.into_iter().map(|seat| (seat.index, seat)).collect();
+        if retrieval.place == 1 {
+            retrieval.after.clear();
+        }
+        self.hear(who);
+    }
+
+    fn claim(&mut self, who: usize) {
+        let n_max = 1 + self.below(2);
+        let retrieval = &mut self.retrievals[who];
+        if retrieval.claims.is_none() {
+            let claims = self.flights.claim(retrieval.seats.values(), n_max, |routes, _| routes.len());
+            retrieval.claims = (!claims.is_empty()).then_some(claims);
+        }
+    }
+
+    fn vacate(&mut self, who: usize) {
+        self.retrievals[who].claims = None;
+        self.hear_all();
+    }
+
+    fn begin(&mut self, who: usize) {
+        let retrieval = &mut self.retrievals[who];
+        let Some(claims) = retrieval.claims.take() else { return };
+        for index in claims.indices() {
+            *self.n_asked.entry((retrieval.place, index as u64)).or_default() += 1;
+        }
+        let n_removals = claims.indices().iter().map(|index| self.n_removals[*index]).collect();
+        let permit = self.breakers.reading.admit().expect("nothing fails here");
+        let permit = OwnedPermit::new(&self.breakers, Direction::Reading, permit);
+        let landing = claims.begin(permit, &Arc::default());
+        let flights = lock(&landing.call.flights).clone();
+        self.calls.push(Begun { landing, flights, n_removals });
+    }
+
+    /// Leaves everything, as a caller does who gives up.
+    fn leave(&mut self, who: usize) {
+        let claims_last = self.below(2) == 0;
+        let retrieval = &mut self.retrievals[who];
+        let claims = retrieval.claims.take();
+        let claims = if claims_last { claims } else { None };
+        retrieval.after.clear();
+        for (_, seat) in std::mem::take(&mut retrieval.seats) {
+            drop(seat);
+        }
+        drop(claims);
+        self.retrievals[who].bell.take();
+        self.hear_all();
+    }
+
+    fn land(&mut self) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let at = self.below(self.calls.len());
+        let Begun { landing, flights, .. } = self.calls.swap_remove(at);
+        let kind = self.below(3);
+        let outcomes = flights.iter().enumerate().map(|(n, flight)| match kind {
+            0 => Err(Miss::NotFound),
+            1 if n == 0 => Err(Miss::NotFound),
+            _ => Ok(self.chunk(flight.route.key)),
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        if self.below(8) == 0 {
+            // As if its task had panicked.
+            drop(landing);
+        } else {
+            landing.land(outcomes);
+        }
+        self.hear_all();
+    }
+
+    fn remove(&mut self) {
+        let n = self.below(N_KEYS as usize);
+        self.n_removals[n] += 1;
+        for place in 0..2 {
+            self.flights.forget(place, Some(&[key(n as u64)]));
+        }
+    }
+
+    fn hear_all(&mut self) {
+        (0..N_RETRIEVALS).for_each(|who| self.hear(who));
+    }
+
+    /// Takes what has landed, and only looks where the bell says.
+    fn hear(&mut self, who: usize) {
+        let retrieval = &mut self.retrievals[who];
+        for index in retrieval.bell.take() {
+            let Some(seat) = retrieval.seats.get(&index) else { continue };
+            let Progress::Landed(outcome) = self.flights.progress(seat) else { continue };
+            let seat = retrieval.seats.remove(&index).expect("looked at");
+            match outcome {
+                Ok(chunk) => {
+                    assert_eq!(chunk.key(), key(index as u64));
+                    retrieval.got.insert(index, retrieval.place);
+                }
+                Err(_) if retrieval.place == 0 => {
+                    retrieval.after.insert(index, Arc::clone(&seat.flight));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// What holds between any two steps.
+    fn check(&self) {
+        let table = lock(&self.flights.0);
+        for (route, flight) in &table.joinable {
+            let state = flight.lock();
+            assert_eq!(*route, flight.route);
+            assert!(!state.is_stale, "a removal has returned since");
+            assert!(!matches!(state.phase, Phase::Abandoned | Phase::Landed(Err(_))), "over");
+            let goes_on = matches!(state.phase, Phase::Flying(_));
+            assert!(goes_on || !state.passengers.is_empty(), "nobody wants it");
+        }
+        drop(table);
+        for Begun { landing, flights, n_removals } in &self.calls {
+            let wanted = |flight: &&Arc<Flight>| !flight.lock().passengers.is_empty();
+            let n_wanted = flights.iter().filter(wanted).count();
+            let is_abandoned = flights.iter().all(|flight| matches!(flight.lock().phase, Phase::Abandoned));
+            assert_eq!(is_abandoned, n_wanted == 0, "abandoned exactly when the last has left");
+            if !is_abandoned {
+                assert_eq!(*lock(&landing.call.n_wanted), n_wanted);
+            }
+            for (flight, n_removals) in flights.iter().zip(n_removals) {
+                let n_now = self.n_removals[flight.route.key.lo as usize];
+                let table = lock(&self.flights.0);
+                let joinable =
+                    table.joinable.get(&flight.route).is_some_and(|other| Arc::ptr_eq(other, flight));
+                assert!(!joinable || n_now == *n_removals, "begun before a removal returned");
+            }
+        }
+        for retrieval in &self.retrievals {
+            // Who sits has not missed the end of a flight.
+            for seat in retrieval.seats.values() {
+                assert!(!matches!(self.flights.progress(seat), Progress::Landed(_)), "unheard");
+            }
+        }
+    }
+
+    /// Everybody goes home: nothing may be left.
+    fn end(mut self) {
+        while !self.calls.is_empty() {
+            self.land();
+        }
+        (0..N_RETRIEVALS).for_each(|who| self.leave(who));
+        assert!(lock(&self.flights.0).joinable.is_empty(), "a flight is left");
+        drop(self.retrievals);
+        assert_eq!(self.pool.allocated_bytes(), 0, "a chunk is left");
+    }
+}
+
+#[test]
+fn whatever_the_order_of_joining_leaving_failing_and_removing_the_invariants_hold() {
+    for seed in 0..400 {
+        let mut model = Model::new(seed);
+        for _ in 0..120 {
+            model.step();
+        }
+        model.end();
+    }
+}
+
+#[test]
+fn a_chunk_that_several_want_is_asked_for_once_in_each_tier_if_none_of_them_leaves() {
+    for seed in 0..400 {
+        let mut model = Model::new(seed);
+        for who in 0..N_RETRIEVALS {
+            while model.retrievals[who].seats.len() < N_KEYS as usize {
+                model.leave(who);
+                model.join(who);
+            }
+        }
+        // All in the first tier fail, and are asked for in the second, by whoever comes first.
+        for _ in 0..200 {
+            let who = model.below(N_RETRIEVALS);
+            match model.below(4) {
+                0 => model.claim(who),
+                1 => model.begin(who),
+                2 => {
+                    if let Some(Begun { landing, flights, .. }) = model.calls.pop() {
+                        let place = flights.first().map(|flight| flight.route.place);
+                        let outcome = |flight: &Arc<Flight>| match place {
+                            Some(0) => Err(Miss::NotFound),
+                            _ => Ok(model.chunk(flight.route.key)),
+                        };
+                        let outcomes: Vec<_> = flights.iter().map(outcome).collect();
+                        landing.land(outcomes);
+                        model.hear_all();
+                    }
+                }
+                _ if model.retrievals[who].after.len() == N_KEYS as usize => model.join(who),
+                _ => {}
+            }
+        }
+        assert!(model.n_asked.values().all(|n| *n == 1), "{:?}", model.n_asked);
+        model.end();
+    }
+}
