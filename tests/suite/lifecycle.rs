@@ -420,13 +420,13 @@ fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
 #[test]
 fn t68_closing_goes_on_when_its_caller_leaves() {
     let log = log();
-    let good = misbehaving("t68_left", "GoodBackend", &[]);
-    let engine = engine(config(vec![good, slow_to_close("t68_slow")]));
+    let good = misbehaving("closing_left", "GoodBackend", &[]);
+    let engine = engine(config(vec![good, slow_to_close("closing_slow")]));
     put(engine.storage(), &keys(1), &Tiers::All);
     leave(engine.close());
     let error = engine.blocking().close().unwrap_err();
     assert_eq!(error.failed.len(), 1, "only the slow one: {error}");
-    assert_eq!(log.operations("t68_left"), ["open", "put", "close"]);
+    assert_eq!(log.operations("closing_left"), ["open", "put", "close"]);
     assert_eq!(chunks_in_memory(engine.storage()), 0);
 }
 

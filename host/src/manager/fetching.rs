@@ -11,14 +11,16 @@
 //! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict. Whoever
 //! began a call judges it.
 
+mod promises;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
+use self::promises::Promises;
 use super::backend::Backend;
 use super::breaker::{Direction, OwnedPermit, Verdict};
 use super::flights::{Bell, Call, Claims, Flight, Flights, Group, Left, Progress, Route, Seat};
@@ -26,7 +28,7 @@ use super::{Lookup, Miss, StorageManager, TierIndex};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::TRAILER_BYTES;
 use crate::key::{ChunkKey, ChunkSpec};
-use crate::limits::{BATCH_BYTES_MAX, GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX, PROMISE_AGE_MAX};
+use crate::limits::{BATCH_BYTES_MAX, GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX};
 use crate::metrics::Operation;
 use crate::tier::TierError;
 
@@ -421,27 +423,6 @@ impl<'a> Fetching<'a> {
                 },
             );
         }
-    }
-}
-
-/// What a tier's own lookup has said.
-struct Promises<'a> {
-    manager: &'a StorageManager,
-    backend: &'a Arc<Backend>,
-    tier: TierIndex,
-    plan: &'a Lookup,
-}
-
-impl Promises<'_> {
-    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
-    /// has pinned the chunk, and nothing was removed since.
-    fn bind(&self, index: usize, key: ChunkKey) -> bool {
-        let Some(asked) = self.plan.asked else { return false };
-        let manager = &self.manager.0;
-        let age = manager.options.clock.now().saturating_sub(asked.at);
-        self.plan.tier_of(index) == Some(self.tier)
-            && manager.removals.load(Ordering::Acquire) == asked.n_removals
-            && (age <= PROMISE_AGE_MAX || self.backend.protects(key))
     }
 }
 

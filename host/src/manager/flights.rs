@@ -1,7 +1,8 @@
 //! Chunks on their way from backends: each is fetched once for all retrievals that want it at the time.
 //!
 //! A retrieval takes a [`Seat`] in the [`Flight`] of each chunk that it wants from a backend. Whoever has room first
-//! claims flights that nobody has begun, finds memory for them, and begins one [`Call`] for them; the others wait for its end.
+//! claims flights that nobody has begun, finds memory for them, and begins one [`Call`] for them; the others wait for
+//! its end.
 //! What a claimer cannot begin is free for the next. A flight that landed with its chunk can be joined as long as
 //! somebody has a seat in it; one that landed without is over, and those who were in it ask the next tier together.
 //!
@@ -12,22 +13,19 @@
 //!
 //! [`Backend::fetch`]: super::backend::Backend::fetch
 
+mod bell;
+mod call;
+
 use std::collections::{HashMap, HashSet};
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Poll;
-use std::time::Instant;
 
-use futures::task::AtomicWaker;
-use tokio::task::AbortHandle;
-
+pub(super) use self::bell::Bell;
+use self::bell::ToWake;
+pub(super) use self::call::{Call, Claims, Group};
 use super::Miss;
-use super::breaker::OwnedPermit;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::memory::lock;
-use crate::tier::TierError;
 
 /// A chunk of one size in one backend, which is named by its place in the chain.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,103 +89,6 @@ pub(super) enum Progress {
     Waiting,
     UnderWay,
     Landed(Result<Chunk, Miss>),
-}
-
-/// The calls that one retrieval has in flight. They began together, so they expire together, which is one failure.
-#[derive(Default)]
-pub(super) struct Group {
-    is_silent: AtomicBool,
-}
-
-/// A call that fetches some flights' chunks.
-pub(super) struct Call {
-    pub(super) started: Instant,
-    permit: Mutex<Option<OwnedPermit>>,
-    /// Until they have landed. Changed under the table's lock.
-    flights: Mutex<Vec<Arc<Flight>>>,
-    group: Arc<Group>,
-    /// Flights in which somebody sits. Changed under the table's lock.
-    n_wanted: Mutex<usize>,
-    task: Mutex<Option<AbortHandle>>,
-}
-
-impl Call {
-    /// Takes out what the breaker is told through; the first to do so is heard.
-    pub(super) fn take_permit(&self) -> Option<OwnedPermit> {
-        lock(&self.permit).take()
-    }
-
-    /// Reports whether the breaker has yet to be told.
-    pub(super) fn is_undecided(&self) -> bool {
-        lock(&self.permit).is_some()
-    }
-
-    /// Reports whether a call of the same retrieval has expired before this one, which has as well.
-    pub(super) fn is_one_silence_of_several(&self) -> bool {
-        self.group.is_silent.swap(true, Ordering::AcqRel)
-    }
-
-    /// Notes the task that makes the call.
-    pub(super) fn runs_as(&self, task: AbortHandle) {
-        *lock(&self.task) = Some(task);
-    }
-
-    /// Ends the call as if it had expired: what it was lent goes back as its transfers end.
-    pub(super) fn abort(&self) {
-        let task = lock(&self.task).take();
-        if let Some(task) = task {
-            task.abort();
-        }
-    }
-}
-
-/// Tells a retrieval which of its flights have changed.
-#[derive(Default)]
-pub(super) struct Bell {
-    rung_for: Mutex<Vec<usize>>,
-    waker: AtomicWaker,
-}
-
-impl Bell {
-    fn note(&self, index: usize) {
-        lock(&self.rung_for).push(index);
-    }
-
-    /// Returns the positions of flights that have changed since the last time, without waiting.
-    pub(super) fn take(&self) -> Vec<usize> {
-        std::mem::take(&mut lock(&self.rung_for))
-    }
-
-    /// Waits until a flight has changed, and returns the positions of all that have.
-    pub(super) async fn heard(&self) -> Vec<usize> {
-        poll_fn(|context| {
-            self.waker.register(context.waker());
-            match self.take() {
-                none if none.is_empty() => Poll::Pending,
-                some => Poll::Ready(some),
-            }
-        })
-        .await
-    }
-}
-
-/// Whom to wake when the table's lock is free again.
-#[derive(Default)]
-struct ToWake(Vec<Arc<Bell>>);
-
-impl ToWake {
-    fn tell(&mut self, state: &State) {
-        for passenger in &state.passengers {
-            passenger.bell.note(passenger.index);
-            if !self.0.iter().any(|bell| Arc::ptr_eq(bell, &passenger.bell)) {
-                self.0.push(Arc::clone(&passenger.bell));
-            }
-        }
-    }
-
-    fn wake(self) {
-        self.0.iter().for_each(|bell| bell.waker.wake());
-    }
 }
 
 impl Flight {
@@ -440,75 +341,6 @@ impl Drop for Seat {
         if let Left::Call(call) = self.flights.leave(self) {
             call.abort();
         }
-    }
-}
-
-/// Flights that one retrieval is about to begin. What it does not begin is free for others.
-pub(super) struct Claims {
-    flights: Arc<Flights>,
-    claimed: Vec<(usize, Arc<Flight>)>,
-}
-
-impl Claims {
-    /// Returns the positions of the chunks in the request.
-    pub(super) fn indices(&self) -> Vec<usize> {
-        self.claimed.iter().map(|(index, _)| *index).collect()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.claimed.is_empty()
-    }
-
-    /// Gives up all but the first `n`.
-    pub(super) fn truncate(&mut self, n: usize) {
-        let rest = self.claimed.split_off(n.min(self.claimed.len()));
-        self.flights.vacate(&rest);
-    }
-
-    /// Begins one call for the claimed flights. The caller makes it, and lands it.
-    pub(super) fn begin(mut self, permit: OwnedPermit, group: &Arc<Group>) -> Landing {
-        let claimed = std::mem::take(&mut self.claimed);
-        let flights: Vec<_> = claimed.into_iter().map(|(_, flight)| flight).collect();
-        let call = Arc::new(Call {
-            started: Instant::now(),
-            permit: Mutex::new(Some(permit)),
-            n_wanted: Mutex::new(flights.len()),
-            flights: Mutex::new(flights.clone()),
-            group: Arc::clone(group),
-            task: Mutex::default(),
-        });
-        let table = lock(&self.flights.0);
-        for flight in &flights {
-            flight.lock().phase = Phase::Flying(Arc::clone(&call));
-        }
-        drop(table);
-        Landing { flights: Arc::clone(&self.flights), call }
-    }
-}
-
-impl Drop for Claims {
-    fn drop(&mut self) {
-        self.flights.vacate(&self.claimed);
-    }
-}
-
-/// A call under way. Dropped before it has landed, its flights land without their chunks.
-pub(super) struct Landing {
-    flights: Arc<Flights>,
-    pub(super) call: Arc<Call>,
-}
-
-impl Landing {
-    pub(super) fn land(self, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
-        self.flights.land(&self.call, outcomes);
-    }
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        let ended =
-            Miss::Error(TierError::Down("the call that fetched it has ended without an answer".into()));
-        self.flights.land(&self.call, std::iter::repeat(Err(ended)));
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::call::Landing;
 use super::*;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
-use crate::manager::breaker::{Breakers, Direction};
+use crate::manager::breaker::{Breakers, Direction, OwnedPermit};
 use crate::memory::{BufferMut, Pool, Provider};
 
 const N_KEYS: u64 = 3;

@@ -1,0 +1,30 @@
+//! What a lookup of a tier's own has promised of a retrieval.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::key::ChunkKey;
+use crate::limits::PROMISE_AGE_MAX;
+use crate::manager::backend::Backend;
+use crate::manager::{Lookup, StorageManager, TierIndex};
+
+/// What a tier's own lookup has said.
+pub(super) struct Promises<'a> {
+    pub(super) manager: &'a StorageManager,
+    pub(super) backend: &'a Arc<Backend>,
+    pub(super) tier: TierIndex,
+    pub(super) plan: &'a Lookup,
+}
+
+impl Promises<'_> {
+    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
+    /// has pinned the chunk, and nothing was removed since.
+    pub(super) fn bind(&self, index: usize, key: ChunkKey) -> bool {
+        let Some(asked) = self.plan.asked else { return false };
+        let manager = &self.manager.0;
+        let age = manager.options.clock.now().saturating_sub(asked.at);
+        self.plan.tier_of(index) == Some(self.tier)
+            && manager.removals.load(Ordering::Acquire) == asked.n_removals
+            && (age <= PROMISE_AGE_MAX || self.backend.protects(key))
+    }
+}

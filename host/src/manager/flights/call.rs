@@ -1,0 +1,131 @@
+//! From claimed flights to a call, and from its end to their outcomes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::task::AbortHandle;
+
+use super::{Flight, Flights, Phase};
+use crate::chunk::Chunk;
+use crate::manager::Miss;
+use crate::manager::breaker::OwnedPermit;
+use crate::memory::lock;
+use crate::tier::TierError;
+
+/// The calls that one retrieval has in flight. They began together, so they expire together, which is one failure.
+#[derive(Default)]
+pub(in crate::manager) struct Group {
+    is_silent: AtomicBool,
+}
+
+/// A call that fetches some flights' chunks.
+pub(in crate::manager) struct Call {
+    pub(in crate::manager) started: Instant,
+    permit: Mutex<Option<OwnedPermit>>,
+    /// Until they have landed. Changed under the table's lock.
+    pub(super) flights: Mutex<Vec<Arc<Flight>>>,
+    group: Arc<Group>,
+    /// Flights in which somebody sits. Changed under the table's lock.
+    pub(super) n_wanted: Mutex<usize>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Call {
+    /// Takes out what the breaker is told through; the first to do so is heard.
+    pub(in crate::manager) fn take_permit(&self) -> Option<OwnedPermit> {
+        lock(&self.permit).take()
+    }
+
+    /// Reports whether the breaker has yet to be told.
+    pub(in crate::manager) fn is_undecided(&self) -> bool {
+        lock(&self.permit).is_some()
+    }
+
+    /// Reports whether a call of the same retrieval has expired before this one, which has as well.
+    pub(in crate::manager) fn is_one_silence_of_several(&self) -> bool {
+        self.group.is_silent.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes the task that makes the call.
+    pub(in crate::manager) fn runs_as(&self, task: AbortHandle) {
+        *lock(&self.task) = Some(task);
+    }
+
+    /// Ends the call as if it had expired: what it was lent goes back as its transfers end.
+    pub(in crate::manager) fn abort(&self) {
+        let task = lock(&self.task).take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+/// Flights that one retrieval is about to begin. What it does not begin is free for others.
+pub(in crate::manager) struct Claims {
+    pub(super) flights: Arc<Flights>,
+    pub(super) claimed: Vec<(usize, Arc<Flight>)>,
+}
+
+impl Claims {
+    /// Returns the positions of the chunks in the request.
+    pub(in crate::manager) fn indices(&self) -> Vec<usize> {
+        self.claimed.iter().map(|(index, _)| *index).collect()
+    }
+
+    pub(in crate::manager) fn is_empty(&self) -> bool {
+        self.claimed.is_empty()
+    }
+
+    /// Gives up all but the first `n`.
+    pub(in crate::manager) fn truncate(&mut self, n: usize) {
+        let rest = self.claimed.split_off(n.min(self.claimed.len()));
+        self.flights.vacate(&rest);
+    }
+
+    /// Begins one call for the claimed flights. The caller makes it, and lands it.
+    pub(in crate::manager) fn begin(mut self, permit: OwnedPermit, group: &Arc<Group>) -> Landing {
+        let claimed = std::mem::take(&mut self.claimed);
+        let flights: Vec<_> = claimed.into_iter().map(|(_, flight)| flight).collect();
+        let call = Arc::new(Call {
+            started: Instant::now(),
+            permit: Mutex::new(Some(permit)),
+            n_wanted: Mutex::new(flights.len()),
+            flights: Mutex::new(flights.clone()),
+            group: Arc::clone(group),
+            task: Mutex::default(),
+        });
+        let table = lock(&self.flights.0);
+        for flight in &flights {
+            flight.lock().phase = Phase::Flying(Arc::clone(&call));
+        }
+        drop(table);
+        Landing { flights: Arc::clone(&self.flights), call }
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.flights.vacate(&self.claimed);
+    }
+}
+
+/// A call under way. Dropped before it has landed, its flights land without their chunks.
+pub(in crate::manager) struct Landing {
+    flights: Arc<Flights>,
+    pub(in crate::manager) call: Arc<Call>,
+}
+
+impl Landing {
+    pub(in crate::manager) fn land(self, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
+        self.flights.land(&self.call, outcomes);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let ended =
+            Miss::Error(TierError::Down("the call that fetched it has ended without an answer".into()));
+        self.flights.land(&self.call, std::iter::repeat(Err(ended)));
+    }
+}
