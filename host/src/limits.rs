@@ -273,6 +273,10 @@ pub const FILE_WRITE_BYTES_MAX: usize = 1 << 20;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Entries of a directory that are read at a time, for a stream of them.
 pub const LISTED_AT_ONCE: usize = 256;
+/// Directories that one instance may keep to a capacity, each an open descriptor.
+pub const OWNED_DIRECTORIES_MAX: usize = 16;
+/// Bytes that are read of the system's table of locks, to name the process that has one.
+pub const LOCK_TABLE_BYTES_MAX: u64 = 1 << 20;
 
 // Fixed: compiling.
 
@@ -333,8 +337,8 @@ pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
 
 // Fixed: what is told of a backend.
 
-/// Different denials of one backend that are logged; the others are counted.
-pub const DENIALS_LOGGED_MAX: usize = 64;
+/// Different denials of one kind that are logged of a backend; of others one a [`REPEATED_LOG_PAUSE`], with their number.
+pub const DENIALS_LOGGED_MAX: usize = 8;
 /// Denials that one error names: the latest different ones.
 pub const DENIALS_PER_ERROR_MAX: usize = 4;
 /// Characters of a path or a name that are shown of what was denied.

@@ -1,6 +1,7 @@
 //! Messages that each chunk or key may cause, such as damaged bytes: the first is logged, then one a minute with the
 //! number of the others.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub(crate) struct Repeats {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     last: Option<Duration>,
     n_untold: u64,
@@ -35,6 +36,12 @@ impl Repeats {
         }
         state.last = Some(now);
         Some(std::mem::take(&mut state.n_untold))
+    }
+}
+
+impl fmt::Debug for Repeats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repeats").field("state", &self.state).finish_non_exhaustive()
     }
 }
 

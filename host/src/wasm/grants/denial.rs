@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::secrets::Secrets;
+use crate::clock::Clock;
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
 use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
 use crate::memory::lock;
+use crate::repeats::Repeats;
 use crate::tier::TierError;
 use crate::wasm::log;
 
@@ -143,6 +145,8 @@ pub(in crate::wasm) struct Denials {
     allow: Grants,
     count: AtomicU64,
     told: Mutex<Told>,
+    /// Of different ones beyond those that are logged.
+    further: Repeats,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +162,7 @@ impl Denials {
             allow: allow.clone(),
             count: AtomicU64::new(0),
             told: Mutex::default(),
+            further: Repeats::new(Clock::system()),
         })
     }
 
@@ -182,21 +187,26 @@ impl Denials {
         if told.last.as_ref() != Some(denial) {
             told.last = Some(denial.clone());
         }
-        let n_logged = told.logged.len();
-        if n_logged > DENIALS_LOGGED_MAX || told.logged.contains(denial) {
+        if told.logged.contains(denial) {
             return;
         }
-        told.logged.insert(denial.clone());
+        // Each kind by itself: a disk on which every chunk is refused must not hide a refused connection.
+        let kind = std::mem::discriminant(denial);
+        let n_logged = told.logged.iter().filter(|logged| std::mem::discriminant(*logged) == kind).count();
+        let n_more = if n_logged < DENIALS_LOGGED_MAX {
+            told.logged.insert(denial.clone());
+            0
+        } else {
+            let Some(n_more) = self.further.due() else { return };
+            n_more
+        };
         drop(told);
         let backend = self.backend.as_str();
-        if n_logged == DENIALS_LOGGED_MAX {
-            tracing::warn!(
-                backend,
-                "more than {DENIALS_LOGGED_MAX} different denials: further ones are only counted"
-            );
-        } else if *denial == Denial::NoDirectory {
+        if *denial == Denial::NoDirectory {
             // Not a warning: libraries ask without need, the C library's resolver for one.
             tracing::info!(backend, "denied: {denial}; {}", self.remedy_in_file(denial));
+        } else if n_more > 0 {
+            tracing::warn!(backend, n_more, "denied: {denial}; {}", self.remedy_in_file(denial));
         } else {
             tracing::warn!(backend, "denied: {denial}; {}", self.remedy_in_file(denial));
         }
@@ -442,10 +452,13 @@ mod tests {
             witness.record(lookup(&number.to_string()));
         }
         assert_eq!(denials.count(), 10_000);
-        assert_eq!(lock(&denials.told).logged.len(), DENIALS_LOGGED_MAX + 1);
+        let last = denials.last().unwrap();
+        assert_eq!(lock(&denials.told).logged.len(), DENIALS_LOGGED_MAX);
+        witness.record(Denial::Udp);
+        assert!(lock(&denials.told).logged.contains(&Denial::Udp), "another kind is told all the same");
         assert_eq!(lock(&witness.0.latest).len(), DENIALS_PER_ERROR_MAX);
         let note = witness.note_since(mark).unwrap();
         assert_eq!(note.matches("denied: ").count(), DENIALS_PER_ERROR_MAX);
-        assert!(note.contains("\"9999\"") && denials.last().unwrap().contains("\"9999\""), "{note}");
+        assert!(note.contains("\"9999\"") && last.contains("\"9999\""), "{note}");
     }
 }
