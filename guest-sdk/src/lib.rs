@@ -18,17 +18,19 @@ mod init;
 mod key;
 mod logging;
 pub mod lru;
+mod ownership;
 mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
 pub use bindings::kvtier::storage::logging::Level;
 pub use bindings::kvtier::storage::types::{
-    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init,
+    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init, Ownership,
 };
 pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
-pub use logging::log;
+pub use logging::{Repeated, log};
+pub use ownership::{keep_capacity, keep_capacity_blocking};
 pub use value::Value;
 
 pub use futures_util;

@@ -138,8 +138,22 @@ pub struct TierHealth {
     pub denials: u64,
     /// The last of these, and the grant that would allow it.
     pub last_denial: Option<String>,
+    /// Who keeps the tier's directory to its capacity, if the tier has one and has asked.
+    pub capacity_owner: Option<CapacityOwner>,
     /// Further facts, for people: compile cache, versions, digest.
     pub notes: Vec<(String, String)>,
+}
+
+/// Who evicts from a directory that several instances share: one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CapacityOwner {
+    /// An instance of this tier.
+    ThisProcess,
+    /// An instance elsewhere: this tier stores and reads, and evicts nothing.
+    Another {
+        /// The id of its process, if the system tells it. Where it has ended, this tier takes over within seconds.
+        process: Option<u32>,
+    },
 }
 
 /// Why a tier could not tell, or could not do. Never means "absent".

@@ -46,9 +46,9 @@ fn the_text_of_the_contract_is_pinned() {
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
-    files.wit sha256:8401b1cd77e0a2fa218e2470b70610b837041e07454b07b54d5962837e18c7dc
+    files.wit sha256:c1ea3e0b02782d2a48a017459f3e7a6c9dd8157422a126db7b8e4f69e0dfd79d
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
-    types.wit sha256:09475f7d8f9e70e48cbfacbc4743bef295b519e1e1d56fd24b4b64ed2a729a3f
+    types.wit sha256:e7e8fe6876070be7e72a8ce9e2633678b6f66b65e794133144d9bfe29b58706e
     ");
 }
 

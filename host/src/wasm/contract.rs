@@ -24,6 +24,7 @@ mod generated {
             "kvtier:storage/files-blocking.store-all": async | trappable,
             "kvtier:storage/files-blocking.load-all": async | trappable,
             "kvtier:storage/files-blocking.try-direct": async | trappable,
+            "kvtier:storage/files-blocking.keep-capacity": async | trappable,
             default: trappable,
         },
         with: {

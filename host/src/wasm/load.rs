@@ -14,6 +14,7 @@ use super::component::{ComponentError, foreign_text};
 use super::contract::types;
 use super::file_work::FileWork;
 use super::grants::{self, Denials, Witness};
+use super::host::ownership::Owners;
 use super::http::{self, HttpClient, TlsError};
 use super::log::BackendLog;
 use super::net::{NetError, NetPolicy, system_resolver};
@@ -128,6 +129,8 @@ pub(super) struct Record {
     /// Splices that may run at a time.
     pub(super) splices: Arc<Semaphore>,
     pub(super) own_threads: Arc<OwnThreads>,
+    /// Which of its instances own directories.
+    pub(super) owners: Arc<Owners>,
 }
 
 /// A backend's class, linked and checked, ready for any number of instances.

@@ -19,6 +19,7 @@ use super::file_work::FileWork;
 use super::footprint::Footprint;
 use super::grants::{self, FileStreams, OpenFiles, Witness};
 use super::held::Charge;
+use super::host::ownership::Owned;
 use super::http::{Hooks, Objects};
 use super::load::Prepared;
 use super::log::BackendLog;
@@ -56,6 +57,7 @@ pub(super) struct State {
     pub(super) file_work: Arc<FileWork>,
     /// The backend's own threads.
     pub(super) own_threads: Handle,
+    pub(super) owned: Owned,
     /// Splices that may run at a time, of the whole backend.
     pub(super) splices: Arc<Semaphore>,
 }
@@ -255,6 +257,7 @@ pub(super) fn new_store(
         file_streams: FileStreams::new(limits.open_files_max, own),
         file_work: Arc::clone(&record.file_work),
         own_threads: own.clone(),
+        owned: Owned::new(&record.owners),
         splices: Arc::clone(&record.splices),
     };
     let mut store = Store::new(threads.engine(), state);

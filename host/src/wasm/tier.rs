@@ -92,6 +92,7 @@ impl WasmTier {
             file_work: FileWork::new(&config.limits),
             splices: Arc::new(Semaphore::new(SPLICES_MAX)),
             own_threads: Arc::default(),
+            owners: Arc::default(),
         };
         holding::note(&config.name, &record.own_threads);
         let recipe = Recipe { config, facts, threads, control, record, liveness, directories };
@@ -337,6 +338,7 @@ impl Tier for WasmTier {
         }
         health.denials = self.record.denials.count();
         health.last_denial = self.record.denials.last();
+        health.capacity_owner = self.record.owners.owner();
         health
     }
 

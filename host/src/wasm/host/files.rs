@@ -12,11 +12,12 @@ use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 
 use super::crew::{all_off_thread, off_thread};
+use super::ownership::{Question, Tried};
 use super::paths::{Directory, check_path};
 use super::{check_index, refused, splice};
 use crate::limits::SPLICES_MAX;
 use crate::transfer::{Lease, Sealed, Sinks, Sources};
-use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
+use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore, Ownership};
 use crate::wasm::contract::{files, files_blocking};
 use crate::wasm::file_work::Begun;
 use crate::wasm::sandbox::{Host, State};
@@ -78,6 +79,19 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         let batch = accessor.with(|mut access| access.get().batch((), &directory, vec![temporary]))?;
         try_direct(batch).await
     }
+
+    async fn keep_capacity(
+        accessor: &Accessor<T, Self>,
+        directory: Resource<Descriptor>,
+        path: String,
+    ) -> Result<Answer<Ownership>> {
+        let batch = accessor.with(|mut access| {
+            let state = access.get();
+            state.batch(state.owned.question(), &directory, vec![path])
+        })?;
+        let tried = ask_for_lock(batch).await?;
+        Ok(accessor.with(|mut access| access.get().owned.note(tried)))
+    }
 }
 
 impl files_blocking::Host for &mut State {
@@ -123,6 +137,15 @@ impl files_blocking::Host for &mut State {
 
     async fn try_direct(&mut self, directory: Resource<Descriptor>, temporary: String) -> Result<Answer<()>> {
         try_direct(self.batch((), &directory, vec![temporary])?).await
+    }
+
+    async fn keep_capacity(
+        &mut self,
+        directory: Resource<Descriptor>,
+        path: String,
+    ) -> Result<Answer<Ownership>> {
+        let tried = ask_for_lock(self.batch(self.owned.question(), &directory, vec![path])?).await?;
+        Ok(self.owned.note(tried))
     }
 }
 
@@ -182,7 +205,15 @@ async fn load_all(batch: Batch<Sinks, FileToLoad>, caching: Caching) -> Result<V
 }
 
 async fn try_direct(batch: Batch<(), String>) -> Result<Answer<()>> {
-    let answers = each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?;
+    only(each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?)
+}
+
+async fn ask_for_lock(batch: Batch<Question, String>) -> Result<Answer<Tried>> {
+    only(each_off_thread(batch, |directory, question, path| question.ask(directory, path)).await?)
+}
+
+/// The answer for the one file of a batch.
+fn only<T>(answers: Vec<Answer<T>>) -> Result<Answer<T>> {
     answers.into_iter().next().ok_or_else(|| format_err!("no answer for a file"))
 }
 

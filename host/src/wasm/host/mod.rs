@@ -5,6 +5,7 @@ mod crew;
 mod direct;
 mod files;
 mod logging;
+pub(super) mod ownership;
 mod paths;
 mod splice;
 mod streams;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_primitives::fs::{self, DirOptions, FollowSymlinks, OpenOptions, OpenOptionsExt};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{direct, refused, splice};
@@ -107,6 +107,19 @@ impl Directory {
         let tried = direct::try_writing(&file);
         self.discard(temporary);
         tried
+    }
+
+    /// Opens a directory below this one, or this one if the path is empty.
+    pub(super) fn open_directory(&self, path: &str) -> Result<File, Error> {
+        check_path(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Anew in any case: descriptors that are made of each other share their lock.
+        let open = |directory: &File| rustix::fs::openat(directory, ".", flags, Mode::empty());
+        let opened = match path {
+            "" => open(&self.file).map_err(io::Error::from),
+            path => fs::open_dir(&self.file, Path::new(path)).and_then(|found| Ok(open(&found)?)),
+        };
+        opened.map(File::from).map_err(|error| self.failed(path, Change::No, Caching::Cached, &error))
     }
 
     fn create(&self, path: &str, caching: Caching) -> Result<File, Error> {
