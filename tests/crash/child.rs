@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +23,7 @@ const CHUNKS_PER_PUT: u64 = 3;
 
 /// Puts, gets and removes chunks from several threads, until the process is killed or nobody listens any more.
 pub(crate) fn load(args: &ChildArgs) -> Result<()> {
-    let engine = open(args)?;
+    let (engine, _) = open(args)?;
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let storage = engine.storage();
@@ -66,8 +67,11 @@ fn work(storage: &StorageManager, thread: u64, random: &mut Random) -> Result<()
 
 /// Reads every chunk, compares with a lookup, and with `fill` stores chunks until all others are evicted.
 pub(crate) fn read(args: &ChildArgs) -> Result<()> {
-    let engine = open(args)?;
+    let (engine, scanned) = open(args)?;
     let storage = engine.storage();
+    if args.backend == Backend::Fs {
+        scanned.wait();
+    }
     for number in 0..N_CHUNKS {
         let present = is_present(storage, key(number));
         if get(storage, number)? != present {
@@ -127,10 +131,40 @@ fn say(line: Line) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("the parent is gone")
 }
 
-fn open(args: &ChildArgs) -> Result<Engine> {
+/// Hears when the backend has looked through its directory.
+#[derive(Clone, Default)]
+struct Scanned(Arc<(Mutex<bool>, Condvar)>);
+
+impl Scanned {
+    fn wait(&self) {
+        let (is_done, changed) = &*self.0;
+        let is_done = is_done.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(changed.wait_while(is_done, |is_done| !*is_done));
+    }
+}
+
+impl Write for Scanned {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(line)?;
+        if String::from_utf8_lossy(line).contains(" scan: ") {
+            let (is_done, changed) = &*self.0;
+            *is_done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            changed.notify_all();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+fn open(args: &ChildArgs) -> Result<(Engine, Scanned)> {
+    let scanned = Scanned::default();
+    let writer = scanned.clone();
     tracing_subscriber::fmt()
         .with_env_filter("kvtier=info")
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(false)
         .init();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
@@ -167,5 +201,5 @@ fn open(args: &ChildArgs) -> Result<Engine> {
     };
     let engine = EngineBuilder::new(config, metadata()).build_blocking()?;
     say(Line::Open)?;
-    Ok(engine)
+    Ok((engine, scanned))
 }

@@ -275,6 +275,13 @@ impl Log {
         of_backend.collect()
     }
 
+    /// Waits until an `fs` backend has looked through its directory so often, and returns what it said of it last.
+    pub fn scanned(&self, backend: &str, n_times: usize) -> String {
+        let scans = || self.heard(backend).into_iter().filter(|line| line.starts_with("scan: "));
+        eventually("the directory is looked through", || scans().count() >= n_times);
+        scans().next_back().unwrap()
+    }
+
     /// Returns the operations of which a `GoodBackend` has heard, without their keys.
     pub fn operations(&self, backend: &str) -> Vec<String> {
         let first_word = |line: String| line.split(' ').next().unwrap_or_default().to_owned();

@@ -64,6 +64,7 @@ fn files_torn_by_the_end_of_the_machine_are_misses_with_a_reason_and_can_be_stor
     let log = log();
     let all = keys(5);
     let first = engine(config(vec![fs("crash_torn", directory.path())]));
+    log.scanned("crash_torn", 1);
     put_in(first.storage(), &all, "crash_torn");
     first.blocking().close().unwrap();
 
@@ -82,8 +83,8 @@ fn files_torn_by_the_end_of_the_machine_are_misses_with_a_reason_and_can_be_stor
 
     let second = engine(config(vec![fs("crash_torn", directory.path())]));
     let storage = second.storage();
-    let heard = log.heard("crash_torn").pop().unwrap();
-    let counted = format!("open: 5 chunks, {n_bytes} bytes found, 0 evicted, 0 unfinished files removed");
+    let heard = log.scanned("crash_torn", 2);
+    let counted = format!("scan: 5 chunks, {n_bytes} bytes found, 0 evicted, 0 unfinished files removed");
     assert_eq!(heard, counted);
     for (n, reason) in [(0, "corrupt"), (1, "corrupt"), (2, "check_failed"), (3, "no_trailer")] {
         let found = get(storage, &[key(n)]);

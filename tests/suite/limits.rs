@@ -102,6 +102,18 @@ fn a_component_may_begin_with_all_its_memory_and_table_elements_and_with_no_more
 }
 
 #[test]
+fn an_index_of_a_million_and_a_half_chunks_fits_the_default_memory_and_one_that_does_not_is_full() {
+    let backend = greedy("index", "index");
+    assert_eq!(backend.limits.memory_bytes, 64 << 20);
+    let engine = engine(backend);
+    assert_eq!(take(engine.storage(), "index", 1_500_000), None);
+    // The memory of the first one is there again.
+    assert_eq!(take(engine.storage(), "index", 2_000_000), Some("no_space"));
+    assert_eq!(take(engine.storage(), "index", 1_500_000), None);
+    assert_eq!(support::health(engine.storage(), "index").lane_restarts, 0);
+}
+
+#[test]
 fn table_elements_are_limited_over_all_tables_of_a_component() {
     let mut hoarder = hoarder("tables", "table", 1, 10);
     hoarder.backend.limits.table_elements = 60;

@@ -13,6 +13,7 @@ mod configuration;
 mod contract;
 mod copies;
 mod crash;
+mod directory;
 mod disk;
 mod embed;
 mod faults;

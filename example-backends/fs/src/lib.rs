@@ -8,27 +8,32 @@ mod disk;
 mod locks;
 mod store;
 
+use std::rc::Rc;
+
 use kvtier_guest::prelude::*;
+use kvtier_guest::wit_bindgen::spawn_local;
 
 use config::Config;
 use store::Store;
 
 /// One file a chunk below `config.root`, at most `config.capacity` bytes of them.
 pub struct FsBackend {
-    store: Store,
+    store: Rc<Store>,
 }
 
 impl StorageBackend for FsBackend {
     fn new(init: Init) -> Result<Self, Error> {
-        Ok(Self { store: Store::new(&Config::from_init(&init)?)? })
+        Ok(Self { store: Rc::new(Store::new(&Config::from_init(&init)?)?) })
     }
 
     async fn open(&self) -> Result<(), Error> {
-        self.store.open().await
+        self.store.open().await?;
+        spawn_local(Rc::clone(&self.store).look_after());
+        Ok(())
     }
 
     async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
-        Ok(self.store.contains(keys, pin))
+        self.store.contains(keys, pin).await
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
@@ -40,15 +45,20 @@ impl StorageBackend for FsBackend {
     }
 
     async fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
-        Ok(self.store.pin(keys))
+        self.store.pin(keys).await
     }
 
     async fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
-        Ok(self.store.unpin(keys))
+        self.store.unpin(keys).await
     }
 
     async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         self.store.remove(keys).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.store.close();
+        Ok(())
     }
 }
 

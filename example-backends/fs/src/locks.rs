@@ -11,24 +11,27 @@ use kvtier_guest::ChunkKey;
 /// a removal could take away the file that a put has just answered for.
 #[derive(Default)]
 pub(crate) struct KeyLocks {
-    /// The keys that are locked, with those who wait for each.
-    held: RefCell<HashMap<ChunkKey, Vec<Waker>>>,
+    /// The keys that are locked.
+    held: RefCell<HashMap<ChunkKey, Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Whether the file may be on its way in or out.
+    changes: bool,
+    /// The calls that wait for it.
+    waiting: Vec<Waker>,
 }
 
 impl KeyLocks {
     /// Waits until `key` is free, and holds it until the guard is dropped.
     pub(crate) async fn lock(&self, key: ChunkKey) -> KeyGuard<'_> {
-        poll_fn(|cx| {
-            let mut held = self.held.borrow_mut();
-            if let Some(waiting) = held.get_mut(&key) {
-                waiting.push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            held.insert(key, Vec::new());
-            Poll::Ready(())
-        })
-        .await;
-        KeyGuard { locks: self, key }
+        self.hold(key, true).await
+    }
+
+    /// As [`Self::lock`], for one that only looks at the file.
+    pub(crate) async fn look(&self, key: ChunkKey) -> KeyGuard<'_> {
+        self.hold(key, false).await
     }
 
     /// Holds `key` until the guard is dropped, if it is free now.
@@ -37,8 +40,27 @@ impl KeyLocks {
         if held.contains_key(&key) {
             return None;
         }
-        held.insert(key, Vec::new());
+        held.insert(key, Held { changes: true, waiting: Vec::new() });
         Some(KeyGuard { locks: self, key })
+    }
+
+    /// Reports whether the file of `key` may be on its way in or out.
+    pub(crate) fn is_changing(&self, key: ChunkKey) -> bool {
+        self.held.borrow().get(&key).is_some_and(|held| held.changes)
+    }
+
+    async fn hold(&self, key: ChunkKey, changes: bool) -> KeyGuard<'_> {
+        poll_fn(|cx| {
+            let mut held = self.held.borrow_mut();
+            if let Some(held) = held.get_mut(&key) {
+                held.waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            held.insert(key, Held { changes, waiting: Vec::new() });
+            Poll::Ready(())
+        })
+        .await;
+        KeyGuard { locks: self, key }
     }
 }
 
@@ -50,9 +72,9 @@ pub(crate) struct KeyGuard<'a> {
 
 impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
-        let waiting = self.locks.held.borrow_mut().remove(&self.key);
+        let held = self.locks.held.borrow_mut().remove(&self.key).unwrap_or_default();
         // All of them: one that was cancelled would swallow the only call.
-        waiting.into_iter().flatten().for_each(Waker::wake);
+        held.waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -83,6 +105,17 @@ mod tests {
         assert!(locks.try_lock(A).is_none());
         drop(second);
         assert!(locks.try_lock(A).is_some());
+    }
+
+    #[test]
+    fn a_look_excludes_changes_and_is_none() {
+        let locks = KeyLocks::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(look) = pin!(locks.look(A)).poll(&mut cx) else { panic!("A is free") };
+        assert!(locks.try_lock(A).is_none() && !locks.is_changing(A));
+        drop(look);
+        let _change = locks.try_lock(A);
+        assert!(locks.is_changing(A) && !locks.is_changing(B));
     }
 
     #[test]

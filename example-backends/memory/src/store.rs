@@ -43,10 +43,10 @@ impl Store {
             return Err(Error::NoSpace);
         }
         // Dropping the evicted chunks frees the memory that the new one is about to need.
-        drop(self.chunks.reserve(call, size_bytes)?);
+        drop(self.chunks.reserve(call, &[size_bytes])?);
         match Chunk::read(data, index, size_bytes) {
             Ok(chunk) => {
-                self.chunks.insert(call, index, *key, size_bytes, chunk);
+                self.chunks.insert(call, index, *key, size_bytes, chunk)?;
                 Ok(())
             }
             Err(error) => {

@@ -8,7 +8,9 @@ use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
+use kvtier_guest::lru::{Lru, SPARE_BYTES};
 use kvtier_guest::prelude::*;
 use kvtier_guest::wasip2::clocks::monotonic_clock;
 use kvtier_guest::wasip2::filesystem as files_0_2;
@@ -35,6 +37,7 @@ impl GreedyBackend {
             // Pages of 64 KiB.
             "memory" if !grow_memory(n) => return Err(Error::NoSpace),
             "memory" => {}
+            "index" => return fill_index(n),
             "pollables" => {
                 (0..n).for_each(|_| mem::forget(monotonic_clock::subscribe_duration(u64::MAX)));
             }
@@ -71,6 +74,22 @@ impl GreedyBackend {
         }
         Ok(())
     }
+}
+
+/// Has an index of `n` chunks.
+fn fill_index(n: usize) -> Result<(), Error> {
+    let mut index = Lru::new(u64::MAX);
+    for number in 0..n as u64 {
+        let key = ChunkKey { hi: number.wrapping_mul(0x9e37_79b9_7f4a_7c15), lo: number };
+        index.adopt_found(key, 1 << 16, Duration::from_millis(number), ())?;
+    }
+    // And what a call may need beside it.
+    let mut beside = Vec::<u8>::new();
+    beside
+        .try_reserve_exact(SPARE_BYTES / 2)
+        .map_err(|_| Error::other("nothing is left beside the index"))?;
+    drop(std::hint::black_box(beside));
+    Ok(())
 }
 
 /// Takes of the first granted directory, in which there are `file` and `pipe`.

@@ -1,0 +1,128 @@
+//! The granted directory. Every call of the host's for files goes through here, and is counted.
+
+use std::cell::Cell;
+
+use kvtier_guest::wasip3::clocks::system_clock::Instant;
+use kvtier_guest::wasip3::filesystem::types::{
+    Descriptor, DescriptorFlags, DescriptorStat, DirectoryEntry, ErrorCode, NewTimestamp, OpenFlags,
+    PathFlags,
+};
+use kvtier_guest::wit_bindgen::{FutureReader, StreamReader, StreamResult};
+use kvtier_guest::{
+    Caching, Error, FileToLoad, FileToStore, Ownership, Sinks, Sources, keep_capacity, try_direct,
+};
+
+/// Names that are taken from a listing at a time.
+const LISTED_AT_ONCE: usize = 256;
+
+pub(super) struct Granted {
+    directory: Descriptor,
+    n_calls: Cell<u64>,
+}
+
+impl Granted {
+    pub(super) fn new(directory: Descriptor) -> Self {
+        Self { directory, n_calls: Cell::new(0) }
+    }
+
+    pub(super) fn n_calls(&self) -> u64 {
+        self.n_calls.get()
+    }
+
+    fn call(&self) -> &Descriptor {
+        self.n_calls.set(self.n_calls.get() + 1);
+        &self.directory
+    }
+
+    // Links are not followed: nothing here makes any.
+
+    pub(super) async fn stat(&self, path: String) -> Result<DescriptorStat, ErrorCode> {
+        self.call().stat_at(PathFlags::empty(), path).await
+    }
+
+    pub(super) async fn set_modified(&self, path: String, at: Instant) -> Result<(), ErrorCode> {
+        let (accessed, modified) = (NewTimestamp::NoChange, NewTimestamp::Timestamp(at));
+        self.call().set_times_at(PathFlags::empty(), path, accessed, modified).await
+    }
+
+    pub(super) async fn make_directory(&self, path: String) -> Result<(), ErrorCode> {
+        self.call().create_directory_at(path).await
+    }
+
+    pub(super) async fn unlink(&self, path: String) -> Result<(), ErrorCode> {
+        self.call().unlink_file_at(path).await
+    }
+
+    /// Makes an empty file, if there is none.
+    pub(super) async fn create(&self, path: String) -> Result<(), ErrorCode> {
+        self.open(path, OpenFlags::CREATE, DescriptorFlags::WRITE).await.map(drop)
+    }
+
+    pub(super) async fn list(&self, path: &str) -> Result<Listing, ErrorCode> {
+        let path = if path.is_empty() { "." } else { path };
+        let directory = self.open(path.to_owned(), OpenFlags::DIRECTORY, DescriptorFlags::READ).await?;
+        self.call();
+        let (entries, done) = directory.read_directory();
+        Ok(Listing { entries, is_over: false, done: Some(done) })
+    }
+
+    async fn open(
+        &self,
+        path: String,
+        how: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> Result<Descriptor, ErrorCode> {
+        self.call().open_at(PathFlags::empty(), path, how, flags).await
+    }
+
+    pub(super) async fn keep_capacity(&self, path: String) -> Result<Ownership, Error> {
+        keep_capacity(self.call(), path).await
+    }
+
+    pub(super) async fn try_direct(&self, temporary: String) -> Result<(), Error> {
+        try_direct(self.call(), temporary).await
+    }
+
+    pub(super) async fn store_all(
+        &self,
+        data: &Sources,
+        files: Vec<FileToStore>,
+        caching: Caching,
+    ) -> Vec<Result<u64, Error>> {
+        data.store_all(self.call(), files, caching).await
+    }
+
+    pub(super) async fn load_all(
+        &self,
+        into: &Sinks,
+        files: Vec<FileToLoad>,
+        caching: Caching,
+    ) -> Vec<Result<Option<u64>, Error>> {
+        into.load_all(self.call(), files, caching).await
+    }
+}
+
+/// The names in a directory, some at a time: there may be more than memory has room for.
+pub(super) struct Listing {
+    entries: StreamReader<DirectoryEntry>,
+    is_over: bool,
+    /// Says how it went.
+    done: Option<FutureReader<Result<(), ErrorCode>>>,
+}
+
+impl Listing {
+    /// Returns some more; `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<DirectoryEntry>>, ErrorCode> {
+        while !self.is_over {
+            let (status, entries) = self.entries.read(Vec::with_capacity(LISTED_AT_ONCE)).await;
+            self.is_over = !matches!(status, StreamResult::Complete(_));
+            if !entries.is_empty() {
+                return Ok(Some(entries));
+            }
+        }
+        match self.done.take() {
+            Some(done) => done.await.map(|()| None),
+            None => Ok(None),
+        }
+    }
+}

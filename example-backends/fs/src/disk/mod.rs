@@ -1,0 +1,270 @@
+//! The directory: what can be done with its files. Knows nothing of capacity.
+//!
+//! Nothing is synced. The end of the process loses nothing that was renamed; the end of the machine may leave
+//! files that are short or torn, which the host notices when it verifies the chunk.
+
+mod granted;
+mod listings;
+mod names;
+mod shared;
+
+use std::cell::Cell;
+
+use kvtier_guest::futures_util::{StreamExt, stream};
+use kvtier_guest::wasip3::clocks::system_clock;
+use kvtier_guest::wasip3::filesystem::preopens;
+use kvtier_guest::wasip3::filesystem::types::{DescriptorStat, DescriptorType, ErrorCode};
+use kvtier_guest::{
+    Caching, ChunkKey, Error, FileToLoad, FileToStore, Level, Ownership, Repeated, Sinks, Sources, warn,
+};
+
+use self::granted::Granted;
+pub(crate) use self::shared::Lease;
+use crate::config::locate;
+
+/// Files that are looked at together.
+pub(crate) const STATS_AT_ONCE: usize = 16;
+
+/// A directory of chunks.
+pub(crate) struct Disk {
+    granted: Granted,
+    /// The directory as the guest sees it, for messages.
+    name: String,
+    /// Empty, or a path below the granted directory that ends in `/`.
+    prefix: String,
+    caching: Caching,
+    instance: u64,
+    n_temporary: Cell<u64>,
+    /// Whether the last chunk could not be written.
+    refuses: Cell<bool>,
+    refusals: Repeated,
+    recoveries: Repeated,
+    unleased: Repeated,
+}
+
+/// A chunk's file.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) size_bytes: u64,
+    /// When it was written, in nanoseconds since 1970; or until when it is leased.
+    pub(crate) modified_ns: i64,
+}
+
+impl Disk {
+    /// Finds the directory among those granted. Does not touch it.
+    pub(crate) fn new(root: Option<&str>, caching: Caching) -> Result<Self, Error> {
+        let mut granted = preopens::get_directories();
+        let paths: Vec<String> = granted.iter().map(|(_, path)| path.clone()).collect();
+        let (index, rest) = locate(root, &paths)?;
+        let prefix = if rest.is_empty() { String::new() } else { format!("{rest}/") };
+        let name = root.unwrap_or(&paths[index]).to_owned();
+        let (granted, _) = granted.swap_remove(index);
+        Ok(Self {
+            granted: Granted::new(granted),
+            name,
+            prefix,
+            caching,
+            instance: names::of_instance(),
+            n_temporary: Cell::new(0),
+            refuses: Cell::new(false),
+            refusals: Repeated::default(),
+            recoveries: Repeated::default(),
+            unleased: Repeated::default(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many calls of the host's were made.
+    pub(crate) fn n_calls(&self) -> u64 {
+        self.granted.n_calls()
+    }
+
+    /// Reports whether the directories are there. They are made once; whoever empties the directory removes them.
+    pub(crate) async fn is_prepared(&self) -> Result<bool, Error> {
+        match self.granted.stat(self.path(names::TEMPORARY)).await {
+            Ok(stat) => Ok(is_directory(&stat)),
+            Err(ErrorCode::NoEntry) => Ok(false),
+            Err(code) => Err(self.failed(code)),
+        }
+    }
+
+    /// Makes the directories that are missing.
+    pub(crate) async fn prepare(&self) -> Result<(), Error> {
+        let ends = self.prefix.match_indices('/').map(|(end, _)| end);
+        for end in ends.collect::<Vec<_>>() {
+            self.make_directory(self.prefix[..end].to_owned()).await?;
+        }
+        self.make_directory(self.path(names::TEMPORARY)).await
+    }
+
+    /// Asks to be the one that keeps the directory to its capacity.
+    pub(crate) async fn keep_capacity(&self) -> Result<Ownership, Error> {
+        let path = self.prefix.trim_end_matches('/').to_owned();
+        self.granted.keep_capacity(path).await.map_err(|error| self.named(error))
+    }
+
+    /// Refuses a file system that does not do what the operator asked for. One that cannot be written to at all is
+    /// read all the same.
+    pub(crate) async fn check_caching(&self) -> Result<(), Error> {
+        if self.caching != Caching::Direct {
+            return Ok(());
+        }
+        match self.granted.try_direct(self.temporary(ChunkKey { hi: 0, lo: 0 })).await {
+            Err(Error::Unsupported) => {
+                let why = format!("the file system of {} does no direct I/O; set it to false", self.name);
+                Err(Error::invalid_config("direct", why))
+            }
+            Err(error) => {
+                warn!("{}: cannot find out whether direct I/O is possible: {error:?}", self.name);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Looks at a chunk's file. `None` if there is none.
+    pub(crate) async fn stat(&self, key: ChunkKey) -> Result<Option<Found>, Error> {
+        match self.granted.stat(self.file_of(key)).await {
+            Ok(stat) if matches!(stat.type_, DescriptorType::RegularFile) => {
+                let modified_ns = modified_ns(&stat);
+                Ok(Some(Found { size_bytes: stat.size, modified_ns }))
+            }
+            Ok(_) | Err(ErrorCode::NoEntry) => Ok(None),
+            Err(code) => Err(self.failed(code)),
+        }
+    }
+
+    /// As [`Self::stat`], for several, in their order.
+    pub(crate) async fn stats(&self, keys: &[ChunkKey]) -> Vec<Result<Option<Found>, Error>> {
+        stream::iter(keys).map(|key| self.stat(*key)).buffered(STATS_AT_ONCE).collect().await
+    }
+
+    /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a
+    /// chunk, or nothing.
+    pub(crate) async fn write(&self, chunks: &[(u32, ChunkKey)], data: &Sources) -> Vec<Result<(), Error>> {
+        let file =
+            |&(index, key)| FileToStore { index, temporary: self.temporary(key), name: self.file_of(key) };
+        let files = chunks.iter().map(file).collect();
+        let written = self.granted.store_all(data, files, self.caching).await;
+        let named = |written: Result<u64, Error>| written.map(drop).map_err(|error| self.named(error));
+        written.into_iter().map(named).collect()
+    }
+
+    /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again. On one that
+    /// does both by turns, ever more rarely.
+    pub(crate) fn note(&self, written: &Result<(), Error>) {
+        let name = &self.name;
+        match written {
+            Ok(()) if self.refuses.replace(false) => {
+                self.recoveries.log(Level::Info, format_args!("{name}: chunks are stored again"));
+            }
+            // A call that is over is no fault of the disk's.
+            Ok(()) | Err(Error::InvalidArgument(_)) => {}
+            Err(error) if !self.refuses.replace(true) => {
+                let message = format_args!("{name}: chunks cannot be stored, and are only read: {error:?}");
+                self.refusals.log(Level::Warn, message);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Fills buffers of `into` from the chunks' files. `None` where there is no such file.
+    pub(crate) async fn read(
+        &self,
+        chunks: &[(u32, ChunkKey)],
+        into: &Sinks,
+    ) -> Vec<Result<Option<u64>, Error>> {
+        let file = |&(index, key)| FileToLoad { index, name: self.file_of(key) };
+        let files = chunks.iter().map(file).collect();
+        let read = self.granted.load_all(into, files, self.caching).await;
+        read.into_iter().map(|read| read.map_err(|error| self.named(error))).collect()
+    }
+
+    /// Removes the chunk's file, and reports whether there was one.
+    pub(crate) async fn remove(&self, key: ChunkKey) -> Result<bool, Error> {
+        self.unlink(self.file_of(key)).await
+    }
+
+    async fn make_directory(&self, path: String) -> Result<(), Error> {
+        let code = match self.granted.make_directory(path.clone()).await {
+            Ok(()) | Err(ErrorCode::Exist) => return Ok(()),
+            Err(code) => code,
+        };
+        // Where nothing may be made, what is there will do.
+        match self.granted.stat(path).await {
+            Ok(stat) if is_directory(&stat) => Ok(()),
+            _ => Err(self.failed(code)),
+        }
+    }
+
+    async fn unlink(&self, path: String) -> Result<bool, Error> {
+        match self.granted.unlink(path).await {
+            Ok(()) => Ok(true),
+            Err(ErrorCode::NoEntry) => Ok(false),
+            Err(code) => Err(self.failed(code)),
+        }
+    }
+
+    /// What a change is answered where the directory is granted for reading.
+    pub(crate) fn read_only(&self) -> Error {
+        self.failed(ErrorCode::NotPermitted)
+    }
+
+    /// The contract's error, which names the directory. A full disk is `no-space`.
+    fn failed(&self, code: ErrorCode) -> Error {
+        let why = match code {
+            ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly => {
+                "not permitted; the directory's owner and mode must allow it, and `allow.fs` grant it with `:rw`"
+                    .to_owned()
+            }
+            // WASI has codes for a read-only file system and for a quota, but hosts say `io`.
+            ErrorCode::Io => "the file system is read-only, over its quota, or failing".to_owned(),
+            code => match Error::from(code) {
+                Error::Other(words) => words,
+                error => return error,
+            },
+        };
+        Error::other(format!("{}: {why}", self.name))
+    }
+
+    /// An error of the host's, which does not know the directory's name.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Other(words) => Error::other(format!("{}: {words}", self.name)),
+            error => error,
+        }
+    }
+
+    fn temporary(&self, key: ChunkKey) -> String {
+        let n = self.n_temporary.replace(self.n_temporary.get() + 1);
+        self.path(&names::temporary(key, self.instance, n))
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn file_of(&self, key: ChunkKey) -> String {
+        self.path(&names::of_chunk(key))
+    }
+}
+
+/// Returns the time, in nanoseconds since 1970.
+pub(crate) fn now_ns() -> i64 {
+    ns(system_clock::now())
+}
+
+fn modified_ns(stat: &DescriptorStat) -> i64 {
+    stat.data_modification_timestamp.map_or(0, ns)
+}
+
+fn ns(at: system_clock::Instant) -> i64 {
+    at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanoseconds))
+}
+
+fn is_directory(stat: &DescriptorStat) -> bool {
+    matches!(stat.type_, DescriptorType::Directory)
+}

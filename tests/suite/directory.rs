@@ -1,0 +1,283 @@
+//! The `fs` backend on directories that hold more than it remembers, that somebody empties, and that others use as well.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use kvtier::config::{BackendConfig, Config};
+use kvtier::integrity::TRAILER_BYTES;
+use kvtier::manager::{StorageManager, Tiers};
+use kvtier::runtime::block_on;
+use kvtier::tier::CapacityOwner;
+use kvtier::{ChunkKey, Engine};
+
+use crate::support::{
+    self, CHUNK_BYTES, config, engine, eventually, get, health, in_tier, key, log, put_in, served,
+};
+
+/// Bytes of a chunk's file.
+const FILE_BYTES: u64 = (CHUNK_BYTES + TRAILER_BYTES) as u64;
+
+fn open(backend: BackendConfig) -> Engine {
+    engine(Config { local_cpu: false, ..config(vec![backend]) })
+}
+
+/// The backend, kept to so many chunks.
+fn bounded(name: &str, directory: &Path, n_chunks: u64) -> BackendConfig {
+    let mut backend = support::fs(name, directory);
+    backend.config.push(("capacity".into(), (n_chunks * FILE_BYTES).to_string()));
+    backend
+}
+
+fn range(keys: std::ops::Range<u64>) -> Vec<ChunkKey> {
+    keys.map(key).collect()
+}
+
+/// Stores chunks, as many at a time as the pool has room for.
+fn put_all(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
+    for some in keys.chunks(32) {
+        put_in(storage, some, tier);
+    }
+}
+
+/// How many of the chunks are delivered, with the right bytes.
+fn n_served(storage: &StorageManager, keys: &[ChunkKey]) -> usize {
+    keys.iter().filter(|key| served(&get(storage, &[**key])) == [1]).count()
+}
+
+/// The files in a folder, also of folders that are not there.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn owner(engine: &Engine, name: &str) -> Option<CapacityOwner> {
+    health(engine.storage(), name).capacity_owner
+}
+
+#[test]
+fn opening_asks_the_host_as_often_for_a_hundred_thousand_files_as_for_ten() {
+    let log = log();
+    let calls = |name: &str, n_files: u64| {
+        let directory = tempfile::tempdir().unwrap();
+        for folder in ["tmp", "00"] {
+            fs::create_dir(directory.path().join(folder)).unwrap();
+        }
+        for n in 0..n_files {
+            fs::File::create(directory.path().join(format!("00/{}.kv", key(n)))).unwrap();
+        }
+        let engine = open(support::fs(name, directory.path()));
+        // Before they are looked through, too.
+        assert_eq!(in_tier(engine.storage(), &range(0..10), name), 10);
+        assert_eq!(in_tier(engine.storage(), &[key(n_files - 1), key(n_files)], name), 1);
+        engine.blocking().close().unwrap();
+        let opened = log.heard(name).into_iter().find(|line| line.starts_with("open: after ")).unwrap();
+        opened.split(' ').nth(2).unwrap().parse::<u64>().unwrap()
+    };
+    let few = calls("directory_of_ten", 10);
+    assert_eq!(few, calls("directory_of_many", 100_000));
+    assert!(few < 10, "{few}");
+}
+
+#[test]
+fn what_is_found_is_evicted_in_the_order_of_its_age_and_before_what_is_new() {
+    let log = log();
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(support::fs("directory_age", directory.path()));
+    put_all(first.storage(), &range(0..20), "directory_age");
+    log.scanned("directory_age", 1);
+    first.blocking().close().unwrap();
+    let hours_ago = |hours: u64| SystemTime::now() - Duration::from_hours(hours);
+    // The first ones are the youngest.
+    for n in 0..20 {
+        let file = fs::File::options().write(true).open(directory.path().join(format!("00/{}.kv", key(n))));
+        file.unwrap().set_modified(hours_ago(1 + n)).unwrap();
+    }
+    let second = open(bounded("directory_age", directory.path(), 15));
+    let scanned = log.scanned("directory_age", 2);
+    assert!(scanned.starts_with("scan: 20 chunks, ") && scanned.contains(" 5 evicted"), "{scanned}");
+    assert_eq!(in_tier(second.storage(), &range(0..20), "directory_age"), 15);
+    put_all(second.storage(), &range(100..103), "directory_age");
+    assert_eq!(in_tier(second.storage(), &range(0..20), "directory_age"), 12);
+    assert_eq!(n_served(second.storage(), &range(100..103)), 3);
+    assert_eq!(files(&directory.path().join("00")).len(), 15);
+}
+
+#[test]
+fn files_beyond_the_memory_of_the_index_are_kept_and_found_and_new_chunks_replace_others() {
+    const N: u64 = 1_200;
+    let log = log();
+    let name = "directory_full";
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(support::fs(name, directory.path()));
+    put_all(first.storage(), &range(0..N), name);
+    log.scanned(name, 1);
+    first.blocking().close().unwrap();
+
+    let mut backend = support::fs(name, directory.path());
+    // Room for the first entries of an index, and no more.
+    backend.limits.memory_bytes = 4 << 20;
+    let second = open(backend);
+    let storage = second.storage();
+    let scanned = log.scanned(name, 2);
+    assert!(
+        scanned.starts_with(&format!("scan: {N} chunks, ")) && scanned.contains(" 0 evicted"),
+        "{scanned}"
+    );
+    assert_eq!(in_tier(storage, &range(0..N), name), N as usize);
+    let some: Vec<ChunkKey> = (0..N).step_by(7).map(key).collect();
+    assert_eq!(n_served(storage, &some), some.len());
+    put_all(storage, &range(5000..5100), name);
+    assert_eq!(n_served(storage, &range(5000..5100)), 100);
+    let n_files = files(&directory.path().join("00")).len();
+    assert_eq!(n_files, N as usize, "a hundred have made room");
+    put_all(storage, &range(5000..5100), name);
+    let warnings = log.heard(name).iter().filter(|line| line.contains("the index is full")).count();
+    assert_eq!(warnings, 1, "{:?}", log.heard(name));
+    assert_eq!(health(storage, name).lane_restarts, 0);
+    // Removed ones are gone, known to the index or not.
+    block_on(storage.remove(&some, &Tiers::All)).unwrap();
+    assert_eq!(n_served(storage, &some), 0);
+}
+
+#[test]
+fn a_directory_that_is_emptied_while_it_is_used_is_used_on() {
+    let log = log();
+    for (name, root) in [("directory_emptied", "/data"), ("directory_root_emptied", "/data/a/b")] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut backend = support::fs(name, directory.path());
+        backend.config[0].1 = root.into();
+        let engine = open(backend);
+        let storage = engine.storage();
+        put_all(storage, &range(0..300), name);
+        let empty = || {
+            for path in files(directory.path()) {
+                fs::remove_dir_all(path).unwrap();
+            }
+        };
+        empty();
+        // The first to notice is a put.
+        put_all(storage, &range(1000..1010), name);
+        assert_eq!(n_served(storage, &range(1000..1010)), 10);
+        assert_eq!(in_tier(storage, &range(0..300), name), 0);
+        assert_eq!(n_served(storage, &range(0..300)), 0);
+        put_all(storage, &range(0..50), name);
+        empty();
+        // Now it is a get.
+        assert_eq!(n_served(storage, &range(0..50)), 0);
+        put_all(storage, &range(0..50), name);
+        assert_eq!(n_served(storage, &range(0..50)), 50);
+        let heard = log.heard(name);
+        let n_warnings = heard.iter().filter(|line| line.contains("emptied the directory")).count();
+        let n_missing = heard.iter().filter(|line| line.contains("the file is gone")).count();
+        assert!(n_warnings == 1 && n_missing <= 1, "{heard:?}");
+        let counts = support::counts_at(storage, 1);
+        assert!(counts.errors.is_empty() && health(storage, name).lane_restarts == 0, "{counts:?}");
+        engine.blocking().close().unwrap();
+    }
+}
+
+#[test]
+fn two_on_one_directory_find_what_the_other_has_stored_and_one_of_them_evicts() {
+    let log = log();
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(bounded("directory_first", directory.path(), 40));
+    log.scanned("directory_first", 1);
+    let second = open(bounded("directory_second", directory.path(), 40));
+    let (one, two) = (first.storage(), second.storage());
+    assert_eq!(owner(&first, "directory_first"), Some(CapacityOwner::ThisProcess));
+    // A system need not show who has its locks.
+    let another = owner(&second, "directory_second");
+    assert!(
+        matches!(another, Some(CapacityOwner::Another { process }) if process.is_none_or(|id| id == std::process::id())),
+        "{another:?}"
+    );
+
+    put_all(one, &range(0..10), "directory_first");
+    put_all(two, &range(10..20), "directory_second");
+    for (storage, name) in [(one, "directory_first"), (two, "directory_second")] {
+        assert_eq!(in_tier(storage, &range(0..20), name), 20, "{name}");
+        assert_eq!(n_served(storage, &range(0..20)), 20, "{name}");
+    }
+    // What is not the owner's is neither evicted nor forgotten by it, and what it removes is gone for both.
+    block_on(one.remove(&[key(12)], &Tiers::All)).unwrap();
+    block_on(two.remove(&[key(3)], &Tiers::All)).unwrap();
+    assert_eq!(in_tier(two, &[key(12)], "directory_second"), 0);
+    eventually("the owner hears of it", || in_tier(one, &[key(3)], "directory_first") == 0);
+
+    // What the second has pinned stays, whoever evicts; what it stores is counted.
+    let pinned = range(13..17);
+    let lookup = block_on(two.contains_pinned(&pinned, &Tiers::All, "pin"));
+    assert_eq!(lookup.n_chunks, 4);
+    put_all(two, &range(100..160), "directory_second");
+    let n_files = || files(&directory.path().join("00")).len();
+    eventually("the owner evicts", || n_files() <= 40);
+    put_all(one, &range(200..260), "directory_first");
+    assert_eq!(n_files(), 40);
+    assert_eq!(n_served(two, &pinned), 4);
+    assert_eq!(files(&directory.path().join("tmp")).len(), 0);
+
+    first.blocking().close().unwrap();
+    drop(first);
+    eventually("the other takes over", || {
+        owner(&second, "directory_second") == Some(CapacityOwner::ThisProcess)
+    });
+    log.scanned("directory_second", 1);
+    put_all(two, &range(300..320), "directory_second");
+    assert_eq!((n_files(), n_served(two, &range(300..320))), (40, 20));
+}
+
+#[test]
+fn the_capacity_of_a_process_that_is_killed_is_taken_over() {
+    log();
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_kvtier-crash"));
+    program.args(["load", "--backend", "fs", "--directory"]).arg(directory.path());
+    let mut child =
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // It says what it does, without end, and blocks when nobody reads.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "open");
+    let reader = std::thread::spawn(move || lines.map_while(Result::ok).count());
+
+    let name = "directory_killed";
+    let engine = open(bounded(name, directory.path(), 10));
+    let shown = owner(&engine, name);
+    assert!(
+        matches!(shown, Some(CapacityOwner::Another { process }) if process.is_none_or(|id| id == child.id())),
+        "{shown:?}"
+    );
+    put_all(engine.storage(), &range(0..32), name);
+    assert_eq!(n_served(engine.storage(), &range(0..32)), 32, "it does not evict");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(reader.join().unwrap() > 0);
+    eventually("it takes over", || owner(&engine, name) == Some(CapacityOwner::ThisProcess));
+    eventually("it evicts", || {
+        let sizes = (0..=255).flat_map(|n| files(&directory.path().join(format!("{n:02x}"))));
+        sizes.map(|file| file.metadata().map_or(0, |file| file.len())).sum::<u64>() <= 10 * FILE_BYTES
+    });
+    assert_eq!(health(engine.storage(), name).lane_restarts, 0);
+}
+
+#[test]
+fn unfinished_files_of_another_process_stay_until_they_are_old() {
+    let log = log();
+    let directory = tempfile::tempdir().unwrap();
+    let temporary = directory.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let file = |n: u64, hours: u64| {
+        let path = temporary.join(format!("{}-{n:016x}-7", key(n)));
+        fs::write(&path, "half").unwrap();
+        let age = Duration::from_hours(hours);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let (old, young) = (file(1, 1), file(2, 0));
+    let engine = open(support::fs("directory_unfinished", directory.path()));
+    let scanned = log.scanned("directory_unfinished", 1);
+    assert!(scanned.ends_with(" 1 unfinished files removed"), "{scanned}");
+    assert!(!old.exists() && young.exists());
+    drop(engine);
+}
