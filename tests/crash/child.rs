@@ -107,7 +107,14 @@ fn get(storage: &StorageManager, number: u64) -> Result<bool> {
     let spec = spec(key(number));
     let found = block_on(storage.get(&[spec], &Tiers::All, None));
     let line = match found.chunks.first() {
-        None if found.misses.iter().all(|(_, _, miss)| miss.reason() == "not_found") => Line::Miss(number),
+        // Another thread may have removed it since it was looked up.
+        None if found
+            .misses
+            .iter()
+            .all(|(_, _, miss)| matches!(miss.reason(), "not_found" | "phantom_hit")) =>
+        {
+            Line::Miss(number)
+        }
         Some(chunk)
             if chunk.key() == spec.key
                 && chunk.len() == spec.size_bytes
