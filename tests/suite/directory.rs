@@ -229,6 +229,23 @@ fn two_on_one_directory_find_what_the_other_has_stored_and_one_of_them_evicts() 
 }
 
 #[test]
+fn any_number_of_lookups_may_ask_the_file_system_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(support::fs("directory_owner", directory.path()));
+    put_all(first.storage(), &range(0..128), "directory_owner");
+    let mut backend = support::fs("directory_asked", directory.path());
+    backend.limits.call_timeout = support::FOR_EVER;
+    let second = open(backend);
+    // Each another one, which asks for 16 files at a time; the host allows 1,024 operations.
+    let questions: Vec<Vec<ChunkKey>> = (0..128).map(|n| [range(n..128), range(0..n)].concat()).collect();
+    let lookups = questions.iter().map(|keys| second.storage().contains(keys, &Tiers::All));
+    let found = block_on(futures::future::join_all(lookups));
+    let n_found: Vec<usize> = found.iter().map(|lookup| lookup.n_chunks).collect();
+    assert_eq!(n_found, [128; 128]);
+    assert!(support::counts_at(second.storage(), 1).errors.is_empty());
+}
+
+#[test]
 fn the_capacity_of_a_process_that_is_killed_is_taken_over() {
     log();
     let directory = tempfile::tempdir().unwrap();

@@ -12,17 +12,20 @@ use kvtier_guest::{
     Caching, Error, FileToLoad, FileToStore, Ownership, Sinks, Sources, keep_capacity, try_direct,
 };
 
+use super::gate::Gate;
+
 /// Names that are taken from a listing at a time.
 const LISTED_AT_ONCE: usize = 256;
 
 pub(super) struct Granted {
     directory: Descriptor,
+    gate: Gate,
     n_calls: Cell<u64>,
 }
 
 impl Granted {
     pub(super) fn new(directory: Descriptor) -> Self {
-        Self { directory, n_calls: Cell::new(0) }
+        Self { directory, gate: Gate::default(), n_calls: Cell::new(0) }
     }
 
     pub(super) fn n_calls(&self) -> u64 {
@@ -37,19 +40,23 @@ impl Granted {
     // Links are not followed: nothing here makes any.
 
     pub(super) async fn stat(&self, path: String) -> Result<DescriptorStat, ErrorCode> {
+        let _pass = self.gate.pass().await;
         self.call().stat_at(PathFlags::empty(), path).await
     }
 
     pub(super) async fn set_modified(&self, path: String, at: Instant) -> Result<(), ErrorCode> {
+        let _pass = self.gate.pass().await;
         let (accessed, modified) = (NewTimestamp::NoChange, NewTimestamp::Timestamp(at));
         self.call().set_times_at(PathFlags::empty(), path, accessed, modified).await
     }
 
     pub(super) async fn make_directory(&self, path: String) -> Result<(), ErrorCode> {
+        let _pass = self.gate.pass().await;
         self.call().create_directory_at(path).await
     }
 
     pub(super) async fn unlink(&self, path: String) -> Result<(), ErrorCode> {
+        let _pass = self.gate.pass().await;
         self.call().unlink_file_at(path).await
     }
 
@@ -72,6 +79,7 @@ impl Granted {
         how: OpenFlags,
         flags: DescriptorFlags,
     ) -> Result<Descriptor, ErrorCode> {
+        let _pass = self.gate.pass().await;
         self.call().open_at(PathFlags::empty(), path, how, flags).await
     }
 
