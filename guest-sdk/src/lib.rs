@@ -19,6 +19,7 @@ mod key;
 mod logging;
 pub mod lru;
 mod ownership;
+mod permits;
 mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};
@@ -31,6 +32,7 @@ pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::{Repeated, log};
 pub use ownership::{keep_capacity, keep_capacity_blocking};
+pub use permits::{Permit, Permits, Take};
 pub use value::Value;
 
 pub use futures_util;
