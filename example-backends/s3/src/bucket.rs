@@ -7,13 +7,12 @@ use std::ops::Range;
 use kvtier_guest::futures_util::future::join_all;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::wasip3::http::types::ErrorCode;
-use kvtier_guest::{Error, Sinks, Sources, warn};
+use kvtier_guest::{Error, Permits, Sinks, Sources, warn};
 use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload};
 
 use crate::config::Config;
-use crate::errors::{Failure, Place, Refusal};
+use crate::errors::{Asked, Failure, Place, Refusal};
 use crate::http::{self, Answer, Body, ReadError};
-use crate::permits::Permits;
 use crate::retry::Retries;
 use crate::sign::{Signer, Target};
 
@@ -27,7 +26,8 @@ pub(crate) struct Bucket {
     config: Config,
     signer: Signer,
     permits: Permits,
-    retries: Retries,
+    /// Of requests that read and of those that write: a store that only fails to write is read as before.
+    retries: [Retries; 2],
 }
 
 impl Bucket {
@@ -35,7 +35,7 @@ impl Bucket {
         Self {
             signer: Signer::new(config.bucket.clone(), config.credentials.clone()),
             permits: Permits::new(config.requests),
-            retries: Retries::new(config.retries, RandomState::new().hash_one(0_u8)),
+            retries: [0_u8, 1].map(|n| Retries::new(config.retries, RandomState::new().hash_one(n))),
             config,
         }
     }
@@ -47,12 +47,13 @@ impl Bucket {
     /// Proves that the bucket is there, and that region, credentials and clock are right.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let head = self.request(
+            Asked::Head,
             || Ok(()),
             async || self.exchange(&self.signer.head_bucket(), &[], Body::Empty).await.map(drop),
         );
         match head.await {
             Ok(()) => Ok(()),
-            Err(failure) if failure.transient().is_some() => Err(self.error(failure, "")),
+            Err(failure) if failure.transient().is_some() => Err(self.error(Asked::Head, failure, "")),
             Err(_) => self.explain().await,
         }
     }
@@ -61,18 +62,20 @@ impl Bucket {
     /// objects of one prefix only may not ask for the bucket.
     async fn explain(&self) -> Result<(), Error> {
         let listed = self.request(
+            Asked::List,
             || Ok(()),
             async || {
                 self.exchange(&self.signer.list(&self.config.prefix), &[], Body::Empty).await?.text().await?;
                 Ok(())
             },
         );
-        listed.await.map_err(|failure| self.error(failure, ""))
+        listed.await.map_err(|failure| self.error(Asked::List, failure, ""))
     }
 
     /// Returns the size of an object in bytes, `None` if it is absent.
     pub(crate) async fn size_of(&self, object: &str) -> Result<Option<u64>, Error> {
         let head = self.request(
+            Asked::Head,
             || Ok(()),
             async || {
                 let answer = self.exchange(&self.signer.head(object), &[], Body::Empty).await?;
@@ -87,7 +90,7 @@ impl Bucket {
                     // What is wrong is in the body of an answer, which HEAD does not have.
                     self.explain().await?;
                 }
-                Err(self.error(failure, object))
+                Err(self.error(Asked::Head, failure, object))
             }
         }
     }
@@ -95,11 +98,12 @@ impl Bucket {
     /// Removes an object. One that is absent is no error.
     pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
         let delete = self.request(
+            Asked::Delete,
             || Ok(()),
             async || self.exchange(&self.signer.delete(object), &[], Body::Empty).await.map(drop),
         );
         match delete.await {
-            Err(failure) if !failure.is_absent() => Err(self.error(failure, object)),
+            Err(failure) if !failure.is_absent() => Err(self.error(Asked::Delete, failure, object)),
             _ => Ok(()),
         }
     }
@@ -111,19 +115,21 @@ impl Bucket {
             return self.put_in_parts(object, data, index).await;
         }
         let put = self.request(
+            Asked::Put,
             || is_lent(data, index),
             async || {
                 let bytes = Body::Stream(data.read_stream(index, 0, size), size);
                 self.exchange(&self.signer.put(object), &[], bytes).await.map(drop)
             },
         );
-        put.await.map_err(|failure| self.error(failure, object))
+        put.await.map_err(|failure| self.error(Asked::Put, failure, object))
     }
 
     /// Stores a chunk in parts, side by side. The object appears when all are there.
     async fn put_in_parts(&self, object: &str, data: &Sources, index: u32) -> Result<(), Error> {
         let size = data.len(index);
         let create = self.request(
+            Asked::Upload,
             || is_lent(data, index),
             async || {
                 let answer = self.exchange(&self.signer.create_upload(object), &[], Body::Empty).await?;
@@ -132,13 +138,14 @@ impl Bucket {
                 Ok(created.upload_id().to_owned())
             },
         );
-        let upload = create.await.map_err(|failure| self.error(failure, object))?;
+        let upload = create.await.map_err(|failure| self.error(Asked::Upload, failure, object))?;
         let stored = match self.put_parts(object, &upload, data, index).await {
             Ok(etags) => self.complete(object, &upload, &etags, size).await,
-            Err(failure) => Err(self.error(failure, object)),
+            Err(failure) => Err(self.error(Asked::Upload, failure, object)),
         };
         if stored.is_err() {
             let abort = self.request(
+                Asked::Abort,
                 || Ok(()),
                 async || {
                     self.exchange(&self.signer.abort_upload(object, &upload), &[], Body::Empty)
@@ -147,7 +154,7 @@ impl Bucket {
                 },
             );
             if let Err(failure) = abort.await {
-                let error = self.error(failure, object);
+                let error = self.error(Asked::Abort, failure, object);
                 warn!("an unfinished upload stays until the bucket's lifecycle rules remove it: {error}");
             }
         }
@@ -170,7 +177,7 @@ impl Bucket {
             let goes_on = || {
                 if has_failed.get() { Err(Error::other("another part failed")) } else { is_lent(data, index) }
             };
-            let put = self.request(goes_on, async || {
+            let put = self.request(Asked::Upload, goes_on, async || {
                 let bytes = Body::Stream(data.read_stream(index, part.start, n_bytes), n_bytes);
                 let target = self.signer.upload_part(object, upload, number);
                 let answer = self.exchange(&target, &[], bytes).await?;
@@ -192,6 +199,7 @@ impl Bucket {
 
     async fn complete(&self, object: &str, upload: &str, etags: &[String], size: u64) -> Result<(), Error> {
         let complete = self.request(
+            Asked::Upload,
             || Ok(()),
             async || {
                 let (target, body) = self.signer.complete_upload(object, upload, etags);
@@ -212,7 +220,7 @@ impl Bucket {
         // An upload whose answer was lost is complete, and is no longer known.
         match self.size_of(object).await {
             Ok(Some(stored)) if stored == size => Ok(()),
-            _ => Err(self.error(failure, object)),
+            _ => Err(self.error(Asked::Upload, failure, object)),
         }
     }
 
@@ -228,7 +236,7 @@ impl Bucket {
             match read {
                 Ok(()) => {}
                 Err(failure) if failure.is_absent() => return Ok(None),
-                Err(failure) => return Err(self.error(failure, object)),
+                Err(failure) => return Err(self.error(Asked::Get, failure, object)),
             }
         }
         Ok(Some(size))
@@ -282,30 +290,32 @@ impl Bucket {
                 Ok(()) => Ok(()),
             }
         };
-        self.request(|| is_open(into, index), read).await
+        self.request(Asked::Get, || is_open(into, index), read).await
     }
 
     /// Calls `attempt` until it succeeds, cannot succeed, or has been tried often enough. Each time is one
     /// request; `goes_on` says before each whether it is still wanted.
     async fn request<T>(
         &self,
+        asked: Asked,
         goes_on: impl Fn() -> Result<(), Error>,
         mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let retries = &self.retries[usize::from(asked.writes())];
         let mut n_failed = 0;
         loop {
             let permit = self.permits.take().await;
             goes_on()?;
             let failure = match attempt().await {
                 Ok(done) => {
-                    self.retries.succeeded();
+                    retries.succeeded();
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
             drop(permit);
             n_failed += 1;
-            let pause = failure.transient().and_then(|how| self.retries.pause(n_failed, how));
+            let pause = failure.transient().and_then(|how| retries.pause(n_failed, how));
             let Some(pause) = pause else { return Err(failure) };
             monotonic_clock::wait_for(pause.as_nanos() as u64).await;
         }
@@ -330,10 +340,10 @@ impl Bucket {
         Err(Failure::Refused(Box::new(Refusal::new(status, header, &text, target.signed_at()))))
     }
 
-    fn error(&self, failure: Failure, object: &str) -> Error {
+    fn error(&self, asked: Asked, failure: Failure, object: &str) -> Error {
         let bucket = &self.config.bucket;
         let endpoint = bucket.base_url().origin().ascii_serialization();
-        failure.into_error(&Place { endpoint, bucket: bucket.name(), region: bucket.region(), object })
+        failure.into_error(&Place { asked, endpoint, bucket: bucket.name(), region: bucket.region(), object })
     }
 }
 

@@ -31,6 +31,10 @@ const RANGE_BYTES_MIN: u64 = 64 << 10;
 const RETRIES_MAX: u32 = 10;
 const REQUESTS_MAX: usize = 256;
 const HOUR_MS: u64 = 3_600_000;
+/// Longest name that any store takes; Amazon's took so many bytes once.
+const BUCKET_BYTES_MAX: usize = 255;
+/// Longest name that can be part of a host's name.
+const LABEL_BYTES_MAX: usize = 63;
 /// S3 takes names of objects up to 1024 bytes; the namespace and the key need 65.
 const PREFIX_BYTES_MAX: usize = 512;
 
@@ -94,12 +98,17 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
     if endpoint.contains(['@', '?', '#']) {
         return Err(Error::invalid_config("endpoint", "must be a URL without user, query and fragment"));
     }
+    let is_in_path = match init.get("addressing").unwrap_or("virtual") {
+        "path" => true,
+        "virtual" => false,
+        _ => return Err(Error::invalid_config("addressing", "expected path or virtual")),
+    };
+    check_name(&name, is_in_path)?;
     let invalid = |why: &dyn std::fmt::Display| {
         let expected = "expected a URL such as https://s3.example or http://127.0.0.1:9000";
-        let n_bytes = endpoint.len();
         Error::invalid_config(
             "endpoint",
-            format!("with the bucket, a text of {n_bytes} bytes: {why}; {expected}"),
+            format!("{why}; {expected}, found a text of {} bytes", endpoint.len()),
         )
     };
     let in_style = |style| {
@@ -107,15 +116,42 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
         Bucket::new(url, style, name.clone(), region.clone()).map_err(|error| invalid(&error))
     };
     let in_path = in_style(UrlStyle::Path)?;
-    match init.get("addressing").unwrap_or("virtual") {
-        "path" => Ok(in_path),
-        "virtual" if in_path.base_url().domain().is_none() => {
-            let why = "a bucket cannot be part of an IP address; set it to path";
-            Err(Error::invalid_config("addressing", why))
-        }
-        "virtual" => in_style(UrlStyle::VirtualHost),
-        _ => Err(Error::invalid_config("addressing", "expected path or virtual")),
+    if is_in_path {
+        return Ok(in_path);
     }
+    if in_path.base_url().domain().is_none() {
+        let why = "a bucket cannot be part of an IP address; set it to path";
+        return Err(Error::invalid_config("addressing", why));
+    }
+    in_style(UrlStyle::VirtualHost)
+}
+
+/// Refuses what no store takes for a bucket's name, and what cannot be part of a host's name where it has to be.
+///
+/// # Errors
+/// `invalid-config` with what is expected, and what to set.
+fn check_name(name: &str, is_in_path: bool) -> Result<(), Error> {
+    let wrong = |expected: &str| {
+        let n_bytes = name.len();
+        let why = format!("a text of {n_bytes} bytes is not a bucket's name: expected {expected}");
+        Err(Error::invalid_config("bucket", why))
+    };
+    let consists_of = |more: &[u8]| name.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+    if name.len() > BUCKET_BYTES_MAX || !consists_of(b"-._:") || name == "." || name == ".." {
+        return wrong("3 to 63 lower-case letters, digits, hyphens and dots");
+    }
+    let ends_well = !name.starts_with(['-', '.']) && !name.ends_with(['-', '.']) && !name.contains("..");
+    let is_host = name.len() <= LABEL_BYTES_MAX
+        && ends_well
+        && consists_of(b"-.")
+        && !name.bytes().any(|b| b.is_ascii_uppercase());
+    if !is_in_path && !is_host {
+        return wrong(
+            "at most 63 lower-case letters, digits, hyphens and dots, since it is part of the host's name; \
+             for a bucket of an older store set config.addressing to path",
+        );
+    }
+    Ok(())
 }
 
 fn credentials(init: &Init) -> Result<Credentials, Error> {
@@ -200,6 +236,48 @@ mod tests {
         assert_eq!(config.bucket.base_url().as_str(), "http://127.0.0.1:9000/kv/");
         let text = refusal(&[("endpoint", "http://127.0.0.1:9000")]);
         assert!(text.contains("config.addressing") && text.contains("path"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_bucket_is_the_buckets_fault_and_says_what_is_expected() {
+        let endpoint = ("endpoint", "https://s3.example");
+        for (name, addressing, hint) in [
+            ("No Bucket", "path", "hyphens and dots"),
+            ("No Bucket", "virtual", "hyphens and dots"),
+            ("a/b", "path", "hyphens and dots"),
+            ("..", "path", "hyphens and dots"),
+            ("kv?x", "virtual", "hyphens and dots"),
+            ("bücket", "path", "hyphens and dots"),
+            ("[::1", "virtual", "hyphens and dots"),
+            ("kv_cache", "virtual", "config.addressing to path"),
+            ("KV", "virtual", "config.addressing to path"),
+            ("-kv", "virtual", "config.addressing to path"),
+            ("kv..cache", "virtual", "config.addressing to path"),
+            ("kv:80", "virtual", "config.addressing to path"),
+        ] {
+            let text = refusal(&[("bucket", name), ("addressing", addressing), endpoint]);
+            let begin = format!("config.bucket: a text of {} bytes is not", name.len());
+            assert!(text.starts_with(&begin) && text.contains(hint), "{text}");
+            assert!(!text.contains("config.endpoint") && !text.contains(&format!("`{name}`")), "{text}");
+        }
+        let long = refusal(&[("bucket", &"k".repeat(64)), endpoint]);
+        assert!(long.starts_with("config.bucket: ") && long.contains("at most 63"), "{long}");
+        for (name, addressing) in [
+            ("kv_cache", "path"),
+            ("KV", "path"),
+            ("tenant:kv", "path"),
+            ("my.kv-cache.1", "virtual"),
+            (&"k".repeat(63), "virtual"),
+        ] {
+            let config = [("bucket", name), ("addressing", addressing), endpoint];
+            assert!(Config::from_init(&init(&config)).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_the_endpoints_fault() {
+        let text = refusal(&[("endpoint", "s3.example")]);
+        assert!(text.starts_with("config.endpoint: ") && !text.contains("bucket"), "{text}");
     }
 
     #[test]

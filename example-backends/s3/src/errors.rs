@@ -37,8 +37,50 @@ pub(crate) struct Refusal {
     pub(crate) signed_at: String,
 }
 
+/// What was asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    List,
+    Head,
+    Get,
+    Put,
+    Upload,
+    Abort,
+    Delete,
+}
+
+impl Asked {
+    /// Reports whether it changes what is stored.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Self::List | Self::Head | Self::Get)
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::List | Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+            Self::Upload => "upload in parts",
+            Self::Abort | Self::Delete => "DELETE",
+        }
+    }
+
+    /// Returns what has to be allowed for it, and nothing else: rights that are there are not to be looked for.
+    fn needs(self) -> &'static str {
+        match self {
+            Self::List => "s3:ListBucket, without which a missing object looks like a forbidden one",
+            Self::Head => "s3:GetObject, and nothing on the way may refuse HEAD",
+            Self::Get => "s3:GetObject",
+            Self::Put | Self::Upload => "s3:PutObject",
+            Self::Abort => "s3:AbortMultipartUpload",
+            Self::Delete => "s3:DeleteObject",
+        }
+    }
+}
+
 /// What a request was about, for errors.
 pub(crate) struct Place<'a> {
+    pub(crate) asked: Asked,
     /// Scheme, host and port.
     pub(crate) endpoint: String,
     pub(crate) bucket: &'a str,
@@ -139,7 +181,7 @@ impl Refusal {
 
     fn into_error(self, place: &Place) -> Error {
         let code = self.code.as_deref().unwrap_or_default();
-        let said = format!("{} {code}", self.status).trim_end().to_owned();
+        let said = format!("{}: {} {code}", place.asked.verb(), self.status).trim_end().to_owned();
         let Place { endpoint, bucket, region, .. } = place;
         let config = |key: &str, why: String| Error::InvalidConfig(format!("{key}: {why} ({said})"));
         if self.is_out_of_date {
@@ -184,14 +226,13 @@ impl Refusal {
                     ),
                 )
             }
-            (401 | 403, _) => config(
-                "secrets.access_key_id",
-                format!(
-                    "the key is refused for `{bucket}` at {endpoint}; it needs s3:ListBucket, s3:GetObject, \
-                     s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
-                ),
-            ),
-            (507, _) | (_, "EntityTooLarge" | "QuotaExceeded" | "XMinioStorageFull") => Error::NoSpace,
+            // Some stores answer 403 to a full bucket.
+            (507, _) => Error::NoSpace,
+            (_, code) if is_full(code) => Error::NoSpace,
+            (401 | 403, _) => {
+                let needs = place.asked.needs();
+                config("secrets.access_key_id", format!("the key is refused: {place}; it needs {needs}"))
+            }
             (416, _) => Error::corrupt(format!("{place}: fewer bytes stored than expected")),
             _ if self.transient().is_some() => Error::unavailable(format!("{place}: {said}")),
             _ => Error::other(format!("{place}: {said}")),
@@ -208,6 +249,11 @@ impl std::fmt::Display for Place<'_> {
             write!(f, "`{object}` in bucket `{bucket}` at {endpoint}")
         }
     }
+}
+
+/// Whether a code says that the store takes no more.
+fn is_full(code: &str) -> bool {
+    code == "EntityTooLarge" || code.ends_with("QuotaExceeded") || code.ends_with("StorageFull")
 }
 
 /// The text of the first element of that name. S3's errors are flat.

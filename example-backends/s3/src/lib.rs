@@ -7,7 +7,6 @@ mod bucket;
 mod config;
 mod errors;
 mod http;
-mod permits;
 mod retry;
 mod sign;
 mod store;

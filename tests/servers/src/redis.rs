@@ -125,6 +125,32 @@ impl Redis {
         self.server.signal(Signal::CONT);
     }
 
+    /// Changes a setting while it runs, as `CONFIG SET` does.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub fn configure(&self, setting: &str, value: &str) -> Result<()> {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(setting).arg(value);
+        Ok(set.query(&mut self.client()?)?)
+    }
+
+    /// Lets a snapshot fail for good, as a full disk does. From then on it refuses writes.
+    ///
+    /// # Errors
+    /// The folder cannot be removed, or the server does not notice.
+    pub fn break_snapshots(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.server.directory.path())?;
+        self.configure("save", "3600 1")?;
+        // It may say at once that it cannot.
+        drop(redis::cmd("BGSAVE").query::<String>(&mut self.client()?));
+        wait("a snapshot has failed", || {
+            let info: String = redis::cmd("INFO").arg("persistence").query(&mut self.client()?)?;
+            ensure!(info.contains("rdb_last_bgsave_status:err"), "{info}");
+            Ok(())
+        })
+    }
+
     /// Connects to it as the default user.
     ///
     /// # Errors

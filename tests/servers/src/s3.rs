@@ -3,6 +3,7 @@
 //! It keeps objects as files, `ROOT/BUCKET/OBJECT`, and checks signatures.
 
 mod process;
+mod refusing;
 mod serve;
 
 pub use process::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};

@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 
 use kvtier::config::{BackendConfig, Config, OnLoadError};
+use kvtier::manager::Tiers;
+use kvtier::runtime::block_on;
 use kvtier::{Engine, EngineBuilder};
 use kvtier_servers::s3::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};
 use kvtier_servers::tls::Certificates;
@@ -90,9 +92,37 @@ fn a_missing_bucket_is_named() {
 fn a_name_that_no_bucket_can_have_is_named() {
     let server = server();
     let secrets = Secrets::right();
-    let mut s3 = backend("s3-bucket-name", &server.endpoint(), &secrets);
-    set(&mut s3, &[("bucket", "No Bucket")]);
-    assert_says(&why_down(s3), &["config.bucket", "`No Bucket`", "InvalidBucketName"]);
+    for (name, says) in [("No Bucket", "text of 9 bytes is not"), ("ab", "InvalidBucketName")] {
+        let mut s3 = backend("s3-bucket-name", &server.endpoint(), &secrets);
+        set(&mut s3, &[("bucket", name)]);
+        let why = why_down(s3);
+        assert_says(&why, &["config.bucket", says]);
+        assert!(!why.contains("config.endpoint"), "{why}");
+    }
+}
+
+#[test]
+fn only_the_right_that_is_missing_is_named() {
+    let (server, secrets) = (server(), Secrets::right());
+    let mut s3 = backend("s3-rights", &server.endpoint(), &secrets);
+    s3.breaker.failures = 0;
+    let engine = engine_without(s3);
+    put_in(engine.storage(), &keys(1), "s3-rights");
+    let denied = |operation| server.refuse(&[(operation, 403, "AccessDenied")]).unwrap();
+
+    let why = || {
+        let removed = block_on(engine.storage().remove(&keys(1), &Tiers::only(["s3-rights"])));
+        format!("{:?}", removed.expect_err("it is refused"))
+    };
+    // The bucket may be listed, but none of its objects may be asked for.
+    denied("HeadObject");
+    let head = why();
+    assert_says(&head, &["s3:GetObject", "HEAD: 403"]);
+    assert!(!head.contains("s3:PutObject") && !head.contains("s3:ListBucket"), "{head}");
+    denied("DeleteObject");
+    let delete = why();
+    assert_says(&delete, &["s3:DeleteObject", "DELETE: 403 AccessDenied"]);
+    assert!(!delete.contains("s3:GetObject"), "{delete}");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 use kvtier_guest::Error;
 use kvtier_guest::wasip3::http::types::ErrorCode;
 
-use super::{Failure, Place, Refusal, transient};
+use super::{Asked, Failure, Place, Refusal, transient};
 use crate::retry::Transient;
 
-const PLACE: Place<'static> =
-    Place { endpoint: String::new(), bucket: "kv", region: "us-east-1", object: "kvtier/0/1" };
-
 fn place() -> Place<'static> {
-    Place { endpoint: "https://s3.example".into(), ..PLACE }
+    place_of(Asked::Get)
+}
+
+fn place_of(asked: Asked) -> Place<'static> {
+    let endpoint = "https://s3.example".into();
+    Place { asked, endpoint, bucket: "kv", region: "us-east-1", object: "kvtier/0/1" }
 }
 
 fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
@@ -35,7 +37,7 @@ fn a_missing_bucket_names_the_setting() {
     let failure = refusal(404, &[], body);
     assert!(!failure.is_absent());
     let text = invalid_config(failure);
-    assert_eq!(text, "config.bucket: there is no bucket `kv` at https://s3.example (404 NoSuchBucket)");
+    assert_eq!(text, "config.bucket: there is no bucket `kv` at https://s3.example (GET: 404 NoSuchBucket)");
 }
 
 #[test]
@@ -71,6 +73,28 @@ X-Amz-Credential=AKIDEXAMPLE</CanonicalRequest></Error>"#;
         let text = invalid_config(failure);
         assert!(text.starts_with(&format!("{key}: ")) && text.contains(&format!("403 {code}")), "{text}");
         assert!(!text.contains("AKID") && !text.contains("0badcafe"), "{text}");
+    }
+}
+
+#[test]
+fn a_key_without_a_right_is_told_that_one_and_no_other() {
+    let rights =
+        ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
+    for (asked, verb, right) in [
+        (Asked::List, "GET", "s3:ListBucket"),
+        (Asked::Head, "HEAD", "s3:GetObject"),
+        (Asked::Get, "GET", "s3:GetObject"),
+        (Asked::Put, "PUT", "s3:PutObject"),
+        (Asked::Upload, "upload in parts", "s3:PutObject"),
+        (Asked::Abort, "DELETE", "s3:AbortMultipartUpload"),
+        (Asked::Delete, "DELETE", "s3:DeleteObject"),
+    ] {
+        let denied = refusal(403, &[], "<Error><Code>AccessDenied</Code></Error>");
+        let Error::InvalidConfig(text) = denied.into_error(&place_of(asked)) else { panic!("{asked:?}") };
+        assert!(text.contains(&format!("({verb}: 403 AccessDenied)")), "{text}");
+        let named: Vec<_> = rights.into_iter().filter(|right| text.contains(right)).collect();
+        assert_eq!(named, [right], "{text}");
+        assert!(text.contains("`kvtier/0/1` in bucket `kv` at https://s3.example"), "{text}");
     }
 }
 
@@ -136,14 +160,22 @@ fn a_busy_store_is_tried_again_and_a_full_one_is_not() {
         assert!(matches!(failure.into_error(&place()), Error::Unavailable(_)), "{status} {body}");
     }
     let full = "<Error><Code>XMinioStorageFull</Code></Error>";
-    for (status, body) in [(507, ""), (507, full), (400, "<Error><Code>EntityTooLarge</Code></Error>")] {
+    for (status, body) in [
+        (507, ""),
+        (507, full),
+        (400, "<Error><Code>EntityTooLarge</Code></Error>"),
+        (400, "<Error><Code>XMinioAdminBucketQuotaExceeded</Code></Error>"),
+        (403, "<Error><Code>QuotaExceeded</Code></Error>"),
+    ] {
         let failure = refusal(status, &[], body);
         assert_eq!(failure.transient(), None);
         assert_eq!(failure.into_error(&place()), Error::NoSpace);
     }
     let short = refusal(416, &[], "<Error><Code>InvalidRange</Code></Error>");
     assert!(matches!(short.into_error(&place()), Error::Corrupt(_)));
-    assert!(text(refusal(501, &[], "")).contains("`kvtier/0/1` in bucket `kv` at https://s3.example: 501"));
+    assert!(
+        text(refusal(501, &[], "")).contains("`kvtier/0/1` in bucket `kv` at https://s3.example: GET: 501")
+    );
 }
 
 #[test]
@@ -152,7 +184,7 @@ fn answers_that_are_not_s3s_do_no_harm() {
         ["<Code>", "<Code></Code>", "<html>not S3</html>", "</Code><Code>", "<Code>a b</Code>", "\u{fffd}"]
     {
         let text = text(refusal(418, &[("date", "<script>"), ("location", "")], body));
-        assert!(text.ends_with("https://s3.example: 418\")"), "{text}");
+        assert!(text.ends_with("https://s3.example: GET: 418\")"), "{text}");
     }
 }
 

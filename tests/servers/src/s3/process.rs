@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::refusing;
 use crate::tls::Certificates;
 
 /// The key that servers know unless told otherwise.
@@ -138,6 +139,19 @@ impl S3Server {
             }
         }
         Ok(names)
+    }
+
+    /// Has it refuse these operations from now on, each with a status and a code of S3, and no others.
+    ///
+    /// # Errors
+    /// When the root cannot be written to.
+    pub fn refuse(&self, operations: &[(&str, u16, &str)]) -> anyhow::Result<()> {
+        let line = |(operation, status, code): &(&str, u16, &str)| format!("{operation} {status} {code}\n");
+        let file = refusing::file(self.root());
+        // Whole or not at all: it is read at any moment.
+        let new = file.with_extension("new");
+        std::fs::write(&new, operations.iter().map(line).collect::<String>())?;
+        Ok(std::fs::rename(new, file)?)
     }
 
     /// Ends it at once, as a crash would.

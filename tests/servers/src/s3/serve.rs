@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::refusing::Refusing;
+
 const USAGE: &str = "\
 kvtier-s3-server --root DIR --access-key KEY --secret-key KEY [options]
 
@@ -106,6 +108,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single(options.access_key, options.secret_key));
+    service.set_access(Refusing::new(&options.root));
     let service = service.build();
     println!("{address}");
     std::io::stdout().flush()?;
