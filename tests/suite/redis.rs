@@ -3,7 +3,9 @@
 mod cluster;
 mod example;
 mod faults;
+mod refusals;
 mod rotation;
+mod shared;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -248,7 +250,7 @@ fn many_calls_in_flight_share_a_few_connections() {
         kvtier_cli::content::verify(keys[n % 64], &found.chunks[0]).unwrap();
     }
     let clients: String = cmd("CLIENT").arg("LIST").query(&mut client).unwrap();
-    assert_eq!(clients.lines().count(), 4 + 1, "{clients}");
+    assert!(clients.lines().count() <= 4 + 1, "{clients}");
 }
 
 #[test]

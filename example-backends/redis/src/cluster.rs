@@ -4,15 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use kvtier_guest::{Error, info};
+use kvtier_guest::{Error, Permits, info};
 use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::config::{Address, Link};
 use crate::connection::{Broken, Connection};
 use crate::node::Node;
-use crate::resp::{self, Refusal};
+use crate::refusal::{self, Refusal};
+use crate::resp;
 use crate::slots::SlotMap;
-use crate::turns::Turns;
 
 /// The nodes that own slots, and the seeds.
 pub(crate) struct Cluster {
@@ -21,7 +21,7 @@ pub(crate) struct Cluster {
     nodes: RefCell<HashMap<Address, Rc<Node>>>,
     slots: RefCell<SlotMap>,
     /// One call at a time asks for the slots; those that wait take its answer.
-    asking: Rc<Turns>,
+    asking: Permits,
     /// How often they were asked for, and what was wrong the last time.
     n_asked: Cell<u64>,
     last_error: RefCell<Option<Error>>,
@@ -30,7 +30,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(seeds: Vec<Address>, link: Rc<Link>) -> Self {
         let (nodes, slots, last_error) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self { seeds, link, nodes, slots, asking: Turns::new(1), n_asked: Cell::new(0), last_error }
+        Self { seeds, link, nodes, slots, asking: Permits::new(1), n_asked: Cell::new(0), last_error }
     }
 
     /// Returns the address of the node that has a slot.
@@ -62,7 +62,7 @@ impl Cluster {
     /// The first of those that the nodes give, if none of them answers.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
         let n_asked = self.n_asked.get();
-        let _turn = self.asking.next().await;
+        let _permit = self.asking.take().await;
         // Who waited meanwhile is told what came of it.
         if self.n_asked.get() != n_asked {
             return self.last_error.borrow().clone().map_or(Ok(()), Err);
@@ -132,19 +132,21 @@ impl Cluster {
 
     /// Closes the connections that are not in use.
     pub(crate) fn close(&self) {
-        self.nodes.borrow().values().for_each(|node| node.close_idle());
+        self.nodes.borrow().values().for_each(|node| node.let_go());
     }
 }
 
 async fn ask_for_slots(connection: &mut Connection) -> Result<Result<SlotMap, Error>, Broken> {
     let mut out = Vec::new();
     resp::command(&mut out, &[b"CLUSTER", b"SLOTS"]);
-    connection.write(out).await?;
-    match connection.reply().await? {
-        OwnedFrame::Error(words) => Ok(Err(match resp::refusal(&words, &connection.address) {
+    connection.writer.write(out).await?;
+    match connection.reader.reply().await? {
+        OwnedFrame::Error(words) => Ok(Err(match refusal::refusal(&words, &connection.address) {
             Refusal::Error(Error::Other(says)) => Error::invalid_config("cluster", says),
-            refusal => refusal.into_error(),
+            refused => refused.into_error(),
         })),
-        reply => SlotMap::parse(&reply, &connection.address).map(Ok).map_err(|why| connection.faulty(&why)),
+        reply => {
+            SlotMap::parse(&reply, &connection.address).map(Ok).map_err(|why| connection.reader.faulty(&why))
+        }
     }
 }

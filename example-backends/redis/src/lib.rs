@@ -1,16 +1,25 @@
 //! Keeps chunks in Redis, or what speaks its protocol: one server, or a cluster.
 //!
-//! All input and output is WASI 0.3. A call takes one connection for all its chunks, so a batch is one round trip;
-//! of a value no more than a piece is in guest memory at a time.
+//! All input and output is WASI 0.3. The small commands of all calls go out together over one connection (`pipe`); a
+//! call with large values takes a connection of its own for all its chunks, so a batch is one round trip, and of a value
+//! no more than a piece is in guest memory at a time.
 
+mod backoff;
 mod cluster;
 mod config;
+mod connect;
 mod connection;
+mod dispatch;
+mod elsewhere;
+mod items;
+mod jobs;
 mod node;
+mod pipe;
+mod refusal;
 mod resp;
+mod set;
 mod slots;
 mod store;
-mod turns;
 mod watch;
 
 use kvtier_guest::prelude::*;

@@ -1,20 +1,24 @@
 //! The connections to one server, and how often a dead one is tried.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use kvtier_guest::wasip3::clocks::monotonic_clock;
-use kvtier_guest::wasip3::random::insecure::get_insecure_random_u64;
-use kvtier_guest::{Error, info, warn};
+use kvtier_guest::{Error, Permit, Permits, info, warn};
 
+use crate::backoff::Backoff;
 use crate::config::{Address, Link};
+use crate::connect;
 use crate::connection::Connection;
-use crate::turns::{Turn, Turns};
+use crate::elsewhere::Elsewhere;
+use crate::pipe::Pipe;
 use crate::watch::Watch;
 
-/// The pause after the first failure; it doubles with each further one.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Bytes of values of a call whose commands go with those of other calls.
+const SHARED_VALUE_BYTES_MAX: u64 = 128 << 10;
+/// Bytes of values that may be on their way on the connection that calls share.
+const SHARED_WINDOW_BYTES: u64 = 2 << 20;
 
 /// A server, or several that stand for each other.
 pub(crate) struct Node {
@@ -22,98 +26,190 @@ pub(crate) struct Node {
     /// The one that is in use.
     current: Cell<usize>,
     link: Rc<Link>,
-    turns: Rc<Turns>,
+    /// The connection for small commands of all calls; none if there may be one connection only.
+    shared: Option<Shared>,
+    permits: Permits,
     idle: RefCell<Vec<Connection>>,
+    /// Grows when the connections that there are are not to be used again.
+    generation: Cell<u64>,
     down: RefCell<Option<Down>>,
+    elsewhere: Elsewhere,
     watch: Watch,
+}
+
+struct Shared {
+    pipe: RefCell<Option<Rc<Pipe>>>,
+    /// One call at a time makes it.
+    opening: Permits,
 }
 
 /// A server that does not answer.
 struct Down {
     cause: Error,
-    pause: Duration,
-    /// When it is tried again, on the monotonic clock, in nanoseconds.
-    retry_at: u64,
+    backoff: Backoff,
 }
 
-/// A connection in use. It goes back only if it is kept; else it is closed.
+/// A connection that a call has to itself. It goes back only if it is kept; else it is closed.
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
     /// Whether it was used before, and may have ended since.
     pub(crate) was_idle: bool,
     node: Rc<Node>,
-    _turn: Turn,
+    /// [`Node::generation`] when it was made.
+    pub(crate) generation: u64,
+    _permit: Permit,
 }
 
 impl Node {
     /// Makes a node of at least one address.
     pub(crate) fn new(addresses: Vec<Address>, link: Rc<Link>) -> Rc<Self> {
-        let turns = Turns::new(link.connections);
-        let (current, idle, down) = (Cell::new(0), RefCell::default(), RefCell::default());
-        Rc::new(Self { addresses, current, link, turns, idle, down, watch: Watch::default() })
+        let new = || Shared { pipe: RefCell::default(), opening: Permits::new(1) };
+        let shared = (link.connections > 1).then(new);
+        Rc::new(Self {
+            addresses,
+            current: Cell::new(0),
+            permits: Permits::new(link.connections - usize::from(shared.is_some())),
+            link,
+            shared,
+            idle: RefCell::default(),
+            generation: Cell::new(0),
+            down: RefCell::default(),
+            elsewhere: Elsewhere::default(),
+            watch: Watch::default(),
+        })
     }
 
-    /// Waits for a connection, or makes one.
+    /// Returns the connection that calls share, or makes it, if values of `n_bytes` may go there. `None` if the call
+    /// needs a connection to itself.
     ///
     /// # Errors
-    /// Those of [`Connection::open`], at once while the server is being left alone.
+    /// As [`Node::lease`].
+    pub(crate) async fn pipe(&self, n_bytes: u64) -> Result<Option<Rc<Pipe>>, Error> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        if n_bytes > SHARED_VALUE_BYTES_MAX {
+            return Ok(None);
+        }
+        self.look_after();
+        let pipe = match shared.open() {
+            Some(pipe) => pipe,
+            None => self.open_pipe(shared).await?,
+        };
+        let has_room = pipe.value_bytes() + n_bytes <= SHARED_WINDOW_BYTES;
+        Ok((n_bytes == 0 || has_room).then_some(pipe))
+    }
+
+    async fn open_pipe(&self, shared: &Shared) -> Result<Rc<Pipe>, Error> {
+        let _permit = shared.opening.take().await;
+        if let Some(pipe) = shared.open() {
+            return Ok(pipe);
+        }
+        let pipe = Pipe::new(self.connect().await?);
+        shared.pipe.replace(Some(Rc::clone(&pipe)));
+        Ok(pipe)
+    }
+
+    /// Waits for a connection of one's own, or makes one.
+    ///
+    /// # Errors
+    /// Those of [`connect::connect`], at once while the server is being left alone.
     pub(crate) async fn lease(self: &Rc<Self>) -> Result<Lease, Error> {
-        self.watch.look(monotonic_clock::now(), self.link.io_timeout.as_nanos() as u64);
-        let turn = self.turns.next().await;
+        self.look_after();
+        let permit = self.permits.take().await;
         let idle = self.idle.borrow_mut().pop();
         let was_idle = idle.is_some();
         let connection = match idle {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Lease { connection, was_idle, node: Rc::clone(self), _turn: turn })
+        let (node, generation) = (Rc::clone(self), self.generation.get());
+        Ok(Lease { connection, was_idle, node, generation, _permit: permit })
+    }
+
+    fn look_after(&self) {
+        self.watch.look(monotonic_clock::now(), self.link.io_timeout.as_nanos() as u64);
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
         if let Some(down) = &*self.down.borrow()
-            && monotonic_clock::now() < down.retry_at
+            && down.backoff.lasts(monotonic_clock::now())
         {
             return Err(down.cause.clone());
         }
+        let avoided = self.elsewhere.peers();
+        let mut connected = self.first_that_answers(&avoided).await;
+        if connected.is_err() && !avoided.is_empty() {
+            self.elsewhere.give_up(monotonic_clock::now(), self.link.reconnect_pause_max);
+            connected = self.first_that_answers(&[]).await;
+        }
+        match &connected {
+            Ok(connection) => {
+                if let Some(down) = self.down.take() {
+                    info!("{}: reached again, after: {}", connection.address, down.cause);
+                }
+            }
+            Err(cause) => self.leave_alone(cause),
+        }
+        connected
+    }
+
+    async fn first_that_answers(&self, avoided: &[SocketAddr]) -> Result<Connection, Error> {
         let mut causes = Vec::new();
         for _ in &self.addresses {
             let current = self.current.get();
-            match Connection::open(&self.addresses[current], &self.link, &self.watch).await {
-                Ok(connection) => {
-                    if let Some(down) = self.down.take() {
-                        info!("{}: reached again, after: {}", connection.address, down.cause);
-                    }
-                    return Ok(connection);
-                }
+            match connect::connect(&self.addresses[current], &self.link, &self.watch, avoided).await {
+                Ok(connection) => return Ok(connection),
                 Err(error) => causes.push(error),
             }
-            // Unless another call has moved on meanwhile.
-            if self.current.get() == current {
+            // Unless another call has moved on.
+            if self.current.get() == current && self.addresses.len() > 1 {
                 self.current.set((current + 1) % self.addresses.len());
+                self.let_go();
             }
         }
-        let cause = one_of(causes);
-        self.leave_alone(&cause);
-        Err(cause)
+        Err(one_of(causes))
     }
 
     /// Makes the pause before the next try longer. Connections that are idle are not trusted any more.
     pub(crate) fn leave_alone(&self, cause: &Error) {
         self.idle.borrow_mut().clear();
         let mut down = self.down.borrow_mut();
-        let now = monotonic_clock::now();
-        let pause = match &*down {
+        let (now, before) = (monotonic_clock::now(), down.as_ref().map(|down| down.backoff));
+        match before {
             // Several calls may have tried at the same time.
-            Some(down) if now < down.retry_at => return,
-            Some(down) => (down.pause * 2).min(self.link.reconnect_pause_max),
-            None => {
-                warn!("left alone for a while: {cause:?}");
-                PAUSE_MIN.min(self.link.reconnect_pause_max)
-            }
-        };
-        let pause_ns = pause.as_nanos() as u64;
-        let jitter = get_insecure_random_u64() % (pause_ns / 2 + 1);
-        *down = Some(Down { cause: cause.clone(), pause, retry_at: now + pause_ns - jitter });
+            Some(backoff) if backoff.lasts(now) => return,
+            Some(_) => {}
+            None => warn!("left alone for a while: {cause:?}"),
+        }
+        let backoff = Backoff::after(before, now, self.link.reconnect_pause_max);
+        *down = Some(Down { cause: cause.clone(), backoff });
+    }
+
+    /// Leaves a server that said that another has to do it, `cause`, over a connection of `generation`. Reports whether
+    /// there may be another to try.
+    pub(crate) fn leave(&self, peer: SocketAddr, generation: u64, cause: &Error) -> bool {
+        if self.elsewhere.given_up(monotonic_clock::now()).is_some() {
+            return false;
+        }
+        self.elsewhere.note(peer, cause);
+        if generation == self.generation.get() {
+            self.let_go();
+        }
+        true
+    }
+
+    /// Returns why nothing can be written now: all servers have said so.
+    pub(crate) fn refuses_writes(&self) -> Option<Error> {
+        self.elsewhere.given_up(monotonic_clock::now())
+    }
+
+    /// Notes that a server takes writes.
+    pub(crate) fn takes_writes(&self, peer: SocketAddr) {
+        self.elsewhere.found(peer);
+    }
+
+    /// Returns the number that tells connections that may be used from those that were let go.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.get()
     }
 
     /// Whether it did not answer when it was tried last.
@@ -121,17 +217,27 @@ impl Node {
         self.down.borrow().is_some()
     }
 
-    /// Closes the connections that are not in use.
-    pub(crate) fn close_idle(&self) {
+    /// Uses no connection again of those that there are. Calls end on theirs.
+    pub(crate) fn let_go(&self) {
+        self.generation.set(self.generation.get() + 1);
         self.idle.borrow_mut().clear();
+        if let Some(shared) = &self.shared {
+            shared.pipe.take();
+        }
+    }
+}
+
+impl Shared {
+    /// Returns the connection if there is one that can be used.
+    fn open(&self) -> Option<Rc<Pipe>> {
+        self.pipe.borrow().clone().filter(|pipe| pipe.is_open())
     }
 }
 
 impl Lease {
     /// Gives the connection back for others to use.
     pub(crate) fn keep(self) {
-        let is_current = self.connection.address == self.node.addresses[self.node.current.get()];
-        if is_current && self.connection.is_at_rest() {
+        if self.generation == self.node.generation.get() && self.connection.reader.is_at_rest() {
             self.node.idle.borrow_mut().push(self.connection);
         }
     }
@@ -141,9 +247,10 @@ impl Lease {
     /// # Errors
     /// As [`Node::lease`].
     pub(crate) async fn renew(&mut self) -> Result<(), Error> {
-        self.node.close_idle();
+        self.node.idle.borrow_mut().clear();
         self.connection = self.node.connect().await?;
         self.was_idle = false;
+        self.generation = self.node.generation.get();
         Ok(())
     }
 }

@@ -1,12 +1,11 @@
-//! The protocol, RESP2: commands as they are written, and what replies mean. No input or output.
+//! The protocol, RESP2: commands as they are written, and replies as they are read. No input or output, and nothing of
+//! the backend: a fuzz target includes this file.
 //!
-//! Replies are decoded by `redis-protocol`; but a value is never held as a whole, so its header is read here.
+//! Replies are decoded by `redis-protocol` when they are whole; but a value is never held as a whole, so its header is
+//! read here.
 
-use kvtier_guest::Error;
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
-
-use crate::config::Address;
 
 /// Longest reply that is not a value: an error, or the slots of a large cluster.
 pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
@@ -78,132 +77,91 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> {
     Ok(Some((head, end + 2)))
 }
 
-/// Reads a whole reply and returns it with its length; `None` if more bytes are needed.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn reply(bytes: &[u8]) -> Result<Option<(OwnedFrame, usize)>, String> {
-    if is_deep(bytes) {
-        return Err(format!("lists in lists, more than {DEPTH_MAX}"));
-    }
-    match decode(bytes) {
-        Ok(None) if bytes.len() >= REPLY_BYTES_MAX => Err(format!("more than {REPLY_BYTES_MAX} bytes")),
-        Ok(decoded) => Ok(decoded),
-        Err(error) => Err(error.details().to_owned()),
-    }
+/// Finds the end of a reply as its bytes come, and looks at each of them once.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Where the next element begins, or the end of all.
+    next: usize,
+    /// Up to here there is no line end.
+    seen: usize,
+    /// The elements that are still to come of each list that is open.
+    open: Vec<u64>,
+    is_done: bool,
 }
 
-/// Whether a reply has more levels than any should. The decoder calls itself for each.
-fn is_deep(bytes: &[u8]) -> bool {
-    // The elements that are still to come of each list that is open.
-    let mut open: Vec<u64> = Vec::new();
-    let mut rest = bytes;
-    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-        let line = &rest[..end];
-        rest = &rest[end + 1..];
-        let number = std::str::from_utf8(line.get(1..).unwrap_or_default()).unwrap_or_default().trim();
+impl Scan {
+    /// Returns the length of the reply that `bytes` begin with; `None` if more are needed. They begin with those of
+    /// the last time.
+    ///
+    /// # Errors
+    /// It is longer or deeper than a reply may be.
+    pub(crate) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        while !self.is_done {
+            self.seen = self.seen.max(self.next);
+            let Some(at) =
+                bytes.get(self.seen..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n'))
+            else {
+                self.seen = self.seen.max(bytes.len());
+                break;
+            };
+            let line = &bytes[self.next..self.seen + at];
+            self.seen += at + 1;
+            if let Some(line) = line.strip_suffix(b"\r") {
+                self.next = self.seen;
+                self.element(line)?;
+            }
+        }
+        if self.next.max(bytes.len()) > REPLY_BYTES_MAX && !(self.is_done && self.next <= REPLY_BYTES_MAX) {
+            return Err(format!("more than {REPLY_BYTES_MAX} bytes"));
+        }
+        Ok((self.is_done && self.next <= bytes.len()).then_some(self.next))
+    }
+
+    /// Takes an element into account that begins with this line.
+    fn element(&mut self, line: &[u8]) -> Result<(), String> {
+        let number = || std::str::from_utf8(line.get(1..)?).ok()?.parse::<i64>().ok();
         match line.first() {
             Some(b'*') => {
-                if let Ok(n_elements @ 1..) = number.parse() {
-                    open.push(n_elements);
-                    if open.len() > DEPTH_MAX {
-                        return true;
+                if let Some(n_elements @ 1..) = number() {
+                    self.open.push(n_elements.cast_unsigned());
+                    // The decoder calls itself for each.
+                    if self.open.len() > DEPTH_MAX {
+                        return Err(format!("lists in lists, more than {DEPTH_MAX}"));
                     }
-                    continue;
+                    return Ok(());
                 }
             }
-            // The bytes of a string are no lines.
+            // The bytes of a string are not lines.
             Some(b'$') => {
-                if let Ok(n_bytes) = number.parse::<usize>() {
-                    rest = rest.get(n_bytes.saturating_add(2)..).unwrap_or_default();
+                if let Some(n_bytes @ 0..) = number() {
+                    self.next = self.next.saturating_add(n_bytes as usize).saturating_add(2);
                 }
             }
             _ => {}
         }
         // The end of an element may be the end of a list, which is an element.
-        while let Some(n_elements) = open.last_mut() {
+        while let Some(n_elements) = self.open.last_mut() {
             *n_elements -= 1;
             if *n_elements > 0 {
-                break;
+                return Ok(());
             }
-            open.pop();
+            self.open.pop();
         }
-        if open.is_empty() {
-            return false;
-        }
-    }
-    false
-}
-
-/// Why a server did not do what it was asked.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Refusal {
-    /// For good.
-    Error(Error),
-    /// Another node has the key's slot.
-    Moved(Address),
-    /// Another node has the key, if it is told that it was asked for.
-    Ask(Address),
-    /// The cluster is changing: soon it may.
-    Later(Error),
-    /// The connection broke before the answer.
-    Lost(Error),
-}
-
-impl Refusal {
-    /// What it means for whoever cannot go elsewhere.
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Error(error) | Self::Later(error) | Self::Lost(error) => error,
-            Self::Moved(to) | Self::Ask(to) => {
-                let why =
-                    format!("the server belongs to a cluster, where the key is at {to}; set it to true");
-                Error::invalid_config("cluster", why)
-            }
-        }
+        self.is_done = true;
+        Ok(())
     }
 }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
+/// Decodes a reply whose length [`Scan`] has found.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn reply(bytes: &[u8]) -> Result<OwnedFrame, String> {
+    match decode(bytes) {
+        Ok(Some((frame, n_bytes))) if n_bytes == bytes.len() => Ok(frame),
+        Ok(_) => Err("a reply that ends elsewhere than it says".to_owned()),
+        Err(error) => Err(error.details().to_owned()),
     }
-}
-
-/// Finds out what the words of an error reply of the server at `from` mean.
-pub(crate) fn refusal(words: &str, from: &Address) -> Refusal {
-    let (code, rest) = words.split_once(' ').unwrap_or((words, ""));
-    let target = || rest.split(' ').nth(1).and_then(|to| redirected(to, from));
-    let says = || format!("the server at {from} says: {words}");
-    Refusal::Error(match code {
-        "MOVED" => match target() {
-            Some(to) => return Refusal::Moved(to),
-            None => Error::unavailable(says()),
-        },
-        "ASK" => match target() {
-            Some(to) => return Refusal::Ask(to),
-            None => Error::unavailable(says()),
-        },
-        "CLUSTERDOWN" | "TRYAGAIN" => return Refusal::Later(Error::unavailable(says())),
-        "WRONGPASS" | "NOAUTH" | "NOPERM" => denied(&says()),
-        "LOADING" | "MASTERDOWN" | "READONLY" | "MISCONF" | "BUSY" | "NOREPLICAS" => {
-            Error::unavailable(says())
-        }
-        "OOM" => Error::NoSpace,
-        _ => Error::other(says()),
-    })
-}
-
-/// The error of a server that does not let the backend in.
-pub(crate) fn denied(says: &str) -> Error {
-    Error::InvalidConfig(format!("secrets.password, config.username: {says}"))
-}
-
-/// The address in a redirection; without a host it is the host of the server that says it.
-fn redirected(to: &str, from: &Address) -> Option<Address> {
-    let (host, port) = to.rsplit_once(':')?;
-    let host = if host.is_empty() || host == "?" { from.host() } else { host };
-    Address::parse(&Address::new(host, port.parse().ok()?).to_string())
 }
 
 /// The error for a reply that makes no sense.
@@ -221,11 +179,9 @@ pub(crate) fn unexpected(reply: &OwnedFrame) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kvtier_guest::Error;
     use redis_protocol::resp2::types::OwnedFrame;
 
-    use super::{Head, REPLY_BYTES_MAX, Refusal, command, head, refusal, reply};
-    use crate::config::Address;
+    use super::{Head, REPLY_BYTES_MAX, Scan, command, head, reply};
 
     #[test]
     fn a_command_is_a_list_of_values() {
@@ -254,47 +210,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn replies_are_bounded_in_size_and_depth() {
-        assert_eq!(reply(b":1\r\n:2\r\n"), Ok(Some((OwnedFrame::Integer(1), 4))));
-        assert_eq!(reply(b"+PO"), Ok(None));
-        assert!(reply(b"what\r\n").is_err());
-        assert!(reply(&[&b"+"[..], &vec![b'x'; REPLY_BYTES_MAX]].concat()).is_err());
-        for deep in [&b"*1\r\n"[..], b"*2\r\n:1\r\n", b"*2\r\n$1\r\nx\r\n", b"*2\r\n$4\r\na\nbc\r\n"] {
-            assert!(reply(&deep.repeat(10_000)).is_err());
+    /// Reads the reply that bytes begin with, as they come: `n` more each time.
+    fn read(bytes: &[u8], n: usize) -> Result<Option<(OwnedFrame, usize)>, String> {
+        let mut scan = Scan::default();
+        for end in (0..bytes.len()).step_by(n).chain([bytes.len()]) {
+            if let Some(end) = scan.end(&bytes[..end])? {
+                return Ok(Some((reply(&bytes[..end])?, end)));
+            }
         }
-        assert!(reply(&[&b"*100\r\n"[..], &b"*1\r\n:1\r\n".repeat(100)].concat()).unwrap().is_some());
-        assert_eq!(reply(&b"*2000000000\r\n:1\r\n"[..]), Ok(None), "takes no memory for what is not there");
+        Ok(None)
     }
 
     #[test]
-    fn errors_are_told_apart() {
-        let from = Address::new("10.0.0.1", 7000);
-        let other = Address::new("10.0.0.2", 7001);
-        for (words, expected) in [
-            ("MOVED 3999 10.0.0.2:7001", Refusal::Moved(other.clone())),
-            ("ASK 3999 10.0.0.2:7001", Refusal::Ask(other)),
-            ("MOVED 3999 :7002", Refusal::Moved(Address::new("10.0.0.1", 7002))),
-            ("MOVED 1 fd00::1:7002", Refusal::Moved(Address::new("fd00::1", 7002))),
-            ("OOM command not allowed", Refusal::Error(Error::NoSpace)),
+    fn a_reply_is_the_same_however_its_bytes_come() {
+        for (bytes, end) in [
+            (&b":1\r\n:2\r\n"[..], 4),
+            (b"+OK\r\n", 5),
+            (b"-ERR\nno\r\n+OK\r\n", 9),
+            (b"$-1\r\n", 5),
+            (b"$4\r\na\r\nb\r\n:1\r\n", 10),
+            (b"*2\r\n$1\r\n\n\r\n*1\r\n:1\r\n:2\r\n", 19),
+            (b"*0\r\n:1\r\n", 4),
         ] {
-            assert_eq!(refusal(words, &from), expected, "{words}");
+            for n in 1..=bytes.len() {
+                let found = read(bytes, n).expect("it is a reply");
+                assert_eq!(found.map(|(_, end)| end), Some(end), "{}", String::from_utf8_lossy(bytes));
+            }
         }
-        for words in ["CLUSTERDOWN The cluster is down", "TRYAGAIN Multiple keys"] {
-            let Refusal::Later(Error::Unavailable(why)) = refusal(words, &from) else { panic!("{words}") };
-            assert!(why.contains(words) && why.contains("10.0.0.1:7000"), "{why}");
+        assert_eq!(read(b":1\r\n:2\r\n", 1), Ok(Some((OwnedFrame::Integer(1), 4))));
+    }
+
+    #[test]
+    fn replies_are_bounded_in_size_and_depth() {
+        assert_eq!(read(b"+PO", 1), Ok(None));
+        assert!(read(b"what\r\n", 1).is_err());
+        assert!(read(&[&b"+"[..], &vec![b'x'; REPLY_BYTES_MAX]].concat(), 4096).is_err());
+        assert!(read(b"*1\r\n$2000000\r\n", 1).is_err(), "refused before it has come");
+        for deep in [&b"*1\r\n"[..], b"*2\r\n:1\r\n", b"*2\r\n$1\r\nx\r\n", b"*2\r\n$4\r\na\nbc\r\n"] {
+            assert!(read(&deep.repeat(10_000), 4096).is_err());
         }
-        for words in
-            ["LOADING Redis is loading", "READONLY You can't write", "MASTERDOWN Link", "MOVED", "MOVED 1 x"]
-        {
-            assert!(matches!(refusal(words, &from), Refusal::Error(Error::Unavailable(_))), "{words}");
-        }
-        for words in
-            ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required.", "NOPERM no"]
-        {
-            let Refusal::Error(Error::InvalidConfig(why)) = refusal(words, &from) else { panic!("{words}") };
-            assert!(why.contains("secrets.password") && why.contains(words), "{why}");
-        }
-        assert!(matches!(refusal("ERR unknown command", &from), Refusal::Error(Error::Other(_))));
+        assert!(read(&[&b"*100\r\n"[..], &b"*1\r\n:1\r\n".repeat(100)].concat(), 7).unwrap().is_some());
+        let promise = read(b"*2000000000\r\n:1\r\n", 1);
+        assert_eq!(promise, Ok(None), "takes no memory for what is not there");
     }
 }

@@ -1,0 +1,81 @@
+//! Servers that said that another has to do it: replicas, which refuse writes, and servers that are not ready.
+//!
+//! They are passed over until every server has been tried. Then the first that can be reached is used again, for it may
+//! serve what it has, and it is asked again after a pause.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kvtier_guest::{Error, info, warn};
+
+use crate::backoff::Backoff;
+
+/// Addresses that are remembered: a name may have many.
+const PEERS_MAX: usize = 64;
+
+/// The servers of one round of trying, and when the next begins.
+#[derive(Default)]
+pub(crate) struct Elsewhere {
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those that have said it in this round.
+    peers: Vec<SocketAddr>,
+    cause: Option<Error>,
+    /// The pause after the last round, and whether it is under way: there was no other server.
+    backoff: Option<Backoff>,
+    is_over: bool,
+}
+
+impl Elsewhere {
+    /// Notes that a server said it.
+    pub(crate) fn note(&self, peer: SocketAddr, cause: &Error) {
+        let mut state = self.state.borrow_mut();
+        if state.cause.is_none() {
+            warn!("looking for another server, since {cause:?}");
+        }
+        state.cause = Some(cause.clone());
+        if !state.peers.contains(&peer) && state.peers.len() < PEERS_MAX {
+            state.peers.push(peer);
+        }
+    }
+
+    /// Returns the servers that are not to be tried.
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.state.borrow().peers.clone()
+    }
+
+    /// Ends the round: no other server could be reached.
+    pub(crate) fn give_up(&self, now: u64, pause_max: Duration) {
+        let mut state = self.state.borrow_mut();
+        if !state.is_over {
+            state.is_over = true;
+            state.backoff = Some(Backoff::after(state.backoff, now, pause_max));
+        }
+    }
+
+    /// Returns what the servers said, as long as it is too early to try them again.
+    pub(crate) fn given_up(&self, now: u64) -> Option<Error> {
+        let mut state = self.state.borrow_mut();
+        if !state.is_over {
+            return None;
+        }
+        if state.backoff.is_some_and(|backoff| backoff.lasts(now)) {
+            return state.cause.clone();
+        }
+        state.is_over = false;
+        state.peers.clear();
+        None
+    }
+
+    /// Notes that a server does what others did not.
+    pub(crate) fn found(&self, peer: SocketAddr) {
+        let state = self.state.take();
+        if let Some(cause) = state.cause {
+            info!("{peer} does what another did not: {cause:?}");
+        }
+    }
+}

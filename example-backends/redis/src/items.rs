@@ -1,0 +1,45 @@
+//! The chunks of a call, as a server is asked for them.
+
+use crate::config::Address;
+use crate::connection::{Broken, Reader};
+use crate::refusal::Refusal;
+use crate::resp;
+
+/// A chunk of a call.
+pub(crate) struct Item {
+    /// Its place among those that are asked for together.
+    pub(crate) place: usize,
+    /// Its place in the call.
+    pub(crate) index: u32,
+    /// Its key in Redis.
+    pub(crate) name: String,
+    /// The node that is to be asked, though another has the slot.
+    pub(crate) ask: Option<Address>,
+}
+
+/// The answers to items, in their order, as far as they have come.
+pub(crate) type Answers<T> = Vec<Result<T, Refusal>>;
+
+/// Returns the same items, to be asked for once more.
+pub(crate) fn renumbered(items: &[Item]) -> Vec<Item> {
+    let item =
+        |(place, item): (usize, &Item)| Item { place, index: item.index, name: item.name.clone(), ask: None };
+    items.iter().enumerate().map(item).collect()
+}
+
+impl Item {
+    /// Tells a node that it was asked for although it does not have the slot.
+    pub(crate) fn asking(&self, out: &mut Vec<u8>) {
+        if self.ask.is_some() {
+            resp::command(out, &[b"ASKING"]);
+        }
+    }
+
+    /// Reads the reply to that.
+    pub(crate) async fn asked(&self, reader: &mut Reader) -> Result<(), Broken> {
+        if self.ask.is_some() {
+            reader.reply().await?;
+        }
+        Ok(())
+    }
+}
