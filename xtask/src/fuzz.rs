@@ -36,13 +36,14 @@ const COVERAGE: [&str; 6] = [
 
 /// The targets, with the largest input in bytes and the time in seconds after which one input is a hang. Their
 /// functions are in `kvtier_tests::fuzz`.
-const TARGETS: [(&str, u64, u64); 7] = [
+const TARGETS: [(&str, u64, u64); 8] = [
     ("config", 4 << 10, 10),
     ("values", 512, 10),
     ("component", 256 << 10, 60),
     ("class", 512, 30),
     ("trailer", 512, 10),
     ("trace", 4 << 10, 10),
+    ("resp", 4 << 10, 10),
     ("chain", 8 + 4 * 400, 60),
 ];
 

@@ -28,7 +28,7 @@ use crate::parts::{
 /// A part's name, what it measures, and its function.
 type Part = (&'static str, &'static str, fn(&mut Bench) -> Result<()>);
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     ("cpu", "operations of the CPU tier", cpu::run),
     ("growth", "the CPU tier over keys of a call, entries, pinned share", growth::run),
     ("threads", "the CPU tier over threads", threads::run),
@@ -42,6 +42,7 @@ const PARTS: [Part; 16] = [
     ("breaker", "a backend whose breaker is open, beside none", breaker::run),
     ("bytes", "chunks through `memory` and `fs`, beside memcpy and native code", bytes::run),
     ("stores", "chunks through `redis` and `s3`, beside native clients of the same servers", stores::run),
+    ("redis", "the small ones of `stores`: 64 KiB through `redis`, 1 and 64 at once", stores::run_small),
     ("sharing", "one prefix for several requests at once, through `fs` and `redis`", sharing::run),
     ("load", "time until a backend is open", load::run),
     ("replay", "a trace through the `kvtier` command", replay::run),

@@ -6,6 +6,7 @@
 mod class;
 mod component;
 mod config;
+mod resp;
 mod trace;
 mod trailer;
 
@@ -23,13 +24,14 @@ pub struct Target {
 }
 
 /// The targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "config", run: config::text },
     Target { name: "values", run: config::values },
     Target { name: "component", run: component::bytes },
     Target { name: "class", run: class::types },
     Target { name: "trailer", run: trailer::verify },
     Target { name: "trace", run: trace::lines },
+    Target { name: "resp", run: resp::replies },
     Target { name: "chain", run: chain },
 ];
 

@@ -38,30 +38,42 @@ const LOADS: [Load; 7] = [
     Load { size_bytes: 32 << 20, at_once: 64, n_chunks: 64 },
 ];
 
+/// How many of the loads, counted from the first, are calls for small chunks, few and many at once.
+const N_SMALL_LOADS: usize = 2;
+
 /// From this size on a rate is what counts, and below it a time.
 const LARGE_BYTES: usize = 2 << 20;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if available("the bench of redis") {
-        let server = Redis::start(RedisOptions::default())?;
-        let native = NativeRedis::connect(server.addr())?;
-        over_loads(bench, "redis", &native, |bench, load| Ours::redis(bench, server.addr(), load))?;
-    }
-
+    redis(bench, &LOADS)?;
     let program = std::env::current_exe()?;
     let server = S3Server::start_as(&program, &[AS_S3_SERVER], &S3Options::default())?;
     let native = NativeS3::connect(&server)?;
-    over_loads(bench, "s3", &native, |bench, load| Ours::s3(bench, &server, load))
+    over_loads(bench, "s3", (&LOADS, &native), |bench, load| Ours::s3(bench, &server, load))
+}
+
+/// Measures calls for small chunks only, through `redis` only.
+pub(crate) fn run_small(bench: &mut Bench) -> Result<()> {
+    redis(bench, &LOADS[..N_SMALL_LOADS])
+}
+
+fn redis(bench: &mut Bench, loads: &[Load]) -> Result<()> {
+    if available("the bench of redis") {
+        let server = Redis::start(RedisOptions::default())?;
+        let native = NativeRedis::connect(server.addr())?;
+        over_loads(bench, "redis", (loads, &native), |bench, load| Ours::redis(bench, server.addr(), load))?;
+    }
+    Ok(())
 }
 
 fn over_loads(
     bench: &mut Bench,
     name: &str,
-    native: &dyn Client,
+    (loads, native): (&[Load], &dyn Client),
     ours: impl Fn(&Bench, Load) -> Result<Ours>,
 ) -> Result<()> {
     let quick = [Load { size_bytes: 64 << 10, at_once: 4, n_chunks: 8 }];
-    let loads = if bench.is_quick() { &quick[..] } else { &LOADS[..] };
+    let loads = if bench.is_quick() { &quick[..] } else { loads };
     opening(bench, name, &ours, loads[0])?;
     for &load in loads {
         let ours = ours(bench, load)?;
