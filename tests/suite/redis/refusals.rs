@@ -1,7 +1,9 @@
 //! Servers that refuse something and do the rest: what they have is served all the same.
 
+use std::time::Duration;
+
 use kvtier::config::{Config, OnLoadError};
-use kvtier::manager::Tiers;
+use kvtier::manager::{BreakerState, Tiers};
 use kvtier::runtime::block_on;
 use kvtier_servers::redis::{Redis, RedisOptions, available, cmd};
 
@@ -71,6 +73,37 @@ fn a_server_that_refuses_writes_is_connected_to_and_read() {
 }
 
 #[test]
+fn writes_that_are_refused_for_long_close_no_way_to_what_is_stored() {
+    needs_redis!();
+    let (redis, _) = start();
+    let mut backend = backend("redis", &[redis.addr()], &[("reconnect_pause_max_ms", "1")]);
+    backend.breaker.pause = Duration::from_millis(20);
+    backend.breaker.pause_max = Duration::from_millis(100);
+    let engine = engine(backend);
+    let storage = engine.storage();
+    let status = || storage.status().backends.into_iter().find(|backend| backend.name == "redis").unwrap();
+    put_in(storage, &keys(3), "redis");
+    demote(&redis);
+    let mut n = 100;
+    support::eventually("the breaker of writing opens", || {
+        n += 1;
+        put_in(storage, &[key(n)], "redis");
+        assert_eq!(in_tier(storage, &keys(3), "redis"), 3);
+        assert_eq!(served(&get(storage, &keys(3))), [1; 3]);
+        status().writing.state == BreakerState::Open
+    });
+    let cause = status().writing.last_cause.unwrap_or_default();
+    assert!(cause.contains("READONLY"), "{cause}");
+    assert_eq!((status().reading.state, status().reading.opened), (BreakerState::Closed, 0));
+    promote(&redis);
+    support::eventually("it stores again", || {
+        n += 1;
+        put_in(storage, &[key(n)], "redis");
+        in_tier(storage, &[key(n)], "redis") == 1 && status().writing.state == BreakerState::Closed
+    });
+}
+
+#[test]
 fn puts_end_on_the_master_wherever_it_is_among_the_servers() {
     needs_redis!();
     let (replica, mut of_replica) = start();
@@ -135,6 +168,11 @@ fn a_value_that_is_too_large_for_the_server_is_refused_and_others_are_stored_and
     let storage = engine.storage();
     put_sized(storage, &keys(1), 3 << 20);
     assert_eq!(counted(storage, "redis").errors.into_iter().collect::<Vec<_>>(), [(("put", "other"), 1)]);
+    let status = storage.status().backends.into_iter().find(|backend| backend.name == "redis").unwrap();
+    let cause = status.writing.last_cause.unwrap_or_default();
+    for part in ["a chunk of 31457", "Protocol error", "proto-max-bulk-len", "chunk_size"] {
+        assert!(cause.contains(part), "{part}: {cause}");
+    }
     put_in(storage, &[key(1)], "redis");
     assert_eq!(served(&get(storage, &[key(1)])), [1]);
 }
