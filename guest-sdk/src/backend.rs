@@ -27,6 +27,13 @@ pub trait StorageBackend: Sized + 'static {
     /// [`Error::InvalidConfig`] if a value is missing or wrong; the text names the key.
     fn new(init: Init) -> Result<Self, Error>;
 
+    /// Returns how many instances, the configuration's `lanes`, may work side by side for the same chunks; the host
+    /// refuses more. Any number by default, which is right for classes that keep everything in a store outside. A class
+    /// that keeps chunks or an index of them in the instance returns 1.
+    fn lanes_max() -> u32 {
+        u32::MAX
+    }
+
     /// Makes the instance ready. Called once, before all others. Does nothing by default.
     async fn open(&self) -> Result<(), Error> {
         Ok(())
@@ -84,6 +91,11 @@ pub trait StorageBackend: Sized + 'static {
 pub trait BlockingBackend: Sized + 'static {
     /// See [`StorageBackend::new`].
     fn new(init: Init) -> Result<Self, Error>;
+
+    /// See [`StorageBackend::lanes_max`].
+    fn lanes_max() -> u32 {
+        u32::MAX
+    }
 
     /// See [`StorageBackend::open`].
     fn open(&self) -> Result<(), Error> {

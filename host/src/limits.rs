@@ -225,10 +225,18 @@ pub const TOUCHES_MAX: usize = 256;
 
 /// Core instances that a component may consist of.
 pub const CORE_INSTANCES_MAX: usize = 128;
-/// Functions, globals and other items that all core instances of a component may have together, imported ones
-/// included. Each takes up to 32 bytes of the host's memory, so these are 64 MiB. A component of Python has some ten
-/// thousand.
-pub const INSTANCE_ITEMS_MAX: u64 = 2 << 20;
+/// Component instances that a component may consist of, itself included, counted after multiplication. One of Rust has
+/// as many as it exports classes, and one more: 32 is the largest of ours. One of Python has 3, of JavaScript 5, of C 2.
+pub const COMPONENT_INSTANCES_MAX: u64 = 128;
+/// Exports of a component, those of exported instances included. Each takes some 1.7 KB of the host's memory, once for
+/// each backend. One of Rust with 31 classes has 500.
+pub const EXPORTS_MAX: u64 = 32 << 10;
+/// Functions, globals and other items that all instances of a component may have together, imported ones included. What
+/// weighs how much stands in `wasm/component/weight.rs`. Components of Python and JavaScript have
+/// some 32,000.
+pub const INSTANCE_ITEMS_MAX: u64 = 512 << 10;
+/// Bytes of the host's memory that one item takes at most, so that all take 16 MiB for each lane.
+pub const INSTANCE_ITEM_BYTES: u64 = 32;
 /// Linear memories that a component may have. Each reserves address space of the host's.
 pub const MEMORIES_MAX: usize = 16;
 /// Tables that a component may have.
@@ -282,8 +290,10 @@ pub const LOCK_TABLE_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes of one component's compiled code.
 pub const CODE_BYTES_MAX: usize = 1 << 30;
+/// Components that are compiled at a time. Each may take `kvtier.compile_memory`.
+pub const COMPILERS_MAX: usize = 4;
 /// Threads of one compiler.
-pub const COMPILER_THREADS_MAX: usize = 4;
+pub const COMPILER_THREADS_MAX: u32 = 4;
 /// Bytes that are kept of what a compiler writes to its standard error, the last ones.
 pub const COMPILER_STDERR_BYTES_MAX: usize = 4 << 10;
 /// Characters of one message about a component that quotes what others wrote.
@@ -332,6 +342,12 @@ pub const EPOCH_IDLE_TICKS_MAX: u32 = 100;
 pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a backend that could not be started is tried again.
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How many times the processor time of a try to start a backend is waited for before the next one, if that is longer.
+pub const RESTART_SPENT_FACTOR: u32 = 10;
+/// Longest pause for the sake of processor time.
+pub const RESTART_SPENT_PAUSE_MAX: Duration = Duration::from_mins(10);
+/// Processor time of a start that is not waited for when an instance that has served is replaced.
+pub const RESTART_SPENT_FREE: Duration = Duration::from_secs(1);
 /// How long an instance must have served for the pause after its successor fails to start small again.
 pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
 

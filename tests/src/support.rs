@@ -147,9 +147,21 @@ pub fn metadata() -> EngineMetadata {
     }
 }
 
-/// Builds an engine.
+/// Builds an engine, and waits until nothing is compiled for it any more, and each backend is open or has failed.
 pub fn engine(config: Config) -> Engine {
-    EngineBuilder::new(config, metadata()).build_blocking().unwrap()
+    let engine = EngineBuilder::new(config, metadata()).build_blocking().unwrap();
+    compiled(&engine);
+    engine
+}
+
+/// Waits until no backend of an engine is down for being compiled or started.
+pub fn compiled(engine: &Engine) {
+    const UNDER_WAY: [&str; 2] = ["its component is being compiled", "being started"];
+    eventually("what has to be compiled is compiled", || {
+        let is_settled =
+            |down: &Option<String>| down.as_deref().is_none_or(|down| !UNDER_WAY.contains(&down));
+        engine.status().backends.iter().all(|backend| is_settled(&backend.health.down))
+    });
 }
 
 /// The first `n` keys.

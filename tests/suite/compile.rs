@@ -379,6 +379,86 @@ fn backends_of_one_component_share_one_compilation() {
     assert_eq!(fs::read_to_string(&mark).unwrap(), "started\n");
 }
 
+#[test]
+fn a_component_that_compiles_for_ever_delays_neither_the_start_nor_other_backends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (go, slow) = (folder.path().join("go"), alpha("slow"));
+    let slow_digest = digest(&slow.module_path);
+    let program = script(
+        folder.path(),
+        &format!(
+            "case \"$2\" in *{slow_digest}) while [ ! -e '{}' ]; do /bin/sleep 0.1; done;; esac\nexec '{KVTIER}' \"$@\"",
+            go.display()
+        ),
+    );
+    let mut config = config(folder.path(), program, slow);
+    config.on_load_error = OnLoadError::Continue;
+    config.backends.push(support::backend("beside", "memory", "MemoryBackend"));
+    // This returns, though one of its components is compiled until a file is there that does not exist yet.
+    let engine = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap();
+    let storage = engine.storage();
+    let down = |name: &str| support::health(storage, name).down;
+    eventually("the other component is compiled", || down("beside").is_none());
+    assert_eq!(down("slow").as_deref(), Some("its component is being compiled"));
+    let keys = support::keys(2);
+    support::put_in(storage, &keys, "beside");
+    storage.set_hot_cache(false);
+    assert_eq!(support::served(&support::get(storage, &keys)), [2, 2]);
+    fs::write(go, "").unwrap();
+    eventually("it is compiled", || down("slow").is_none());
+    support::put_in(storage, &support::keys(3), "slow");
+    assert_eq!(support::in_tier(storage, &support::keys(3), "slow"), 3);
+}
+
+#[test]
+fn closing_an_engine_ends_what_compiles_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    let program =
+        script(folder.path(), &format!("/bin/sleep 3600 &\necho $$ $! > '{}'\nwait", pids.display()));
+    let mut config = config(folder.path(), program, alpha("slow"));
+    config.on_load_error = OnLoadError::Continue;
+    let engine = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap();
+    let read = || fs::read_to_string(&pids).unwrap_or_default();
+    eventually("the compiler has started", || read().ends_with('\n'));
+    engine.blocking().close().unwrap();
+    for pid in read().split_whitespace() {
+        eventually("the compiler and its child are ended", || !runs(pid));
+    }
+}
+
+#[test]
+fn a_limit_of_the_process_that_is_too_small_is_named_with_what_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("kvtier.yaml");
+    let text = format!(
+        "chunk_size: 16\nmax_local_cpu_size: 0.01\nexternal_backends: store\nextra_config:\n  kvtier.compile_cache: \
+         cache\n  external_backend.store: {{module_path: '{}', class_name: AlphaBackend}}\n",
+        support::component("plain").display()
+    );
+    fs::write(&config, text).unwrap();
+    let trace = folder.path().join("trace.jsonl");
+    fs::write(&trace, "{\"timestamp\":0,\"input_length\":16,\"output_length\":1,\"hash_ids\":[1]}\n")
+        .unwrap();
+    let replay = |kib: u64| {
+        let mut shell = Command::new("/bin/sh");
+        let line = format!("ulimit -v {kib} && exec '{KVTIER}' replay --config \"$0\" --trace \"$1\"");
+        let output = shell.arg("-c").arg(line).arg(&config).arg(&trace).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    // Too little for the compiler, too.
+    let error = replay(1 << 20);
+    assert!(error.contains(" (ulimit -v, RLIMIT_AS)"), "{error}");
+    let (code, _, _) = run_compile(&[Path::new("--config"), &config]);
+    assert_eq!(code, 0);
+    let error = replay(3 << 20);
+    assert!(
+        error.contains("MiB of address space: this process may have 3 GiB (ulimit -v, RLIMIT_AS)"),
+        "{error}"
+    );
+    assert!(error.contains("raise that limit, since each memory of a component reserves 4 GiB"), "{error}");
+}
+
 /// Writes a configuration with two backends, of which the second is the one given, and returns its path.
 fn write_config(folder: &Path, second: &str, more: &str) -> PathBuf {
     let path = folder.join("kvtier.yaml");

@@ -40,7 +40,7 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:2aba35ae201f8d8f3edd69303dc287b453de46936a1a02cefe956eccb5ef04a4
+    backend.wit sha256:a112029cfa128892972b4044c17faf55f2979ed567d7f37f3b5d28618054421b
     buffers.wit sha256:d0595d81b879c8c7e6f4338f62f8ea02ae72dfd1f90a9ebd28c7258df3e591aa
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2

@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, OnLoadError, SecretSource, Sha256Digest};
 use kvtier::engine::BuildError;
+use kvtier::limits::RESTART_PAUSE_MIN;
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
 use kvtier::{Engine, EngineBuilder};
@@ -135,14 +137,49 @@ fn renamed(component: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
 #[test]
 fn a_component_of_too_many_items_in_all_its_instances_is_refused() {
     let folder = folder();
+    // Each instance weighs 16 beside its globals, and the component 8.
     let component = |n_instances: usize| {
-        let globals = "(global i32 i32.const 1)".repeat(20_000);
+        let globals = "(global i32 i32.const 1)".repeat(5_024);
         let instances = "(core instance (instantiate $many))".repeat(n_instances);
         wat(&format!("(component (core module $many {globals}) {instances})"))
     };
-    insta::assert_snapshot!(refused(of_file(&folder, "many.wasm", &component(105))), @"backend `store`: component `many.wasm` has 2100000 functions, globals and other items in all its core instances together, more than the 2097152 that are accepted; build it of fewer or smaller modules");
+    insta::assert_snapshot!(refused(of_file(&folder, "many.wasm", &component(105))), @"backend `store`: component `many.wasm` has 529208 functions, globals and other items in all its instances together, more than the 524288 that are accepted; build it of fewer or smaller modules");
     let error = refused(of_file(&folder, "fewer.wasm", &component(104)));
     assert!(error.contains("it exports no class at all"), "{error}");
+}
+
+#[test]
+fn more_lanes_than_a_class_states_are_refused() {
+    let with_lanes = |mut backend: BackendConfig, lanes: usize| {
+        backend.lanes = lanes;
+        backend
+    };
+    let memory = || support::backend("store", "memory", "MemoryBackend");
+    insta::assert_snapshot!(refused(with_lanes(memory(), 2)), @"backend `store`: lanes is 2, and class `MemoryBackend` states that it may have 1 at most; set lanes to 1");
+    let folder = folder();
+    let error = refused(with_lanes(support::fs("store", folder.path()), 3));
+    assert!(error.contains("lanes is 3, and class `FsBackend` states that it may have 1"), "{error}");
+    // One that states nothing may have any number.
+    let log = with_lanes(support::backend("store", "log", "ExternalLogBackend"), 3);
+    let engine = support::engine(support::config(vec![log]));
+    assert_eq!(support::health(engine.storage(), "store").down, None);
+}
+
+/// Returns when a backend that does not start is tried again.
+fn retry_in(backend: BackendConfig) -> Duration {
+    let config = Config { on_load_error: OnLoadError::Continue, ..support::config(vec![backend]) };
+    let engine = support::engine(config);
+    let status = engine.status();
+    status.backends[0].reading.retry_in.expect("it does not run")
+}
+
+#[test]
+fn a_start_that_computes_is_waited_for_ten_times_as_long_and_one_that_waits_is_not() {
+    let waits = retry_in(failing("HangBackend", "open"));
+    for method in ["constructor", "open"] {
+        let computes = retry_in(failing("SpinBackend", method));
+        assert!(computes > 2 * RESTART_PAUSE_MIN && computes > waits, "{computes:?}, {waits:?}");
+    }
 }
 
 /// Imports a name that clears the screen and claims something on a line of its own.

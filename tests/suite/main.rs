@@ -29,6 +29,7 @@ mod lanes;
 mod lifecycle;
 mod limits;
 mod load_errors;
+mod load_memory;
 mod model;
 mod open_files;
 mod phantom;

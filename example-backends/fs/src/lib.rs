@@ -26,6 +26,11 @@ impl StorageBackend for FsBackend {
         Ok(Self { store: Rc::new(Store::new(&Config::from_init(&init)?)?) })
     }
 
+    fn lanes_max() -> u32 {
+        // Each has an index of its own, and would not find what another one stores.
+        1
+    }
+
     async fn open(&self) -> Result<(), Error> {
         self.store.open().await?;
         spawn_local(Rc::clone(&self.store).look_after());

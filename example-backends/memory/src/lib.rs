@@ -23,6 +23,11 @@ impl StorageBackend for MemoryBackend {
         Ok(Self { store: RefCell::new(store) })
     }
 
+    fn lanes_max() -> u32 {
+        // Chunks lie in the instance.
+        1
+    }
+
     async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
         // Never evicts, so everything is protected already.
         Ok(self.store.borrow_mut().contains(keys, false))
@@ -51,6 +56,11 @@ impl StorageBackend for LruMemoryBackend {
         let config = Config::from_init(&init)?;
         let store = Store::new(config.capacity_bytes, WhenFull::EvictLeastRecentlyUsed);
         Ok(Self { store: RefCell::new(store) })
+    }
+
+    fn lanes_max() -> u32 {
+        // Chunks lie in the instance.
+        1
     }
 
     async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {

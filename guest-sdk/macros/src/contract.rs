@@ -93,7 +93,10 @@ pub(crate) fn wasi_clocks() -> [String; 2] {
     ["/types@", "/system-clock@"].map(|name| package_of(WASI[0]).replace('@', name))
 }
 
-/// Returns the methods of the contract's template for `class`.
+/// The method that the contract does not demand; the SDK's traits have a default for it.
+const OPTIONAL: &str = "lanes-max: static func() -> u32;\n";
+
+/// Returns the methods of the contract's template for `class`, and the optional one.
 fn class_body(class: &ClassNames) -> String {
     let template = without_comments(STORAGE[4]);
     let start = template
@@ -108,7 +111,8 @@ fn class_body(class: &ClassNames) -> String {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("result<backend,", &format!("result<%{},", class.kebab));
-    if class.blocking { body.replace("async func", "func") } else { body }
+    let body = if class.blocking { body.replace("async func", "func") } else { body };
+    format!("{body}\n{OPTIONAL}")
 }
 
 /// Returns `texts`, files of one package, as a nested package.
@@ -158,6 +162,7 @@ mod tests {
         for method in ["open", "contains", "put", "get", "pin", "unpin", "remove", "close"] {
             assert!(body.contains(&format!("{method}: async func(")), "{method} in {body}");
         }
+        assert!(body.contains("lanes-max: static func() -> u32;"), "{body}");
         assert!(!body.contains("@since"), "{body}");
     }
 

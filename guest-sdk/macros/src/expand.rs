@@ -215,6 +215,9 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
                 ::kvtier_guest::__private::install_panic_hook();
                 #this::new(init)
             }
+            fn lanes_max() -> u32 {
+                #this::lanes_max()
+            }
             #asyncness fn open(&self) -> #unit {
                 #this::open(self)#wait
             }

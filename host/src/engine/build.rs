@@ -49,7 +49,9 @@ pub enum BuildError {
     #[error("the buffer pool of max_local_cpu_size could not be reserved: {0}")]
     Pool(#[from] PoolError),
     /// The system grants no more threads.
-    #[error("the control thread could not be started: {0}")]
+    #[error(
+        "the control thread could not be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
+    )]
     Control(#[source] std::io::Error),
     /// The threads that run backends could not be started.
     #[error(transparent)]
@@ -141,7 +143,9 @@ impl EngineBuilder {
         self
     }
 
-    /// Reserves the pool, loads the backends side by side, and waits until each is open or has failed.
+    /// Reserves the pool, loads the backends side by side, and waits until each is open or has failed; under
+    /// `kvtier.on_load_error: continue` not for one whose component has to be compiled first, which joins the chain
+    /// when it is ready.
     ///
     /// # Errors
     /// [`BuildError`]. A backend that cannot be loaded is one only under `kvtier.on_load_error: fail`;
@@ -243,25 +247,35 @@ async fn load(
     let starting = config.backends.iter().map(|backend| {
         let breakers = Arc::new(Breakers::new(&backend.name, backend.breaker, clock));
         let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
-        let tier = WasmTier::start(
+        let (tier, loading) = WasmTier::begin(
             backend.clone(),
             facts.clone(),
             threads.clone(),
             control.clone(),
             breakers.attach(),
         );
-        async move { (breakers, make, tier.await) }
+        async move {
+            let outcome = match config.on_load_error {
+                OnLoadError::Fail => Some(loading.outcome().await),
+                // Compiling may take minutes, which are no reason for the others to wait.
+                OnLoadError::Continue => loading.outcome_unless_compiled().await,
+            };
+            (breakers, make, tier, outcome)
+        }
     });
     let mut backends = Vec::new();
     let started = futures::future::join_all(starting).await;
-    for (backend, (breakers, factory, (tier, outcome))) in config.backends.iter().zip(started) {
+    for (backend, (breakers, factory, tier, outcome)) in config.backends.iter().zip(started) {
         let name = backend.name.clone();
         match outcome {
-            Ok(()) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
-            Err(source) if config.on_load_error == OnLoadError::Fail => {
+            None => {
+                tracing::info!(backend = %name, "its component is being compiled; the engine starts without it");
+            }
+            Some(Ok(())) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
+            Some(Err(source)) if config.on_load_error == OnLoadError::Fail => {
                 return Err(BuildError::Load { backend: name, source });
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
             }
         }

@@ -27,9 +27,14 @@ const METHODS: [(&str, &str); 9] = [
     ("close", "() -> result<_, error>"),
 ];
 
+/// A static method that a class may have, and its signature.
+const LANES_MAX: (&str, &str) = ("lanes-max", "() -> u32");
+
 /// A class that fulfils the contract, ready to be bound in any instance of its component.
 pub(super) struct Class {
     exports: [ComponentExportIndex; METHODS.len()],
+    /// Says how many lanes the class may have, if it says so.
+    pub(super) lanes_max: Option<ComponentExportIndex>,
     /// Whether the methods are plain `func`, so that one call runs at a time.
     pub(super) blocking: bool,
 }
@@ -51,7 +56,8 @@ impl Class {
             exports.push(index);
         }
         let exports = exports.try_into().map_err(|_| ClassError::Vanished(found.name.clone()))?;
-        Ok(Self { exports, blocking })
+        let lanes_max = component.get_export(Some(&interface), static_name(&found.resource, LANES_MAX.0));
+        Ok(Self { exports, lanes_max: lanes_max.map(|(_, index)| index), blocking })
     }
 
     pub(super) fn export(&self, method: &str) -> &ComponentExportIndex {
@@ -72,6 +78,8 @@ pub struct ClassReport {
     pub resource: String,
     /// Constructor and methods of the contract, in the contract's order.
     pub methods: Vec<MethodReport>,
+    /// Those methods of the class that the contract lets it have.
+    pub optional: Vec<MethodReport>,
 }
 
 /// One method, compared with the contract.
@@ -105,9 +113,13 @@ impl MethodReport {
 }
 
 impl ClassReport {
+    fn all_methods(&self) -> impl Iterator<Item = &MethodReport> {
+        self.methods.iter().chain(&self.optional)
+    }
+
     /// Says whether every method is there with the right signature.
     pub fn fulfils_contract(&self) -> bool {
-        self.methods.iter().all(|method| method.flaw().is_none())
+        self.all_methods().all(|method| method.flaw().is_none())
     }
 
     /// Says whether `class_name` means this class: its name, its kebab form, or
@@ -128,7 +140,7 @@ pub(super) fn check<'a>(
         let named = classes.iter().map(|class| class.name.clone()).collect();
         return Err(ClassError::NotExported { class: class_name.to_owned(), exported: named });
     };
-    let flaws: Vec<_> = found.methods.iter().filter_map(MethodReport::flaw).collect();
+    let flaws: Vec<_> = found.all_methods().filter_map(MethodReport::flaw).collect();
     if !flaws.is_empty() {
         return Err(ClassError::Contract { class: class_name.to_owned(), flaws });
     }
@@ -160,31 +172,36 @@ pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
         let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
         for (resource, item) in instance.exports(engine) {
             let ComponentItem::Resource(ty) = item.ty else { continue };
-            let find = |method: &str| match instance.get_export(engine, &export_name(resource, method)) {
+            let find_export = |name: &str| match instance.get_export(engine, name) {
                 Some(item) => match item.ty {
                     ComponentItem::ComponentFunc(func) => Some(func),
                     _ => None,
                 },
                 None => None,
             };
+            let find = |method: &str| find_export(&export_name(resource, method));
             // `use`d resources are listed as exports too, without a constructor.
             if find("constructor").is_none() {
                 continue;
             }
             printer.resources.push((ty, "self".to_owned()));
-            let methods = METHODS.map(|(name, expected)| {
-                let func = find(name);
+            let compare = |name, expected: &'static str, func: Option<ComponentFunc>| {
                 let asynchronous = func.as_ref().is_some_and(ComponentFunc::async_);
                 let fits = func.as_ref().is_some_and(|func| printer.types(func) == types_of(expected));
                 let found = func.map(|func| log::escaped(&printer.signature(&func), SIGNATURE_BYTES_MAX));
                 MethodReport { name, expected, found, asynchronous, fits }
-            });
+            };
+            let methods = METHODS.map(|(name, expected)| compare(name, expected, find(name)));
+            let (name, expected) = LANES_MAX;
+            let optional = find_export(&static_name(resource, name));
+            let optional = optional.map(|func| compare(name, expected, Some(func)));
             printer.resources.pop();
             classes.push(ClassReport {
                 name: foreign_text(&pascal(resource)),
                 interface: foreign_text(interface),
                 resource: foreign_text(resource),
                 methods: methods.into(),
+                optional: optional.into_iter().collect(),
             });
         }
     }
@@ -205,6 +222,10 @@ fn export_name(resource: &str, method: &str) -> String {
         "constructor" => format!("[constructor]{resource}"),
         method => format!("[method]{resource}.{method}"),
     }
+}
+
+fn static_name(resource: &str, method: &str) -> String {
+    format!("[static]{resource}.{method}")
 }
 
 /// Returns the kebab form of a class name: a word begins at an upper-case letter that follows a

@@ -6,7 +6,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::class::{self, ClassReport};
-use super::component::{ComponentError, Source, foreign_text};
+use super::component::{ComponentError, Source, ensure_light, foreign_text};
 use super::threads::engine_config;
 use crate::config::Sha256Digest;
 use crate::limits::BACKEND_COMPONENT_BYTES;
@@ -32,7 +32,9 @@ pub struct Inspection {
 /// # Errors
 /// [`ComponentError`]
 pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
-    let Source { bytes, digest } = Source::read(path, BACKEND_COMPONENT_BYTES.max, None)?;
+    let source = Source::read(path, BACKEND_COMPONENT_BYTES.max, None)?;
+    ensure_light(path, &source)?;
+    let Source { bytes, digest } = source;
     let invalid = |error: wasmtime::Error| ComponentError::invalid(path, &error);
     let engine = Engine::new(&engine_config()).map_err(invalid)?;
     let component = Component::from_binary(&engine, &bytes).map_err(invalid)?;

@@ -1,5 +1,6 @@
 //! From a backend's configuration to a class that is linked and checked.
 
+use std::io::PipeReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
 use super::class::{Class, ClassError};
-use super::component::{ComponentError, foreign_text};
+use super::component::{ComponentError, Progress, foreign_text};
 use super::contract::types;
 use super::file_work::FileWork;
 use super::grants::{self, Denials, Witness};
@@ -22,6 +23,7 @@ use super::outside::Outside;
 use super::overlap::{self, OverlapError};
 use super::own_threads::OwnThreads;
 use super::sandbox::{self, State, Stores};
+use super::spent::Spent;
 use super::threads::{LaneThreads, Spawner};
 use super::{CONTRACT_VERSION, host, offers};
 use crate::config::{BackendConfig, Facts, OwnDirectory, SecretError};
@@ -92,8 +94,37 @@ pub enum LoadError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The system grants the backend no threads.
-    #[error("threads for the backend's files cannot be started: {0}")]
+    #[error(
+        "threads for the backend's files cannot be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
+    )]
     Threads(std::io::Error),
+    /// Loading ended before there was an outcome.
+    #[error(
+        "loading ended before it was done: the engine is gone, or the host's side panicked; if so, please report it"
+    )]
+    Ended,
+    /// The configuration has more lanes than the class may have.
+    #[error(
+        "lanes is {configured}, and class `{class}` states that it may have {stated} at most; set lanes to {stated}"
+    )]
+    TooManyLanes {
+        /// The class.
+        class: String,
+        /// What the configuration says.
+        configured: usize,
+        /// What the class says.
+        stated: u32,
+    },
+    /// The class does not say how many lanes it may have, though it has a method for it.
+    #[error(
+        "lanes is more than 1, and class `{class}` does not say in lanes-max how many it may have: {cause}"
+    )]
+    LanesUnknown {
+        /// The class.
+        class: String,
+        /// What went wrong.
+        cause: String,
+    },
     /// The first instance could not be made, constructed or opened.
     #[error("class `{class}` did not start: {cause}")]
     NotStarted {
@@ -200,19 +231,27 @@ impl Prepared {
 
 impl Recipe {
     /// Reads, compiles, checks and links the component, on a thread that may block. Returns facts for the status as
-    /// well.
-    pub(super) async fn prepare(&self) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-        let recipe = self.clone();
+    /// well. Calls `compiling` if the component has to be compiled, and adds to `spent` what all this costs.
+    pub(super) async fn prepare(
+        &self,
+        compiling: impl Fn() -> Option<PipeReader> + Send + 'static,
+        spent: &Arc<Spent>,
+    ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+        let (recipe, spent) = (self.clone(), Arc::clone(spent));
         let own = self.record.own_threads.handle().map_err(LoadError::Threads)?;
-        let prepared = own.clone().spawn_blocking(move || prepare(recipe, own));
-        match prepared.await {
-            Ok(prepared) => prepared,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        let prepared = own.clone().spawn_blocking(move || {
+            let progress = Progress { compiling: &compiling, spent: &spent };
+            spent.during(|| prepare(recipe, own, &progress))
+        });
+        prepared.await.unwrap_or(Err(LoadError::Ended))
     }
 }
 
-fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+fn prepare(
+    recipe: Recipe,
+    own: Handle,
+    progress: &Progress<'_>,
+) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
     let Recipe { config, facts, threads, record, directories, liveness, .. } = recipe;
     let path = &config.module_path;
     let engine = threads.engine();
@@ -221,7 +260,8 @@ fn prepare(recipe: Recipe, own: Handle) -> Result<(Prepared, Vec<(String, String
     }
     overlap::check(&config.allow, threads.loader().compilation())?;
     overlap::warn_of_unpinned(&config);
-    let loaded = threads.loader().load(path, config.limits.component_bytes, config.digest.as_ref())?;
+    let max_bytes = config.limits.component_bytes;
+    let loaded = threads.loader().load_telling(path, max_bytes, config.digest.as_ref(), progress)?;
     let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
     let component_type = loaded.component.component_type();
     if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {

@@ -24,6 +24,7 @@ use super::http::{Hooks, Objects};
 use super::load::Prepared;
 use super::log::BackendLog;
 use super::net::NetPolicy;
+use super::no_memory;
 use super::stdio::{Pace, Tail};
 use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess};
@@ -79,7 +80,7 @@ impl State {
     pub(super) fn describe(&self, error: &wasmtime::Error) -> String {
         let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
             Some(trap) => trap.to_string(),
-            None => error.root_cause().to_string(),
+            None => no_memory::explain(error).unwrap_or_else(|| error.root_cause().to_string()),
         };
         if let Some(limit) = limit_in(&cause) {
             cause = format!("{cause}; limits.{limit} is reached");

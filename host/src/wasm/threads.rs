@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use wasmtime::{Config, Engine};
 
 use super::component::{Compilation, Loader};
+use super::no_memory;
 use super::ticker::{Guests, Ticker};
 use crate::runtime::{Home, discard};
 
@@ -27,7 +28,9 @@ struct Owned {
 #[non_exhaustive]
 pub enum ThreadsError {
     /// The system grants no more threads.
-    #[error("threads for backends cannot be started: {0}")]
+    #[error(
+        "threads for backends cannot be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
+    )]
     Threads(#[from] std::io::Error),
     /// The engine does not run on this machine.
     #[error("the WebAssembly engine does not run here: {0}")]
@@ -40,8 +43,9 @@ impl LaneThreads {
     /// # Errors
     /// [`ThreadsError`]
     pub fn start(n_threads: usize, compilation: Compilation) -> Result<Self, ThreadsError> {
-        let engine =
-            Engine::new(&engine_config()).map_err(|error| ThreadsError::Engine(format!("{error:#}")))?;
+        let engine = Engine::new(&engine_config()).map_err(|error| {
+            ThreadsError::Engine(no_memory::explain(&error).unwrap_or_else(|| format!("{error:#}")))
+        })?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(n_threads.max(1))
             // Timers and files wake from other threads, and sockets are waited for here: what they wake is looked for

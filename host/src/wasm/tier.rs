@@ -1,7 +1,8 @@
 //! A class of a component as a tier: lanes behind the trait that the chain knows.
 
+use std::io::PipeWriter;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -9,11 +10,13 @@ use tokio::sync::Semaphore;
 use super::file_work::FileWork;
 use super::grants::Denials;
 use super::holding;
-use super::lane::{Answer, Call, Lane, Standing};
+use super::lane::{self, Answer, Call, Lane, Standing};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
+use super::loading::{self, Loading, Tell};
 use super::log::BackendLog;
 use super::outside::Outside;
 use super::sandbox::Stores;
+use super::spent::{Spent, pause_after};
 use super::threads::LaneThreads;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -24,6 +27,9 @@ use crate::memory::lock;
 use crate::runtime::{Control, yield_now};
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
+
+/// What a backend is down for while a compiler works for it.
+const BEING_COMPILED: &str = "its component is being compiled";
 
 /// A backend that runs as a WebAssembly component.
 pub struct WasmTier {
@@ -63,8 +69,23 @@ impl Drop for Moving<'_> {
 enum Running {
     /// Being loaded, or waiting to be tried again, because of the last failure.
     Down(String),
+    /// Its component is being compiled, until this is dropped.
+    Compiling(Wanted),
     Lanes(Arc<Lanes>),
     Closed,
+}
+
+/// Ends the compiler, or the wait for one, when it is dropped.
+struct Wanted {
+    pipe: Option<PipeWriter>,
+    threads: LaneThreads,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        self.threads.loader().wake();
+    }
 }
 
 struct Lanes {
@@ -77,12 +98,24 @@ impl WasmTier {
     /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
     /// again in the background, until the tier is closed or dropped; `liveness` hears whenever it cannot serve.
     pub async fn start(
-        mut config: BackendConfig,
+        config: BackendConfig,
         facts: EngineFacts,
         threads: LaneThreads,
         control: Control,
         liveness: Arc<dyn Liveness>,
     ) -> (Self, Result<(), LoadError>) {
+        let (tier, loading) = Self::begin(config, facts, threads, control, liveness);
+        (tier, loading.outcome().await)
+    }
+
+    /// As [`WasmTier::start`], without waiting.
+    pub fn begin(
+        mut config: BackendConfig,
+        facts: EngineFacts,
+        threads: LaneThreads,
+        control: Control,
+        liveness: Arc<dyn Liveness>,
+    ) -> (Self, Loading) {
         let directories = facts.fill(&mut config);
         let record = Record {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
@@ -104,33 +137,20 @@ impl WasmTier {
             record: recipe.record.clone(),
             control: recipe.control.clone(),
         };
-        let outcome = load(&recipe, &state).await;
-        // A class that did not start is tried again by its lanes' own supervisors.
-        if let Err(error) = &outcome
-            && !matches!(error, LoadError::NotStarted { .. })
-        {
-            let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
-            let mut pause = backoff.pause();
-            set_down(&state, error, &*recipe.liveness, pause);
-            let weak = Arc::downgrade(&state);
-            recipe.control.clone().handle().spawn(async move {
-                loop {
-                    tokio::time::sleep(pause).await;
-                    let Some(state) = weak.upgrade() else { return };
-                    if matches!(*lock(&state), Running::Closed) {
-                        return;
-                    }
-                    match load(&recipe, &state).await {
-                        Ok(()) | Err(LoadError::NotStarted { .. }) => return,
-                        Err(error) => {
-                            pause = backoff.pause();
-                            set_down(&state, &error, &*recipe.liveness, pause);
-                        }
-                    }
+        let pass_over = {
+            let (state, liveness) = (Arc::clone(&state), Arc::clone(&recipe.liveness));
+            move || {
+                let state = lock(&state);
+                if matches!(*state, Running::Compiling(_)) {
+                    // Before it can be up: it has no lanes yet.
+                    liveness.down(BEING_COMPILED, Duration::ZERO);
                 }
-            });
-        }
-        (tier, outcome)
+            }
+        };
+        let (tell, loading) = loading::pair(&recipe.config, pass_over);
+        let control = recipe.control.clone();
+        control.handle().spawn(load_until_it_works(recipe, Arc::downgrade(&state), tell));
+        (tier, loading)
     }
 
     async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
@@ -194,6 +214,7 @@ impl WasmTier {
         match &*lock(&self.state) {
             Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
             Running::Down(cause) => Err(TierError::Down(cause.clone())),
+            Running::Compiling(_) => Err(TierError::Down(BEING_COMPILED.into())),
             Running::Closed => Err(TierError::Down("closed".into())),
         }
     }
@@ -214,11 +235,73 @@ async fn close_lanes(lanes: &Lanes, deadline: Instant) -> Result<(), TierError> 
     })
 }
 
+/// Loads a backend, again and again until that works. A class that did not start is tried again by its lanes' own
+/// supervisors.
+async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running>>, mut tell: Tell) {
+    let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
+    loop {
+        let Some(state) = tier.upgrade() else { return };
+        if matches!(*lock(&state), Running::Closed) {
+            return;
+        }
+        let spent = Arc::default();
+        let outcome = load(&recipe, &state, &tell, &spent).await;
+        if matches!(*lock(&state), Running::Closed) {
+            return;
+        }
+        let pause = match &outcome {
+            Ok(()) | Err(LoadError::NotStarted { .. }) => None,
+            Err(error) => {
+                let pause = backoff.pause().max(pause_after(spent.total(), 1));
+                let cause = error.to_string();
+                set_down(&state, cause, &*recipe.liveness, pause);
+                Some(pause)
+            }
+        };
+        tell.outcome(outcome);
+        drop(state);
+        match pause {
+            None => return,
+            Some(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
 /// Loads the component and starts the lanes.
-async fn load(recipe: &Recipe, state: &Mutex<Running>) -> Result<(), LoadError> {
-    let (prepared, notes) = recipe.prepare().await?;
+async fn load(
+    recipe: &Recipe,
+    state: &Arc<Mutex<Running>>,
+    tell: &Tell,
+    spent: &Arc<Spent>,
+) -> Result<(), LoadError> {
+    let compiling = {
+        let (state, notice, threads) = (Arc::clone(state), tell.notice(), recipe.threads.clone());
+        move || {
+            // Without it the compiler has its limits still.
+            let (reader, pipe) =
+                std::io::pipe().map_or((None, None), |(one, other)| (Some(one), Some(other)));
+            let mut compiling = Running::Compiling(Wanted { pipe, threads: threads.clone() });
+            {
+                let mut state = lock(&state);
+                if !matches!(*state, Running::Closed) {
+                    std::mem::swap(&mut *state, &mut compiling);
+                }
+            }
+            drop(compiling);
+            notice.notify_one();
+            reader
+        }
+    };
+    let (prepared, notes) = recipe.prepare(compiling, spent).await?;
     let prepared = Arc::new(prepared);
     let config = &recipe.config;
+    if config.lanes > 1
+        && let Some(stated) = lane::lanes_max(&prepared, spent).await?
+        && config.lanes > stated as usize
+    {
+        let (class, configured) = (config.class_name.clone(), config.lanes);
+        return Err(LoadError::TooManyLanes { class, configured, stated });
+    }
     let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
     let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
     let all = (0..config.lanes).map(start).collect();
@@ -295,6 +378,11 @@ impl Tier for WasmTier {
             let closed = match running {
                 Running::Lanes(lanes) => close_lanes(&lanes, deadline).await,
                 Running::Down(_) => Ok(()),
+                // Its compiler ends, and with it the thread that waits for it.
+                Running::Compiling(wanted) => {
+                    drop(wanted);
+                    Ok(())
+                }
                 Running::Closed => return Ok(()),
             };
             self.stop_threads(deadline, closed).await
@@ -317,6 +405,7 @@ impl Tier for WasmTier {
         match &*lock(&self.state) {
             Running::Closed => health.down = Some("closed".into()),
             Running::Down(cause) => health.down = Some(cause.clone()),
+            Running::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
             Running::Lanes(lanes) => {
                 let mut n_down = 0;
                 for lane in &lanes.all {
@@ -349,7 +438,7 @@ impl Tier for WasmTier {
     fn calls_at_once(&self) -> usize {
         match &*lock(&self.state) {
             Running::Lanes(lanes) => lanes.all.iter().map(Lane::calls_at_once).sum(),
-            Running::Down(_) | Running::Closed => 1,
+            Running::Down(_) | Running::Compiling(_) | Running::Closed => 1,
         }
     }
 
@@ -359,6 +448,13 @@ impl Tier for WasmTier {
 
     fn call_limit(&self, bytes: usize) -> Duration {
         self.config.limits.call_timeout_for(bytes as u64)
+    }
+}
+
+impl Drop for WasmTier {
+    /// Ends the lanes, and what is loaded no more.
+    fn drop(&mut self) {
+        *lock(&self.state) = Running::Closed;
     }
 }
 
@@ -373,10 +469,9 @@ fn mismatch(answer: &Answer) -> TierError {
     TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
 }
 
-fn set_down(state: &Mutex<Running>, error: &LoadError, liveness: &dyn Liveness, retry_in: Duration) {
+fn set_down(state: &Mutex<Running>, cause: String, liveness: &dyn Liveness, retry_in: Duration) {
     let mut state = lock(state);
     if !matches!(*state, Running::Closed) {
-        let cause = error.to_string();
         liveness.down(&cause, retry_in);
         *state = Running::Down(cause);
     }

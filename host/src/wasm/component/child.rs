@@ -17,6 +17,12 @@ use crate::limits::{CODE_BYTES_MAX, COMPILER_STDERR_BYTES_MAX, COMPILER_THREADS_
 const READ_BYTES: usize = 64 << 10;
 const READS_MAX: usize = 64;
 
+/// Returns how many threads a compiler has.
+pub(super) fn n_threads() -> u32 {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(available).unwrap_or(u32::MAX).min(COMPILER_THREADS_MAX)
+}
+
 /// How a child ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
@@ -29,18 +35,24 @@ pub(super) struct Ended {
 }
 
 /// Runs a program with nothing of this process's but `input` as its standard input: no environment, the root
-/// as its directory, a process group of its own. When this returns, the group has been killed.
+/// as its directory, a process group of its own. When this returns, the group has been killed; it is before its time
+/// if the other end of `wanted` is closed.
 ///
 /// # Errors
-/// When the program cannot be started or watched.
-pub(super) fn run(program: &Path, words: &[String], input: File, timeout: Duration) -> io::Result<Ended> {
+/// When the program cannot be started or watched, or is not wanted any more.
+pub(super) fn run(
+    program: &Path,
+    words: &[String],
+    input: File,
+    timeout: Duration,
+    wanted: Option<&PipeReader>,
+) -> io::Result<Ended> {
     let deadline = Instant::now() + timeout;
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(COMPILER_THREADS_MAX);
     let child = Command::new(program)
         .args(words)
         .env_clear()
         // How many threads the compiler's thread pool has.
-        .env("RAYON_NUM_THREADS", n_threads.to_string())
+        .env("RAYON_NUM_THREADS", n_threads().to_string())
         .current_dir("/")
         .stdin(input)
         .stdout(Stdio::piped())
@@ -58,7 +70,11 @@ pub(super) fn run(program: &Path, words: &[String], input: File, timeout: Durati
             timed_out = true;
             break;
         }
-        let pipes = [output.pipe.as_ref().map(AsFd::as_fd), errors.pipe.as_ref().map(AsFd::as_fd)];
+        let pipes = [
+            wanted.map(AsFd::as_fd),
+            output.pipe.as_ref().map(AsFd::as_fd),
+            errors.pipe.as_ref().map(AsFd::as_fd),
+        ];
         let mut watched = vec![PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
         watched.extend(pipes.into_iter().flatten().map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)));
         let timeout = Timespec::try_from(left).ok();
@@ -67,6 +83,9 @@ pub(super) fn run(program: &Path, words: &[String], input: File, timeout: Durati
             Err(error) => return Err(error.into()),
         }
         let has_ended = !watched[0].revents().is_empty();
+        if wanted.is_some() && !watched[1].revents().is_empty() && !has_ended {
+            return Err(io::Error::other("its backend is closed"));
+        }
         output.take()?;
         errors.take()?;
         if has_ended || output.bytes.len() > CODE_BYTES_MAX {

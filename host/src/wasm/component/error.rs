@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Sha256Digest, show_size};
-use crate::limits::{FOREIGN_TEXT_CHARS_MAX, INSTANCE_ITEMS_MAX};
-use crate::wasm::CONTRACT_VERSION;
+use crate::limits::{COMPONENT_INSTANCES_MAX, EXPORTS_MAX, FOREIGN_TEXT_CHARS_MAX, INSTANCE_ITEMS_MAX};
+use crate::wasm::{CONTRACT_VERSION, no_memory};
 
 /// Why a component cannot be used. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +86,37 @@ pub enum ComponentError {
         /// The version that the component imports.
         found: String,
     },
-    /// The component's core instances would take too much of the host's memory beside linear memory and tables.
-    #[error("component `{}` has {items} functions, globals and other items in all its core instances together, more than the {INSTANCE_ITEMS_MAX} that are accepted; build it of fewer or smaller modules", path.display())]
+    /// The component's instances would take too much of the host's memory beside linear memory and tables.
+    #[error("component `{}` has {} functions, globals and other items in all its instances together, more than the {INSTANCE_ITEMS_MAX} that are accepted; build it of fewer or smaller modules", path.display(), counted(*items))]
     TooManyItems {
         /// The file.
         path: PathBuf,
-        /// How many.
+        /// How many; `u64::MAX` if they cannot be counted.
         items: u64,
+    },
+    /// The component instantiates more components than are accepted.
+    #[error("component `{}` instantiates {} components, itself included, more than the {COMPONENT_INSTANCES_MAX} that are accepted; build it of fewer", path.display(), counted(*instances))]
+    TooManyInstances {
+        /// The file.
+        path: PathBuf,
+        /// How many; `u64::MAX` if they cannot be counted.
+        instances: u64,
+    },
+    /// The component exports more than is accepted.
+    #[error("component `{}` has {} exports, those of exported instances included, more than the {EXPORTS_MAX} that are accepted; build it of fewer classes", path.display(), counted(*exports))]
+    TooManyExports {
+        /// The file.
+        path: PathBuf,
+        /// How many; `u64::MAX` if they cannot be counted.
+        exports: u64,
+    },
+    /// The system refused the memory that the component's code takes.
+    #[error("component `{}` cannot be loaded: {cause}", path.display())]
+    NoMemory {
+        /// The file.
+        path: PathBuf,
+        /// How much, by which limit, and what to do.
+        cause: String,
     },
     /// The component imports something that the host does not offer.
     #[error("component `{}` cannot be linked: {cause}; this host offers WASI 0.2 and 0.3 and kvtier:storage@{CONTRACT_VERSION}", path.display())]
@@ -120,6 +144,12 @@ pub enum ComponentError {
         /// What happened.
         cause: String,
     },
+    /// The backend was closed before the component's turn to be compiled came.
+    #[error("component `{}` was not compiled, because its backend is closed", path.display())]
+    Unwanted {
+        /// The component's file.
+        path: PathBuf,
+    },
     /// The component is not in the cache, and nothing else may be loaded.
     #[error("component `{}` is not loaded, because kvtier.compile is cached_only and {cause}; fill the cache with `kvtier compile --config FILE`", path.display())]
     NotCached {
@@ -141,6 +171,9 @@ pub enum ComponentError {
 impl ComponentError {
     /// What the WebAssembly engine says of bytes that do not compile.
     pub(in crate::wasm) fn invalid(path: &Path, error: &wasmtime::Error) -> Self {
+        if let Some(cause) = no_memory::explain(error) {
+            return Self::NoMemory { path: path.into(), cause };
+        }
         Self::Invalid { path: path.into(), cause: foreign_text(&format!("{error:#}")) }
     }
 
@@ -157,12 +190,20 @@ pub enum CompileLimit {
     /// Address space, in bytes.
     #[error("more than {} of memory; raise kvtier.compile_memory", show_size(*.0))]
     Memory(u64),
+    /// Address space, in bytes, which this process has less of than a compiler may take.
+    #[error("more than {} of memory, which is all that this process and its compiler may have (ulimit -v, RLIMIT_AS); raise that limit", show_size(*.0))]
+    AddressSpace(u64),
     /// Time on processors.
     #[error("more than {} s of processor time; raise kvtier.compile_cpu_secs", .0.as_secs())]
     Cpu(Duration),
     /// Time.
     #[error("longer than {} ms; raise kvtier.compile_timeout_ms", .0.as_millis())]
     Time(Duration),
+}
+
+/// Shows a number that may have been too large to count.
+fn counted(n: u64) -> String {
+    if n == u64::MAX { "uncountably many".to_owned() } else { n.to_string() }
 }
 
 /// Makes one harmless line of a text that may quote a component: control characters and what else does not

@@ -13,12 +13,13 @@ mod entry;
 mod error;
 mod protocol;
 mod read;
+mod turns;
 mod weight;
 
-use std::collections::HashMap;
+use std::io::PipeReader;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
+use std::time::Instant;
 
 pub use cache::default_cache_directory;
 pub use compilation::{CodeOrigin, Compilation};
@@ -26,7 +27,7 @@ pub use compiler::{compile_one, limit_process};
 pub use error::{CompileLimit, ComponentError};
 pub use protocol::COMPILER_COMMAND;
 pub(super) use read::Source;
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -35,11 +36,12 @@ use self::child::Ended;
 use self::entry::{Entry, Fingerprint, Identity};
 pub(super) use self::error::foreign_text;
 use self::protocol::{Failure, FailureKind, Order};
-use super::CONTRACT_VERSION;
+use self::turns::{Hopeless, NoTurn, Turns};
+use super::spent::Spent;
 use super::threads::engine_config;
+use super::{CONTRACT_VERSION, no_memory};
 use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest, open_file};
-use crate::limits::{CODE_BYTES_MAX, INSTANCE_ITEMS_MAX};
-use crate::memory::lock;
+use crate::limits::{CODE_BYTES_MAX, COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
 
 /// With which a Rust program ends after a panic.
 const PANIC_EXIT_CODE: i32 = 101;
@@ -55,37 +57,20 @@ pub(super) struct Loaded {
     not_kept: Option<String>,
 }
 
+/// What is heard of a load while it lasts.
+pub(super) struct Progress<'a> {
+    /// Called if and when it turns out that the component has to be compiled, which may take minutes. Its compiler is
+    /// ended when the other end of the returned pipe is closed.
+    pub(super) compiling: &'a dyn Fn() -> Option<PipeReader>,
+    /// Gets the processor time of compiling, or rather more: the time of all threads that a compiler may have.
+    pub(super) spent: &'a Spent,
+}
+
 /// Loads components for one engine.
 pub(super) struct Loader {
     engine: Engine,
     compilation: Compilation,
-    /// Held while a component is compiled: one at a time, so that the memory limit is the limit of all, and so
-    /// that what two backends share is compiled once. Holds what never compiles, so that a backend that is
-    /// tried again and again does not cost a compiler's time each time.
-    hopeless: Mutex<HashMap<Sha256Digest, Hopeless>>,
-}
-
-/// Why a component need not be compiled again.
-#[derive(Clone)]
-enum Hopeless {
-    Refused(String),
-    Limit(CompileLimit),
-    /// The component brought the compiler down, or made it write without end.
-    Died {
-        compiler: PathBuf,
-        cause: String,
-    },
-}
-
-impl Hopeless {
-    fn error(self, path: &Path) -> ComponentError {
-        let path = path.into();
-        match self {
-            Self::Refused(cause) => ComponentError::Invalid { path, cause },
-            Self::Limit(limit) => ComponentError::CompileLimit { path, limit },
-            Self::Died { compiler, cause } => ComponentError::Compiler { path, compiler, cause },
-        }
-    }
+    turns: Turns,
 }
 
 /// Why there is no code.
@@ -97,50 +82,70 @@ enum NoCode {
 
 impl Loader {
     pub(super) fn new(engine: Engine, compilation: Compilation) -> Self {
-        Self { engine, compilation, hopeless: Mutex::default() }
+        Self { engine, compilation, turns: Turns::default() }
     }
 
     pub(super) fn compilation(&self) -> &Compilation {
         &self.compilation
     }
 
+    /// Has those that wait to compile look whether that is still wanted.
+    pub(super) fn wake(&self) {
+        self.turns.wake();
+    }
+
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Loads a component: reads it, checks the pin, and takes its code from the cache or compiles it. A cache
-    /// that cannot be used is logged, and is no error unless nothing else may be used.
+    /// Loads a component: reads it, checks the pin, weighs it, and takes its code from the cache or compiles it. A
+    /// cache that cannot be used is logged, and is no error unless nothing else may be used.
     pub(super) fn load(
         &self,
         path: &Path,
         max_bytes: u64,
         pinned: Option<&Sha256Digest>,
     ) -> Result<Loaded, ComponentError> {
+        let unheard = Progress { compiling: &|| None, spent: &Spent::default() };
+        self.load_telling(path, max_bytes, pinned, &unheard)
+    }
+
+    /// As [`Loader::load`], with somebody who listens.
+    pub(super) fn load_telling(
+        &self,
+        path: &Path,
+        max_bytes: u64,
+        pinned: Option<&Sha256Digest>,
+        progress: &Progress<'_>,
+    ) -> Result<Loaded, ComponentError> {
         let source = Source::read(path, max_bytes, pinned)?;
+        // Before it is compiled: what instantiation multiplies costs the compiler as well.
+        ensure_light(path, &source)?;
         let identity = Identity { engine: Fingerprint::of(&self.engine), component: source.digest };
         let cache = self.compilation.open_cache();
         let miss = match self.cached(&cache, &identity, &source) {
-            Ok(loaded) => return self.checked(loaded, path, &source),
+            Ok(loaded) => return self.checked(loaded, path),
             Err(miss) => miss,
         };
         if self.compilation.policy == CompilePolicy::CachedOnly {
             return Err(ComponentError::NotCached { path: path.into(), cause: miss.cause(&cache, &source) });
         }
         miss.log(&self.compilation.cache);
-        let mut hopeless = lock(&self.hopeless);
-        if let Some(hopeless) = hopeless.get(&source.digest) {
-            return Err(hopeless.clone().error(path));
-        }
-        // Another backend may have waited for the same component.
+        let wanted = (progress.compiling)();
+        let turn = self.turns.wait(source.digest, wanted.as_ref()).map_err(|no_turn| match no_turn {
+            NoTurn::Hopeless(hopeless) => hopeless.error(path),
+            NoTurn::Unwanted => ComponentError::Unwanted { path: path.into() },
+        })?;
+        // Another backend may have had the same component compiled in the meantime.
         if let Ok(loaded) = self.cached(&cache, &identity, &source) {
-            return self.checked(loaded, path, &source);
+            return self.checked(loaded, path);
         }
-        let (entry, origin) = self.compile(path, &source, &identity).map_err(|no_code| match no_code {
+        let started = Instant::now();
+        let compiled = self.compile(path, &source, &identity, wanted.as_ref());
+        progress.spent.add(started.elapsed().saturating_mul(child::n_threads()));
+        let (entry, origin) = compiled.map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
-            NoCode::Hopeless(cause) => {
-                hopeless.insert(source.digest, cause.clone());
-                cause.error(path)
-            }
+            NoCode::Hopeless(cause) => turn.give_up(cause).error(path),
         })?;
         let component =
             entry.component(&self.engine).map_err(|error| ComponentError::invalid(path, &error))?;
@@ -148,7 +153,7 @@ impl Loader {
         if let Some(cause) = not_kept.as_ref().filter(|_| matches!(miss, Miss::Entry(_))) {
             tracing::warn!(cause, "compiled code is not kept");
         }
-        self.checked(Loaded::new(component, &entry, origin, &source, not_kept), path, &source)
+        self.checked(Loaded::new(component, &entry, origin, &source, not_kept), path)
     }
 
     fn cached(
@@ -165,14 +170,8 @@ impl Loader {
         Ok(Loaded::new(component, &entry, CodeOrigin::Cache, source, None))
     }
 
-    /// Refuses components that import another version of the contract, or of which an instance would be too large.
-    fn checked(&self, loaded: Loaded, path: &Path, source: &Source) -> Result<Loaded, ComponentError> {
-        // Only now: what has been compiled is valid.
-        let items = weight::instance_items(&source.bytes)
-            .map_err(|error| ComponentError::invalid(path, &error.into()))?;
-        if items > INSTANCE_ITEMS_MAX {
-            return Err(ComponentError::TooManyItems { path: path.into(), items });
-        }
+    /// Refuses components that import another version of the contract.
+    fn checked(&self, loaded: Loaded, path: &Path) -> Result<Loaded, ComponentError> {
         for (name, _) in loaded.component.component_type().imports(&self.engine) {
             let contract =
                 name.strip_prefix("kvtier:storage/").and_then(|interface| interface.split_once('@'));
@@ -191,11 +190,12 @@ impl Loader {
         path: &Path,
         source: &Source,
         identity: &Identity,
+        wanted: Option<&PipeReader>,
     ) -> Result<(Entry, CodeOrigin), NoCode> {
         let search_path = std::env::var_os("PATH");
         match self.compilation.find_compiler(search_path.as_deref()) {
             Ok(program) => {
-                let entry = self.compile_in_child(&program, path, identity)?;
+                let entry = self.compile_in_child(&program, path, identity, wanted)?;
                 Ok((entry, CodeOrigin::Compiler))
             }
             Err(reason) => {
@@ -206,7 +206,13 @@ impl Loader {
         }
     }
 
-    fn compile_in_child(&self, program: &Path, path: &Path, identity: &Identity) -> Result<Entry, NoCode> {
+    fn compile_in_child(
+        &self,
+        program: &Path,
+        path: &Path,
+        identity: &Identity,
+        wanted: Option<&PipeReader>,
+    ) -> Result<Entry, NoCode> {
         let CompileLimits { memory_bytes, cpu, timeout } = self.compilation.limits;
         let failed = |cause: String| {
             NoCode::Other(ComponentError::Compiler { path: path.into(), compiler: program.into(), cause })
@@ -215,10 +221,14 @@ impl Loader {
         let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
         let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
         let input = open_file(path).map_err(unreadable)?;
-        let ended = child::run(program, &words, input, timeout)
-            .map_err(|error| failed(format!("cannot be run: {error}")))?;
+        let ended = child::run(program, &words, input, timeout, wanted)
+            .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;
         let limit = |limit| NoCode::Hopeless(Hopeless::Limit(limit));
         let died = |cause| NoCode::Hopeless(Hopeless::Died { compiler: program.into(), cause });
+        let memory = || match getrlimit(Resource::As).current {
+            Some(own) if own < memory_bytes => CompileLimit::AddressSpace(own),
+            _ => CompileLimit::Memory(memory_bytes),
+        };
         if ended.timed_out {
             return Err(limit(CompileLimit::Time(timeout)));
         }
@@ -227,7 +237,7 @@ impl Loader {
                 return Err(NoCode::Hopeless(Hopeless::Refused(foreign_text(&text))));
             }
             Some(Failure { kind: FailureKind::Memory, .. }) => {
-                return Err(limit(CompileLimit::Memory(memory_bytes)));
+                return Err(limit(memory()));
             }
             Some(Failure { kind: FailureKind::Unable, text }) => return Err(failed(foreign_text(&text))),
             None => {}
@@ -238,7 +248,7 @@ impl Loader {
         match ended.status.signal() {
             Some(signal) if signal == Signal::XCPU.as_raw() => Err(limit(CompileLimit::Cpu(cpu))),
             Some(signal) if signal == Signal::ABORT.as_raw() && ended.ran_out_of_memory() => {
-                Err(limit(CompileLimit::Memory(memory_bytes)))
+                Err(limit(memory()))
             }
             Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_words()))),
             None if !ended.status.success() => {
@@ -253,6 +263,26 @@ impl Loader {
             }
         }
     }
+}
+
+/// Refuses a component of which an instance would take too much of the host's memory.
+///
+/// # Errors
+/// [`ComponentError`]
+pub(super) fn ensure_light(path: &Path, source: &Source) -> Result<(), ComponentError> {
+    let weight =
+        weight::weigh(&source.bytes).map_err(|error| ComponentError::invalid(path, &error.into()))?;
+    if weight.component_instances > COMPONENT_INSTANCES_MAX {
+        let instances = weight.component_instances;
+        return Err(ComponentError::TooManyInstances { path: path.into(), instances });
+    }
+    if weight.exports > EXPORTS_MAX {
+        return Err(ComponentError::TooManyExports { path: path.into(), exports: weight.exports });
+    }
+    if weight.items > INSTANCE_ITEMS_MAX {
+        return Err(ComponentError::TooManyItems { path: path.into(), items: weight.items });
+    }
+    Ok(())
 }
 
 impl Ended {

@@ -13,7 +13,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::wasm::spent::of_this_thread;
 
 /// What computing and resting are measured by.
 pub(super) trait Clocks: Send + Sync + 'static {
@@ -38,8 +39,7 @@ impl Clocks for SystemClocks {
     }
 
     fn processor(&self) -> Duration {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.try_into().unwrap_or_default()
+        of_this_thread()
     }
 }
 

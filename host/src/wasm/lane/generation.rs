@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Answer;
 use crate::memory::lock;
 use crate::tier::TierError;
+use crate::wasm::spent::Spent;
 
 pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
 
@@ -30,6 +31,8 @@ pub(super) struct Generation {
     /// Asks the lane's task to show that it runs.
     pub(super) ping: Notify,
     pub(super) guest_memory_bytes: Arc<AtomicU64>,
+    /// What it has taken to make, construct and open its instance.
+    pub(super) start: Spent,
     replies: Mutex<Replies>,
     retirement: Mutex<Option<String>>,
 }

@@ -10,6 +10,7 @@
 
 mod balance;
 mod generation;
+mod lanes_max;
 mod serve;
 mod supervise;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use self::generation::{Generation, Reply, Ticket};
+pub(super) use self::lanes_max::lanes_max;
 use super::load::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
 use crate::memory::lock;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
@@ -15,6 +15,7 @@ use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
 use crate::wasm::outside::Given;
 use crate::wasm::own_threads::within;
+use crate::wasm::spent::{pause_after, pause_after_serving};
 
 /// Why a generation ended.
 enum Ended {
@@ -44,6 +45,7 @@ pub(super) async fn supervise(
         let started = Instant::now();
         let ended = live(&prepared, &jobs, &shared, &generation, &mut changes).await;
         let was_first = std::mem::take(&mut is_first);
+        let is_outdated = matches!(ended, Ended::Outdated);
         // Health and load no longer count what the old one leaves behind.
         let gone = shared.next_generation();
         let (reason, error) = match ended {
@@ -53,7 +55,7 @@ pub(super) async fn supervise(
             }
             Ended::NotStarted(cause) => {
                 let error = TierError::Down(cause.clone());
-                let pause = backoff.pause();
+                let pause = backoff.pause().max(pause_after(generation.start.total(), prepared.config.lanes));
                 shared.stand_down(cause.clone(), pause);
                 generation.fail(&error);
                 refuse_queued(&jobs, &error);
@@ -88,11 +90,26 @@ pub(super) async fn supervise(
         }
         tracing::warn!(backend = %prepared.name, reason, "lane retired");
         shared.restarts.fetch_add(1, Ordering::Relaxed);
+        // A costly start has to pay for itself, or dying after each would cost the time of them all.
+        let pause = match generation.start.total() {
+            _ if is_outdated => Duration::ZERO,
+            spent => pause_after_serving(spent, started.elapsed(), prepared.config.lanes),
+        };
+        let down = format!("{reason}; starting it is costly, so the next start waits");
         *shared.lock_condition() = Condition { phase: Phase::Starting, last_restart: Some(reason) };
+        if !pause.is_zero() {
+            shared.stand_down(down.clone(), pause);
+        }
         // Last, so that whoever is told finds the restart in the status.
         generation.fail(&error);
         if shared.closing.load(Ordering::Acquire) {
             break;
+        }
+        if !pause.is_zero() {
+            refuse_queued(&jobs, &TierError::Down(down));
+            if let Ok(None) = tokio::time::timeout(pause, shared.retired(&gone)).await {
+                break;
+            }
         }
     }
     jobs.close();
@@ -129,7 +146,10 @@ async fn live(
         move || shared.retire(&generation, reason.clone())
     };
     let task = weighed(task, SystemClocks::new(), is_unattended, stall, exceeds);
-    let task = prepared.lanes.spawn(within(prepared.own.clone(), task));
+    let task = Box::pin(within(prepared.own.clone(), task));
+    let making = Arc::clone(generation);
+    let task = async move { making.start.while_running(|| !making.is_open(), task).await };
+    let task = prepared.lanes.spawn(task);
     // Also when the control threads end: a computing guest would go on for ever.
     let _abort = AbortOnDrop(task.abort_handle());
     let end = async {

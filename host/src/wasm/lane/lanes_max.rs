@@ -1,0 +1,59 @@
+//! Asking a class how many lanes it may have, in an instance that is made for the question.
+
+use std::sync::Arc;
+
+use wasmtime::component::ComponentExportIndex;
+
+use super::Prepared;
+use super::supervise::AbortOnDrop;
+use crate::wasm::load::LoadError;
+use crate::wasm::own_threads::within;
+use crate::wasm::spent::Spent;
+
+/// Returns how many lanes the class states that it may have; `None` if it states nothing.
+///
+/// # Errors
+/// [`LoadError::NotStarted`], if it does not answer within `limits.open_timeout_ms`.
+pub(in crate::wasm) async fn lanes_max(
+    prepared: &Arc<Prepared>,
+    spent: &Arc<Spent>,
+) -> Result<Option<u32>, LoadError> {
+    let Some(question) = prepared.class.lanes_max else { return Ok(None) };
+    let failed = |cause: String| LoadError::LanesUnknown { class: prepared.config.class_name.clone(), cause };
+    let asking = {
+        let (prepared, spent) = (Arc::clone(prepared), Arc::clone(spent));
+        async move { spent.while_running(|| true, ask(&prepared, &question)).await }
+    };
+    let asking = prepared.lanes.spawn(within(prepared.own.clone(), asking));
+    let _abort = AbortOnDrop(asking.abort_handle());
+    let limit = prepared.limits.open_timeout;
+    match tokio::time::timeout(limit, asking).await {
+        Ok(Ok(Ok(stated))) => Ok(Some(stated)),
+        Ok(Ok(Err(cause))) => Err(failed(cause)),
+        Ok(Err(_)) => Err(LoadError::Ended),
+        Err(_) => Err(failed(format!("no answer within {limit:?}"))),
+    }
+}
+
+async fn ask(prepared: &Arc<Prepared>, question: &ComponentExportIndex) -> Result<u32, String> {
+    let making = {
+        let prepared = Arc::clone(prepared);
+        prepared.own.clone().spawn_blocking(move || prepared.new_store(Arc::default()))
+    };
+    let mut store = match making.await {
+        Ok(Ok(store)) => store,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(error) => return Err(format!("its store cannot be made: {error}")),
+    };
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    let answer = async {
+        let instance = prepared.pre.instantiate_async(&mut store).await?;
+        let function = instance.get_typed_func::<(), (u32,)>(&mut store, question)?;
+        store.run_concurrent(async |accessor| function.call_concurrent(accessor, ()).await).await?
+    };
+    match answer.await {
+        Ok((stated,)) => Ok(stated),
+        Err(error) => Err(store.data().describe(&error)),
+    }
+}
