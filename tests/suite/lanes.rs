@@ -206,7 +206,13 @@ fn the_caller_is_answered_while_the_guest_still_computes() {
     assert_eq!(reasons(&retrieved), ["timeout"; 2]);
     let health = support::health(storage, "spin-late");
     assert_eq!((health.lane_restarts, health.abandoned_calls), (0, 1), "nobody has stopped the guest yet");
-    assert_replaced(storage, "spin-late", "no progress for 12s");
+    support::eventually("the lane is replaced", || support::health(storage, "spin-late").lane_restarts == 1);
+    // It makes no progress, and it computes though it has no caller: either is noticed first.
+    let reason = support::health(storage, "spin-late").last_restart.expect("a reason");
+    assert!(
+        ["no progress for 12s", "computed for 12s"].iter().any(|why| reason.starts_with(why)),
+        "{reason}"
+    );
     support::assert_nothing_leaks(storage);
 }
 
