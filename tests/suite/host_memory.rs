@@ -7,7 +7,7 @@
 use std::process::Command;
 
 use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
-use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
+use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX, LANE_THREADS};
 use kvtier::wasm::hold_threads;
 
 use crate::lanes::engine;
@@ -40,10 +40,12 @@ enum With {
 }
 
 impl Attack {
-    /// What may be left when all instances have ended: code, what was made once, and what the allocator keeps for pieces
-    /// as large as the largest that it was asked for.
+    /// What may be left when all instances have ended: code, what was made once, and, for each thread that runs guests, a
+    /// piece as large as the largest that it carried. The allocator keeps that at the end of the thread's arena, and does
+    /// not trim it.
     fn left_bytes_max(&self) -> u64 {
-        if self.n > MIB { 32 * MIB } else { 20 * MIB }
+        let kept = if self.n > MIB { self.n * LANE_THREADS.default } else { 0 };
+        20 * MIB + kept
     }
 }
 
