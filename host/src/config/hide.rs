@@ -6,21 +6,8 @@ use std::borrow::Cow;
 const HIDDEN: &str = "[hidden]";
 
 /// Parts of keys whose values are secrets, or may be.
-const WORDS: [&str; 13] = [
-    "secret",
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "token",
-    "credential",
-    "private",
-    "auth",
-    "bearer",
-    "apikey",
-    "_key",
-    "-key",
-];
+const WORDS: [&str; 11] =
+    ["secret", "pass", "pwd", "token", "credential", "private", "auth", "bearer", "apikey", "_key", "-key"];
 
 /// Parts of keys whose values are secrets beyond doubt.
 const SURE_WORDS: [&str; 5] = ["secret", "password", "passwd", "passphrase", "private_key"];
@@ -87,7 +74,8 @@ mod tests {
 
     #[test]
     fn keys_that_sound_like_secrets_are_told_from_others() {
-        for key in ["password", "Redis_Password", "session_token", "aws.secret-access-key", "auth"] {
+        for key in ["password", "PGPASS", "Redis_Password", "session_token", "aws.secret-access-key", "auth"]
+        {
             assert!(sounds_secret(key), "{key}");
         }
         for key in ["root", "capacity", "servers", "ttl_s", "key_prefix"] {
