@@ -14,7 +14,7 @@ use kvtier::tier::CapacityOwner;
 use kvtier::{ChunkKey, Engine};
 
 use crate::support::{
-    self, CHUNK_BYTES, config, engine, eventually, get, health, in_tier, key, log, put_in, served,
+    self, CHUNK_BYTES, config, counted, engine, eventually, get, health, in_tier, key, log, put_in, served,
 };
 
 /// Bytes of a chunk's file.
@@ -297,4 +297,27 @@ fn unfinished_files_of_another_process_stay_until_they_are_old() {
     assert!(scanned.ends_with(" 1 unfinished files removed"), "{scanned}");
     assert!(!old.exists() && young.exists());
     drop(engine);
+}
+
+#[test]
+fn a_file_from_far_in_the_future_is_no_lease_and_is_evicted() {
+    let log = log();
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(bounded("directory_of_today", directory.path(), 4));
+    put_all(first.storage(), &range(0..4), "directory_of_today");
+    first.blocking().close().unwrap();
+    drop(first);
+    // As if the clock had been wrong then, or on the machine that stored them.
+    let later = SystemTime::now() + Duration::from_hours(24);
+    for key in range(0..4) {
+        let path = directory.path().join(format!("{}/{key}.kv", &key.to_string()[..2]));
+        fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+    }
+    let name = "directory_of_tomorrow";
+    let engine = open(bounded(name, directory.path(), 4));
+    log.scanned(name, 1);
+    put_all(engine.storage(), &range(10..14), name);
+    assert_eq!(n_served(engine.storage(), &range(10..14)), 4);
+    assert_eq!(n_served(engine.storage(), &range(0..4)), 0);
+    assert!(counted(engine.storage(), name).errors.is_empty());
 }
