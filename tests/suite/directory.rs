@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kvtier::config::{BackendConfig, Config};
+use kvtier::config::{BackendConfig, Config, OnLoadError};
 use kvtier::integrity::TRAILER_BYTES;
 use kvtier::manager::{StorageManager, Tiers};
 use kvtier::runtime::block_on;
@@ -320,4 +320,22 @@ fn a_file_from_far_in_the_future_is_no_lease_and_is_evicted() {
     assert_eq!(n_served(engine.storage(), &range(10..14)), 4);
     assert_eq!(n_served(engine.storage(), &range(0..4)), 0);
     assert!(counted(engine.storage(), name).errors.is_empty());
+}
+
+#[test]
+fn something_else_in_the_place_of_a_directory_is_named_and_a_link_to_one_will_do() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("tmp"), "").unwrap();
+    let name = "directory_blocked";
+    let config = |backend| Config { on_load_error: OnLoadError::Continue, ..config(vec![backend]) };
+    let blocked = engine(config(support::fs(name, directory.path())));
+    let down = health(blocked.storage(), name).down.unwrap_or_default();
+    assert!(down.contains("`tmp` is no directory"), "{down}");
+    drop(blocked);
+    fs::remove_file(directory.path().join("tmp")).unwrap();
+    fs::create_dir(directory.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", directory.path().join("tmp")).unwrap();
+    let linked = open(support::fs(name, directory.path()));
+    put_all(linked.storage(), &range(0..4), name);
+    assert_eq!(n_served(linked.storage(), &range(0..4)), 4);
 }

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use kvtier_guest::wasip3::clocks::system_clock::Instant;
 use kvtier_guest::wasip3::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorStat, DirectoryEntry, ErrorCode, NewTimestamp, OpenFlags,
-    PathFlags,
+    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, NewTimestamp,
+    OpenFlags, PathFlags,
 };
 use kvtier_guest::wit_bindgen::{FutureReader, StreamReader, StreamResult};
 use kvtier_guest::{
@@ -37,7 +37,14 @@ impl Granted {
         &self.directory
     }
 
-    // Links are not followed: nothing here makes any.
+    /// Also of one that a link of the operator's leads to.
+    pub(super) async fn is_directory(&self, path: String) -> Result<bool, ErrorCode> {
+        let _pass = self.gate.pass().await;
+        let stat = self.call().stat_at(PathFlags::SYMLINK_FOLLOW, path).await?;
+        Ok(matches!(stat.type_, DescriptorType::Directory))
+    }
+
+    // Below, links are not followed: nothing here makes any.
 
     pub(super) async fn stat(&self, path: String) -> Result<DescriptorStat, ErrorCode> {
         let _pass = self.gate.pass().await;

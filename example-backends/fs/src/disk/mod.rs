@@ -85,8 +85,8 @@ impl Disk {
 
     /// Reports whether the directories are there. They are made once; whoever empties the directory removes them.
     pub(crate) async fn is_prepared(&self) -> Result<bool, Error> {
-        match self.granted.stat(self.path(names::TEMPORARY)).await {
-            Ok(stat) => Ok(is_directory(&stat)),
+        match self.granted.is_directory(self.path(names::TEMPORARY)).await {
+            Ok(is_directory) => Ok(is_directory),
             Err(ErrorCode::NoEntry) => Ok(false),
             Err(code) => Err(self.failed(code)),
         }
@@ -190,13 +190,14 @@ impl Disk {
     }
 
     async fn make_directory(&self, path: String) -> Result<(), Error> {
-        let code = match self.granted.make_directory(path.clone()).await {
-            Ok(()) | Err(ErrorCode::Exist) => return Ok(()),
-            Err(code) => code,
-        };
-        // Where nothing may be made, what is there will do.
-        match self.granted.stat(path).await {
-            Ok(stat) if is_directory(&stat) => Ok(()),
+        let Err(code) = self.granted.make_directory(path.clone()).await else { return Ok(()) };
+        // What is there will do, also where nothing may be made.
+        match self.granted.is_directory(path.clone()).await {
+            Ok(true) => Ok(()),
+            _ if matches!(code, ErrorCode::Exist) => {
+                let name = &self.name;
+                Err(Error::other(format!("{name}: `{path}` is no directory; remove it, or make it one")))
+            }
             _ => Err(self.failed(code)),
         }
     }
@@ -264,8 +265,4 @@ fn modified_ns(stat: &DescriptorStat) -> i64 {
 
 fn ns(at: system_clock::Instant) -> i64 {
     at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanoseconds))
-}
-
-fn is_directory(stat: &DescriptorStat) -> bool {
-    matches!(stat.type_, DescriptorType::Directory)
 }
