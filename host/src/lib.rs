@@ -28,6 +28,7 @@ pub mod memory;
 pub mod metrics;
 mod repeats;
 pub mod runtime;
+mod sync;
 mod text;
 pub mod tier;
 pub mod transfer;

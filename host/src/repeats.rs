@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::limits::REPEATED_LOG_PAUSE;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Decides which messages of one kind are logged.
 pub(crate) struct Repeats {

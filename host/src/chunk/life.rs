@@ -14,7 +14,7 @@
 
 use std::process::abort;
 
-use super::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 const READER: u64 = 1;
 const READERS: u64 = 0xffff_ffff;

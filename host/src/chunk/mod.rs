@@ -10,7 +10,6 @@
 mod home;
 mod life;
 mod record;
-mod sync;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -26,7 +25,8 @@ pub(crate) use record::{Left, NO_SLOT, Record, Slot, Standing, record};
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
 use crate::limits::HOLDER_TRUST_MAX;
-use crate::memory::{BufferMut, lock};
+use crate::memory::BufferMut;
+use crate::sync::lock;
 
 /// A chunk being written: a key and a buffer with one owner.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use super::Content;
 use super::home::HomeId;
 use super::life::{Life, Released};
 use crate::key::ChunkKey;
-use crate::memory::{BufferMut, Provider, lock};
+use crate::memory::{BufferMut, Provider};
+use crate::sync::lock;
 
 /// Names a record, and with it the chunk that an index keeps in it.
 pub(crate) type Slot = u32;

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::file::open_file;
 use super::limits::{BACKENDS_MAX, SECRET_BYTES_MAX};
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Holds a secret's bytes and shows only their number.
 #[derive(Clone, PartialEq, Eq)]

@@ -24,7 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::chunk::{Chunk, Home, Left, Slot, Watcher, record};
 use crate::key::ChunkKey;
-use crate::memory::{AllocateError, BufferMut, Inconsistency, Provider, Waiter, lock};
+use crate::memory::{AllocateError, BufferMut, Inconsistency, Provider, Waiter};
+use crate::sync::lock;
 use index::{Index, Released};
 use order::Use;
 use table::{LOOKED_AHEAD, Table};

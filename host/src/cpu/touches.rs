@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::chunk::{HomeId, Record, Slot, record};
 use crate::limits::TOUCHES_MAX;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// One use: a slot, and for which of the slot's chunks it serves.
 #[derive(Clone, Copy)]

@@ -18,7 +18,6 @@ mod pool;
 mod recycler;
 mod region;
 mod signal;
-mod sync;
 #[cfg(not(miri))]
 mod trim;
 
@@ -30,9 +29,11 @@ pub use error::PoolError;
 pub use pool::Pool;
 pub use region::{HUGE_PAGE_BYTES, HugePages, PoolOptions};
 pub use signal::{ReleaseSignal, Waiter};
-pub(crate) use sync::lock;
 #[cfg(not(miri))]
 pub(crate) use trim::trim;
+
+#[allow(unused_imports, reason = "until nothing names the old place")]
+pub(crate) use crate::sync::lock;
 
 /// The unit of the pool and the alignment of its buffers, in bytes.
 pub const PAGE_BYTES: usize = 4096;

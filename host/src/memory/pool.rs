@@ -10,8 +10,9 @@ use super::recycler::Recycler;
 use super::region::Region;
 use super::{
     AllocateError, Allocation, HUGE_PAGE_BYTES, HugePages, Inconsistency, PAGE_BYTES, PoolError, PoolOptions,
-    Provider, ReleaseSignal, lock,
+    Provider, ReleaseSignal,
 };
+use crate::sync::lock;
 
 /// A buffer pool over one region of memory at a fixed address.
 ///

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::sync::{AtomicUsize, Condvar, Mutex, Notify, Ordering, PoisonError, lock};
+use crate::sync::{AtomicUsize, Condvar, Mutex, Notify, Ordering, lock, wait_timeout};
 
 /// Tells those who wait for memory that some may have become available: a buffer went back to its
 /// provider, or a chunk that was held became evictable.
@@ -79,8 +79,7 @@ impl Waiter<'_> {
             if left.is_zero() {
                 return false;
             }
-            let waited = self.signal.blocking.wait_timeout(epoch, left);
-            epoch = waited.unwrap_or_else(PoisonError::into_inner).0;
+            epoch = wait_timeout(&self.signal.blocking, epoch, left);
         }
         self.epoch_seen = *epoch;
         true

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::{Sink, TransferError};
 use crate::chunk::ChunkWriter;
 use crate::integrity::Sealer;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Buffers, lent to one call for filling. Cloning shares the set.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use super::{TransferError, split};
 use crate::chunk::Chunk;
 use crate::copies::{Pass, note};
 use crate::integrity::{PayloadHash, Sealer, TRAILER_BYTES, Trailer};
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Chunks, lent to one call for reading. Cloning shares the set.
 #[derive(Clone)]

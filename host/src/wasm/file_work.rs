@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::config::BackendLimits;
 use crate::limits::FILE_OPERATION_BYTES;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Counts the operations of one backend, all its instances together.
 pub(super) struct FileWork {

@@ -9,7 +9,7 @@ use tracing::Level;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::limits::LOG_BYTES_MAX;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Under which a host's subscriber selects what backends write.
 const TARGET: &str = "kvtier::backend";

@@ -18,7 +18,7 @@ use super::grants::Secrets;
 use super::load::LoadError;
 use super::net::{NetPolicy, Resolver};
 use crate::config::{BackendConfig, NetGrant, NetHost, SecretSource};
-use crate::memory::lock;
+use crate::sync::lock;
 use crate::tier::Liveness;
 
 /// What one instance is made with.

@@ -12,8 +12,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
 use crate::limits::BLOCKING_THREADS_MAX;
-use crate::memory::lock;
 use crate::runtime::{Control, Home, discard};
+use crate::sync::lock;
 
 /// Starts the threads when they are first needed, and stops them when it is dropped.
 #[derive(Default)]

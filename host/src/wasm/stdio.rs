@@ -22,7 +22,7 @@ use super::grants::Secrets;
 use super::log::Bucket;
 use crate::clock::Clock;
 use crate::limits::{STDERR_BYTES_MAX, STDIO_PIPED_BYTES_PER_S, STDIO_WRITE_BYTES_MAX};
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// An output that never blocks, fails or traps, and keeps the last bytes written to it, up to a limit.
 ///

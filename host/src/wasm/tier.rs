@@ -23,8 +23,8 @@ use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::key::ChunkKey;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX, THREADS_END_MAX};
-use crate::memory::lock;
 use crate::runtime::{Control, yield_now};
+use crate::sync::lock;
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
 

@@ -4,8 +4,8 @@
 pub mod memory {
     #[path = "../../../../host/src/memory/signal.rs"]
     pub mod signal;
-    mod sync;
 }
 
 /// Stands for the host's module of this name.
 pub mod chunk;
+mod sync;

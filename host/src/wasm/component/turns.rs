@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::io::PipeReader;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::{CompileLimit, ComponentError};
 use crate::config::Sha256Digest;
 use crate::limits::COMPILERS_MAX;
-use crate::memory::lock;
+use crate::sync::{lock, wait};
 
 /// Why a component need not be compiled again.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Turns {
             if state.under_way.len() < COMPILERS_MAX && state.under_way.insert(component) {
                 return Ok(Turn { turns: self, component });
             }
-            state = self.over.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.over, state);
         }
     }
 

@@ -14,8 +14,8 @@ use super::secrets::Secrets;
 use crate::clock::Clock;
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
 use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
-use crate::memory::lock;
 use crate::repeats::Repeats;
+use crate::sync::lock;
 use crate::tier::TierError;
 use crate::wasm::log;
 

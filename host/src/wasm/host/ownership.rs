@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::paths::Directory;
 use super::splice;
 use crate::limits::{LOCK_TABLE_BYTES_MAX, OWNED_DIRECTORIES_MAX};
-use crate::memory::lock;
+use crate::sync::lock;
 use crate::tier::CapacityOwner;
 use crate::wasm::contract::types::{Error, Ownership};
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
 use crate::limits::HTTP_ANSWER_FIELDS_BYTES_MAX;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// When a request last moved.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 use super::Answer;
-use crate::memory::lock;
+use crate::sync::lock;
 use crate::tier::TierError;
 use crate::wasm::spent::Spent;
 

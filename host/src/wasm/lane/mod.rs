@@ -24,8 +24,8 @@ use self::generation::{Generation, Reply, Ticket};
 pub(super) use self::lanes_max::lanes_max;
 use super::load::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
-use crate::memory::lock;
 use crate::runtime::Control;
+use crate::sync::lock;
 use crate::tier::{Liveness, TierError};
 use crate::transfer::{Sinks, Sources};
 

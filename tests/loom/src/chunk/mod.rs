@@ -3,13 +3,12 @@
 #[path = "../../../../host/src/chunk/life.rs"]
 #[expect(dead_code, reason = "the models do not use all of it")]
 mod life;
-mod sync;
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicU64;
 
+use crate::sync::Ordering;
 use life::{Life, Released};
-use sync::Ordering;
 
 /// A chunk's life, its key and its memory.
 #[derive(Debug)]

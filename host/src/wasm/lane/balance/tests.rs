@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 
 use super::*;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Clocks that the test moves, and a count of how often they are read.
 #[derive(Clone, Default)]

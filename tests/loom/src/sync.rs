@@ -1,15 +1,24 @@
-//! In the place of `host/src/memory/sync.rs`.
+//! Replaces `host/src/sync.rs`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-pub(crate) use std::sync::PoisonError;
+use std::sync::PoisonError;
+use std::time::Duration;
 
-pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn wait_timeout<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// What tokio promises of its `Notify`: a future hears every `notify_waiters` from when it was made.
