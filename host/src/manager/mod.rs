@@ -6,20 +6,16 @@
 //! Invariants: an answer never depends on whether a backend returns; a chunk from a backend is handed out
 //! only after it was verified; the order of tiers is the configuration's.
 
-mod allocate;
-mod asking;
 mod backend;
 mod breaker;
-mod fetch;
 mod fetched;
 mod fetching;
 mod flights;
 mod lookup;
 mod pins;
-mod puts;
-mod removals;
 mod retrieve;
 mod select;
+mod store;
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -30,7 +26,6 @@ use std::time::{Duration, Instant};
 use futures::future::{join_all, select};
 use tokio::sync::Notify;
 
-pub use allocate::{Allocation, Stored};
 pub(crate) use backend::{MadeTier, TierFactory};
 pub use backend::{Offer, RecreateError};
 pub use breaker::{BreakerState, BreakerStatus};
@@ -39,6 +34,7 @@ pub use fetched::Miss;
 pub use lookup::{Lookup, Served};
 pub use retrieve::Retrieved;
 pub use select::{CPU_TIER, TierIndex, Tiers};
+pub use store::{Allocation, Stored};
 
 use self::backend::Backend;
 use self::flights::Flights;
@@ -49,9 +45,9 @@ use crate::cpu::{Cleared, CpuStats, CpuTier};
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
 use crate::limits::{PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
-use crate::memory::lock;
 use crate::metrics::{self, Operation, TierCounts, TierMetrics};
 use crate::runtime::{Control, anywhere};
+use crate::sync::lock;
 use crate::tier::{Tier, TierError, TierHealth};
 
 /// How a chain behaves.

@@ -7,7 +7,7 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 
 use super::State;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// Tells a retrieval which of its flights have changed.
 #[derive(Default)]

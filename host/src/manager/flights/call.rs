@@ -10,7 +10,7 @@ use super::{Flight, Flights, Phase};
 use crate::chunk::Chunk;
 use crate::manager::Miss;
 use crate::manager::breaker::OwnedPermit;
-use crate::memory::lock;
+use crate::sync::lock;
 use crate::tier::TierError;
 
 /// The calls that one retrieval has in flight. They began together, so they expire together, which is one failure.

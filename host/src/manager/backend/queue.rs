@@ -4,17 +4,18 @@
 //! bytes that a queue holds never exceed its budget, save that one chunk is always allowed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::limits::BATCH_BYTES_MAX;
+use crate::sync::lock;
 
 /// What became of an offered chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offered {
+pub(in crate::manager) enum Offered {
     Queued,
     /// The same key is queued or in flight; its bytes stay.
     Pending,
@@ -34,7 +35,7 @@ struct State {
     paused: bool,
 }
 
-pub(super) struct PutQueue {
+pub(in crate::manager) struct PutQueue {
     state: Mutex<State>,
     budget_bytes: usize,
     /// Something was queued, or the queue opened or closed.
@@ -44,9 +45,9 @@ pub(super) struct PutQueue {
 }
 
 /// Chunks that one call stores. Dropping it unsettled counts as settled.
-pub(super) struct Batch<'a> {
+pub(in crate::manager) struct Batch<'a> {
     queue: &'a PutQueue,
-    pub(super) chunks: Vec<Chunk>,
+    pub(in crate::manager) chunks: Vec<Chunk>,
 }
 
 impl Drop for Batch<'_> {
@@ -66,15 +67,15 @@ impl Drop for Batch<'_> {
 }
 
 impl PutQueue {
-    pub(super) fn new(budget_bytes: usize) -> Self {
+    pub(in crate::manager) fn new(budget_bytes: usize) -> Self {
         Self { state: Mutex::default(), budget_bytes, work: Notify::new(), settled: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    pub(super) fn offer(&self, chunk: &Chunk) -> Offered {
+    pub(in crate::manager) fn offer(&self, chunk: &Chunk) -> Offered {
         let mut state = self.lock();
         if state.closed {
             return Offered::Closed;
@@ -94,12 +95,12 @@ impl PutQueue {
     }
 
     /// Registers for the next chunk to leave the queue; to be made before the attempt that may fail.
-    pub(super) fn settled(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(in crate::manager) fn settled(&self) -> tokio::sync::futures::Notified<'_> {
         self.settled.notified()
     }
 
     /// Waits for chunks to store; `None` once the queue is closed and empty.
-    pub(super) async fn next(&self, n_chunks_max: usize) -> Option<Batch<'_>> {
+    pub(in crate::manager) async fn next(&self, n_chunks_max: usize) -> Option<Batch<'_>> {
         loop {
             let work = self.work.notified();
             {
@@ -124,7 +125,7 @@ impl PutQueue {
     }
 
     /// Takes `keys` out of the queue, and says which of them are in flight. `None` means every key.
-    pub(super) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+    pub(in crate::manager) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let mut state = self.lock();
         let concerns = |key: ChunkKey| keys.is_none_or(|keys| keys.contains(&key));
         let (cancelled, kept): (Vec<_>, Vec<_>) =
@@ -144,7 +145,7 @@ impl PutQueue {
     }
 
     /// Says whether nothing, or nothing of `keys`, is queued or in flight.
-    pub(super) fn is_idle(&self, keys: Option<&[ChunkKey]>) -> bool {
+    pub(in crate::manager) fn is_idle(&self, keys: Option<&[ChunkKey]>) -> bool {
         let state = self.lock();
         match keys {
             None => state.keys.is_empty(),
@@ -153,32 +154,32 @@ impl PutQueue {
     }
 
     /// Says whether nothing is in flight.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::manager) fn is_quiet(&self) -> bool {
         !self.lock().keys.values().any(|flying| *flying)
     }
 
     /// Stops handing out work, or goes on. Who waits for something to leave the queue looks again.
-    pub(super) fn pause(&self, paused: bool) {
+    pub(in crate::manager) fn pause(&self, paused: bool) {
         self.lock().paused = paused;
         self.work.notify_one();
         self.settled.notify_waiters();
     }
 
     /// Accepts nothing more.
-    pub(super) fn close(&self) {
+    pub(in crate::manager) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
     }
 
-    pub(super) fn pending(&self) -> (usize, usize) {
+    pub(in crate::manager) fn pending(&self) -> (usize, usize) {
         let state = self.lock();
         (state.keys.len(), state.n_bytes)
     }
 }
 
-pub(super) struct Cancelled {
-    pub(super) n_chunks: usize,
-    pub(super) in_flight: Vec<ChunkKey>,
+pub(in crate::manager) struct Cancelled {
+    pub(in crate::manager) n_chunks: usize,
+    pub(in crate::manager) in_flight: Vec<ChunkKey>,
 }
 
 fn take(state: &mut State, n_chunks_max: usize) -> Vec<Chunk> {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::backend::Backend;
-use super::breaker::Verdict;
-use super::fetched::{Fetched, Miss, accept, verdict};
-use super::flights::Call;
+use super::Backend;
 use crate::chunk::ChunkWriter;
 use crate::key::ChunkKey;
+use crate::manager::breaker::Verdict;
+use crate::manager::fetched::{Fetched, Miss, accept, verdict};
+use crate::manager::flights::Call;
 use crate::metrics::Operation;
 use crate::tier::TierError;
 use crate::transfer::{Sink, Sinks};
@@ -21,7 +21,7 @@ impl Backend {
     ///
     /// # Cancellation
     /// The buffers are taken back; those with a transfer in them when that ends.
-    pub(super) async fn fetch(
+    pub(in crate::manager) async fn fetch(
         self: &Arc<Self>,
         call: &Call,
         writers: Vec<ChunkWriter>,
@@ -92,14 +92,14 @@ impl Backend {
     }
 
     /// Counts the bytes of a fetch that is about to begin, of which there will soon be `n_bytes_soon`.
-    pub(super) fn move_bytes(self: &Arc<Self>, n_bytes: usize, n_bytes_soon: usize) -> Moving {
+    pub(in crate::manager) fn move_bytes(self: &Arc<Self>, n_bytes: usize, n_bytes_soon: usize) -> Moving {
         self.n_bytes_moving.fetch_add(n_bytes, Ordering::Relaxed);
         Moving { deadline: self.call_deadline(n_bytes_soon), n_bytes, backend: Arc::clone(self) }
     }
 
     /// Returns until when a call may take that moves `n_bytes`, beside everything else that moves: calls share the
     /// store's speed.
-    pub(super) fn call_deadline(&self, n_bytes: usize) -> Instant {
+    pub(in crate::manager) fn call_deadline(&self, n_bytes: usize) -> Instant {
         let (_, n_bytes_of_puts) = self.queue.pending();
         let n_bytes_in_all = self.n_bytes_moving.load(Ordering::Relaxed).saturating_add(n_bytes_of_puts);
         Instant::now() + self.tier().call_limit(n_bytes.max(n_bytes_in_all))
@@ -107,10 +107,10 @@ impl Backend {
 }
 
 /// Bytes of a fetch, counted while it lasts.
-pub(super) struct Moving {
+pub(in crate::manager) struct Moving {
     backend: Arc<Backend>,
     n_bytes: usize,
-    pub(super) deadline: Instant,
+    pub(in crate::manager) deadline: Instant,
 }
 
 impl Drop for Moving {

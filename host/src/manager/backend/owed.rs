@@ -16,18 +16,18 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::backend::{Backend, within};
-use super::breaker::{Direction, Permit, Verdict};
-use super::puts::Cancelled;
+use super::queue::Cancelled;
+use super::{Backend, within};
 use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
-use crate::memory::lock;
+use crate::manager::breaker::{Direction, Permit, Verdict};
 use crate::metrics::Operation;
+use crate::sync::lock;
 use crate::tier::TierError;
 
 /// Removals that a backend has not heard of.
 #[derive(Default)]
-pub(super) struct Owed {
+pub(in crate::manager) struct Owed {
     keys: Mutex<Keys>,
     /// As many as there are, to be read without the lock.
     n: AtomicUsize,
@@ -45,7 +45,7 @@ struct Keys {
 }
 
 impl Owed {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::manager) fn len(&self) -> usize {
         self.n.load(Ordering::Acquire)
     }
 
@@ -104,7 +104,7 @@ impl Drop for Delivery {
 
 impl Backend {
     /// Lets an operation on `keys` go to the tier, unless the direction's breaker or an owed removal stands against it.
-    pub(super) fn admit(
+    pub(in crate::manager) fn admit(
         self: &Arc<Self>,
         direction: Direction,
         keys: impl IntoIterator<Item = ChunkKey>,
@@ -127,7 +127,7 @@ impl Backend {
 
     /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker of writing
     /// is not closed nothing is waited for.
-    pub(super) async fn remove(
+    pub(in crate::manager) async fn remove(
         self: &Arc<Self>,
         keys: &[ChunkKey],
         cancelled: Cancelled,
@@ -202,7 +202,7 @@ impl Backend {
     }
 
     /// Waits until owed removals have been delivered, or could not be.
-    pub(super) async fn settle_removals(self: &Arc<Self>) {
+    pub(in crate::manager) async fn settle_removals(self: &Arc<Self>) {
         if self.owed.len() == 0 {
             return;
         }
@@ -248,7 +248,7 @@ impl Backend {
 
     /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
     /// would stay damaged for ever.
-    pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
+    pub(in crate::manager) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
         if keys.is_empty() {
             return;
         }

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::manager::Direction;
+use crate::sync::lock;
 
 /// The operations whose latency is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -58,7 +59,7 @@ pub(crate) struct TierMetrics {
 
 fn bump<K: Ord>(counts: &Mutex<BTreeMap<K, u64>>, key: K, by: u64) {
     if by > 0 {
-        *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += by;
+        *lock(counts).entry(key).or_default() += by;
     }
 }
 
@@ -94,9 +95,7 @@ impl TierMetrics {
     }
 
     pub(crate) fn snapshot(&self, name: &str) -> TierCounts {
-        let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| {
-            counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        };
+        let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| lock(counts).clone();
         let latency =
             Operation::ALL.map(|operation| (operation, self.latency[operation as usize].snapshot()));
         TierCounts {
@@ -108,7 +107,7 @@ impl TierMetrics {
             pins_expired: self.pins_expired.load(Ordering::Relaxed),
             shared: self.shared.load(Ordering::Relaxed),
             misses: copy(&self.misses),
-            errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            errors: lock(&self.errors).clone(),
             drops: copy(&self.drops),
             evictions: 0,
             lane_restarts: 0,

@@ -1,26 +1,31 @@
 //! One backend in the chain: a tier with its put queue, its pins, its counters and its switch.
 
+mod contains;
+mod fetch;
+mod owed;
+mod queue;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use self::contains::Questions;
+use self::owed::Owed;
+use self::queue::{Batch, Cancelled, Offered, PutQueue};
 use super::NewBackend;
-use super::asking::Questions;
 use super::breaker::{Breakers, Direction, OwnedPermit, Permit, Verdict};
 use super::flights::Flights;
-use super::puts::{Batch, Cancelled, Offered, PutQueue};
-use super::removals::Owed;
 use crate::chunk::Chunk;
 use crate::clock::Clock;
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
-use crate::memory::lock;
 use crate::metrics::{Operation, TierMetrics};
 use crate::repeats::Repeats;
 use crate::runtime::Control;
+use crate::sync::{lock, read, write};
 use crate::tier::{Liveness, Pinning, Tier, TierError};
 use crate::transfer::Sources;
 
@@ -29,42 +34,42 @@ pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send +
 /// The new tier, once it has started or failed to.
 pub(crate) type MadeTier = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
 
-pub(super) struct Backend {
-    pub(super) name: String,
+pub(in crate::manager) struct Backend {
+    pub(in crate::manager) name: String,
     /// Its place among the backends.
-    pub(super) place: usize,
+    pub(in crate::manager) place: usize,
     /// Counts removals over the whole chain: what backends are known to have holds until the next one.
-    pub(super) removals: Arc<AtomicU64>,
+    pub(in crate::manager) removals: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
-    pub(super) breakers: Arc<Breakers>,
-    pub(super) owed: Owed,
+    pub(in crate::manager) breakers: Arc<Breakers>,
+    pub(in crate::manager) owed: Owed,
     bypassed: AtomicBool,
     /// Out of the chain while it is made anew.
     recreating: AtomicBool,
     /// No tier is put in place any more. Set under the lock of `tier`.
     closed: AtomicBool,
-    pub(super) queue: PutQueue,
+    pub(in crate::manager) queue: PutQueue,
     /// Chunks of the whole chain that are on their way.
     flights: Arc<Flights>,
-    pub(super) questions: Questions,
+    pub(in crate::manager) questions: Questions,
     /// What fetches in flight move.
-    pub(super) n_bytes_moving: AtomicUsize,
+    pub(in crate::manager) n_bytes_moving: AtomicUsize,
     /// How many lookups hold each key; the tier hears the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
     /// The tier has answered that pins protect nothing.
     has_no_pins: AtomicBool,
-    pub(super) metrics: TierMetrics,
-    pub(super) sealer: Sealer,
+    pub(in crate::manager) metrics: TierMetrics,
+    pub(in crate::manager) sealer: Sealer,
     /// Of chunks whose bytes were refused.
-    pub(super) refusals: Repeats,
+    pub(in crate::manager) refusals: Repeats,
     /// Of removals that are not remembered.
-    pub(super) forgotten: Repeats,
-    pub(super) control: Control,
+    pub(in crate::manager) forgotten: Repeats,
+    pub(in crate::manager) control: Control,
 }
 
 impl Backend {
-    pub(super) fn new(
+    pub(in crate::manager) fn new(
         new: NewBackend,
         place: usize,
         put_budget_bytes: usize,
@@ -98,20 +103,20 @@ impl Backend {
         }
     }
 
-    pub(super) fn tier(&self) -> Arc<dyn Tier> {
-        Arc::clone(&self.tier.read().unwrap_or_else(PoisonError::into_inner))
+    pub(in crate::manager) fn tier(&self) -> Arc<dyn Tier> {
+        Arc::clone(&read(&self.tier))
     }
 
-    pub(super) fn is_bypassed(&self) -> bool {
+    pub(in crate::manager) fn is_bypassed(&self) -> bool {
         self.bypassed.load(Ordering::Relaxed) || self.recreating.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_bypassed(&self, bypassed: bool) {
+    pub(in crate::manager) fn set_bypassed(&self, bypassed: bool) {
         self.bypassed.store(bypassed, Ordering::Relaxed);
     }
 
     /// Runs one call and counts its latency and its error.
-    pub(super) async fn counted<T>(
+    pub(in crate::manager) async fn counted<T>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T, TierError>>,
@@ -127,21 +132,21 @@ impl Backend {
     }
 
     /// Tells the breaker what a call says of the tier, and the tier if it is passed over from here on.
-    pub(super) fn settle(&self, permit: Permit<'_>, verdict: Verdict) {
+    pub(in crate::manager) fn settle(&self, permit: Permit<'_>, verdict: Verdict) {
         if let Some(pause) = permit.settle(verdict) {
             self.tier().passed_over(pause);
         }
     }
 
     /// As [`Backend::settle`], unless somebody has done so.
-    pub(super) fn settle_owned(&self, permit: Option<OwnedPermit>, verdict: Verdict) {
+    pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, verdict: Verdict) {
         if let Some(pause) = permit.and_then(|permit| permit.settle(verdict)) {
             self.tier().passed_over(pause);
         }
     }
 
     /// Counts the leading run, and pins it if asked, as far as the breaker lets the tier work.
-    pub(super) async fn contains(
+    pub(in crate::manager) async fn contains(
         self: &Arc<Self>,
         keys: &[ChunkKey],
         pinning: Pinning,
@@ -207,7 +212,11 @@ impl Backend {
     }
 
     /// Gives up one hold on each key; the tier hears of those that nobody holds any more.
-    pub(super) async fn unpin(&self, keys: &[ChunkKey], deadline: Instant) -> Result<(), TierError> {
+    pub(in crate::manager) async fn unpin(
+        &self,
+        keys: &[ChunkKey],
+        deadline: Instant,
+    ) -> Result<(), TierError> {
         let mut free = Vec::new();
         {
             let mut pins = self.lock_pins();
@@ -255,29 +264,29 @@ impl Backend {
         });
     }
 
-    pub(super) fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
+    pub(in crate::manager) fn lock_pins(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkKey, u32>> {
         lock(&self.pins)
     }
 
     /// Reports whether the tier is bound to keep a chunk, because a lookup has pinned it.
-    pub(super) fn protects(&self, key: ChunkKey) -> bool {
+    pub(in crate::manager) fn protects(&self, key: ChunkKey) -> bool {
         !self.has_no_pins.load(Ordering::Relaxed) && self.lock_pins().contains_key(&key)
     }
 
-    pub(super) fn n_pinned(&self) -> usize {
+    pub(in crate::manager) fn n_pinned(&self) -> usize {
         self.lock_pins().len()
     }
 
     /// Has nobody join what is on its way at this moment: lookups, and fetches of `keys`, or all. For when something was
     /// stored or removed: who asks afterwards must find it so.
-    pub(super) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
+    pub(in crate::manager) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
         self.flights.forget(self.place, keys);
         self.questions.forget();
     }
 
     /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
     /// accepted and how many dropped.
-    pub(super) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
+    pub(in crate::manager) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
         let mut offer = Offer::default();
         if !self.breakers.writing.is_ready() {
             self.breakers.writing.skip();
@@ -329,7 +338,7 @@ impl Backend {
     }
 
     /// Stores queued chunks until the queue closes. Several of these run per backend.
-    pub(super) async fn store_queued(self: &Arc<Self>) {
+    pub(in crate::manager) async fn store_queued(self: &Arc<Self>) {
         while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
             self.store(&batch).await;
         }
@@ -389,7 +398,7 @@ impl Backend {
     }
 
     /// Waits until nothing, or nothing of `keys`, is queued or in flight.
-    pub(super) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
+    pub(in crate::manager) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
         self.wait_for(|| self.queue.is_idle(keys), deadline).await
     }
 
@@ -408,18 +417,18 @@ impl Backend {
     }
 
     /// Cancels the queued puts of `keys`, or all.
-    pub(super) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+    pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let cancelled = self.queue.cancel(keys);
         self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
         cancelled
     }
 
-    pub(super) fn can_be_recreated(&self) -> bool {
+    pub(in crate::manager) fn can_be_recreated(&self) -> bool {
         self.factory.is_some()
     }
 
     /// Closes this tier and puts a new one in its place.
-    pub(super) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
+    pub(in crate::manager) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
         let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
         if self.recreating.swap(true, Ordering::AcqRel) {
             return Err(RecreateError::Busy);
@@ -452,7 +461,7 @@ impl Backend {
 
     /// Puts a new tier into the place of the old one, or gives it back if the backend has been closed.
     fn put_in_place(&self, tier: Arc<dyn Tier>) -> Result<(), Arc<dyn Tier>> {
-        let mut place = self.tier.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = write(&self.tier);
         if self.closed.load(Ordering::Acquire) {
             return Err(tier);
         }
@@ -462,10 +471,10 @@ impl Backend {
 
     /// Stores what is queued, as far as there is time, then closes the tier. One that is being made anew closes by
     /// itself; that is waited for as long.
-    pub(super) async fn close(&self, limit: Duration) -> Result<(), TierError> {
+    pub(in crate::manager) async fn close(&self, limit: Duration) -> Result<(), TierError> {
         let deadline = Instant::now() + limit;
         {
-            let _place = self.tier.write().unwrap_or_else(PoisonError::into_inner);
+            let _place = write(&self.tier);
             self.closed.store(true, Ordering::Release);
         }
         self.wait_for(|| !self.recreating.load(Ordering::Acquire), deadline).await;
@@ -547,7 +556,7 @@ pub enum RecreateError {
 }
 
 /// Refuses a count of more chunks than were asked for.
-pub(super) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
+pub(in crate::manager) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
     if n_chunks <= keys.len() {
         return Ok(n_chunks);
     }

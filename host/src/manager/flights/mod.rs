@@ -25,7 +25,7 @@ pub(super) use self::call::{Call, Claims, Group};
 use super::Miss;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// A chunk of one size in one backend, which is named by its place in the chain.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

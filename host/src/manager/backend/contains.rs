@@ -13,18 +13,18 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
-use super::backend::{Backend, within};
-use super::breaker::{Direction, OwnedPermit, Verdict};
+use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::memory::lock;
+use crate::manager::breaker::{Direction, OwnedPermit, Verdict};
 use crate::metrics::Operation;
+use crate::sync::lock;
 use crate::tier::{Pinning, TierError};
 
 type Answer = Shared<BoxFuture<'static, Result<usize, TierError>>>;
 
 /// The lookups of a backend that can be joined.
 #[derive(Default)]
-pub(super) struct Questions(Mutex<Vec<Question>>);
+pub(in crate::manager) struct Questions(Mutex<Vec<Question>>);
 
 struct Question {
     keys: Arc<[ChunkKey]>,
@@ -61,7 +61,7 @@ impl Drop for Waiting {
 
 impl Questions {
     /// Has nobody join a lookup that is on its way at this moment.
-    pub(super) fn forget(&self) {
+    pub(in crate::manager) fn forget(&self) {
         lock(&self.0).clear();
     }
 
@@ -100,7 +100,7 @@ impl Questions {
 
 impl Backend {
     /// Counts the leading run of `keys`, with all others who ask for the same at the time.
-    pub(super) async fn count_together(
+    pub(in crate::manager) async fn count_together(
         self: &Arc<Self>,
         keys: &[ChunkKey],
         deadline: Instant,

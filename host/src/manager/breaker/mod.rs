@@ -27,7 +27,7 @@ pub(super) use self::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
-use crate::memory::lock;
+use crate::sync::lock;
 
 /// The gate of a closed breaker. Any other value is the time from which on a call may be the probe, in
 /// milliseconds of the clock.
