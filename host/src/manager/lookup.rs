@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::pins::Held;
+use super::ledger::Held;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::key::ChunkKey;
 use crate::metrics::Operation;

@@ -1,132 +1,105 @@
-//! The ledger of pins: which lookup holds which chunks, in which tier, until when.
+//! Pins of lookups over the whole chain: held, released, expired.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
-use super::select::TierIndex;
-use crate::key::ChunkKey;
-use crate::limits::LOOKUP_IDS_MAX;
+use futures::future::{join_all, select};
+use tokio::sync::Notify;
 
-/// Entries of the expiry order that may be out of date before it is cleaned, beside as many as are current.
-const ORDER_SLACK: usize = 64;
+use super::ledger::Held;
+use super::{Inner, StorageManager};
+use crate::clock::Clock;
+use crate::runtime::anywhere;
+use crate::sync::lock;
 
-/// What one lookup id holds.
-#[derive(Debug, Default)]
-pub(super) struct Held(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
+/// A release of pins that goes on whether it is awaited or not.
+type Release = tokio::task::JoinHandle<()>;
 
-#[derive(Default)]
-pub(super) struct Ledger {
-    entries: HashMap<String, (Duration, Held)>,
-    /// Ids in the order of their expiry, each possibly more than once; the entry's own time decides.
-    order: VecDeque<(Duration, String)>,
-}
+impl StorageManager {
+    /// Releases what `lookup_id` has pinned, in the tiers where it did. The second time nothing happens.
+    ///
+    /// # Cancellation
+    /// The release goes on.
+    pub async fn unpin(&self, lookup_id: &str) {
+        let held = self.ledger().release(lookup_id);
+        anywhere(join_all(self.release(held))).await;
+    }
 
-impl Ledger {
-    /// Notes that `lookup_id` holds more chunks, all of which now expire at `expiry`. Returns what must be
-    /// released to stay within the limit.
-    pub(super) fn hold(&mut self, lookup_id: &str, more: Held, expiry: Duration) -> Vec<Held> {
-        if more.0.is_empty() {
-            return Vec::new();
+    /// Releases the pins whose time is over. Runs by itself when that is so.
+    pub async fn expire_pins(&self) {
+        anywhere(join_all(self.release_expired())).await;
+    }
+
+    pub(super) fn release_expired(&self) -> Vec<Release> {
+        // Under the lock, so that who finds nothing expired finds it released.
+        let mut ledger = self.ledger();
+        let expired = ledger.expire(self.0.options.clock.now());
+        let n_lookups = expired.len();
+        let releases = self.release(expired);
+        drop(ledger);
+        if n_lookups > 0 {
+            self.0.cpu_metrics.pins_expired.fetch_add(n_lookups as u64, Ordering::Relaxed);
+            tracing::warn!(n_lookups, "pins expired without unpin");
         }
-        let entry = self.entries.entry(lookup_id.to_owned()).or_default();
-        entry.0 = expiry;
-        entry.1.0.extend(more.0);
-        self.order.push_back((expiry, lookup_id.to_owned()));
-        let mut released = Vec::new();
-        while self.entries.len() > LOOKUP_IDS_MAX {
-            let Some((expiry, oldest)) = self.order.pop_front() else { break };
-            // An id that was extended since stands further behind again.
-            if self.entries.get(&oldest).is_some_and(|(current, _)| *current == expiry) {
-                released.extend(self.release(&oldest));
+        releases
+    }
+
+    /// Notes what a lookup holds from now on.
+    pub(super) fn hold(&self, lookup_id: &str, held: Held) {
+        let options = &self.0.options;
+        let expiry = options.clock.now() + options.pin_timeout;
+        let (surplus, is_first) = {
+            let mut ledger = self.ledger();
+            let is_first = ledger.next_expiry().is_none();
+            (ledger.hold(lookup_id, held, expiry), is_first)
+        };
+        if is_first {
+            self.0.pinned.notify_one();
+        }
+        drop(self.release(surplus));
+    }
+
+    /// Releases pins as their time comes, until the chain is gone. Later pins expire later, so the next moment changes
+    /// only when there was none.
+    pub(super) async fn expire_in_time(chain: Weak<Inner>, clock: Clock, pinned: Arc<Notify>) {
+        loop {
+            let Some(inner) = chain.upgrade() else { return };
+            let next = lock(&inner.ledger).next_expiry();
+            drop(inner);
+            match next {
+                None => pinned.notified().await,
+                Some(moment) => {
+                    select(pin!(clock.past(moment)), pin!(pinned.notified())).await;
+                }
             }
+            let Some(inner) = chain.upgrade() else { return };
+            drop(Self(inner).release_expired());
         }
-        if self.order.len() > 2 * self.entries.len() + ORDER_SLACK {
-            let entries = &self.entries;
-            self.order.retain(|(expiry, id)| entries.get(id).is_some_and(|(current, _)| current == expiry));
-        }
-        released
     }
 
-    /// Takes out what `lookup_id` holds; nothing the second time.
-    pub(super) fn release(&mut self, lookup_id: &str) -> Option<Held> {
-        self.entries.remove(lookup_id).map(|(_, held)| held)
-    }
-
-    /// Takes out what has expired.
-    pub(super) fn expire(&mut self, now: Duration) -> Vec<Held> {
-        let mut expired = Vec::new();
-        while let Some((expiry, _)) = self.order.front()
-            && *expiry < now
-        {
-            let Some((_, lookup_id)) = self.order.pop_front() else { break };
-            let is_due = self.entries.get(&lookup_id).is_some_and(|(expiry, _)| *expiry < now);
-            if is_due {
-                expired.extend(self.release(&lookup_id));
+    /// Releases pins: in the CPU tier at once, in backends in the background, so that no caller waits for them
+    /// who does not want to.
+    fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
+        let deadline = self.deadline();
+        let mut releases = Vec::new();
+        let mut is_left_behind = None;
+        for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
+            let Some(index) = tier.0.checked_sub(1) else {
+                self.0.cpu.unpin(&keys);
+                continue;
+            };
+            if *is_left_behind.get_or_insert_with(|| self.is_left_behind()) {
+                // What the parent has pinned, it unpins.
+                continue;
             }
+            let backend = Arc::clone(&self.0.backends[index]);
+            releases.push(self.0.control.handle().spawn(async move {
+                if let Err(error) = backend.unpin(&keys, deadline).await {
+                    tracing::debug!(backend = %backend.name, %error, "unpin failed");
+                }
+            }));
         }
-        expired
-    }
-
-    /// Returns the moment after which something may have expired; `None` if nothing is held.
-    pub(super) fn next_expiry(&self) -> Option<Duration> {
-        self.order.front().map(|(expiry, _)| *expiry)
-    }
-
-    /// Forgets what anyone holds of `keys` in `tier`, because they are gone from there with their pins; `None`
-    /// means every key. A later pin of such a key is another lookup's, which these must not release.
-    pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {
-        self.entries.retain(|_, (_, held)| {
-            for (_, held_keys) in held.0.iter_mut().filter(|(held_tier, _)| *held_tier == tier) {
-                held_keys.retain(|key| keys.is_some_and(|keys| !keys.contains(key)));
-            }
-            held.0.retain(|(_, held_keys)| !held_keys.is_empty());
-            !held.0.is_empty()
-        });
-    }
-
-    /// Takes out everything.
-    pub(super) fn drain(&mut self) -> Vec<Held> {
-        self.order.clear();
-        self.entries.drain().map(|(_, (_, held))| held).collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn seconds(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    fn held(n: u64) -> Held {
-        Held(vec![(TierIndex(0), vec![ChunkKey { hi: n, lo: n }])])
-    }
-
-    #[test]
-    fn t37_a_pin_expires_after_its_time_and_is_released_once_and_a_second_pin_extends_it() {
-        let mut ledger = Ledger::default();
-        ledger.hold("a", held(1), seconds(300));
-        ledger.hold("b", held(2), seconds(300));
-        assert!(ledger.expire(seconds(300)).is_empty(), "not before more than its time has passed");
-        ledger.hold("b", held(2), seconds(599));
-        let expired = ledger.expire(seconds(301));
-        assert_eq!(expired.len(), 1);
-        assert_eq!(expired[0].0[0].1[0].hi, 1);
-        assert!(ledger.release("a").is_none(), "released once");
-        assert_eq!(ledger.expire(seconds(600)).len(), 1, "both holds of b together");
-        assert_eq!(ledger.len(), 0);
-    }
-
-    #[test]
-    fn t33_two_lookups_with_one_id_are_released_together() {
-        let mut ledger = Ledger::default();
-        ledger.hold("a", held(1), seconds(300));
-        ledger.hold("a", held(2), seconds(300));
-        assert_eq!(ledger.release("a").map(|held| held.0.len()), Some(2));
+        releases
     }
 }

@@ -99,8 +99,28 @@ impl Questions {
 }
 
 impl Backend {
+    /// Counts the leading run, and pins it if asked, as far as the breaker lets the tier work.
+    pub(in crate::manager) async fn contains(
+        self: &Arc<Self>,
+        keys: &[ChunkKey],
+        pinning: Pinning,
+        deadline: Instant,
+    ) -> Result<usize, TierError> {
+        if self.control.is_left_behind() {
+            self.metrics.error(Operation::Contains, TierError::Forked.kind());
+            return Err(TierError::Forked);
+        }
+        if pinning == Pinning::None {
+            return self.count_together(keys, deadline).await;
+        }
+        let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
+        let outcome = self.count_and_pin(keys, deadline).await;
+        self.settle(permit, Verdict::of(&outcome));
+        outcome
+    }
+
     /// Counts the leading run of `keys`, with all others who ask for the same at the time.
-    pub(in crate::manager) async fn count_together(
+    async fn count_together(
         self: &Arc<Self>,
         keys: &[ChunkKey],
         deadline: Instant,

@@ -1,45 +1,32 @@
-//! Removing chunks from a backend, also from one that cannot be asked at the moment.
+//! Removals that a backend is still owed: keys that it could not be told to remove.
 //!
-//! A removal is never skipped: what was removed must not come back. While the breaker of writing is open the caller is
-//! told so at once; the keys are owed, and the backend is told in the background. Until it has answered it is not asked
-//! for them, and a put of them comes after the removal. They are in memory only, and bounded: a caller who was
-//! told an error and wants to be sure of the removal repeats it.
-//!
-//! One delivery at a time is under way, with the time of a call to itself. Whoever has to come after it waits for its
-//! end, or until a deadline of his own.
+//! They are in memory only, and bounded. A caller that got an error and needs to be sure of the removal repeats it.
 
 use std::collections::HashSet;
-use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::queue::Cancelled;
-use super::{Backend, within};
 use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
-use crate::manager::breaker::{Direction, Permit, Verdict};
-use crate::metrics::Operation;
 use crate::sync::lock;
-use crate::tier::TierError;
 
 /// Removals that a backend has not heard of.
 #[derive(Default)]
 pub(in crate::manager) struct Owed {
-    keys: Mutex<Keys>,
+    pub(super) keys: Mutex<Keys>,
     /// As many as there are, to be read without the lock.
     n: AtomicUsize,
     /// A delivery is under way in the background.
-    under_way: AtomicBool,
+    pub(super) under_way: AtomicBool,
     /// It has ended.
-    ended: Notify,
+    pub(super) ended: Notify,
 }
 
 #[derive(Default)]
-struct Keys {
-    keys: HashSet<ChunkKey>,
+pub(super) struct Keys {
+    pub(super) keys: HashSet<ChunkKey>,
     /// Failed deliveries to a backend that was let work.
     n_tries: u32,
 }
@@ -50,13 +37,13 @@ impl Owed {
     }
 
     /// Says whether the removal of any of `keys` is owed.
-    fn concerns(&self, keys: impl IntoIterator<Item = ChunkKey>) -> bool {
+    pub(super) fn concerns(&self, keys: impl IntoIterator<Item = ChunkKey>) -> bool {
         let owed = lock(&self.keys);
         keys.into_iter().any(|key| owed.keys.contains(&key))
     }
 
     /// Remembers keys as far as there is room, and returns how many found none.
-    fn add(&self, keys: &[ChunkKey]) -> usize {
+    pub(super) fn add(&self, keys: &[ChunkKey]) -> usize {
         let mut owed = lock(&self.keys);
         let mut n_refused = 0;
         for key in keys {
@@ -70,7 +57,7 @@ impl Owed {
         n_refused
     }
 
-    fn take_off(&self, keys: &[ChunkKey]) {
+    pub(super) fn take_off(&self, keys: &[ChunkKey]) {
         let mut owed = lock(&self.keys);
         for key in keys {
             owed.keys.remove(key);
@@ -80,7 +67,7 @@ impl Owed {
     }
 
     /// Notes a failed delivery, and gives up after too many; returns how many keys that concerns.
-    fn failed(&self) -> usize {
+    pub(super) fn failed(&self) -> usize {
         let mut owed = lock(&self.keys);
         owed.n_tries += 1;
         if owed.n_tries < REMOVAL_TRIES_MAX {
@@ -89,185 +76,5 @@ impl Owed {
         let given_up = std::mem::take(&mut *owed);
         self.n.store(0, Ordering::Release);
         given_up.keys.len()
-    }
-}
-
-/// Ends a delivery in the background, also one whose task was dropped.
-struct Delivery(Arc<Backend>);
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        self.0.owed.under_way.store(false, Ordering::Release);
-        self.0.owed.ended.notify_waiters();
-    }
-}
-
-impl Backend {
-    /// Lets an operation on `keys` go to the tier, unless the direction's breaker or an owed removal stands against it.
-    pub(in crate::manager) fn admit(
-        self: &Arc<Self>,
-        direction: Direction,
-        keys: impl IntoIterator<Item = ChunkKey>,
-    ) -> Option<Permit<'_>> {
-        let breaker = self.breakers.of(direction);
-        let permit = breaker.admit()?;
-        if self.owed.len() == 0 {
-            return Some(permit);
-        }
-        if self.owed.concerns(keys) {
-            // If it is the probe, its place goes to the delivery.
-            drop(permit);
-            breaker.skip();
-            self.settle_removals_later();
-            return None;
-        }
-        self.settle_removals_later();
-        Some(permit)
-    }
-
-    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker of writing
-    /// is not closed nothing is waited for.
-    pub(in crate::manager) async fn remove(
-        self: &Arc<Self>,
-        keys: &[ChunkKey],
-        cancelled: Cancelled,
-        deadline: Instant,
-    ) -> Result<usize, TierError> {
-        let started = Instant::now();
-        self.lock_pins().retain(|key, _| !keys.contains(key));
-        if self.breakers.writing.is_closed() {
-            if self.control.until(deadline, self.settle_removals()).await.is_err() {
-                self.owe(keys, cancelled.in_flight, deadline);
-                return Err(TierError::Timeout(deadline.saturating_duration_since(started)));
-            }
-            self.drained(Some(&cancelled.in_flight), deadline).await;
-            let permit = self.breakers.writing.admit();
-            let outcome = self.removed(keys, deadline).await;
-            if let Some(permit) = permit {
-                self.settle(permit, Verdict::of(&outcome));
-            }
-            return outcome;
-        }
-        self.owe(keys, cancelled.in_flight, deadline);
-        Err(self.breakers.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
-    }
-
-    /// Leaves the removal of `keys` to the background. What is being stored of them at this moment is removed, perhaps
-    /// once more, when it has been.
-    fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
-        let n_refused = self.owed.add(keys);
-        if n_refused > 0
-            && let Some(n_more) = self.forgotten.due()
-        {
-            tracing::warn!(backend = %self.name, n_refused, n_more, "too many removals are owed; these are not remembered");
-        }
-        if !in_flight.is_empty() {
-            let backend = Arc::clone(self);
-            self.control.handle().spawn(async move {
-                backend.drained(Some(&in_flight), deadline).await;
-                backend.owed.add(&in_flight);
-                backend.settle_removals_later();
-            });
-        }
-        self.settle_removals_later();
-    }
-
-    async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
-        let tier = self.tier();
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let call = async {
-            // Also of a tier that does not keep it: others wait for the end of this.
-            let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
-            within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
-        };
-        // Before, for lookups and retrievals that it overtakes; after the answer, for what was stored by then and may
-        // have been removed as well.
-        self.removals.fetch_add(1, Ordering::AcqRel);
-        let outcome = self.counted(Operation::Remove, call).await;
-        self.removals.fetch_add(1, Ordering::AcqRel);
-        self.forget_on_the_way(Some(keys));
-        outcome
-    }
-
-    /// Delivers owed removals in the background, if that is not under way. Says whether there is an end to wait for.
-    fn settle_removals_later(self: &Arc<Self>) -> bool {
-        if self.breakers.down_cause().is_some() {
-            return false;
-        }
-        if !self.owed.under_way.swap(true, Ordering::AcqRel) {
-            let delivery = Delivery(Arc::clone(self));
-            self.control.handle().spawn(async move { while delivery.0.deliver_owed().await {} });
-        }
-        true
-    }
-
-    /// Waits until owed removals have been delivered, or could not be.
-    pub(in crate::manager) async fn settle_removals(self: &Arc<Self>) {
-        if self.owed.len() == 0 {
-            return;
-        }
-        let mut ended = pin!(self.owed.ended.notified());
-        ended.as_mut().enable();
-        if self.settle_removals_later() {
-            ended.await;
-        }
-    }
-
-    /// Delivers what is owed at this moment, and says whether that worked and there may be more by now.
-    async fn deliver_owed(&self) -> bool {
-        let keys: Vec<ChunkKey> = lock(&self.owed.keys).keys.iter().copied().collect();
-        if keys.is_empty() {
-            return false;
-        }
-        // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
-        // a backend whose other methods fail may well do this. Such a try does not count towards giving up: they are
-        // as many as there are callers, and one that is let work later counts.
-        let permit = self.breakers.writing.admit();
-        let deadline = Instant::now() + self.tier().call_limit(0);
-        let outcome = self.removed(&keys, deadline).await;
-        let verdict = Verdict::of(&outcome);
-        let is_answered = matches!(verdict, Verdict::Works | Verdict::Declines);
-        match &verdict {
-            Verdict::Works | Verdict::Declines => {
-                self.owed.take_off(&keys);
-                tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
-            }
-            Verdict::Fails(_) | Verdict::Silent if permit.is_some() => {
-                let n_given_up = self.owed.failed();
-                if n_given_up > 0 {
-                    tracing::warn!(backend = %self.name, n_given_up, ?outcome, "owed removals are given up");
-                }
-            }
-            Verdict::Fails(_) | Verdict::Silent => {}
-        }
-        if let Some(permit) = permit {
-            self.settle(permit, verdict);
-        }
-        is_answered
-    }
-
-    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
-    /// would stay damaged for ever.
-    pub(in crate::manager) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        let backend = Arc::clone(self);
-        self.control.handle().spawn(async move {
-            // Tried also while nothing is written, at no caller's cost, but then it says nothing.
-            let permit = backend.breakers.writing.admit();
-            let tier = backend.tier();
-            backend.removals.fetch_add(1, Ordering::AcqRel);
-            let keys: Arc<[ChunkKey]> = keys.into();
-            let outcome = tier.remove(Arc::clone(&keys), Instant::now() + tier.call_limit(0)).await;
-            if let Err(error) = &outcome {
-                tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
-            }
-            backend.removals.fetch_add(1, Ordering::AcqRel);
-            backend.forget_on_the_way(Some(&keys));
-            if let Some(permit) = permit {
-                backend.settle(permit, Verdict::of(&outcome));
-            }
-        });
     }
 }

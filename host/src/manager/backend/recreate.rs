@@ -1,0 +1,115 @@
+//! Ending a backend's tier: to make it anew in the same place, or for good.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Backend;
+use crate::sync::write;
+use crate::tier::{Tier, TierError};
+
+impl Backend {
+    pub(in crate::manager) fn can_be_recreated(&self) -> bool {
+        self.factory.is_some()
+    }
+
+    /// Closes this tier and puts a new one in its place.
+    pub(in crate::manager) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
+        let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
+        if self.recreating.swap(true, Ordering::AcqRel) {
+            return Err(RecreateError::Busy);
+        }
+        let resume = Resume(self);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(RecreateError::Closed);
+        }
+        self.queue.pause(true);
+        let deadline = Instant::now() + close_limit;
+        self.wait_for(|| self.queue.is_quiet(), deadline).await;
+        if let Err(error) = self.tier().close(deadline).await {
+            tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
+        }
+        let (tier, started) = factory(self.breakers.attach()).await;
+        if let Err(unwanted) = self.put_in_place(tier) {
+            if let Err(error) = unwanted.close(Instant::now() + close_limit).await {
+                tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
+            }
+            return Err(RecreateError::Closed);
+        }
+        // What the old instance had pinned, and perhaps what it had stored, went with it.
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        self.forget_on_the_way(None);
+        self.lock_pins().clear();
+        self.has_no_pins.store(false, Ordering::Relaxed);
+        drop(resume);
+        started.map_err(RecreateError::NotStarted)
+    }
+
+    /// Puts a new tier into the place of the old one, or gives it back if the backend has been closed.
+    fn put_in_place(&self, tier: Arc<dyn Tier>) -> Result<(), Arc<dyn Tier>> {
+        let mut place = write(&self.tier);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(tier);
+        }
+        *place = tier;
+        Ok(())
+    }
+
+    /// Stores what is queued, as far as there is time, then closes the tier. One that is being made anew closes by
+    /// itself; that is waited for as long.
+    pub(in crate::manager) async fn close(&self, limit: Duration) -> Result<(), TierError> {
+        let deadline = Instant::now() + limit;
+        {
+            let _place = write(&self.tier);
+            self.closed.store(true, Ordering::Release);
+        }
+        self.wait_for(|| !self.recreating.load(Ordering::Acquire), deadline).await;
+        if !self.drained(None, deadline).await {
+            let left = self.queue.cancel(None);
+            self.metrics.drop_puts("closed", left.n_chunks as u64);
+        }
+        self.queue.close();
+        // A tier that hangs while it drains still gets a moment to close.
+        self.tier().close(deadline.max(Instant::now() + limit / 4)).await
+    }
+}
+
+/// Puts a backend back to work, also when making it anew was interrupted.
+struct Resume<'a>(&'a Backend);
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        self.0.recreating.store(false, Ordering::Release);
+        // And tells whoever waits to close the backend.
+        self.0.queue.pause(false);
+    }
+}
+
+/// Why a backend could not be made anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecreateError {
+    /// Somebody else is making it anew.
+    #[error("the backend is being made anew already")]
+    Busy,
+    /// The engine is closed, and its backends with it.
+    #[error("the engine is closed; build another")]
+    Closed,
+    /// The process is a fork of the one that has the backend.
+    #[error(
+        "this process was forked from the one that built the engine, and the backends run there; give the engine up with `Engine::abandon` and build another"
+    )]
+    Forked,
+    /// The engine's threads are gone.
+    #[error("the engine was closed meanwhile")]
+    Interrupted,
+    /// No backend of that name.
+    #[error("there is no backend `{0}`")]
+    Unknown(String),
+    /// The tier was given by the program, which alone can make another.
+    #[error("the backend was given by the program, not configured, and cannot be made anew")]
+    NotConfigured,
+    /// The new one could not be started; it is tried again in the background.
+    #[error("the new instance did not start and is tried again in the background: {0}")]
+    NotStarted(String),
+}

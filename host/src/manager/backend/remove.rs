@@ -1,0 +1,179 @@
+//! Removing chunks from a backend, even from one that cannot be asked at the moment.
+//!
+//! A removal is never skipped: what was removed must not come back. While the breaker of writing is open the caller
+//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and is told in the background.
+//! Until it has answered it is not asked for these keys, and a put of them comes after the removal.
+//!
+//! One delivery runs at a time, with the time limit of one call. Later operations wait for it to end, or until their
+//! own deadline.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::queue::Cancelled;
+use super::{Backend, within};
+use crate::key::ChunkKey;
+use crate::manager::breaker::Verdict;
+use crate::metrics::Operation;
+use crate::sync::lock;
+use crate::tier::TierError;
+
+/// Ends a delivery in the background, also one whose task was dropped.
+struct Delivery(Arc<Backend>);
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.0.owed.under_way.store(false, Ordering::Release);
+        self.0.owed.ended.notify_waiters();
+    }
+}
+
+impl Backend {
+    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker of writing
+    /// is not closed nothing is waited for.
+    pub(in crate::manager) async fn remove(
+        self: &Arc<Self>,
+        keys: &[ChunkKey],
+        cancelled: Cancelled,
+        deadline: Instant,
+    ) -> Result<usize, TierError> {
+        let started = Instant::now();
+        self.lock_pins().retain(|key, _| !keys.contains(key));
+        if self.breakers.writing.is_closed() {
+            if self.control.until(deadline, self.settle_removals()).await.is_err() {
+                self.owe(keys, cancelled.in_flight, deadline);
+                return Err(TierError::Timeout(deadline.saturating_duration_since(started)));
+            }
+            self.drained(Some(&cancelled.in_flight), deadline).await;
+            let permit = self.breakers.writing.admit();
+            let outcome = self.removed(keys, deadline).await;
+            if let Some(permit) = permit {
+                self.settle(permit, Verdict::of(&outcome));
+            }
+            return outcome;
+        }
+        self.owe(keys, cancelled.in_flight, deadline);
+        Err(self.breakers.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
+    }
+
+    /// Leaves the removal of `keys` to the background. What is being stored of them at this moment is removed, perhaps
+    /// once more, when it has been.
+    fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
+        let n_refused = self.owed.add(keys);
+        if n_refused > 0
+            && let Some(n_more) = self.forgotten.due()
+        {
+            tracing::warn!(backend = %self.name, n_refused, n_more, "too many removals are owed; these are not remembered");
+        }
+        if !in_flight.is_empty() {
+            let backend = Arc::clone(self);
+            self.control.handle().spawn(async move {
+                backend.drained(Some(&in_flight), deadline).await;
+                backend.owed.add(&in_flight);
+                backend.settle_removals_later();
+            });
+        }
+        self.settle_removals_later();
+    }
+
+    async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+        let tier = self.tier();
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let call = async {
+            // Also of a tier that does not keep it: others wait for the end of this.
+            let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
+            within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
+        };
+        // Before, for lookups and retrievals that it overtakes; after the answer, for what was stored by then and may
+        // have been removed as well.
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        let outcome = self.counted(Operation::Remove, call).await;
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        self.forget_on_the_way(Some(keys));
+        outcome
+    }
+
+    /// Delivers owed removals in the background, if that is not under way. Says whether there is an end to wait for.
+    pub(super) fn settle_removals_later(self: &Arc<Self>) -> bool {
+        if self.breakers.down_cause().is_some() {
+            return false;
+        }
+        if !self.owed.under_way.swap(true, Ordering::AcqRel) {
+            let delivery = Delivery(Arc::clone(self));
+            self.control.handle().spawn(async move { while delivery.0.deliver_owed().await {} });
+        }
+        true
+    }
+
+    /// Waits until owed removals have been delivered, or could not be.
+    pub(super) async fn settle_removals(self: &Arc<Self>) {
+        if self.owed.len() == 0 {
+            return;
+        }
+        let mut ended = pin!(self.owed.ended.notified());
+        ended.as_mut().enable();
+        if self.settle_removals_later() {
+            ended.await;
+        }
+    }
+
+    /// Delivers what is owed at this moment, and says whether that worked and there may be more by now.
+    async fn deliver_owed(&self) -> bool {
+        let keys: Vec<ChunkKey> = lock(&self.owed.keys).keys.iter().copied().collect();
+        if keys.is_empty() {
+            return false;
+        }
+        // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
+        // a backend whose other methods fail may well do this. Such a try does not count towards giving up: they are
+        // as many as there are callers, and one that is let work later counts.
+        let permit = self.breakers.writing.admit();
+        let deadline = Instant::now() + self.tier().call_limit(0);
+        let outcome = self.removed(&keys, deadline).await;
+        let verdict = Verdict::of(&outcome);
+        let is_answered = matches!(verdict, Verdict::Works | Verdict::Declines);
+        match &verdict {
+            Verdict::Works | Verdict::Declines => {
+                self.owed.take_off(&keys);
+                tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
+            }
+            Verdict::Fails(_) | Verdict::Silent if permit.is_some() => {
+                let n_given_up = self.owed.failed();
+                if n_given_up > 0 {
+                    tracing::warn!(backend = %self.name, n_given_up, ?outcome, "owed removals are given up");
+                }
+            }
+            Verdict::Fails(_) | Verdict::Silent => {}
+        }
+        if let Some(permit) = permit {
+            self.settle(permit, verdict);
+        }
+        is_answered
+    }
+
+    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
+    /// would stay damaged for ever.
+    pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let backend = Arc::clone(self);
+        self.control.handle().spawn(async move {
+            // Tried also while nothing is written, at no caller's cost, but then it says nothing.
+            let permit = backend.breakers.writing.admit();
+            let tier = backend.tier();
+            backend.removals.fetch_add(1, Ordering::AcqRel);
+            let keys: Arc<[ChunkKey]> = keys.into();
+            let outcome = tier.remove(Arc::clone(&keys), Instant::now() + tier.call_limit(0)).await;
+            if let Err(error) = &outcome {
+                tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
+            }
+            backend.removals.fetch_add(1, Ordering::AcqRel);
+            backend.forget_on_the_way(Some(&keys));
+            if let Some(permit) = permit {
+                backend.settle(permit, Verdict::of(&outcome));
+            }
+        });
+    }
+}

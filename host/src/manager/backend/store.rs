@@ -1,0 +1,168 @@
+//! Putting chunks into one backend: offered to its queue, stored in the background.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Backend;
+use super::queue::{Batch, Cancelled, Offered};
+use crate::chunk::Chunk;
+use crate::key::ChunkKey;
+use crate::manager::breaker::{Direction, Verdict};
+use crate::metrics::Operation;
+use crate::tier::TierError;
+use crate::transfer::Sources;
+
+impl Backend {
+    /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
+    /// accepted and how many dropped.
+    pub(in crate::manager) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
+        let mut offer = Offer::default();
+        if !self.breakers.writing.is_ready() {
+            self.breakers.writing.skip();
+            self.drop_passed_over(chunks.len());
+            offer.n_dropped = chunks.len();
+            return offer;
+        }
+        if self.control.is_left_behind() {
+            self.metrics.drop_puts(TierError::Forked.kind(), chunks.len() as u64);
+            offer.n_dropped = chunks.len();
+            return offer;
+        }
+        let removals = self.removals.load(Ordering::Acquire);
+        for chunk in chunks {
+            if chunk.has_holder(self.place, removals) {
+                offer.n_present += 1;
+                continue;
+            }
+            let outcome = loop {
+                let settled = self.queue.settled();
+                let mut settled = pin!(settled);
+                settled.as_mut().enable();
+                match (self.queue.offer(chunk), wait_until) {
+                    (Offered::Full, Some(deadline)) => {
+                        if self.control.until(deadline, settled).await.is_err() {
+                            break Offered::Full;
+                        }
+                    }
+                    (outcome, _) => break outcome,
+                }
+            };
+            match outcome {
+                Offered::Queued | Offered::Pending => offer.n_queued += 1,
+                Offered::Full => {
+                    offer.n_dropped += 1;
+                    self.metrics.drop_puts("queue_full", 1);
+                }
+                Offered::Closed => {
+                    offer.n_dropped += 1;
+                    self.metrics.drop_puts("closed", 1);
+                }
+            }
+        }
+        offer
+    }
+
+    fn drop_passed_over(&self, n_chunks: usize) {
+        self.metrics.drop_puts(TierError::BreakerOpen.kind(), n_chunks as u64);
+    }
+
+    /// Stores queued chunks until the queue closes. Several of these run per backend.
+    pub(in crate::manager) async fn store_queued(self: &Arc<Self>) {
+        while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
+            self.store(&batch).await;
+        }
+    }
+
+    async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
+        if self.breakers.writing.is_ready() {
+            // A put comes after the removals that were asked for before it.
+            self.settle_removals().await;
+        }
+        let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
+            return self.drop_passed_over(batch.chunks.len());
+        };
+        let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
+        let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
+        let sources = Sources::new(batch.chunks.clone(), &self.sealer);
+        let tier = self.tier();
+        // Batches share the store's speed.
+        let (_, n_bytes_pending) = self.queue.pending();
+        let deadline = Instant::now() + tier.call_limit(n_bytes.max(n_bytes_pending));
+        let removals = self.removals.load(Ordering::Acquire);
+        let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
+        sources.revoke();
+        let answer = answer.and_then(|results| match results.len() {
+            n if n == batch.chunks.len() => Ok(results),
+            n => {
+                let error = TierError::BadAnswer(format!("{n} results"));
+                self.metrics.error(Operation::Put, error.kind());
+                Err(error)
+            }
+        });
+        self.settle(
+            permit,
+            match &answer {
+                Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of)),
+                Err(error) => Verdict::of_error(error),
+            },
+        );
+        // Also of a call that failed: it may have stored something.
+        let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
+        self.forget_on_the_way(Some(&keys));
+        let Ok(results) = answer else {
+            return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
+        };
+        for (result, chunk) in results.iter().zip(&batch.chunks) {
+            match result {
+                Ok(()) => {
+                    chunk.note_holder(self.place, removals);
+                    self.metrics.stored(1, chunk.len() as u64);
+                }
+                Err(error) => {
+                    self.metrics.error(Operation::Put, error.kind());
+                    tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing, or nothing of `keys`, is queued or in flight.
+    pub(in crate::manager) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
+        self.wait_for(|| self.queue.is_idle(keys), deadline).await
+    }
+
+    pub(super) async fn wait_for(&self, done: impl Fn() -> bool, deadline: Instant) -> bool {
+        loop {
+            let settled = self.queue.settled();
+            let mut settled = pin!(settled);
+            settled.as_mut().enable();
+            if done() {
+                return true;
+            }
+            if self.control.until(deadline, settled).await.is_err() {
+                return done();
+            }
+        }
+    }
+
+    /// Cancels the queued puts of `keys`, or all.
+    pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+        let cancelled = self.queue.cancel(keys);
+        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
+        cancelled
+    }
+}
+
+/// What became of offered puts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Offer {
+    /// Chunks that the backend will be asked to store.
+    pub n_queued: usize,
+    /// Chunks that the backend is known to have.
+    pub n_present: usize,
+    /// Chunks that were dropped, because the queue was full or the backend is passed over.
+    pub n_dropped: usize,
+}

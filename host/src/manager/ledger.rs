@@ -1,0 +1,132 @@
+//! The ledger of pins: which lookup holds which chunks, in which tier, until when.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use super::select::TierIndex;
+use crate::key::ChunkKey;
+use crate::limits::LOOKUP_IDS_MAX;
+
+/// Entries of the expiry order that may be out of date before it is cleaned, beside as many as are current.
+const ORDER_SLACK: usize = 64;
+
+/// What one lookup id holds.
+#[derive(Debug, Default)]
+pub(super) struct Held(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: HashMap<String, (Duration, Held)>,
+    /// Ids in the order of their expiry, each possibly more than once; the entry's own time decides.
+    order: VecDeque<(Duration, String)>,
+}
+
+impl Ledger {
+    /// Notes that `lookup_id` holds more chunks, all of which now expire at `expiry`. Returns what must be
+    /// released to stay within the limit.
+    pub(super) fn hold(&mut self, lookup_id: &str, more: Held, expiry: Duration) -> Vec<Held> {
+        if more.0.is_empty() {
+            return Vec::new();
+        }
+        let entry = self.entries.entry(lookup_id.to_owned()).or_default();
+        entry.0 = expiry;
+        entry.1.0.extend(more.0);
+        self.order.push_back((expiry, lookup_id.to_owned()));
+        let mut released = Vec::new();
+        while self.entries.len() > LOOKUP_IDS_MAX {
+            let Some((expiry, oldest)) = self.order.pop_front() else { break };
+            // An id that was extended since stands further behind again.
+            if self.entries.get(&oldest).is_some_and(|(current, _)| *current == expiry) {
+                released.extend(self.release(&oldest));
+            }
+        }
+        if self.order.len() > 2 * self.entries.len() + ORDER_SLACK {
+            let entries = &self.entries;
+            self.order.retain(|(expiry, id)| entries.get(id).is_some_and(|(current, _)| current == expiry));
+        }
+        released
+    }
+
+    /// Takes out what `lookup_id` holds; nothing the second time.
+    pub(super) fn release(&mut self, lookup_id: &str) -> Option<Held> {
+        self.entries.remove(lookup_id).map(|(_, held)| held)
+    }
+
+    /// Takes out what has expired.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Held> {
+        let mut expired = Vec::new();
+        while let Some((expiry, _)) = self.order.front()
+            && *expiry < now
+        {
+            let Some((_, lookup_id)) = self.order.pop_front() else { break };
+            let is_due = self.entries.get(&lookup_id).is_some_and(|(expiry, _)| *expiry < now);
+            if is_due {
+                expired.extend(self.release(&lookup_id));
+            }
+        }
+        expired
+    }
+
+    /// Returns the moment after which something may have expired; `None` if nothing is held.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        self.order.front().map(|(expiry, _)| *expiry)
+    }
+
+    /// Forgets what anyone holds of `keys` in `tier`, because they are gone from there with their pins; `None`
+    /// means every key. A later pin of such a key is another lookup's, which these must not release.
+    pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {
+        self.entries.retain(|_, (_, held)| {
+            for (_, held_keys) in held.0.iter_mut().filter(|(held_tier, _)| *held_tier == tier) {
+                held_keys.retain(|key| keys.is_some_and(|keys| !keys.contains(key)));
+            }
+            held.0.retain(|(_, held_keys)| !held_keys.is_empty());
+            !held.0.is_empty()
+        });
+    }
+
+    /// Takes out everything.
+    pub(super) fn drain(&mut self) -> Vec<Held> {
+        self.order.clear();
+        self.entries.drain().map(|(_, (_, held))| held).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn held(n: u64) -> Held {
+        Held(vec![(TierIndex(0), vec![ChunkKey { hi: n, lo: n }])])
+    }
+
+    #[test]
+    fn t37_a_pin_expires_after_its_time_and_is_released_once_and_a_second_pin_extends_it() {
+        let mut ledger = Ledger::default();
+        ledger.hold("a", held(1), seconds(300));
+        ledger.hold("b", held(2), seconds(300));
+        assert!(ledger.expire(seconds(300)).is_empty(), "not before more than its time has passed");
+        ledger.hold("b", held(2), seconds(599));
+        let expired = ledger.expire(seconds(301));
+        assert_eq!(expired.len(), 1);
+        assert_eq!(expired[0].0[0].1[0].hi, 1);
+        assert!(ledger.release("a").is_none(), "released once");
+        assert_eq!(ledger.expire(seconds(600)).len(), 1, "both holds of b together");
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn t33_two_lookups_with_one_id_are_released_together() {
+        let mut ledger = Ledger::default();
+        ledger.hold("a", held(1), seconds(300));
+        ledger.hold("a", held(2), seconds(300));
+        assert_eq!(ledger.release("a").map(|held| held.0.len()), Some(2));
+    }
+}

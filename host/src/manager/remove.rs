@@ -1,0 +1,126 @@
+//! Removing chunks and emptying tiers.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::join_all;
+
+use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
+use crate::cpu::Cleared;
+use crate::key::ChunkKey;
+use crate::metrics::Operation;
+use crate::runtime::anywhere;
+use crate::tier::TierError;
+
+impl StorageManager {
+    /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
+    /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for. A backend whose
+    /// breaker of writing is open is told in the background, and serves nothing until it has answered; here it is an error.
+    ///
+    /// # Cancellation
+    /// The removal goes on: pins that were forgotten here must be forgotten by the backends as well.
+    ///
+    /// # Errors
+    /// The first tier's that could not tell; the others have been asked all the same.
+    pub async fn remove(&self, keys: &[ChunkKey], tiers: &Tiers) -> Result<usize, RemoveError> {
+        let deadline = self.deadline();
+        let started = Instant::now();
+        let mut n_removed = 0;
+        self.forget_pins(keys, tiers);
+        if tiers.includes(CPU_TIER) {
+            n_removed += self.0.cpu.remove(keys);
+            self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
+        }
+        // Bypassed tiers too: what is removed must not come back.
+        let mut chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).peekable();
+        if let Some(first) = chosen.peek()
+            && self.is_left_behind()
+        {
+            return Err(RemoveError { tier: first.name.clone(), n_removed, error: TierError::Forked });
+        }
+        let removals = chosen.map(|backend| {
+            // At once: none of these may start now.
+            let cancelled = backend.cancel_puts(Some(keys));
+            let (removed, keys) = (Arc::clone(backend), Arc::<[ChunkKey]>::from(keys));
+            let removal = async move { removed.remove(&keys, cancelled, deadline).await };
+            let removing = self.0.control.handle().spawn(removal);
+            async move { (backend, removing.await) }
+        });
+        let mut failed = None;
+        for (backend, outcome) in anywhere(join_all(removals)).await {
+            // What was begun before this returns is not for those who ask afterwards.
+            backend.forget_on_the_way(Some(keys));
+            let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
+            match outcome {
+                Ok(n) => n_removed += n,
+                Err(error) => {
+                    failed.get_or_insert(RemoveError { tier: backend.name.clone(), n_removed: 0, error });
+                }
+            }
+        }
+        match failed {
+            None => Ok(n_removed),
+            Some(failed) => Err(RemoveError { n_removed, ..failed }),
+        }
+    }
+
+    /// Takes `keys` out of the ledger, before the tiers drop their pins.
+    fn forget_pins(&self, keys: &[ChunkKey], tiers: &Tiers) {
+        let mut ledger = self.ledger();
+        if ledger.len() > 0 {
+            let keys: HashSet<ChunkKey> = keys.iter().copied().collect();
+            for (index, name) in self.tier_names().into_iter().enumerate() {
+                if tiers.includes(name) {
+                    ledger.forget(TierIndex(index), Some(&keys));
+                }
+            }
+        }
+    }
+
+    /// Empties the chosen tiers as far as they can be emptied: the CPU tier of what is neither pinned nor
+    /// being read; of backends, the queued puts. Puts in flight are waited for.
+    pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
+        let deadline = self.deadline();
+        let mut report = ClearReport::default();
+        let chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name));
+        let cancelled: Vec<_> = chosen.map(|backend| (backend, backend.cancel_puts(None))).collect();
+        for (backend, cancelled) in cancelled {
+            report.puts_cancelled += cancelled.n_chunks;
+            report.skipped.push(backend.name.clone());
+            anywhere(backend.drained(Some(&cancelled.in_flight), deadline)).await;
+            backend.forget_on_the_way(None);
+        }
+        // Last, because what waits to be stored or is being stored is being read.
+        if tiers.includes(CPU_TIER) {
+            report.cpu = self.0.cpu.clear();
+        }
+        report
+    }
+}
+
+/// What [`StorageManager::clear`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClearReport {
+    /// What left the CPU tier.
+    pub cpu: Cleared,
+    /// Queued puts that were cancelled, over all backends.
+    pub puts_cancelled: usize,
+    /// Backends whose stored chunks stay, because the contract has no `clear`.
+    pub skipped: Vec<String>,
+}
+
+/// A tier could not say what it removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tier `{tier}` could not remove: {error}; {n_removed} were removed elsewhere")]
+#[non_exhaustive]
+pub struct RemoveError {
+    /// The tier.
+    pub tier: String,
+    /// Chunks removed from the other tiers.
+    pub n_removed: usize,
+    /// Its error.
+    #[source]
+    pub error: TierError,
+}
