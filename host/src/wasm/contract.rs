@@ -6,7 +6,7 @@ use wasmtime::component::{Instance, ResourceAny, TypedFunc};
 use wasmtime::{AsContextMut, Store};
 
 use super::class::Class;
-use super::sandbox::State;
+use super::state::State;
 use crate::key::ChunkKey;
 use crate::tier::TierError;
 use crate::transfer::{Sinks, Sources};
@@ -93,7 +93,7 @@ pub(super) fn keys(keys: &[ChunkKey]) -> Keys {
     keys.iter().map(|key| types::ChunkKey { hi: key.hi, lo: key.lo }).collect()
 }
 
-/// The words are the guest's own still: [`Witness::explain`](super::grants::Witness::explain) makes them harmless.
+/// The words are the guest's own still: [`Witness::explain`](super::policy::Witness::explain) makes them harmless.
 impl From<types::Error> for TierError {
     fn from(error: types::Error) -> Self {
         match error {

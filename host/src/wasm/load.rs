@@ -13,19 +13,19 @@ use wasmtime::component::{InstancePre, Linker};
 use super::class::{Class, ClassError};
 use super::component::{ComponentError, Progress, foreign_text};
 use super::contract::types;
-use super::file_work::FileWork;
-use super::grants::{self, Denials, Witness};
-use super::host::ownership::Owners;
-use super::http::{self, HttpClient, TlsError};
-use super::log::BackendLog;
-use super::net::{NetError, NetPolicy, system_resolver};
-use super::outside::Outside;
-use super::overlap::{self, OverlapError};
-use super::own_threads::OwnThreads;
-use super::sandbox::{self, State, Stores};
+use super::imports::http::{HttpClient, TlsError};
+use super::imports::storage::ownership::Owners;
+use super::policy::network::{NetError, NetPolicy, system_resolver};
+use super::policy::outside::Outside;
+use super::policy::overlap::{self, OverlapError};
+use super::policy::{Denials, Witness};
 use super::spent::Spent;
+use super::state::file_work::FileWork;
+use super::state::log::BackendLog;
+use super::state::{self, State, Stores};
+use super::threads::backend::OwnThreads;
 use super::threads::{LaneThreads, Spawner};
-use super::{CONTRACT_VERSION, host, offers};
+use super::{CONTRACT_VERSION, imports, offers};
 use crate::config::{BackendConfig, Facts, OwnDirectory, SecretError};
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
@@ -207,7 +207,7 @@ impl EngineFacts {
 impl Prepared {
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<wasmtime::Store<State>> {
         let witness = Witness::new(&self.record.denials, &self.outside.given().secrets);
-        sandbox::new_store(self, &witness, memory_bytes)
+        state::new_store(self, &witness, memory_bytes)
     }
 
     pub(super) fn init(&self) -> types::Init {
@@ -272,9 +272,9 @@ fn prepare(
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker).map_err(unlinkable)?;
-    http::add_to_linker(&mut linker).map_err(unlinkable)?;
-    grants::add_to_linker(&mut linker).map_err(unlinkable)?;
-    host::add_to_linker(&mut linker).map_err(unlinkable)?;
+    imports::http::add_to_linker(&mut linker).map_err(unlinkable)?;
+    imports::add_to_linker(&mut linker).map_err(unlinkable)?;
+    imports::storage::add_to_linker(&mut linker).map_err(unlinkable)?;
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
     let outside = Outside::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
     let notes = vec![

@@ -2,35 +2,22 @@
 //!
 //! The only part of the library that names wasmtime. Files are read and compiled in [`component`], classes
 //! found and checked in [`class`], methods bound in [`contract`]; a [`lane`] runs one instance in a
-//! [`sandbox`], [`host`] is what that instance can call, and [`grants`] where it is refused what it was not
-//! granted.
+//! [`state`], [`imports`] is what that instance can call, and [`policy`] what it may reach.
 
 mod class;
 mod component;
 mod contract;
-mod file_work;
-mod footprint;
-mod grants;
-mod held;
-mod holding;
-mod host;
-mod http;
-mod inspect;
+mod engine;
+mod imports;
 mod lane;
 mod load;
 mod loading;
-mod log;
-mod net;
 mod no_memory;
-mod outside;
-mod overlap;
-mod own_threads;
-mod review;
-mod sandbox;
+mod policy;
+mod report;
 mod spent;
-mod stdio;
+mod state;
 mod threads;
-mod ticker;
 mod tier;
 
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
@@ -38,15 +25,15 @@ pub use component::{
     COMPILER_COMMAND, CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache,
     compile_one, default_cache_directory, limit_process,
 };
-#[cfg(feature = "hold-threads")]
-pub use holding::{Held, hold_threads};
-pub use http::TlsError;
-pub use inspect::{Inspection, inspect};
+pub use imports::http::TlsError;
 pub use load::{EngineFacts, LoadError};
 pub use loading::Loading;
-pub use net::NetError;
-pub use overlap::OverlapError;
-pub use review::{Limit, Reach, Review, Verdict, review};
+pub use policy::network::NetError;
+pub use policy::overlap::OverlapError;
+pub use report::inspect::{Inspection, inspect};
+pub use report::review::{Limit, Reach, Review, Verdict, review};
+#[cfg(feature = "hold-threads")]
+pub use threads::holding::{Held, hold_threads};
 pub use threads::{LaneThreads, ThreadsError};
 pub use tier::WasmTier;
 

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::file_work::FileWork;
-use super::grants::Denials;
-use super::holding;
 use super::lane::{self, Answer, Call, Lane, Standing};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
 use super::loading::{self, Loading, Tell};
-use super::log::BackendLog;
-use super::outside::Outside;
-use super::sandbox::Stores;
+use super::policy::Denials;
+use super::policy::outside::Outside;
 use super::spent::{Spent, pause_after};
+use super::state::Stores;
+use super::state::file_work::FileWork;
+use super::state::log::BackendLog;
 use super::threads::LaneThreads;
+use super::threads::holding;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BackendConfig;

@@ -6,12 +6,11 @@
 //! [`entry`], which carries what it belongs to. The host alone writes to the cache.
 
 mod cache;
-mod child;
-mod compilation;
+
 mod compiler;
 mod entry;
 mod error;
-mod protocol;
+
 mod read;
 mod turns;
 mod weight;
@@ -22,23 +21,23 @@ use std::path::Path;
 use std::time::Instant;
 
 pub use cache::default_cache_directory;
-pub use compilation::{CodeOrigin, Compilation};
+pub use compiler::COMPILER_COMMAND;
+pub use compiler::{CodeOrigin, Compilation};
 pub use compiler::{compile_one, limit_process};
 pub use error::{CompileLimit, ComponentError};
-pub use protocol::COMPILER_COMMAND;
 pub(super) use read::Source;
 use rustix::process::{Resource, Signal, getrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, CacheMiss};
-use self::child::Ended;
+use self::compiler::child::Ended;
+use self::compiler::protocol::{Failure, FailureKind, Order};
 use self::entry::{Entry, Fingerprint, Identity};
 pub(super) use self::error::foreign_text;
-use self::protocol::{Failure, FailureKind, Order};
 use self::turns::{Hopeless, NoTurn, Turns};
+use super::engine::engine_config;
 use super::spent::Spent;
-use super::threads::engine_config;
 use super::{CONTRACT_VERSION, no_memory};
 use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest, open_file};
 use crate::limits::{CODE_BYTES_MAX, COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
@@ -142,7 +141,7 @@ impl Loader {
         }
         let started = Instant::now();
         let compiled = self.compile(path, &source, &identity, wanted.as_ref());
-        progress.spent.add(started.elapsed().saturating_mul(child::n_threads()));
+        progress.spent.add(started.elapsed().saturating_mul(compiler::child::n_threads()));
         let (entry, origin) = compiled.map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
             NoCode::Hopeless(cause) => turn.give_up(cause).error(path),
@@ -221,7 +220,7 @@ impl Loader {
         let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
         let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
         let input = open_file(path).map_err(unreadable)?;
-        let ended = child::run(program, &words, input, timeout, wanted)
+        let ended = compiler::child::run(program, &words, input, timeout, wanted)
             .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;
         let limit = |limit| NoCode::Hopeless(Hopeless::Limit(limit));
         let died = |cause| NoCode::Hopeless(Hopeless::Died { compiler: program.into(), cause });

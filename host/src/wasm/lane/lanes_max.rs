@@ -7,8 +7,8 @@ use wasmtime::component::ComponentExportIndex;
 use super::Prepared;
 use super::supervise::AbortOnDrop;
 use crate::wasm::load::LoadError;
-use crate::wasm::own_threads::within;
 use crate::wasm::spent::Spent;
+use crate::wasm::threads::backend::within;
 
 /// Returns how many lanes the class states that it may have; `None` if it states nothing.
 ///

@@ -12,8 +12,8 @@ use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
-use crate::wasm::grants::{Mark, Witness};
-use crate::wasm::sandbox::State;
+use crate::wasm::policy::{Mark, Witness};
+use crate::wasm::state::State;
 
 /// How the task ended of itself.
 pub(super) enum End {
@@ -227,7 +227,7 @@ async fn perform(
 mod tests {
     use super::*;
     use crate::config::Grants;
-    use crate::wasm::grants::{Denial, Denials, Secrets};
+    use crate::wasm::policy::{Denial, Denials, Secrets};
 
     #[test]
     fn the_first_error_with_words_is_told_what_was_refused_and_no_other() {

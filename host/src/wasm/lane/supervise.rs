@@ -13,9 +13,9 @@ use super::{Condition, Job, Phase, Prepared, Shared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
-use crate::wasm::outside::Given;
-use crate::wasm::own_threads::within;
+use crate::wasm::policy::outside::Given;
 use crate::wasm::spent::{pause_after, pause_after_serving};
+use crate::wasm::threads::backend::within;
 
 /// Why a generation ended.
 enum Ended {

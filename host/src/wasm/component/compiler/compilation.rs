@@ -1,0 +1,142 @@
+//! What the configuration says of compiling: where the code is kept, who compiles, within which limits.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::super::cache::{Cache, default_cache_directory};
+use crate::config::{CompileCache, CompileLimits, CompilePolicy, Compiler, Config};
+
+/// How components become code, and where the code is kept.
+#[derive(Clone, Debug)]
+pub struct Compilation {
+    pub(in super::super) cache: CompileCache,
+    pub(in super::super) policy: CompilePolicy,
+    pub(in super::super) compiler: Compiler,
+    pub(in super::super) limits: CompileLimits,
+}
+
+impl Compilation {
+    /// Takes what a configuration says.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            cache: config.compile_cache.clone(),
+            policy: config.compile,
+            compiler: config.compiler.clone(),
+            limits: config.compile_limits,
+        }
+    }
+
+    pub(in super::super) fn open_cache(&self) -> Result<Cache, String> {
+        match (self.cache_directory(), &self.cache) {
+            (Some(directory), _) => Cache::open(&directory),
+            (None, CompileCache::Off) => Err("kvtier.compile_cache is off".into()),
+            (None, _) => Err("no variable names a home for it; set kvtier.compile_cache".into()),
+        }
+    }
+
+    /// Returns the directory of the cache, if there is to be one.
+    pub(in crate::wasm) fn cache_directory(&self) -> Option<PathBuf> {
+        match &self.cache {
+            CompileCache::Off => None,
+            CompileCache::Directory(directory) => Some(directory.clone()),
+            CompileCache::User => default_cache_directory(),
+        }
+    }
+
+    /// Returns the compiler's program, if there is to be one.
+    pub(in crate::wasm) fn compiler_program(&self) -> Option<PathBuf> {
+        self.find_compiler(std::env::var_os("PATH").as_deref()).ok()
+    }
+
+    /// Finds the compiler, `search_path` being the value of `PATH`.
+    pub(in super::super) fn find_compiler(
+        &self,
+        search_path: Option<&OsStr>,
+    ) -> Result<PathBuf, &'static str> {
+        match &self.compiler {
+            Compiler::Off => Err("kvtier.compiler is off"),
+            // It is started in another directory.
+            Compiler::Program(program) => {
+                Ok(std::path::absolute(program).unwrap_or_else(|_| program.clone()))
+            }
+            Compiler::OnPath => search_path
+                .into_iter()
+                .flat_map(std::env::split_paths)
+                .filter(|directory| directory.is_absolute())
+                .map(|directory| directory.join("kvtier"))
+                .find(|program| is_executable(program))
+                .ok_or("no compiler found; put kvtier on PATH or name it as kvtier.compiler"),
+        }
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// Where a component's code came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CodeOrigin {
+    /// The cache.
+    Cache,
+    /// A compiler in a process of its own.
+    Compiler,
+    /// This process, because of this.
+    ThisProcess(&'static str),
+}
+
+impl fmt::Display for CodeOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cache => f.write_str("cached"),
+            Self::Compiler => f.write_str("compiled"),
+            Self::ThisProcess(reason) => write!(f, "compiled in this process: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn found(search_path: &str) -> Result<PathBuf, &'static str> {
+        Compilation::new(&Config::default()).find_compiler(Some(OsStr::new(search_path)))
+    }
+
+    #[test]
+    fn the_compiler_is_the_first_program_of_that_name_in_an_absolute_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, mode) in [("plain", 0o644), ("first", 0o755), ("second", 0o755)] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("kvtier"), "").unwrap();
+            fs::set_permissions(at(name).join("kvtier"), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir_all(at("directory").join("kvtier")).unwrap();
+        let places =
+            ["absent", "directory", "plain", "first", "second"].map(|name| at(name).display().to_string());
+        assert_eq!(found(&places.join(":")), Ok(at("first").join("kvtier")));
+        assert!(found(&places[..3].join(":")).is_err());
+        // A relative directory is whatever the working directory makes of it.
+        let up: String = std::env::current_dir().unwrap().components().skip(1).map(|_| "../").collect();
+        let relative = format!("{up}{}", at("first").display().to_string().trim_start_matches('/'));
+        assert!(Path::new(&relative).join("kvtier").exists(), "{relative}");
+        assert!(found(&format!(".::{relative}")).is_err());
+    }
+
+    #[test]
+    fn without_a_compiler_this_process_compiles_and_says_why() {
+        let reason = found("").unwrap_err();
+        let note = CodeOrigin::ThisProcess(reason).to_string();
+        assert_eq!(
+            note,
+            "compiled in this process: no compiler found; put kvtier on PATH or name it as kvtier.compiler"
+        );
+        assert!(Compilation::new(&Config::default()).find_compiler(None).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! Making a connection: resolve, judge, connect, handshake, each within its time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+use wasmtime_wasi_http::Error;
+
+use super::target;
+use crate::config::{HttpScheme, NetHost};
+use crate::wasm::policy::network::{HttpTarget, NetPolicy};
+use crate::wasm::policy::{Denial, Witness};
+
+/// Makes connections to targets that were judged already.
+#[derive(Clone)]
+pub(super) struct Dialler {
+    net: NetPolicy,
+    tls: TlsConnector,
+    connect_timeout: Duration,
+    tls_timeout: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("no target of HTTP")]
+    NoTarget,
+    #[error("the name cannot be resolved: {0}")]
+    Unresolvable(io::Error),
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("the name leads to {1}, a {2} address")]
+    Restricted(HttpTarget, SocketAddr, &'static str),
+    #[error("{0}")]
+    Connect(io::Error),
+    #[error("no connection in time")]
+    ConnectTimeout,
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error("no TLS handshake in time")]
+    TlsTimeout,
+}
+
+impl DialError {
+    /// Returns WASI's word for it, and records what was denied.
+    pub(super) fn explain(&self, witness: &Witness) -> Error {
+        match self {
+            Self::NoTarget => Error::HttpRequestUriInvalid,
+            Self::Unresolvable(error) => Error::DnsError { rcode: Some(error.to_string()), info_code: None },
+            Self::NoAddress => Error::DestinationNotFound,
+            Self::Restricted(target, address, kind) => {
+                witness.record(Denial::Led(witness.asked(&target.to_string()), *address, kind));
+                Error::DestinationIpProhibited
+            }
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Error::ConnectionRefused
+            }
+            Self::ConnectTimeout => Error::ConnectionTimeout,
+            Self::Tls(error) if is_certificate(error) => Error::TlsCertificateError,
+            // The one word that has room for a reason.
+            Self::Connect(_) | Self::Tls(_) | Self::TlsTimeout => {
+                Error::InternalError(Some(self.to_string()))
+            }
+        }
+    }
+}
+
+/// Whether it is the server's certificate that is not accepted.
+fn is_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+impl Dialler {
+    pub(super) fn new(
+        net: NetPolicy,
+        tls: Arc<ClientConfig>,
+        connect_timeout: Duration,
+        tls_timeout: Duration,
+    ) -> Self {
+        Self { net, tls: tls.into(), connect_timeout, tls_timeout }
+    }
+
+    async fn dial(self, uri: Uri) -> Result<Dialled, DialError> {
+        let target = target(&uri).ok_or(DialError::NoTarget)?;
+        let deadline = Instant::now() + self.connect_timeout;
+        let found =
+            timeout_at(deadline, addresses(&target)).await.map_err(|_| DialError::ConnectTimeout)??;
+        let stream = self.connect(&target, &found, deadline).await?;
+        // Requests are small, and whoever sends one waits for the answer.
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        if target.scheme == HttpScheme::Http {
+            return Ok(Dialled::new(stream));
+        }
+        let name = server_name(&target.host).ok_or(DialError::NoTarget)?;
+        let handshake = timeout(self.tls_timeout, self.tls.connect(name, stream));
+        let stream = handshake.await.map_err(|_| DialError::TlsTimeout)?;
+        Ok(Dialled::new(stream.map_err(DialError::Tls)?))
+    }
+
+    /// Connects to the first address that answers. Each has its share of the time.
+    async fn connect(
+        &self,
+        target: &HttpTarget,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<TcpStream, DialError> {
+        let is_name = matches!(target.host, NetHost::Name(_));
+        let mut failure = DialError::NoAddress;
+        for (n_tried, &address) in addresses.iter().enumerate() {
+            if is_name && let Some(kind) = self.net.restriction(address) {
+                failure = DialError::Restricted(target.clone(), address, kind);
+                continue;
+            }
+            let n_left = (addresses.len() - n_tried) as u32;
+            let share = deadline.saturating_duration_since(Instant::now()) / n_left;
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failure = DialError::Connect(error),
+                Err(_) => failure = DialError::ConnectTimeout,
+            }
+        }
+        Err(failure)
+    }
+}
+
+async fn addresses(target: &HttpTarget) -> Result<Vec<SocketAddr>, DialError> {
+    match &target.host {
+        NetHost::Address(address) => Ok(vec![SocketAddr::new(*address, target.port)]),
+        NetHost::Name(name) => {
+            let found = lookup_host((name.as_str(), target.port)).await.map_err(DialError::Unresolvable)?;
+            Ok(found.collect())
+        }
+        NetHost::Network(_) => Err(DialError::NoTarget),
+    }
+}
+
+/// Returns what the server's certificate must be for.
+fn server_name(host: &NetHost) -> Option<ServerName<'static>> {
+    match host {
+        NetHost::Name(name) => ServerName::try_from(name.clone()).ok(),
+        NetHost::Address(IpAddr::V4(address)) => Some(ServerName::from(*address)),
+        NetHost::Address(IpAddr::V6(address)) => Some(ServerName::from(*address)),
+        NetHost::Network(_) => None,
+    }
+}
+
+impl Service<Uri> for Dialler {
+    type Response = Dialled;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().dial(uri))
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection, with or without TLS.
+pub(super) struct Dialled(TokioIo<Box<dyn Io>>);
+
+impl Dialled {
+    fn new(stream: impl Io + 'static) -> Self {
+        Self(TokioIo::new(Box::new(stream)))
+    }
+}
+
+impl Connection for Dialled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Dialled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, room)
+    }
+}
+
+impl Write for Dialled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::NetGrant;
+
+    fn dial(grants: &[&str], target: &HttpTarget, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+        let grants: Vec<_> = grants.iter().map(|text| NetGrant::parse(text).unwrap()).collect();
+        let net = NetPolicy::resolve(&grants, crate::wasm::policy::network::system_resolver).unwrap();
+        let tls = super::super::tls::client_config(None).unwrap();
+        let dialler = Dialler::new(net, tls, Duration::from_secs(30), Duration::from_secs(30));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        runtime.block_on(dialler.connect(target, addresses, deadline.into()))
+    }
+
+    fn named(name: &str, port: u16) -> HttpTarget {
+        HttpTarget { scheme: HttpScheme::Http, host: NetHost::Name(name.into()), port }
+    }
+
+    #[test]
+    fn what_a_name_leads_to_by_now_is_judged_before_it_is_dialled() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = named("cache.example", address.port());
+        match dial(&[], &target, &[address]) {
+            Err(DialError::Restricted(_, refused, "loopback")) => assert_eq!(refused, address),
+            other => panic!("{other:?}"),
+        }
+        let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), address.port());
+        assert!(matches!(dial(&[], &target, &[mapped]), Err(DialError::Restricted(..))));
+        assert!(listener.accept().is_err(), "nobody has called");
+        let grant = format!("http://{address}");
+        dial(&[&grant], &target, &[address]).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn addresses_are_tried_one_after_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        let closed = SocketAddr::new(closed.ip(), address.port());
+        let grants = [format!("http://{address}"), format!("http://{closed}")];
+        let grants = grants.each_ref().map(String::as_str);
+        let target = named("cache.example", address.port());
+        let stream = dial(&grants, &target, &[closed, address]).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        assert!(matches!(dial(&grants, &target, &[closed]), Err(DialError::Connect(_))));
+        assert!(matches!(dial(&grants, &target, &[]), Err(DialError::NoAddress)));
+    }
+}

@@ -1,0 +1,291 @@
+//! HTTP for guests: WASI HTTP 0.2 and 0.3, over connections of the host's.
+//!
+//! A request is judged by scheme, host and port, and the address that is dialled for it once more, after the name is
+//! resolved. Redirects are answers like others: whoever follows one makes a request, which is judged. Connections are
+//! kept and used again, by all lanes of a backend and by no other backend. Each step has a time limit.
+
+mod body;
+mod dial;
+mod objects;
+mod p2;
+mod p3;
+mod tls;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use wasmtime::component::Linker;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use self::body::{Progress, RequestBody, ResponseBody};
+use self::dial::{DialError, Dialler};
+pub(in crate::wasm) use self::objects::Objects;
+pub use self::tls::TlsError;
+use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
+use crate::limits::{HTTP_BODY_PIECE_BYTES, HTTP_IDLE_MAX};
+use crate::wasm::policy::network::{HttpTarget, NetPolicy};
+use crate::wasm::policy::{Denial, Witness};
+use crate::wasm::state::State;
+
+/// Links WASI HTTP, in a linker that has WASI. What a guest makes of it is counted and measured.
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    linker.allow_shadowing(true);
+    p2::add_to_linker(linker)?;
+    p3::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Makes the requests of one backend. Cloning shares the connections.
+#[derive(Clone)]
+pub(in crate::wasm) struct HttpClient {
+    net: NetPolicy,
+    /// Nothing if no HTTP is granted.
+    connections: Option<Connections>,
+}
+
+#[derive(Clone)]
+struct Connections {
+    client: Client<Dialler, RequestBody>,
+    /// Requests that may be under way.
+    slots: Arc<Semaphore>,
+    request_timeout: Duration,
+}
+
+impl HttpClient {
+    /// Reads the certificates that servers are checked with, if HTTP is granted. Dials nothing.
+    ///
+    /// # Errors
+    /// [`TlsError`], if `tls.ca_file` cannot be used.
+    pub(in crate::wasm) fn new(config: &BackendConfig, net: &NetPolicy) -> Result<Self, TlsError> {
+        let limits = &config.limits;
+        if !net.has_http() && config.ca_file.is_none() {
+            return Ok(Self { net: net.clone(), connections: None });
+        }
+        let tls = tls::client_config(config.ca_file.as_deref())?;
+        let connections = net.has_http().then(|| {
+            let dialler = Dialler::new(net.clone(), tls, limits.connect_timeout, limits.tls_timeout);
+            let client = Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(HTTP_IDLE_MAX)
+                .pool_max_idle_per_host(limits.http_requests_max)
+                .build(dialler);
+            let slots = Arc::new(Semaphore::new(limits.http_requests_max));
+            Connections { client, slots, request_timeout: limits.request_timeout }
+        });
+        Ok(Self { net: net.clone(), connections })
+    }
+}
+
+/// What WASI HTTP asks of the host, for one instance.
+pub(in crate::wasm) struct Hooks {
+    client: HttpClient,
+    witness: Witness,
+}
+
+impl Hooks {
+    pub(in crate::wasm) fn new(client: HttpClient, witness: Witness) -> Self {
+        Self { client, witness }
+    }
+
+    /// Judges a request; returns it with its target in the one form that the connections are sorted by.
+    fn judge(&self, mut request: Request<WasiBody>) -> Result<(Request<WasiBody>, Connections), Error> {
+        // Over a granted proxy it would lead anywhere.
+        if request.method() == Method::CONNECT {
+            return Err(Error::HttpRequestMethodInvalid);
+        }
+        let target = target(request.uri());
+        let connections = self.client.connections.as_ref();
+        let allowed = target.as_ref().filter(|target| self.client.net.allows_http(target)).zip(connections);
+        let Some((target, connections)) = allowed else {
+            let asked = match &target {
+                Some(target) => target.to_string(),
+                None => without_path(request.uri()),
+            };
+            self.witness.record(Denial::Request(self.witness.asked(&asked)));
+            return Err(Error::HttpRequestDenied);
+        };
+        *request.uri_mut() = in_one_form(target, request.uri())?;
+        Ok((request, connections.clone()))
+    }
+}
+
+type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl WasiHttpHooks for Hooks {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_BODY_PIECE_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_BODY_PIECE_BYTES
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        let judged = self.judge(request);
+        let witness = self.witness.clone();
+        Box::new(async move {
+            let (request, connections) = judged?;
+            let response = connections.send(request, options.unwrap_or_default(), &witness).await?;
+            // The connection is driven elsewhere.
+            let driven: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((response, driven))
+        })
+    }
+}
+
+impl Connections {
+    async fn send(
+        self,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+        witness: &Witness,
+    ) -> Result<Response<WasiBody>, Error> {
+        let at_most =
+            |asked: Option<Duration>| asked.unwrap_or(self.request_timeout).min(self.request_timeout);
+        let slot = timeout(self.request_timeout, Arc::clone(&self.slots).acquire_owned()).await;
+        let slot = slot.map_err(|_| Error::ConnectionLimitReached)?.expect("the slots are never closed");
+        let slot = Arc::new(slot);
+        let progress = Progress::default();
+        let limit = self.request_timeout;
+        let request = request.map(|body| RequestBody::new(body, progress.clone(), limit, Arc::clone(&slot)));
+        let answered = self.client.request(request);
+        // From the last byte of the request that went out: a large one takes its time.
+        let response = progress.until_idle(at_most(options.first_byte_timeout), answered).await;
+        let response = response.map_err(|_| Error::HttpResponseTimeout)?;
+        let response = response.map_err(|error| explain(&error, witness))?;
+        let (mut parts, body) = response.into_parts();
+        parts.headers = body::of_its_own(&parts.headers).ok_or(Error::HttpResponseHeaderSectionSize(None))?;
+        let body = ResponseBody::new(body, at_most(options.between_bytes_timeout), slot);
+        Ok(Response::from_parts(parts, body.boxed_unsync()))
+    }
+}
+
+/// Returns where a request goes to; `None` if that is no host of HTTP.
+fn target(uri: &Uri) -> Option<HttpTarget> {
+    let scheme = match uri.scheme()? {
+        scheme if *scheme == Scheme::HTTP => HttpScheme::Http,
+        scheme if *scheme == Scheme::HTTPS => HttpScheme::Https,
+        _ => return None,
+    };
+    let authority = uri.authority()?;
+    if authority.as_str().contains('@') {
+        return None;
+    }
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = NetHost::parse(host.strip_suffix('.').unwrap_or(host))?;
+    let port = match authority.port() {
+        Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
+        None if authority.as_str().ends_with(':') => return None,
+        None => scheme.default_port(),
+    };
+    (!matches!(host, NetHost::Network(_))).then_some(HttpTarget { scheme, host, port })
+}
+
+/// Returns a URI as it may be shown: paths and queries may hold signatures, and what is before an `@` a password.
+fn without_path(uri: &Uri) -> String {
+    let scheme = uri.scheme().map_or("http", Scheme::as_str);
+    let authority = uri.authority().map_or("", Authority::as_str);
+    without_user_parts(&format!("{scheme}://{authority}")).into_owned()
+}
+
+/// Returns the URI of a request to a target, whose path and query it keeps.
+fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if !path.starts_with('/') {
+        return Err(Error::HttpRequestUriInvalid);
+    }
+    format!("{target}{path}").parse().map_err(|_| Error::HttpRequestUriInvalid)
+}
+
+/// Returns WASI's word for what went wrong, with the system's words where there is a place for them.
+fn explain(error: &hyper_util::client::legacy::Error, witness: &Witness) -> Error {
+    let mut found = Error::ConnectionTerminated;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<DialError>() {
+            return error.explain(witness);
+        }
+        // The request's own body.
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return match error {
+                Error::ConnectionWriteTimeout => Error::ConnectionWriteTimeout,
+                Error::HttpRequestBodySize(size) => Error::HttpRequestBodySize(*size),
+                other => Error::InternalError(Some(other.to_string())),
+            };
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_parse() || error.is_user())
+        {
+            found = Error::HttpProtocolError;
+        }
+        cause = error.source();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(uri: &str) -> Option<String> {
+        target(&uri.parse().unwrap()).map(|target| target.to_string())
+    }
+
+    #[test]
+    fn a_target_is_scheme_host_and_port_in_one_spelling() {
+        for (uri, target) in [
+            ("http://a.example/x?y", "http://a.example:80"),
+            ("HTTPS://A.Example./", "https://a.example:443"),
+            ("https://10.0.0.1:8443/", "https://10.0.0.1:8443"),
+            ("http://[::1]:9/", "http://[::1]:9"),
+        ] {
+            assert_eq!(shown(uri).as_deref(), Some(target), "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_might_lead_elsewhere_is_no_target() {
+        for uri in [
+            "/path",
+            "ftp://a.example/",
+            "http://user@a.example/",
+            "http://a.example:0/",
+            "http://a.example:/",
+            "http://010.0.0.1/",
+            "http://2130706433/",
+            "http://a..example/",
+        ] {
+            assert_eq!(shown(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_uri_has_no_user_and_no_query() {
+        let uri: Uri = "http://bob:hunter2@a.example/b?signature=c".parse().unwrap();
+        assert_eq!(without_path(&uri), "http://[hidden]@a.example");
+    }
+
+    #[test]
+    fn requests_go_to_the_target_and_keep_their_path() {
+        let request: Uri = "HTTP://A.example./b/c?d=e%2F".parse().unwrap();
+        let uri = in_one_form(&target(&request).unwrap(), &request).unwrap();
+        assert_eq!(uri.to_string(), "http://a.example:80/b/c?d=e%2F");
+    }
+}

@@ -1,0 +1,34 @@
+//! WASI 0.2's polls: no longer than an instance has things to wait for.
+
+use wasmtime::component::{Linker, Resource, WasmList};
+use wasmtime::{StoreContextMut, format_err};
+use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::p2::bindings::io::poll::Host as _;
+
+use super::super::P2;
+use crate::wasm::state::State;
+
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&format!("wasi:io/poll@{P2}"))?;
+    instance.func_wrap_async("poll", |store, (list,): (WasmList<Resource<DynPollable>>,)| {
+        Box::new(async move { Ok((poll(store, list).await?,)) })
+    })?;
+    Ok(())
+}
+
+/// Waits for one of a list. The same may stand in it many times, and the host works on each; so its length is measured
+/// before its elements are read.
+async fn poll(
+    mut store: StoreContextMut<'_, State>,
+    list: WasmList<Resource<DynPollable>>,
+) -> wasmtime::Result<Vec<u32>> {
+    let n_max = store.data().handles_max;
+    if list.len() > n_max {
+        return Err(format_err!(
+            "a poll of {} is longer than there may be things to wait for; limits.handles_max is reached",
+            list.len()
+        ));
+    }
+    let pollables = list.iter(&mut store)?.collect::<wasmtime::Result<Vec<_>>>()?;
+    store.data_mut().table.poll(pollables).await
+}

@@ -1,0 +1,40 @@
+//! Where a guest meets its grants: WASI's entry points, shadowed so that a refusal is recorded.
+//!
+//! Nothing is granted here. What may be reached is decided by the WASI context in [`super::state`] and the
+//! [`NetPolicy`](super::policy::network::NetPolicy); the functions here hand each attempt to WASI's own and record what
+//! it refuses. Some decide for themselves: sockets when no target is granted, names, and opening files. Connecting is timed. What
+//! WASI's own do not bound is bounded here: descriptors, the length of paths, pending operations on files, what a stream
+//! takes at a time, how much is polled, what a list of a directory holds.
+//!
+//! What cannot be seen is not recorded: a guest that looks for an environment variable gets the whole list
+//! and looks there, and the C library answers "no such file" for an absolute path below no granted
+//! directory without asking the host.
+
+pub(in crate::wasm) mod filesystem;
+pub(in crate::wasm) mod http;
+mod io;
+mod logging;
+mod sockets;
+pub(in crate::wasm) mod storage;
+
+use wasmtime::component::Linker;
+
+pub(super) use self::sockets::check_address;
+use super::state::State;
+
+/// The versions under which WASI's functions are linked. A shadow under another one would not be found.
+const P2: &str = "0.2.12";
+const P3: &str = "0.3.0";
+
+/// Shadows the entry points in a linker that has WASI.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    filesystem::p2::add_to_linker(linker)?;
+    filesystem::p3::add_to_linker(linker)?;
+    sockets::p2::add_to_linker(linker)?;
+    sockets::p3::add_to_linker(linker)?;
+    io::streams::add_to_linker(linker)?;
+    io::polls::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}

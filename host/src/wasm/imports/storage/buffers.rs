@@ -1,0 +1,171 @@
+//! `buffers`: chunks to be read, and room to be filled.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use wasmtime::component::{Access, Accessor, Linker, Resource, StreamReader, WasmList};
+use wasmtime::{Result, StoreContextMut, format_err};
+
+use super::streams::{ChunkStream, SinkStream};
+use super::{beside, check_index, range, refused};
+use crate::copies::{Pass, note};
+use crate::transfer::{Sinks, Sources, TransferError};
+use crate::wasm::contract::buffers;
+use crate::wasm::contract::types::Error;
+use crate::wasm::state::{Host, State};
+
+const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
+
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    buffers::add_to_linker::<_, Host>(linker, |state| state)?;
+    // The generated glue for these two moves bytes through a vector of its own; these do not.
+    linker.allow_shadowing(true);
+    let mut shadows = linker.instance(BUFFERS)?;
+    shadows.func_wrap("[method]sources.read", read)?;
+    shadows.func_wrap("[method]sinks.write", write)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+type ReadArgs = (Resource<Sources>, u32, u64, u64);
+
+#[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
+fn read(
+    store: StoreContextMut<'_, State>,
+    (sources, index, offset, len): ReadArgs,
+) -> Result<(std::result::Result<Bytes, Error>,)> {
+    let State { table, read_bytes_max, lanes, .. } = store.data();
+    let sources = table.get(&sources)?;
+    check_index(index, sources.count())?;
+    if len > *read_bytes_max {
+        let text = format!("{len} bytes are more than the {read_bytes_max} of one read");
+        return Ok((Err(Error::InvalidArgument(text)),));
+    }
+    let bytes = sources.chunk(index as usize).and_then(|chunk| {
+        let range = range(offset, len)?;
+        beside(lanes, chunk.n_bytes_to_read(&range), || {
+            // Into the guest's memory, when this returns.
+            note(Pass::Copy, chunk.pieces(range.clone())?[0]);
+            chunk.bytes(range)
+        })
+    });
+    Ok((bytes.map_err(refused),))
+}
+
+type WriteArgs = (Resource<Sinks>, u32, u64, WasmList<u8>);
+
+#[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
+fn write(
+    store: StoreContextMut<'_, State>,
+    (sinks, index, offset, bytes): WriteArgs,
+) -> Result<(std::result::Result<(), Error>,)> {
+    let State { table, lanes, .. } = store.data();
+    let sinks = table.get(&sinks)?;
+    check_index(index, sinks.count())?;
+    let bytes = bytes.as_le_slice(&store);
+    let written = sinks
+        .lease(index as usize)
+        .and_then(|mut sink| beside(lanes, bytes.len(), || sink.write(offset as usize, bytes)));
+    Ok((written.map_err(refused),))
+}
+
+impl buffers::Host for &mut State {}
+
+impl buffers::HostSources for &mut State {
+    fn count(&mut self, sources: Resource<Sources>) -> Result<u32> {
+        Ok(self.table.get(&sources)?.count() as u32)
+    }
+
+    fn len(&mut self, sources: Resource<Sources>, index: u32) -> Result<u64> {
+        let sources = self.table.get(&sources)?;
+        check_index(index, sources.count())?;
+        Ok(sources.size_bytes(index as usize).unwrap_or_default() as u64)
+    }
+
+    fn read(
+        &mut self,
+        _: Resource<Sources>,
+        _: u32,
+        _: u64,
+        _: u64,
+    ) -> Result<std::result::Result<Vec<u8>, Error>> {
+        Err(format_err!("shadowed by a function that moves bytes once"))
+    }
+
+    fn drop(&mut self, sources: Resource<Sources>) -> Result<()> {
+        self.table.delete(sources)?;
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
+    fn read_stream(
+        mut access: Access<'_, T, Self>,
+        sources: Resource<Sources>,
+        index: u32,
+        offset: u64,
+        len: u64,
+    ) -> Result<StreamReader<u8>> {
+        let State { table, lanes, .. } = access.get();
+        let (sources, lanes) = (table.get(&sources)?.clone(), lanes.clone());
+        check_index(index, sources.count())?;
+        let index = index as usize;
+        let size_bytes = sources.size_bytes(index).unwrap_or_default();
+        let range = range(offset, len).ok().filter(|range| range.end <= size_bytes).unwrap_or(0..0);
+        StreamReader::new(&mut access, ChunkStream::new(sources, index, range, lanes))
+    }
+}
+
+impl buffers::HostSinks for &mut State {
+    fn count(&mut self, sinks: Resource<Sinks>) -> Result<u32> {
+        Ok(self.table.get(&sinks)?.count() as u32)
+    }
+
+    fn capacity(&mut self, sinks: Resource<Sinks>, index: u32) -> Result<u64> {
+        let sinks = self.table.get(&sinks)?;
+        check_index(index, sinks.count())?;
+        Ok(sinks.capacity(index as usize).unwrap_or_default() as u64)
+    }
+
+    fn write(
+        &mut self,
+        _: Resource<Sinks>,
+        _: u32,
+        _: u64,
+        _: Vec<u8>,
+    ) -> Result<std::result::Result<(), Error>> {
+        Err(format_err!("shadowed by a function that moves bytes once"))
+    }
+
+    fn drop(&mut self, sinks: Resource<Sinks>) -> Result<()> {
+        self.table.delete(sinks)?;
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Host {
+    async fn write_stream(
+        accessor: &Accessor<T, Self>,
+        sinks: Resource<Sinks>,
+        index: u32,
+        offset: u64,
+        data: StreamReader<u8>,
+    ) -> Result<std::result::Result<u64, Error>> {
+        let (done, ended) = oneshot::channel();
+        let leased = accessor.with(|mut access| -> Result<_> {
+            let sinks = access.get().table.get(&sinks)?;
+            check_index(index, sinks.count())?;
+            match sinks.claim(index as usize) {
+                Ok(sink) => {
+                    data.pipe(&mut access, SinkStream::new(sink, offset as usize, done))?;
+                    Ok(Ok(()))
+                }
+                Err(error) => Ok(Err(error)),
+            }
+        })?;
+        if let Err(error) = leased {
+            return Ok(Err(refused(error)));
+        }
+        let lost = Err(TransferError::Revoked);
+        Ok(ended.await.unwrap_or(lost).map_err(refused))
+    }
+}

@@ -1,0 +1,93 @@
+//! The host functions that a guest may import: buffers, files, the log.
+
+mod buffers;
+mod crew;
+mod direct;
+mod files;
+pub(in crate::wasm) mod ownership;
+mod paths;
+mod splice;
+mod streams;
+
+use tokio::runtime::Handle;
+use wasmtime::component::Linker;
+use wasmtime::{Result, format_err};
+
+use crate::limits::LANE_BYTES_MAX;
+use crate::transfer::TransferError;
+use crate::wasm::contract::types::Error;
+use crate::wasm::contract::{files as contract_files, files_blocking, types};
+use crate::wasm::state::{Host, State};
+
+/// Adds the contract's interfaces to a linker that has WASI.
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    types::add_to_linker::<_, Host>(linker, |state| state)?;
+    buffers::add_to_linker(linker)?;
+    contract_files::add_to_linker::<_, Host>(linker, |state| state)?;
+    files_blocking::add_to_linker::<_, Host>(linker, |state| state)?;
+    super::logging::add_to_linker(linker)?;
+    Ok(())
+}
+
+impl types::Host for &mut State {}
+
+/// Runs host work over `n_bytes` where it holds up no other guest: in place if it is short, else while another thread
+/// takes over what waits for this one.
+fn beside<T>(lanes: &Handle, n_bytes: usize, work: impl FnOnce() -> T) -> T {
+    if n_bytes <= LANE_BYTES_MAX {
+        return work();
+    }
+    // The thread that takes over is one of the lanes', not of the backend whose context this is.
+    let _lanes = lanes.enter();
+    tokio::task::block_in_place(work)
+}
+
+fn check_index(index: u32, count: usize) -> Result<()> {
+    if (index as usize) < count {
+        Ok(())
+    } else {
+        Err(format_err!("index {index} is out of range: the call has {count} chunks"))
+    }
+}
+
+fn range(offset: u64, len: u64) -> std::result::Result<std::ops::Range<usize>, TransferError> {
+    let end = offset.checked_add(len).ok_or(TransferError::OutOfRange)?;
+    Ok(offset as usize..end as usize)
+}
+
+fn refused(error: TransferError) -> Error {
+    Error::InvalidArgument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::wasm::threads::backend::within;
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).build().unwrap()
+    }
+
+    #[test]
+    fn others_run_on_while_long_work_holds_the_only_thread() {
+        let (lanes, own) = (runtime(), runtime());
+        let barrier = Arc::new(Barrier::new(2));
+        let long = {
+            let (lanes, barrier) = (lanes.handle().clone(), Arc::clone(&barrier));
+            async move {
+                // Short work stays.
+                let here = std::thread::current().id();
+                assert_eq!(beside(&lanes, LANE_BYTES_MAX, || std::thread::current().id()), here);
+                beside(&lanes, LANE_BYTES_MAX + 1, || barrier.wait().is_leader())
+            }
+        };
+        let long = lanes.spawn(within(own.handle().clone(), long));
+        let other = lanes.spawn(async move { barrier.wait().is_leader() });
+        let both = lanes.block_on(async { (long.await.unwrap(), other.await.unwrap()) });
+        assert!(both.0 != both.1);
+    }
+}

@@ -1,0 +1,190 @@
+//! What a backend takes from outside its configuration and what may change while it runs: secrets in files, and the
+//! addresses behind names.
+//!
+//! Both are read when the backend is loaded, and again when a breaker opens or a start fails, at most once a pause, on a
+//! thread that may block and runs no guest. New addresses replace the old ones as a whole, under the instances that run.
+//! An instance keeps the secrets that it was made with: changed ones make a new instance.
+//!
+//! Invariant: what cannot be read, or does not pass the rules of loading, changes nothing. No value is logged.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Secrets;
+use super::network::{NetPolicy, Resolver};
+use crate::config::{BackendConfig, NetGrant, NetHost, SecretSource};
+use crate::sync::lock;
+use crate::tier::Liveness;
+use crate::wasm::load::LoadError;
+
+/// What one instance is made with.
+pub(in crate::wasm) struct Given {
+    /// `config.*` and `secrets.*`, resolved.
+    pub(in crate::wasm) settings: Vec<(String, String)>,
+    pub(in crate::wasm) secrets: Secrets,
+    /// By the place of their sources; `None` where an optional one is missing.
+    texts: Vec<Option<String>>,
+}
+
+impl Given {
+    fn new(config: &BackendConfig, texts: Vec<Option<String>>) -> Self {
+        let mut settings = config.config.clone();
+        let keys = config.secrets.iter().map(|(key, _)| key);
+        settings.extend(keys.zip(&texts).filter_map(|(key, text)| Some((key.clone(), text.clone()?))));
+        let unnamed = config.unnamed_secrets();
+        let secrets = texts.iter().flatten().chain(&unnamed).map(String::as_str).collect();
+        Self { settings, secrets, texts }
+    }
+}
+
+/// What a backend is given, read again when there is a reason.
+pub(in crate::wasm) struct Outside {
+    config: BackendConfig,
+    pub(in crate::wasm) net: NetPolicy,
+    resolver: Resolver,
+    given: watch::Sender<Arc<Given>>,
+    hears: Arc<dyn Liveness>,
+    /// Where it is read.
+    on: Handle,
+    is_reading: AtomicBool,
+    /// The time before which nothing is read again.
+    not_before: Mutex<Option<Instant>>,
+    /// The last failures to read, by what could not be read.
+    complaints: Mutex<Vec<String>>,
+}
+
+impl Outside {
+    /// Reads the secrets and resolves the names.
+    ///
+    /// # Errors
+    /// [`LoadError`] of a secret or a name.
+    pub(in crate::wasm) fn new(
+        config: &BackendConfig,
+        hears: Arc<dyn Liveness>,
+        on: Handle,
+        resolver: Resolver,
+    ) -> Result<Arc<Self>, LoadError> {
+        let texts = config.secrets.iter().map(|(key, source)| read(key, source)).collect::<Result<_, _>>()?;
+        let net = NetPolicy::resolve(&config.allow.net, &*resolver)?;
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            net,
+            resolver,
+            given: watch::Sender::new(Arc::new(Given::new(config, texts))),
+            hears,
+            on,
+            is_reading: AtomicBool::new(false),
+            not_before: Mutex::default(),
+            complaints: Mutex::default(),
+        }))
+    }
+
+    /// Returns what an instance is made with that is made now.
+    pub(in crate::wasm) fn given(&self) -> Arc<Given> {
+        Arc::clone(&self.given.borrow())
+    }
+
+    /// Returns what hears of changes after this moment.
+    pub(in crate::wasm) fn changes(&self) -> watch::Receiver<Arc<Given>> {
+        self.given.subscribe()
+    }
+
+    /// Reads again in the background, unless that is under way or was done within the pause. The backend does not serve
+    /// for `pause`.
+    pub(in crate::wasm) fn read_again_later(self: &Arc<Self>, pause: Duration) {
+        if !self.may_change() {
+            return;
+        }
+        {
+            let mut not_before = lock(&self.not_before);
+            let now = Instant::now();
+            if not_before.is_some_and(|time| now < time) || self.is_reading.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            // Whatever fails after the pause may come a little early, by another clock.
+            *not_before = Some(now + pause.mul_f64(0.9));
+        }
+        let reading = Reading(Arc::clone(self));
+        self.on.spawn_blocking(move || reading.0.read_again());
+    }
+
+    fn may_change(&self) -> bool {
+        let is_name = |grant: &NetGrant| match grant {
+            NetGrant::Tcp { host, .. } | NetGrant::Http { host, .. } => matches!(host, NetHost::Name(_)),
+        };
+        self.config.secrets.iter().any(|(_, source)| source.is_file())
+            || self.config.allow.net.iter().any(is_name)
+    }
+
+    fn read_again(&self) {
+        let backend = self.config.name.as_str();
+        let mut complaints = Vec::new();
+        match self.net.resolve_again(&self.config.allow.net, &*self.resolver) {
+            Ok(moved) if moved.is_empty() => {}
+            Ok(moved) => {
+                let names = moved.join(", ");
+                tracing::info!(
+                    backend,
+                    names,
+                    "names lead elsewhere; the new addresses are used from here on"
+                );
+            }
+            Err(error) => complaints.push(format!("the addresses stay as they are: {error}")),
+        }
+        let old = self.given();
+        let mut changed = Vec::new();
+        let mut texts = old.texts.clone();
+        for ((key, source), text) in self.config.secrets.iter().zip(&mut texts) {
+            match source.is_file().then(|| read(key, source)) {
+                Some(Ok(new)) if new != *text => {
+                    changed.push(format!("secrets.{key}"));
+                    *text = new;
+                }
+                Some(Err(error)) => complaints.push(format!("a secret stays as it is: {error}")),
+                Some(Ok(_)) | None => {}
+            }
+        }
+        self.complain(complaints);
+        if !changed.is_empty() {
+            let changed = changed.join(", ");
+            tracing::info!(backend, changed, "secrets have changed; a new instance is made with them");
+            // First, so that the calls which the old instance takes with it say nothing of the new one.
+            self.hears.renewed();
+            self.given.send_replace(Arc::new(Given::new(&self.config, texts)));
+        }
+    }
+
+    /// Logs what could not be read, once as long as it stays the same.
+    fn complain(&self, complaints: Vec<String>) {
+        let backend = self.config.name.as_str();
+        let mut last = lock(&self.complaints);
+        for complaint in complaints.iter().filter(|complaint| !last.contains(complaint)) {
+            tracing::warn!(backend, "{complaint}");
+        }
+        *last = complaints;
+    }
+}
+
+/// Ends a reading, also one that did not come to run.
+struct Reading(Arc<Outside>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.is_reading.store(false, Ordering::Release);
+    }
+}
+
+fn read(key: &str, source: &SecretSource) -> Result<Option<String>, LoadError> {
+    let secret = source.read().map_err(|source| LoadError::Secret { key: key.to_owned(), source })?;
+    let text = |secret: &crate::config::Secret| {
+        secret.expose_text().map(str::to_owned).ok_or_else(|| LoadError::SecretNotText(key.to_owned()))
+    };
+    secret.as_ref().map(text).transpose()
+}
+
+#[cfg(test)]
+mod tests;

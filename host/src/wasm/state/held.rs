@@ -1,0 +1,49 @@
+//! Host memory that is held for a backend, outside of its linear memory, as far as it is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One part of what is held, given back when it is dropped: with the store that it is held for, however that ends.
+pub(in crate::wasm) struct Charge {
+    total: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Begins with nothing, as a part of `total`.
+    pub(in crate::wasm) fn new(total: &Arc<AtomicU64>) -> Self {
+        Self { total: Arc::clone(total), bytes: 0 }
+    }
+
+    /// Notes how much it is now.
+    pub(in crate::wasm) fn set(&mut self, bytes: u64) {
+        // A smaller amount is added as what is left when the sum wraps.
+        self.total.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_summed_and_given_back() {
+        let total = Arc::default();
+        let (mut first, mut second) = (Charge::new(&total), Charge::new(&total));
+        first.set(10);
+        second.set(5);
+        first.set(3);
+        assert_eq!(total.load(Ordering::Relaxed), 8);
+        drop(first);
+        assert_eq!(total.load(Ordering::Relaxed), 5);
+        drop(second);
+        assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! The threads that one backend has to itself: for files, timers, HTTP and sockets of WASI 0.2, so that whatever one backend keeps busy,
+//! or however slow its disk is, the others do not wait for it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Notify;
+
+use crate::limits::BLOCKING_THREADS_MAX;
+use crate::runtime::{Control, Home, discard};
+use crate::sync::lock;
+
+/// Starts the threads when they are first needed, and stops them when it is dropped.
+#[derive(Default)]
+pub(in crate::wasm) struct OwnThreads {
+    runtime: Mutex<Option<(Runtime, Home)>>,
+    alive: Arc<Alive>,
+}
+
+/// How many threads there are.
+#[derive(Default)]
+struct Alive {
+    n: AtomicUsize,
+    one_ended: Notify,
+}
+
+impl OwnThreads {
+    /// Returns the handle to spawn blocking work on.
+    ///
+    /// # Errors
+    /// The system's, if it grants no more threads.
+    pub(in crate::wasm) fn handle(&self) -> io::Result<Handle> {
+        let mut runtime = lock(&self.runtime);
+        if let Some((runtime, _)) = &*runtime {
+            return Ok(runtime.handle().clone());
+        }
+        let (started, ended) = (Arc::clone(&self.alive), Arc::clone(&self.alive));
+        let started = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_name("kvtier-backend")
+            .on_thread_start(move || {
+                started.n.fetch_add(1, Ordering::AcqRel);
+            })
+            .on_thread_stop(move || {
+                ended.n.fetch_sub(1, Ordering::AcqRel);
+                ended.one_ended.notify_waiters();
+            })
+            .enable_all()
+            .build()?;
+        Ok(runtime.insert((started, Home::here())).0.handle().clone())
+    }
+
+    /// Stops the threads and returns how many have not ended by `deadline`: those that wait for a disk.
+    pub(in crate::wasm) async fn stop(&self, control: &Control, deadline: Instant) -> usize {
+        let stopped = lock(&self.runtime).take();
+        let Some((runtime, home)) = stopped else { return 0 };
+        discard(Some(runtime), home);
+        let all_ended = async {
+            loop {
+                let one_ended = self.alive.one_ended.notified();
+                let mut one_ended = pin!(one_ended);
+                one_ended.as_mut().enable();
+                if self.alive.n.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+                one_ended.await;
+            }
+        };
+        match control.until(deadline, all_ended).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.alive.n.load(Ordering::Acquire),
+        }
+    }
+}
+
+impl Drop for OwnThreads {
+    fn drop(&mut self) {
+        if let Some((runtime, home)) = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            discard(Some(runtime), home);
+        }
+    }
+}
+
+/// Runs a future where it is, with its blocking work, its timers and its sockets on the threads of `handle`.
+pub(in crate::wasm) async fn within<F: Future>(handle: Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let _context = handle.enter();
+        future.as_mut().poll(cx)
+    })
+    .await
+}
