@@ -1,0 +1,4 @@
+//! Stands for the host's module of this name.
+
+#[path = "../../../host/src/memory/signal.rs"]
+pub mod signal;
