@@ -1,6 +1,6 @@
 //! The traits that a class implements.
 
-use crate::{ChunkKey, Error, Init, Sinks, Sources};
+use crate::{ChunkKey, Error, Init, Pinning, Sinks, Sources};
 
 /// A store of chunks whose methods await: the usual kind.
 ///
@@ -39,9 +39,9 @@ pub trait StorageBackend: Sized + 'static {
         Ok(())
     }
 
-    /// Returns how many of `keys`, counted from the first, are present without a gap. With `pin`,
-    /// protects exactly those, as [`pin`](Self::pin) does; a backend that never evicts may ignore it.
-    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error>;
+    /// Returns how many of `keys`, counted from the first, are present without a gap. With
+    /// [`Pinning::Pin`], protects exactly those, as [`pin`](Self::pin) does; a backend that never evicts may ignore it.
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
 
     /// Stores chunk `i` of `data` under `keys[i]`: whole or not at all. Returns one result per key,
     /// in order. A key that is present keeps its bytes, and the put counts as a use.
@@ -103,7 +103,7 @@ pub trait BlockingBackend: Sized + 'static {
     }
 
     /// See [`StorageBackend::contains`].
-    fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error>;
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
 
     /// See [`StorageBackend::put`].
     fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;

@@ -26,7 +26,7 @@ pub use backend::{BlockingBackend, StorageBackend};
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
 pub use bindings::kvtier::storage::logging::Level;
 pub use bindings::kvtier::storage::types::{
-    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init, Ownership,
+    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init, Ownership, Pinning,
 };
 pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
@@ -60,7 +60,7 @@ pub use kvtier_guest_macros::export;
 /// What nearly every backend needs: `use kvtier_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        BlockingBackend, ChunkKey, Error, Init, Level, Sinks, Sources, StorageBackend, debug, each,
+        BlockingBackend, ChunkKey, Error, Init, Level, Pinning, Sinks, Sources, StorageBackend, debug, each,
         each_bounded, error, info, trace, warn,
     };
 }

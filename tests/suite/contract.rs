@@ -40,7 +40,7 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:a112029cfa128892972b4044c17faf55f2979ed567d7f37f3b5d28618054421b
+    backend.wit sha256:60720b2bf933aea5c41856b8bc7622478d38bd4ca82db804837796b012586da7
     buffers.wit sha256:d0595d81b879c8c7e6f4338f62f8ea02ae72dfd1f90a9ebd28c7258df3e591aa
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
@@ -48,7 +48,7 @@ fn the_text_of_the_contract_is_pinned() {
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
     files.wit sha256:c1ea3e0b02782d2a48a017459f3e7a6c9dd8157422a126db7b8e4f69e0dfd79d
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
-    types.wit sha256:e7e8fe6876070be7e72a8ce9e2633678b6f66b65e794133144d9bfe29b58706e
+    types.wit sha256:ae529bb9f3d53a8cc6269535161db09c505a8e6d65eb94afec2595e917385d87
     ");
 }
 

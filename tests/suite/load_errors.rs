@@ -255,7 +255,7 @@ fn methods_that_are_missing_or_have_another_signature_are_listed_one_by_one() {
     `open` is missing;
     expected () -> result<_, error>;
     `contains` has another signature;
-    expected (keys: list<chunk-key>, pin: bool) -> result<u32, error>, found (keys: list<u64>) -> u64;
+    expected (keys: list<chunk-key>, pinning: pinning) -> result<u32, error>, found (keys: list<u64>) -> u64;
     `put` is missing;
     expected (keys: list<chunk-key>, data: own<sources>) -> list<result<_, error>>;
     `get` is missing;

@@ -37,8 +37,8 @@ impl StorageBackend for FsBackend {
         Ok(())
     }
 
-    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
-        self.store.contains(keys, pin).await
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        self.store.contains(keys, pinning).await
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {

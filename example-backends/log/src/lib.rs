@@ -37,8 +37,12 @@ impl StorageBackend for ExternalLogBackend {
         Ok(())
     }
 
-    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
-        self.log.keys(if pin { "contains and pin" } else { "contains" }, keys);
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        let operation = match pinning {
+            Pinning::None => "contains",
+            Pinning::Pin => "contains and pin",
+        };
+        self.log.keys(operation, keys);
         Ok(0)
     }
 

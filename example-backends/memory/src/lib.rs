@@ -28,9 +28,9 @@ impl StorageBackend for MemoryBackend {
         1
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         // Never evicts, so everything is protected already.
-        Ok(self.store.borrow_mut().contains(keys, false))
+        Ok(self.store.borrow_mut().contains(keys, Pinning::None))
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
@@ -63,8 +63,8 @@ impl StorageBackend for LruMemoryBackend {
         1
     }
 
-    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
-        Ok(self.store.borrow_mut().contains(keys, pin))
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        Ok(self.store.borrow_mut().contains(keys, pinning))
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {

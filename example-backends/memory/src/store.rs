@@ -1,7 +1,7 @@
 //! Chunks in guest memory.
 
 use kvtier_guest::lru::{Call, Lru};
-use kvtier_guest::{COPY_BYTES_MAX, ChunkKey, Error, Sinks, Sources};
+use kvtier_guest::{COPY_BYTES_MAX, ChunkKey, Error, Pinning, Sinks, Sources};
 
 /// What happens when the store is full.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,11 @@ impl Store {
         Self { chunks: Lru::new(capacity_bytes), capacity_bytes, when_full }
     }
 
-    pub(crate) fn contains(&mut self, keys: &[ChunkKey], pin: bool) -> u32 {
-        let run = if pin { self.chunks.pin(keys) } else { self.chunks.leading_run(keys) };
+    pub(crate) fn contains(&mut self, keys: &[ChunkKey], pinning: Pinning) -> u32 {
+        let run = match pinning {
+            Pinning::None => self.chunks.leading_run(keys),
+            Pinning::Pin => self.chunks.pin(keys),
+        };
         run as u32
     }
 

@@ -41,7 +41,7 @@ impl StorageBackend for RedisBackend {
         self.store.open().await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         // Redis evicts what it likes, and cannot be told not to.
         self.store.contains(keys).await
     }

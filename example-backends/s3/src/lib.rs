@@ -30,7 +30,7 @@ impl StorageBackend for S3Backend {
         self.store.open().await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _: Pinning) -> Result<u32, Error> {
         // Nothing is evicted, so nothing need be pinned.
         self.store.contains(keys).await
     }

@@ -45,7 +45,7 @@ pub(crate) fn component_wit(krate: &str, classes: &[ClassNames]) -> String {
         let body = class_body(class);
         format!(
             "interface {kebab}-class {{\n\
-             use {name}/types@{version}.{{init, chunk-key, error}};\n\
+             use {name}/types@{version}.{{init, chunk-key, error, pinning}};\n\
              use {name}/buffers@{version}.{{sources, sinks}};\n\
              resource %{kebab} {{{body}}}\n}}\n"
         )

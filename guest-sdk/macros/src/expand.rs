@@ -221,8 +221,8 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
             #asyncness fn open(&self) -> #unit {
                 #this::open(self)#wait
             }
-            #asyncness fn contains(&self, keys: #keys, pin: bool) -> #count {
-                #this::contains(self, &keys, pin)#wait
+            #asyncness fn contains(&self, keys: #keys, pinning: ::kvtier_guest::Pinning) -> #count {
+                #this::contains(self, &keys, pinning)#wait
             }
             #asyncness fn put(
                 &self,

@@ -8,7 +8,7 @@ use wasmtime::{AsContextMut, Store};
 use super::class::Class;
 use super::state::State;
 use crate::key::ChunkKey;
-use crate::tier::TierError;
+use crate::tier::{Pinning, TierError};
 use crate::transfer::{Sinks, Sources};
 
 mod generated {
@@ -52,7 +52,7 @@ type Getting = TypedFunc<
 pub(super) struct Bound {
     pub(super) constructor: TypedFunc<(types::Init,), Reply<ResourceAny>>,
     pub(super) open: TypedFunc<(ResourceAny,), Reply<()>>,
-    pub(super) contains: TypedFunc<(ResourceAny, Keys, bool), Reply<u32>>,
+    pub(super) contains: TypedFunc<(ResourceAny, Keys, types::Pinning), Reply<u32>>,
     pub(super) put: Putting,
     pub(super) get: Getting,
     pub(super) pin: Counting,
@@ -91,6 +91,15 @@ impl Bound {
 /// Lowers keys.
 pub(super) fn keys(keys: &[ChunkKey]) -> Keys {
     keys.iter().map(|key| types::ChunkKey { hi: key.hi, lo: key.lo }).collect()
+}
+
+impl From<Pinning> for types::Pinning {
+    fn from(pinning: Pinning) -> Self {
+        match pinning {
+            Pinning::None => Self::None,
+            Pinning::Pin => Self::Pin,
+        }
+    }
 }
 
 /// The words are the guest's own still: [`Witness::explain`](super::policy::Witness::explain) makes them harmless.

@@ -328,7 +328,7 @@ impl Tier for WasmTier {
         deadline: Instant,
     ) -> TierFuture<'_, Result<usize, TierError>> {
         let n_keys = keys.len();
-        Box::pin(self.count(n_keys, Call::Contains(keys, pinning == Pinning::Pin), deadline))
+        Box::pin(self.count(n_keys, Call::Contains(keys, pinning), deadline))
     }
 
     fn put(

@@ -1,6 +1,6 @@
 //! Which chunks are there, and which of them are to stay.
 
-use kvtier_guest::{ChunkKey, Error, each_bounded};
+use kvtier_guest::{ChunkKey, Error, Pinning, each_bounded};
 
 use super::{CHUNKS_AT_ONCE, Role, Store};
 use crate::disk::{Found, Lease, STATS_AT_ONCE, now_ns};
@@ -13,8 +13,8 @@ struct Run {
 }
 
 impl Store {
-    pub(crate) async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
-        if pin {
+    pub(crate) async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
             return self.pin(keys).await;
         }
         let run = self.run(keys).await?;

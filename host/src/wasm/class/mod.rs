@@ -18,7 +18,7 @@ use crate::text::joined;
 const METHODS: [(&str, &str); 9] = [
     ("constructor", "(init: init) -> result<own<self>, error>"),
     ("open", "() -> result<_, error>"),
-    ("contains", "(keys: list<chunk-key>, pin: bool) -> result<u32, error>"),
+    ("contains", "(keys: list<chunk-key>, pinning: pinning) -> result<u32, error>"),
     ("put", "(keys: list<chunk-key>, data: own<sources>) -> list<result<_, error>>"),
     ("get", "(keys: list<chunk-key>, into: own<sinks>) -> list<result<option<u64>, error>>"),
     ("pin", "(keys: list<chunk-key>) -> result<u32, error>"),
@@ -397,7 +397,7 @@ impl Printer {
                 };
                 named("variant", &self.all(of.cases().map(|c| case(c.name, c.ty))))
             }
-            Type::Enum(of) => format!("enum {{ {} }}", self.all(of.names().map(|name| self.text(name)))),
+            Type::Enum(of) => named("enum", &self.all(of.names().map(|name| self.text(name)))),
             Type::Flags(of) => format!("flags {{ {} }}", self.all(of.names().map(|name| self.text(name)))),
             Type::Own(of) => format!("own<{}>", self.resource(of)),
             Type::Borrow(of) => format!("borrow<{}>", self.resource(of)),
@@ -421,6 +421,7 @@ fn named(kind: &str, body: &str) -> String {
         ("record", METADATA) => "engine-metadata".into(),
         ("record", INIT) => "init".into(),
         ("variant", ERROR) => "error".into(),
+        ("enum", "none, pin") => "pinning".into(),
         _ => format!("{kind} {{ {body} }}"),
     }
 }
@@ -445,7 +446,7 @@ mod tests {
         let types: Vec<_> = METHODS.iter().map(|(_, signature)| types_of(signature)).collect();
         assert_eq!(types[0], "(init) -> result<own<self>, error>");
         assert_eq!(types[1], "() -> result<_, error>");
-        assert_eq!(types[2], "(list<chunk-key>, bool) -> result<u32, error>");
+        assert_eq!(types[2], "(list<chunk-key>, pinning) -> result<u32, error>");
         assert_eq!(types[4], "(list<chunk-key>, own<sinks>) -> list<result<option<u64>, error>>");
     }
 

@@ -26,12 +26,12 @@ use super::load::{LaneLimits, Prepared};
 use crate::key::ChunkKey;
 use crate::runtime::Control;
 use crate::sync::lock;
-use crate::tier::{Liveness, TierError};
+use crate::tier::{Liveness, Pinning, TierError};
 use crate::transfer::{Sinks, Sources};
 
 /// One call of a method.
 pub(super) enum Call {
-    Contains(Arc<[ChunkKey]>, bool),
+    Contains(Arc<[ChunkKey]>, Pinning),
     Put(Arc<[ChunkKey]>, Sources),
     Get(Arc<[ChunkKey]>, Sinks),
     Pin(Arc<[ChunkKey]>),

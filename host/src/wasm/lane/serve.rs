@@ -192,9 +192,9 @@ async fn perform(
     let count =
         |answer: (Result<u32, contract::types::Error>,)| answer.0.map(Answer::Count).map_err(TierError::from);
     Ok(match call {
-        Call::Contains(keys, pin) => {
+        Call::Contains(keys, pinning) => {
             let keys = contract::keys(&keys);
-            count(bound.contains.call_concurrent(accessor, (object, keys, pin)).await?)
+            count(bound.contains.call_concurrent(accessor, (object, keys, pinning.into())).await?)
         }
         Call::Put(keys, sources) => {
             let lent = accessor.with(|mut access| access.get().lend(sources.clone()))?;

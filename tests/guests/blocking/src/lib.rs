@@ -27,10 +27,10 @@ impl BlockingBackend for BlockingMemoryBackend {
         Ok(Self { floods, chunks: RefCell::default(), pinned: RefCell::default() })
     }
 
-    fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         let chunks = self.chunks.borrow();
         let run = keys.iter().take_while(|key| chunks.contains_key(key)).count();
-        if pin {
+        if pinning == Pinning::Pin {
             self.pinned.borrow_mut().extend(&keys[..run]);
         }
         Ok(run as u32)
@@ -60,7 +60,7 @@ impl BlockingBackend for BlockingMemoryBackend {
     }
 
     fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
-        self.contains(keys, true)
+        self.contains(keys, Pinning::Pin)
     }
 
     fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {

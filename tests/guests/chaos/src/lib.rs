@@ -137,7 +137,7 @@ impl StorageBackend for ChaosBackend {
         Ok(Self { dice, chunks: RefCell::default(), kept: RefCell::default() })
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         self.count(keys, self.run(keys)).await
     }
 

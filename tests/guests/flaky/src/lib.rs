@@ -72,7 +72,7 @@ impl BlockingBackend for FlakyBackend {
         self.first("open")
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         self.first("contains")?;
         Ok(keys.iter().take_while(|key| path(key).exists()).count() as u32)
     }

@@ -54,7 +54,7 @@ impl StorageBackend for InPlaceBackend {
         Ok(Self { granted })
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         let mut n = 0;
         for key in keys {
             if self.granted.stat_at(PathFlags::empty(), Self::path(*key)).await.is_err() {

@@ -105,7 +105,7 @@ impl BlockingBackend for IntruderBackend {
     }
 
     // Claims everything, so that it is asked for it.
-    fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         self.follow("contains").map(|()| keys.len() as u32)
     }
 
@@ -136,7 +136,7 @@ impl StorageBackend for AsyncIntruderBackend {
         self.follow("open").await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         self.follow("contains").await.map(|()| keys.len() as u32)
     }
 

@@ -1,6 +1,6 @@
 //! A class: the working store with one behaviour that spoils it.
 
-use kvtier_guest::{ChunkKey, Error, Init, Sinks, Sources, StorageBackend, each};
+use kvtier_guest::{ChunkKey, Error, Init, Pinning, Sinks, Sources, StorageBackend, each};
 
 use crate::settings::{Op, Settings};
 use crate::store::Store;
@@ -71,9 +71,9 @@ impl<B: Behaviour> StorageBackend for Class<B> {
         self.first(Op::Open, &[]).await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         self.first(Op::Contains, keys).await?;
-        Ok(self.behaviour.contained(self.store.contains(keys, pin)))
+        Ok(self.behaviour.contained(self.store.contains(keys, pinning)))
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
@@ -96,7 +96,7 @@ impl<B: Behaviour> StorageBackend for Class<B> {
 
     async fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         self.first(Op::Pin, keys).await?;
-        Ok(self.store.contains(keys, true))
+        Ok(self.store.contains(keys, Pinning::Pin))
     }
 
     async fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {

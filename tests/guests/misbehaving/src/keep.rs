@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use kvtier_guest::{ChunkKey, Error, Init, Sinks, Sources, info};
+use kvtier_guest::{ChunkKey, Error, Init, Pinning, Sinks, Sources, info};
 
 use crate::store::Store;
 
@@ -63,9 +63,9 @@ impl keep::GuestKeepBackend for KeepBackend {
         Ok(())
     }
 
-    async fn contains(&self, keys: Vec<ChunkKey>, pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: Vec<ChunkKey>, pinning: Pinning) -> Result<u32, Error> {
         self.use_kept();
-        Ok(self.store.contains(&keys, pin))
+        Ok(self.store.contains(&keys, pinning))
     }
 
     async fn put(&self, keys: Vec<ChunkKey>, data: Sources) -> Vec<Result<(), Error>> {
@@ -89,7 +89,7 @@ impl keep::GuestKeepBackend for KeepBackend {
     }
 
     async fn pin(&self, keys: Vec<ChunkKey>) -> Result<u32, Error> {
-        Ok(self.store.contains(&keys, true))
+        Ok(self.store.contains(&keys, Pinning::Pin))
     }
 
     async fn unpin(&self, keys: Vec<ChunkKey>) -> Result<u32, Error> {

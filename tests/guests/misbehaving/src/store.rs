@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvtier_guest::ChunkKey;
+use kvtier_guest::{ChunkKey, Pinning};
 
 /// Chunks in memory, without a limit. Ordered, so that what a class makes of it is the same in every
 /// run.
@@ -14,10 +14,10 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn contains(&self, keys: &[ChunkKey], pin: bool) -> u32 {
+    pub(crate) fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> u32 {
         let chunks = self.chunks.borrow();
         let run = keys.iter().take_while(|key| chunks.contains_key(key)).count();
-        if pin {
+        if pinning == Pinning::Pin {
             self.pinned.borrow_mut().extend(&keys[..run]);
         }
         run as u32

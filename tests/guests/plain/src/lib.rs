@@ -17,7 +17,7 @@ mod bindings {
 
 use bindings::exports::kvtier_test::plain::{alpha, second};
 use bindings::kvtier::storage::buffers::{Sinks, Sources};
-use bindings::kvtier::storage::types::{ChunkKey, Error, Init};
+use bindings::kvtier::storage::types::{ChunkKey, Error, Init, Pinning};
 
 /// Large enough for few calls, and not a divisor of the usual chunk sizes.
 const PIECE_BYTES: u64 = 1_000_000;
@@ -85,7 +85,7 @@ impl alpha::GuestAlphaBackend for AlphaBackend {
         Ok(())
     }
 
-    async fn contains(&self, keys: Vec<ChunkKey>, _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: Vec<ChunkKey>, _pinning: Pinning) -> Result<u32, Error> {
         Ok(run(&self.chunks.borrow(), &keys))
     }
 
@@ -138,7 +138,7 @@ impl second::GuestBetaStore2 for BetaStore2 {
         Ok(())
     }
 
-    async fn contains(&self, keys: Vec<ChunkKey>, _pin: bool) -> Result<u32, Error> {
+    async fn contains(&self, keys: Vec<ChunkKey>, _pinning: Pinning) -> Result<u32, Error> {
         Ok(run(&self.chunks.borrow(), &keys))
     }
 

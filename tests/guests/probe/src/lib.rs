@@ -50,7 +50,7 @@ impl BlockingBackend for ProbeBackend {
         Ok(())
     }
 
-    fn contains(&self, _keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    fn contains(&self, _keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         Ok(0)
     }
 
@@ -72,7 +72,7 @@ impl BlockingBackend for SleeperBackend {
         Ok(Self)
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         Ok(keys.len() as u32)
     }
 
@@ -125,7 +125,7 @@ impl BlockingBackend for SpliceBackend {
         Ok(Self { root, by_name: init.get("by_name").is_some() })
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pin: bool) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
         let present = |key: &&ChunkKey| self.root.stat_at(PathFlags::empty(), &key.to_hex()).is_ok();
         Ok(keys.iter().take_while(present).count() as u32)
     }
