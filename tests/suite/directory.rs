@@ -339,3 +339,106 @@ fn something_else_in_the_place_of_a_directory_is_named_and_a_link_to_one_will_do
     put_all(linked.storage(), &range(0..4), name);
     assert_eq!(n_served(linked.storage(), &range(0..4)), 4);
 }
+
+/// A chunk's file in the directory of a backend.
+fn file_of(directory: &Path, key: ChunkKey) -> PathBuf {
+    directory.join(format!("{}/{key}.kv", &key.to_string()[..2]))
+}
+
+#[test]
+fn a_file_that_is_too_large_for_a_chunk_is_named_and_costs_no_room() {
+    let log = log();
+    let name = "directory_oversized";
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("00")).unwrap();
+    // Together more than 64 bits can count, where the file system makes such files.
+    for n in 0..4 {
+        let file = fs::File::create(file_of(directory.path(), key(n))).unwrap();
+        let sizes = [i64::MAX as u64, 15 << 40, 5 << 30];
+        assert!(sizes.iter().any(|&size| file.set_len(size).is_ok()));
+    }
+    let engine = open(bounded(name, directory.path(), 10));
+    let scanned = log.scanned(name, 1);
+    assert!(scanned.starts_with("scan: 0 chunks, 0 bytes found, 0 evicted"), "{scanned}");
+    assert_eq!(in_tier(engine.storage(), &range(0..4), name), 0);
+    put_all(engine.storage(), &range(2..12), name);
+    assert_eq!(n_served(engine.storage(), &range(2..12)), 10);
+    let heard = log.heard(name);
+    let named = |line: &&String| line.contains("more than a chunk can have") && line.contains(".kv` has ");
+    assert!(heard.iter().filter(named).count() >= 1, "{heard:?}");
+    assert!(!heard.iter().any(|line| line.contains("limits.memory")), "{heard:?}");
+    assert!(counted(engine.storage(), name).errors.is_empty());
+}
+
+#[test]
+fn what_is_in_the_place_of_chunks_is_named_and_puts_nothing_else_out() {
+    const N: u64 = 12;
+    let log = log();
+    let directory = tempfile::tempdir().unwrap();
+    // In the places of some files, and of the directory of all of them.
+    for (name, in_the_way) in [("directory_for_file", false), ("directory_for_directory", true)] {
+        let root = directory.path().join(name);
+        fs::create_dir(&root).unwrap();
+        if in_the_way {
+            fs::write(root.join("00"), "").unwrap();
+        } else {
+            (0..N).for_each(|n| fs::create_dir_all(file_of(&root, key(n)).join("x")).unwrap());
+        }
+        let engine = open(support::fs(name, &root));
+        let storage = engine.storage();
+        log.scanned(name, 1);
+        for n in 0..N {
+            put_in(storage, &[key(n)], name);
+        }
+        let errors = counted(storage, name).errors;
+        assert_eq!(in_tier(storage, &range(0..N), name), 0);
+        assert_eq!(block_on(storage.remove(&range(0..N), &Tiers::All)).unwrap(), 0);
+        assert_eq!(errors.keys().collect::<Vec<_>>(), [&("put", "invalid_argument")], "{errors:?}");
+        let what = if in_the_way { "`00` is no directory" } else { ".kv` is no file; remove it" };
+        let heard = log.heard(name);
+        assert!(heard.iter().any(|line| line.contains(what)), "{heard:?}");
+        let other = if in_the_way { ChunkKey { hi: 1 << 56, lo: 1 } } else { key(N) };
+        put_in(storage, &[other], name);
+        assert_eq!(n_served(storage, &[other]), 1, "the breakers are closed");
+        assert_eq!(files(&root.join("tmp")).len(), 0);
+    }
+}
+
+#[test]
+fn links_to_directories_are_looked_through_and_cleaned_as_directories_are() {
+    let log = log();
+    let name = "directory_links";
+    let directory = tempfile::tempdir().unwrap();
+    for (link, target) in [("tmp", "elsewhere"), ("00", "chunks")] {
+        fs::create_dir(directory.path().join(target)).unwrap();
+        std::os::unix::fs::symlink(target, directory.path().join(link)).unwrap();
+    }
+    let old = directory.path().join(format!("elsewhere/{}-7-7", key(1)));
+    fs::write(&old, "half").unwrap();
+    let file = fs::File::options().write(true).open(&old).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
+    let first = open(support::fs(name, directory.path()));
+    let scanned = log.scanned(name, 1);
+    assert!(scanned.ends_with(" 1 unfinished files removed") && !old.exists(), "{scanned}");
+    put_all(first.storage(), &range(0..20), name);
+    first.blocking().close().unwrap();
+    drop(first);
+    let _second = open(bounded(name, directory.path(), 15));
+    let scanned = log.scanned(name, 2);
+    assert!(scanned.starts_with("scan: 20 chunks, ") && scanned.contains(" 5 evicted"), "{scanned}");
+    let heard = log.heard(name);
+    assert!(!heard.iter().any(|line| line.contains("unfinished files stay")), "{heard:?}");
+}
+
+#[test]
+fn a_link_out_of_the_grant_in_the_place_of_a_directory_is_named() {
+    let (directory, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("tmp")).unwrap();
+    let name = "directory_linked_out";
+    let config =
+        Config { on_load_error: OnLoadError::Continue, ..config(vec![support::fs(name, directory.path())]) };
+    let engine = engine(config);
+    let down = health(engine.storage(), name).down.unwrap_or_default();
+    assert!(down.contains("`tmp` is no directory"), "{down}");
+    assert_eq!(files(outside.path()).len(), 0);
+}

@@ -44,7 +44,7 @@ impl Granted {
         Ok(matches!(stat.type_, DescriptorType::Directory))
     }
 
-    // Below, links are not followed: nothing here makes any.
+    // Below, links are not followed in the places of files: nothing here makes any.
 
     pub(super) async fn stat(&self, path: String) -> Result<DescriptorStat, ErrorCode> {
         let _pass = self.gate.pass().await;
@@ -69,12 +69,14 @@ impl Granted {
 
     /// Makes an empty file, if there is none.
     pub(super) async fn create(&self, path: String) -> Result<(), ErrorCode> {
-        self.open(path, OpenFlags::CREATE, DescriptorFlags::WRITE).await.map(drop)
+        self.open(PathFlags::empty(), path, OpenFlags::CREATE, DescriptorFlags::WRITE).await.map(drop)
     }
 
+    /// Lists a directory, also one that a link of the operator's leads to.
     pub(super) async fn list(&self, path: &str) -> Result<Listing, ErrorCode> {
-        let path = if path.is_empty() { "." } else { path };
-        let directory = self.open(path.to_owned(), OpenFlags::DIRECTORY, DescriptorFlags::READ).await?;
+        let path = if path.is_empty() { "." } else { path }.to_owned();
+        let (follow, how) = (PathFlags::SYMLINK_FOLLOW, OpenFlags::DIRECTORY);
+        let directory = self.open(follow, path, how, DescriptorFlags::READ).await?;
         self.call();
         let (entries, done) = directory.read_directory();
         Ok(Listing { entries, is_over: false, done: Some(done) })
@@ -82,12 +84,13 @@ impl Granted {
 
     async fn open(
         &self,
+        links: PathFlags,
         path: String,
         how: OpenFlags,
         flags: DescriptorFlags,
     ) -> Result<Descriptor, ErrorCode> {
         let _pass = self.gate.pass().await;
-        self.call().open_at(PathFlags::empty(), path, how, flags).await
+        self.call().open_at(links, path, how, flags).await
     }
 
     pub(super) async fn keep_capacity(&self, path: String) -> Result<Ownership, Error> {

@@ -61,10 +61,18 @@ impl Disk {
         let mut listing = self.granted.list(&self.prefix).await.map_err(|code| self.failed(code))?;
         let mut directories = Vec::new();
         while let Some(entries) = listing.next().await.map_err(|code| self.failed(code))? {
-            let ours = entries.into_iter().filter(|entry| {
-                matches!(entry.type_, DescriptorType::Directory) && names::is_directory_of_chunks(&entry.name)
-            });
-            directories.extend(ours.map(|entry| entry.name));
+            for entry in entries.into_iter().filter(|entry| names::is_directory_of_chunks(&entry.name)) {
+                let is_directory = match entry.type_ {
+                    DescriptorType::Directory => true,
+                    DescriptorType::SymbolicLink => {
+                        matches!(self.granted.is_directory(self.path(&entry.name)).await, Ok(true))
+                    }
+                    _ => false,
+                };
+                if is_directory {
+                    directories.push(entry.name);
+                }
+            }
         }
         Ok(Scan { disk: self, directories: directories.into_iter(), current: None })
     }

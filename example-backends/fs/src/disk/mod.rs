@@ -12,6 +12,7 @@ mod shared;
 use std::cell::Cell;
 
 use kvtier_guest::futures_util::{StreamExt, stream};
+use kvtier_guest::lru::CHUNK_BYTES_MAX;
 use kvtier_guest::wasip3::clocks::system_clock;
 use kvtier_guest::wasip3::filesystem::preopens;
 use kvtier_guest::wasip3::filesystem::types::{DescriptorStat, DescriptorType, ErrorCode};
@@ -41,6 +42,7 @@ pub(crate) struct Disk {
     refusals: Repeated,
     recoveries: Repeated,
     unleased: Repeated,
+    in_the_way: Repeated,
 }
 
 /// A chunk's file.
@@ -71,6 +73,7 @@ impl Disk {
             refusals: Repeated::default(),
             recoveries: Repeated::default(),
             unleased: Repeated::default(),
+            in_the_way: Repeated::default(),
         })
     }
 
@@ -87,7 +90,8 @@ impl Disk {
     pub(crate) async fn is_prepared(&self) -> Result<bool, Error> {
         match self.granted.is_directory(self.path(names::TEMPORARY)).await {
             Ok(is_directory) => Ok(is_directory),
-            Err(ErrorCode::NoEntry) => Ok(false),
+            // Also a link that leads nowhere, or out of what is granted: `prepare` names it.
+            Err(ErrorCode::NoEntry | ErrorCode::Loop | ErrorCode::NotPermitted) => Ok(false),
             Err(code) => Err(self.failed(code)),
         }
     }
@@ -126,14 +130,22 @@ impl Disk {
         }
     }
 
-    /// Looks at a chunk's file. `None` if there is none.
+    /// Looks at a chunk's file. `None` if there is none, or something that cannot be a chunk.
     pub(crate) async fn stat(&self, key: ChunkKey) -> Result<Option<Found>, Error> {
         match self.granted.stat(self.file_of(key)).await {
-            Ok(stat) if matches!(stat.type_, DescriptorType::RegularFile) => {
-                let modified_ns = modified_ns(&stat);
-                Ok(Some(Found { size_bytes: stat.size, modified_ns }))
+            Ok(stat) if !matches!(stat.type_, DescriptorType::RegularFile) => Ok(None),
+            Ok(stat) if stat.size > CHUNK_BYTES_MAX => {
+                let (name, path, size) = (&self.name, self.file_of(key), stat.size);
+                let message = format_args!(
+                    "{name}: `{path}` has {size} bytes, which is more than a chunk can have; it does not count against \
+                     the capacity and stays until its chunk is stored: remove it"
+                );
+                self.in_the_way.log(Level::Warn, message);
+                Ok(None)
             }
-            Ok(_) | Err(ErrorCode::NoEntry) => Ok(None),
+            Ok(stat) => Ok(Some(Found { size_bytes: stat.size, modified_ns: modified_ns(&stat) })),
+            // A path through what is no directory leads to no file.
+            Err(ErrorCode::NoEntry | ErrorCode::NotDirectory | ErrorCode::Loop) => Ok(None),
             Err(code) => Err(self.failed(code)),
         }
     }
@@ -144,14 +156,39 @@ impl Disk {
     }
 
     /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a
-    /// chunk, or nothing.
+    /// chunk, or nothing. What is in the way of a chunk is named; it is the operator's, and says nothing of the disk.
     pub(crate) async fn write(&self, chunks: &[(u32, ChunkKey)], data: &Sources) -> Vec<Result<(), Error>> {
         let file =
             |&(index, key)| FileToStore { index, temporary: self.temporary(key), name: self.file_of(key) };
         let files = chunks.iter().map(file).collect();
         let written = self.granted.store_all(data, files, self.caching).await;
-        let named = |written: Result<u64, Error>| written.map(drop).map_err(|error| self.named(error));
-        written.into_iter().map(named).collect()
+        let mut answers = Vec::with_capacity(chunks.len());
+        for (written, (_, key)) in written.into_iter().zip(chunks) {
+            answers.push(match written {
+                Ok(_) => Ok(()),
+                Err(error @ Error::Other(_)) => Err(match self.obstacle(*key).await {
+                    Some(why) => {
+                        self.in_the_way.log(Level::Warn, format_args!("{why}"));
+                        Error::invalid_argument(why)
+                    }
+                    None => self.named(error),
+                }),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// Says what is in the place of a chunk's file, or of its directory, that cannot be replaced.
+    async fn obstacle(&self, key: ChunkKey) -> Option<String> {
+        let (directory, file) = (self.path(&names::directory_of(key)), self.file_of(key));
+        let is_there = self.granted.stat(directory.clone()).await.is_ok();
+        if is_there && !matches!(self.granted.is_directory(directory.clone()).await, Ok(true)) {
+            return Some(format!("{}: `{directory}` is no directory; remove it, or make it one", self.name));
+        }
+        let found = self.granted.stat(file.clone()).await.ok()?.type_;
+        let can_be_replaced = matches!(found, DescriptorType::RegularFile | DescriptorType::SymbolicLink);
+        (!can_be_replaced).then(|| format!("{}: `{file}` is no file; remove it", self.name))
     }
 
     /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again. On one that
@@ -205,7 +242,10 @@ impl Disk {
     async fn unlink(&self, path: String) -> Result<bool, Error> {
         match self.granted.unlink(path).await {
             Ok(()) => Ok(true),
-            Err(ErrorCode::NoEntry) => Ok(false),
+            // What is no file is not ours, and nothing is behind what is no directory.
+            Err(ErrorCode::NoEntry | ErrorCode::NotDirectory | ErrorCode::Loop | ErrorCode::IsDirectory) => {
+                Ok(false)
+            }
             Err(code) => Err(self.failed(code)),
         }
     }

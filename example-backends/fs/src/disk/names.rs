@@ -27,7 +27,7 @@ pub(super) fn of_chunk(key: ChunkKey) -> String {
 }
 
 /// The first two digits of the key: 256 directories, so that none grows too large to be listed.
-fn directory_of(key: ChunkKey) -> String {
+pub(super) fn directory_of(key: ChunkKey) -> String {
     format!("{:02x}", key.hi >> 56)
 }
 

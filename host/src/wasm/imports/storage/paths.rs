@@ -86,7 +86,7 @@ impl Directory {
         options.read(true)._cap_fs_ext_follow(FollowSymlinks::No);
         options.custom_flags((flags(caching) | OFlags::NONBLOCK).bits().cast_signed());
         let opened = match fs::open(&self.file, Path::new(&file.name), &options) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if leads_nowhere(&error) => return Ok(None),
             opened => opened.map_err(|error| self.failed(&file.name, Change::No, caching, &error))?,
         };
         match opened.metadata() {
@@ -197,6 +197,11 @@ impl Directory {
             _ => Error::Unsupported,
         }
     }
+}
+
+/// Reports whether there is no such file, and nowhere that it could be.
+fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn not_a_file(path: &str) -> Error {
