@@ -130,6 +130,11 @@ impl Cluster {
         self.slots.replace(slots);
     }
 
+    /// Gives up connections on which nothing has moved for too long.
+    pub(crate) fn look_after(&self) {
+        self.nodes.borrow().values().for_each(|node| node.look_after());
+    }
+
     /// Closes the connections that are not in use.
     pub(crate) fn close(&self) {
         self.nodes.borrow().values().for_each(|node| node.let_go());

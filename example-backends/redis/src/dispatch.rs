@@ -90,6 +90,14 @@ impl Servers {
         groups.into_iter().map(|(address, items)| (cluster.node(&address), items)).collect()
     }
 
+    /// Gives up connections on which nothing has moved for too long.
+    pub(crate) fn look_after(&self) {
+        match self {
+            Self::One(node) => node.look_after(),
+            Self::Cluster(cluster) => cluster.look_after(),
+        }
+    }
+
     /// Closes the connections.
     pub(crate) fn close(&self) {
         match self {

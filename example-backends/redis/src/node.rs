@@ -125,7 +125,8 @@ impl Node {
         Ok(Lease { connection, was_idle, node, generation, _permit: permit })
     }
 
-    fn look_after(&self) {
+    /// Gives up connections on which nothing has moved for too long.
+    pub(crate) fn look_after(&self) {
         self.watch.look(monotonic_clock::now(), self.link.io_timeout.as_nanos() as u64);
     }
 

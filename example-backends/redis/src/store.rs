@@ -1,11 +1,15 @@
 //! Chunks in Redis: the commands of a call.
 
+use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
+use kvtier_guest::futures_util::future::{Either, select};
+use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::{ChunkKey, Error, Sinks, Sources, warn};
 
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Link};
 use crate::dispatch::Servers;
 use crate::items::{Item, renumbered};
 use crate::jobs::{Count, Get};
@@ -25,21 +29,36 @@ pub(crate) struct Store {
     servers: Servers,
     prefix: String,
     ttl: Option<Duration>,
+    link: Rc<Link>,
 }
 
 impl Store {
     pub(crate) fn new(config: Config) -> Self {
         let Config { servers, cluster, prefix, ttl, link } = config;
         let servers = if cluster {
-            Servers::Cluster(Cluster::new(servers, link))
+            Servers::Cluster(Cluster::new(servers, Rc::clone(&link)))
         } else {
-            Servers::One(Node::new(servers, link))
+            Servers::One(Node::new(servers, Rc::clone(&link)))
         };
-        Self { servers, prefix, ttl }
+        Self { servers, prefix, ttl, link }
     }
 
-    /// Finds out whether the servers are there and let us in.
+    /// Finds out whether the servers are there and let us in. No other call comes by meanwhile that would give up a
+    /// connection on which nothing moves.
     pub(crate) async fn open(&self) -> Result<(), Error> {
+        let give_up = async {
+            loop {
+                monotonic_clock::wait_for(self.link.io_timeout.as_nanos() as u64).await;
+                self.servers.look_after();
+            }
+        };
+        match select(pin!(self.ask()), pin!(give_up)).await {
+            Either::Left((asked, _)) => asked,
+            Either::Right((never, _)) => never,
+        }
+    }
+
+    async fn ask(&self) -> Result<(), Error> {
         if let Servers::Cluster(cluster) = &self.servers {
             cluster.refresh().await?;
         }

@@ -1,6 +1,8 @@
 //! Servers that are down, dead, silent, slow, full or cut off. Requests are served by the next tier meanwhile, nothing
 //! wrong is ever served, and the backend comes back by itself.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use kvtier::Engine;
@@ -164,6 +166,38 @@ fn a_black_hole_at_the_start_is_an_error_in_time() {
     assert!(down.contains("no answer within 200 ms"), "{down}");
     proxy.pass();
     assert_comes_back(&engine, 0);
+}
+
+/// Greets, and answers the first command with a list that never ends.
+fn never_ends() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4096];
+            for answer in ["+PONG\r\n", "*1000000\r\n:1\r\n"] {
+                if stream.read(&mut bytes).is_ok_and(|n| n > 0) {
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_whose_first_answer_never_ends_is_an_error_in_time() {
+    for cluster in ["false", "true"] {
+        let settings = [("io_timeout_ms", "200"), ("cluster", cluster)];
+        let backend = backend("redis", &[never_ends()], &settings);
+        assert_eq!(backend.limits.open_timeout, support::FOR_EVER);
+        let engine = support::engine(Config { on_load_error: OnLoadError::Continue, ..chain(backend) });
+        let down = support::health(engine.storage(), "redis").down.unwrap_or_default();
+        assert!(down.contains("no byte moved for too long"), "{down}");
+    }
 }
 
 #[test]
