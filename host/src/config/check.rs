@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::backend::grants::EnvGrant;
+use super::backend::placeholder::check_placeholders;
 use super::backend::{BackendConfig, BackendLimits, BreakerConfig, is_class_name};
 use super::error::{ConfigError, ConfigProblem, Origin};
-use super::grants::EnvGrant;
-use super::limits::{self, Bound};
-use super::node::{Node, shorten};
-use super::placeholder::check_placeholders;
+use super::format::{Node, shorten};
 use super::{Config, keys};
+use crate::limits::{self, Bound};
 
 impl Config {
     /// Checks a configuration made in code: the ranges of all settings, and the backends. Those that were

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::limits::CONFIG_MESSAGE_BYTES_MAX;
 use super::secret::SecretError;
+use crate::limits::CONFIG_MESSAGE_BYTES_MAX;
 use crate::text::shown;
 
 /// Names where a setting came from.

@@ -3,7 +3,7 @@
 //! A genuine file of `LMCache` loads as it is: none of these keys is taken for a mistyped one. The lists are those of
 //! its releases 0.3.7, 0.3.9 and 0.5.6, and of files that are older.
 
-use super::node::Node;
+use super::format::Node;
 
 /// Says whether `LMCache` has this top-level key, or one like it, without a meaning for kvtier.
 pub(super) fn is_unused_key(key: &str) -> bool {
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn the_keys_are_sorted_and_none_is_used() {
         assert!(UNUSED_KEYS.is_sorted());
-        assert!(UNUSED_KEYS.iter().all(|key| !super::super::keys::top_level().any(|used| used == *key)));
+        assert!(UNUSED_KEYS.iter().all(|key| !crate::config::keys::top_level().any(|used| used == *key)));
         assert!(TIER_KEYS.iter().all(|key| is_unused_key(key)));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::{CONFIG_MESSAGE_BYTES_MAX, MESSAGES_OF_A_KIND_MAX};
+use crate::limits::{CONFIG_MESSAGE_BYTES_MAX, MESSAGES_OF_A_KIND_MAX};
 use crate::text::shown;
 
 /// Collects messages, each as one line that is escaped and cut, so that ninety thousand unknown keys are not ninety

@@ -11,23 +11,18 @@ mod check;
 mod digest;
 mod error;
 mod file;
-mod grants;
+mod format;
 mod hide;
 mod keys;
 mod lmcache;
 mod messages;
-mod node;
-mod placeholder;
 mod raw;
 mod read;
-mod scalar;
 mod secret;
-mod section;
-mod size;
 mod suggest;
 #[cfg(test)]
 mod tests;
-mod values;
+mod value;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,15 +30,17 @@ use std::time::Duration;
 use crate::cpu::Policy;
 use crate::limits;
 use crate::memory::{PAGE_BYTES, PoolOptions};
+pub use backend::grants::{
+    EnvGrant, FsAccess, FsGrant, Grants, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange,
+};
+pub(crate) use backend::placeholder::{Facts, OwnDirectory};
 pub use backend::{BackendConfig, BackendLimits, BreakerConfig};
 pub use digest::Sha256Digest;
 pub use error::{ConfigError, ConfigProblem, Origin};
 pub use file::open_file;
-pub use grants::{EnvGrant, FsAccess, FsGrant, Grants, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 pub use hide::{secret_word, sounds_secret, without_user_parts};
-pub(crate) use placeholder::{Facts, OwnDirectory};
 pub use secret::{Secret, SecretError, SecretSource};
-pub(crate) use size::show_size;
+pub(crate) use value::size::show_size;
 
 /// Name of the environment variable that names the configuration file.
 pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";

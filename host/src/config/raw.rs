@@ -9,22 +9,22 @@ use std::path::Path;
 
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::file::open_file;
-use super::limits::{CONFIG_BYTES_MAX, KEY_BYTES_MAX};
+use super::format::{Node, shorten};
 use super::lmcache::{self, OtherVariable};
 use super::messages::Messages;
-use super::node::{Node, shorten};
 use super::suggest::typo_of;
 use super::{SKIP_SAVE_VARIABLE, keys};
+use crate::limits::{CONFIG_BYTES_MAX, KEY_BYTES_MAX};
 
 /// One setting: its full dotted key, its value, and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct RawSetting {
     pub(super) key: String,
     pub(super) value: Node,
     pub(super) origin: Origin,
 }
 
-impl Entry {
+impl RawSetting {
     pub(super) fn refuse(&self, problem: ConfigProblem) -> ConfigError {
         ConfigError::new(&self.origin, problem)
     }
@@ -34,11 +34,11 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct RawConfig {
     /// Top-level keys that kvtier uses.
-    top: BTreeMap<&'static str, Entry>,
+    top: BTreeMap<&'static str, RawSetting>,
     /// Flat entries of kvtier's sections of `extra_config`, in file order.
-    pub(super) sections: Vec<Entry>,
+    pub(super) sections: Vec<RawSetting>,
     /// Whether nothing is stored, if the environment says so.
-    pub(super) skip_save: Option<Entry>,
+    pub(super) skip_save: Option<RawSetting>,
     /// Things to tell an operator who looks for them.
     pub(super) notes: Messages,
     /// Things that an operator should see.
@@ -51,7 +51,7 @@ pub(super) type Environment = BTreeMap<String, String>;
 impl RawConfig {
     /// Takes the entry of a top-level key. No value counts as not given, and so does an empty text, which as a list is
     /// an empty one.
-    pub(super) fn take(&mut self, key: &str) -> Option<Entry> {
+    pub(super) fn take(&mut self, key: &str) -> Option<RawSetting> {
         let is_list = keys::BACKEND_LISTS.contains(&key);
         let is_given = |value: &Node| if is_list { *value != Node::Null } else { !value.is_blank() };
         self.top.remove(key).filter(|entry| is_given(&entry.value))
@@ -61,7 +61,7 @@ impl RawConfig {
     pub(super) fn read(text: &str, origin: &Origin, environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
         for (key, value) in parse_document(text, origin)? {
-            reader.file_key(Entry { key, value, origin: origin.clone() })?;
+            reader.file_key(RawSetting { key, value, origin: origin.clone() })?;
         }
         for (variable, value) in environment {
             if let Some(key) = variable.strip_prefix(keys::VARIABLE_PREFIX) {
@@ -102,10 +102,10 @@ fn parse_document(text: &str, origin: &Origin) -> Result<Vec<(String, Node)>, Co
 
 #[derive(Default)]
 struct Reader {
-    top: BTreeMap<&'static str, Entry>,
-    extra_from_file: Vec<Entry>,
-    extra_from_variable: Option<Vec<Entry>>,
-    skip_save: Option<Entry>,
+    top: BTreeMap<&'static str, RawSetting>,
+    extra_from_file: Vec<RawSetting>,
+    extra_from_variable: Option<Vec<RawSetting>>,
+    skip_save: Option<RawSetting>,
     notes: Messages,
     warnings: Messages,
 }
@@ -118,13 +118,13 @@ const VARIABLES: &str = "variables of LMCache that have no effect here";
 const SERVICE_LINKS: &str = "variables of Kubernetes services";
 
 impl Reader {
-    fn file_key(&mut self, entry: Entry) -> Result<(), ConfigError> {
+    fn file_key(&mut self, entry: RawSetting) -> Result<(), ConfigError> {
         let key = entry.key.as_str();
         if key == keys::EXTRA_CONFIG {
             self.extra_from_file.extend(extra_entries(entry)?);
         } else if let Some(rest) = key.strip_prefix("extra_config.") {
             let key = rest.to_owned();
-            self.extra_from_file.push(Entry { key, ..entry });
+            self.extra_from_file.push(RawSetting { key, ..entry });
         } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, key) {
             self.top.insert(used, entry);
         } else if lmcache::is_unused_key(key) {
@@ -171,14 +171,14 @@ impl Reader {
         let value = Node::Text(text.to_owned());
         if known_key == keys::EXTRA_CONFIG {
             let key = known_key.to_owned();
-            self.extra_from_variable = Some(extra_entries(Entry { key, value, origin })?);
+            self.extra_from_variable = Some(extra_entries(RawSetting { key, value, origin })?);
         } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, known_key) {
             if is_list || !value.is_blank() {
                 let key = used.to_owned();
-                self.override_top(used, Entry { key, value, origin });
+                self.override_top(used, RawSetting { key, value, origin });
             }
         } else if variable == SKIP_SAVE_VARIABLE {
-            self.skip_save = Some(Entry { key: lower_key, value, origin });
+            self.skip_save = Some(RawSetting { key: lower_key, value, origin });
         } else if lmcache::is_unused_key(known_key) && !lmcache::is_service_link(variable, text) {
             self.unused(&origin, "it", known_key, &value);
         } else if let Some(other) = lmcache::other_variable(variable, text) {
@@ -200,7 +200,7 @@ impl Reader {
         Ok(())
     }
 
-    fn override_top(&mut self, used: &'static str, entry: Entry) {
+    fn override_top(&mut self, used: &'static str, entry: RawSetting) {
         // The list of backends has two spellings; a variable in one overrides a file in either. Two
         // variables stay side by side, to be compared.
         if keys::BACKEND_LISTS.contains(&used) {
@@ -227,7 +227,7 @@ impl Reader {
         Ok(RawConfig { top, sections, skip_save, notes, warnings })
     }
 
-    fn extra_key(&mut self, entry: Entry, sections: &mut Vec<Entry>) -> Result<(), ConfigError> {
+    fn extra_key(&mut self, entry: RawSetting, sections: &mut Vec<RawSetting>) -> Result<(), ConfigError> {
         let key = entry.key.clone();
         let first = key.split('.').next().unwrap_or_default();
         if keys::section_of(&key).is_some() {
@@ -262,8 +262,8 @@ impl Reader {
 }
 
 /// Returns the entries of an `extra_config` given as a mapping or as JSON text.
-fn extra_entries(entry: Entry) -> Result<Vec<Entry>, ConfigError> {
-    let Entry { key, value, origin } = entry;
+fn extra_entries(entry: RawSetting) -> Result<Vec<RawSetting>, ConfigError> {
+    let RawSetting { key, value, origin } = entry;
     let wrong = |found: String| {
         ConfigError::new(
             &origin,
@@ -286,15 +286,16 @@ fn extra_entries(entry: Entry) -> Result<Vec<Entry>, ConfigError> {
     };
     match value {
         Node::Null => Ok(Vec::new()),
-        Node::Map(entries) => {
-            Ok(entries.into_iter().map(|(key, value)| Entry { key, value, origin: origin.clone() }).collect())
-        }
+        Node::Map(entries) => Ok(entries
+            .into_iter()
+            .map(|(key, value)| RawSetting { key, value, origin: origin.clone() })
+            .collect()),
         other => Err(wrong(other.describe())),
     }
 }
 
 /// Turns nested mappings into entries with dotted keys. An empty mapping leaves nothing.
-fn flatten(entry: Entry, into: &mut Vec<Entry>) -> Result<(), ConfigError> {
+fn flatten(entry: RawSetting, into: &mut Vec<RawSetting>) -> Result<(), ConfigError> {
     if entry.key.len() > KEY_BYTES_MAX {
         return Err(entry.refuse(ConfigProblem::UnknownKey {
             advice: format!("a key has at most {KEY_BYTES_MAX} bytes, with all that it is nested in"),
@@ -307,21 +308,21 @@ fn flatten(entry: Entry, into: &mut Vec<Entry>) -> Result<(), ConfigError> {
             key: entry.key.clone(),
         }));
     }
-    let Entry { key, value, origin } = entry;
+    let RawSetting { key, value, origin } = entry;
     match value {
         Node::Map(entries) => {
             for (inner, value) in entries {
-                flatten(Entry { key: format!("{key}.{inner}"), value, origin: origin.clone() }, into)?;
+                flatten(RawSetting { key: format!("{key}.{inner}"), value, origin: origin.clone() }, into)?;
             }
         }
         // `extra_config: {kvtier: }` and the like: a section with nothing in it.
         Node::Null if keys::SECTIONS.contains(&key.as_str()) => {}
-        value => into.push(Entry { key, value, origin }),
+        value => into.push(RawSetting { key, value, origin }),
     }
     Ok(())
 }
 
-fn refuse_duplicates(entries: &[Entry]) -> Result<(), ConfigError> {
+fn refuse_duplicates(entries: &[RawSetting]) -> Result<(), ConfigError> {
     let mut seen = std::collections::HashSet::new();
     for entry in entries {
         if !seen.insert(entry.key.as_str()) {

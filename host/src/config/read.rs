@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::backend::section::{BackendSection, Listed, SECRET_FORM};
 use super::check::check_names;
 use super::error::{ConfigError, ConfigProblem, Origin};
+use super::format::{Node, shorten};
 use super::messages::Messages;
-use super::node::{Node, shorten};
-use super::raw::{Entry, Environment, RawConfig};
+use super::raw::{Environment, RawConfig, RawSetting};
 use super::secret::{Secret, SecretError, SecretSource};
-use super::section::{BackendSection, Listed, SECRET_FORM};
 use super::suggest::similar_to;
-use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys, limits};
+use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys};
 use crate::cpu::Policy;
+use crate::limits;
 use crate::memory::HugePages;
 
 impl Config {
@@ -96,7 +97,7 @@ impl Config {
     fn read_kvtier(
         &mut self,
         key: &str,
-        entry: &Entry,
+        entry: &RawSetting,
         base_dir: &Path,
         environment: &Environment,
     ) -> Result<(), ConfigError> {
@@ -224,7 +225,11 @@ impl BackendList {
     }
 }
 
-fn integrity_key(entry: &Entry, base_dir: &Path, environment: &Environment) -> Result<Secret, ConfigError> {
+fn integrity_key(
+    entry: &RawSetting,
+    base_dir: &Path,
+    environment: &Environment,
+) -> Result<Secret, ConfigError> {
     let source = match &entry.value {
         Node::Text(text) => SecretSource::parse(text, base_dir),
         _ => None,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::file::open_file;
-use super::limits::{BACKENDS_MAX, SECRET_BYTES_MAX};
+use crate::limits::{BACKENDS_MAX, SECRET_BYTES_MAX};
 use crate::sync::lock;
 
 /// Holds a secret's bytes and shows only their number.

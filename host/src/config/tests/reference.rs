@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::size::show_size;
+use super::super::value::size::show_size;
 use super::super::{Config, keys};
 use super::{extra_config, read};
 use crate::limits::{self, Bound};

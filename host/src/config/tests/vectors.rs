@@ -1,7 +1,7 @@
 //! The values that the host and the SDK of backends read alike.
 
-use super::super::scalar::{boolean, whole};
-use super::super::size::{SizeError, parse_size};
+use super::super::value::scalar::{boolean, whole};
+use super::super::value::size::{SizeError, parse_size};
 use super::{disk_with, read, read_with};
 
 const VECTORS: &str = include_str!("../../../../tests/vectors/values.txt");

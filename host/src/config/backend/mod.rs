@@ -1,15 +1,19 @@
 //! One backend of the chain.
 
+pub(super) mod grants;
+pub(super) mod placeholder;
+pub(super) mod section;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::digest::Sha256Digest;
-use super::grants::{EnvGrant, Grants};
-use super::hide::{sounds_secret, user_parts};
-use super::limits;
-use super::scalar::{boolean, whole};
-use super::secret::SecretSource;
+use self::grants::{EnvGrant, Grants};
+use super::value::scalar::{boolean, whole};
+use crate::config::digest::Sha256Digest;
+use crate::config::hide::{sounds_secret, user_parts};
+use crate::config::secret::SecretSource;
+use crate::limits;
 
 /// Describes one backend: which class of which component, with what, and within which limits.
 #[derive(Clone, PartialEq, Eq)]
@@ -239,7 +243,7 @@ impl BackendLimits {
 
 /// Tells whether a text may name a class: a class name in any case style, or `ns:pkg/interface@version`
 /// and resource. Whether the component exports it is found out when the backend is loaded.
-pub(super) fn is_class_name(name: &str) -> bool {
+pub(in crate::config) fn is_class_name(name: &str) -> bool {
     (1..=limits::CLASS_NAME_CHARS_MAX).contains(&name.len())
         && name.bytes().all(|byte| {
             byte.is_ascii_alphanumeric()

@@ -1,28 +1,31 @@
 //! Turns the value of one entry into a typed value, or says what was expected.
 
+pub(super) mod scalar;
+pub(super) mod size;
+
 use std::time::Duration;
 
-use super::error::{ConfigError, ConfigProblem};
-use super::limits::{Bound, SIZE_BYTES_MAX};
-use super::node::{Node, shorten};
-use super::raw::Entry;
-use super::scalar::{BOOLEAN_FORM, WHOLE_FORM, boolean, has_leading_zero, whole};
-use super::size::{SIZE_FORM, SizeError, parse_size, show_size};
+use self::scalar::{BOOLEAN_FORM, WHOLE_FORM, boolean, has_leading_zero, whole};
+use self::size::{SIZE_FORM, SizeError, parse_size, show_size};
+use crate::config::error::{ConfigError, ConfigProblem};
+use crate::config::format::{Node, shorten};
+use crate::config::raw::RawSetting;
+use crate::limits::{Bound, SIZE_BYTES_MAX};
 
 const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
 
-impl Entry {
+impl RawSetting {
     /// Says that the value is of the wrong type or form, showing it.
-    pub(super) fn wrong(&self, expected: impl Into<String>) -> ConfigError {
+    pub(in crate::config) fn wrong(&self, expected: impl Into<String>) -> ConfigError {
         self.wrong_found(expected, self.value.describe())
     }
 
     /// Says that the value is of the wrong type or form, without showing it.
-    pub(super) fn wrong_hidden(&self, expected: impl Into<String>) -> ConfigError {
+    pub(in crate::config) fn wrong_hidden(&self, expected: impl Into<String>) -> ConfigError {
         self.wrong_found(expected, self.value.describe_type())
     }
 
-    pub(super) fn wrong_found(&self, expected: impl Into<String>, found: String) -> ConfigError {
+    pub(in crate::config) fn wrong_found(&self, expected: impl Into<String>, found: String) -> ConfigError {
         self.refuse(ConfigProblem::WrongValue { key: self.key.clone(), expected: expected.into(), found })
     }
 
@@ -37,7 +40,7 @@ impl Entry {
     }
 
     /// Reads a whole number within `bound`.
-    pub(super) fn whole(&self, bound: &Bound) -> Result<u64, ConfigError> {
+    pub(in crate::config) fn whole(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let number = match &self.value {
             Node::Int(value) => Some(*value),
             // `as` saturates, and the range check follows.
@@ -54,22 +57,22 @@ impl Entry {
     }
 
     /// Reads a count within `bound`.
-    pub(super) fn count(&self, bound: &Bound) -> Result<usize, ConfigError> {
+    pub(in crate::config) fn count(&self, bound: &Bound) -> Result<usize, ConfigError> {
         self.whole(bound).map(|value| value as usize)
     }
 
     /// Reads milliseconds within `bound`.
-    pub(super) fn millis(&self, bound: &Bound) -> Result<Duration, ConfigError> {
+    pub(in crate::config) fn millis(&self, bound: &Bound) -> Result<Duration, ConfigError> {
         self.whole(bound).map(Duration::from_millis)
     }
 
     /// Reads seconds within `bound`.
-    pub(super) fn secs(&self, bound: &Bound) -> Result<Duration, ConfigError> {
+    pub(in crate::config) fn secs(&self, bound: &Bound) -> Result<Duration, ConfigError> {
         self.whole(bound).map(Duration::from_secs)
     }
 
     /// Reads a size in bytes, plain or with a unit.
-    pub(super) fn size_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
+    pub(in crate::config) fn size_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let range = || self.out_of_range(show_size(bound.min), show_size(bound.max));
         let bytes = match &self.value {
             Node::Int(value) => u64::try_from(*value).map_err(|_| range())?,
@@ -91,7 +94,7 @@ impl Entry {
 
     /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes. Zero, which `LMCache` allows, is in every
     /// bound.
-    pub(super) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
+    pub(in crate::config) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let gib = match &self.value {
             Node::Int(value) => Some(*value as f64),
             Node::Float(value) => Some(*value),
@@ -119,7 +122,7 @@ impl Entry {
     }
 
     /// Reads a boolean in any of the usual words.
-    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+    pub(in crate::config) fn boolean(&self) -> Result<bool, ConfigError> {
         let value = match &self.value {
             Node::Bool(value) => return Ok(*value),
             Node::Int(value) => boolean(&value.to_string()),
@@ -130,7 +133,7 @@ impl Entry {
     }
 
     /// Reads text that is not empty.
-    pub(super) fn text(&self, expected: &str) -> Result<&str, ConfigError> {
+    pub(in crate::config) fn text(&self, expected: &str) -> Result<&str, ConfigError> {
         match &self.value {
             Node::Text(text) if !text.trim().is_empty() => Ok(text.trim()),
             _ => Err(self.wrong(expected)),
@@ -138,7 +141,7 @@ impl Entry {
     }
 
     /// Reads one of a few words, in any case.
-    pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(in crate::config) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = match &self.value {
             Node::Text(text) => words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim())),
             _ => None,
@@ -150,7 +153,7 @@ impl Entry {
     }
 
     /// Reads a list of names: a list as it is, or text split at commas, trimmed, empty parts dropped.
-    pub(super) fn names(&self) -> Result<Vec<String>, ConfigError> {
+    pub(in crate::config) fn names(&self) -> Result<Vec<String>, ConfigError> {
         match &self.value {
             Node::Text(text) => Ok(text
                 .split(',')
@@ -164,7 +167,7 @@ impl Entry {
     }
 
     /// Reads a list of texts; one text stands for a list of it alone.
-    pub(super) fn items(&self, expected: &str) -> Result<Vec<String>, ConfigError> {
+    pub(in crate::config) fn items(&self, expected: &str) -> Result<Vec<String>, ConfigError> {
         match &self.value {
             Node::Text(text) => Ok(vec![text.clone()]),
             Node::List(items) => items
@@ -181,7 +184,7 @@ impl Entry {
     }
 
     /// Reads a scalar as the text that a class's constructor gets.
-    pub(super) fn scalar_text(&self) -> Result<String, ConfigError> {
+    pub(in crate::config) fn scalar_text(&self) -> Result<String, ConfigError> {
         match &self.value {
             Node::Text(text) => Ok(text.clone()),
             Node::Bool(value) => Ok(value.to_string()),

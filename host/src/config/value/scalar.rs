@@ -2,13 +2,14 @@
 //! run `tests/vectors/values.txt`.
 
 /// What a boolean may look like, for error messages.
-pub(super) const BOOLEAN_FORM: &str = "true or false (or 1/0, yes/no, on/off)";
+pub(in crate::config) const BOOLEAN_FORM: &str = "true or false (or 1/0, yes/no, on/off)";
 
 /// What a whole number may look like, for error messages. YAML 1.1 reads `020` as 16, YAML 1.2 as 20.
-pub(super) const WHOLE_FORM: &str = "a whole number in decimal digits, without leading zeros and `_`";
+pub(in crate::config) const WHOLE_FORM: &str =
+    "a whole number in decimal digits, without leading zeros and `_`";
 
 /// Reads a boolean in any of the usual words.
-pub(super) fn boolean(text: &str) -> Option<bool> {
+pub(in crate::config) fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
@@ -18,7 +19,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 
 /// Reads decimal digits with a sign, and perhaps a fraction of zeros, as JSON writers put out. Numbers beyond 128 bits
 /// become the nearest that is in no range.
-pub(super) fn whole(text: &str) -> Option<i128> {
+pub(in crate::config) fn whole(text: &str) -> Option<i128> {
     let text = text.trim();
     let text = match text.split_once('.') {
         Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole,
@@ -34,7 +35,7 @@ pub(super) fn whole(text: &str) -> Option<i128> {
 }
 
 /// Reports whether a number begins with a zero that says nothing, which some languages read as "octal".
-pub(super) fn has_leading_zero(text: &str) -> bool {
+pub(in crate::config) fn has_leading_zero(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text).as_bytes();
     matches!(digits, [b'0', b'0'..=b'9', ..])
 }

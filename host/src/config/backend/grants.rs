@@ -186,11 +186,11 @@ fn address_bits(address: IpAddr) -> u8 {
 }
 
 /// Forms of the grants, for error messages.
-pub(super) const FS_FORM: &str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path without `.` or `..` \
+pub(in crate::config) const FS_FORM: &str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path without `.` or `..` \
      (several grants as a list)";
-pub(super) const NET_FORM: &str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or `http(s)://HOST[:PORT]` \
+pub(in crate::config) const NET_FORM: &str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or `http(s)://HOST[:PORT]` \
      (several grants as a list)";
-pub(super) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a list)";
+pub(in crate::config) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a list)";
 
 impl FsGrant {
     /// Parses `HOST_DIR:GUEST_PATH:ro|rw`; a relative host directory is taken from `base_dir`.
@@ -296,7 +296,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 impl EnvGrant {
     /// Parses `NAME` or `NAME=VALUE`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::config) fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
             None => (text.trim(), None),
             Some((name, value)) => (name.trim(), Some(value)),

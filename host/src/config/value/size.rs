@@ -1,11 +1,11 @@
 //! Sizes in bytes, as people write them. The SDK of backends reads `config.*` by the same rules, and both run
 //! `tests/vectors/values.txt`.
 
-use super::limits::SIZE_BYTES_MAX;
 use super::scalar::has_leading_zero;
+use crate::limits::SIZE_BYTES_MAX;
 
 /// What a size may look like, for error messages. `M` alone is 10^6 in Kubernetes and 2^20 elsewhere.
-pub(super) const SIZE_FORM: &str =
+pub(in crate::config) const SIZE_FORM: &str =
     "a size in bytes such as 67108864, \"64MiB\", \"64Mi\" or \"64MB\" (`M` alone has two meanings)";
 
 const UNITS: [(&str, u64); 13] = [
@@ -26,7 +26,7 @@ const UNITS: [(&str, u64); 13] = [
 
 /// Why a text is no size.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum SizeError {
+pub(in crate::config) enum SizeError {
     /// Not of the form of a size.
     Form,
     /// A size, but negative or beyond [`SIZE_BYTES_MAX`].
@@ -35,7 +35,7 @@ pub(super) enum SizeError {
 
 /// Parses `64MiB`, `64Mi`, `1.5 GiB`, `500KB` or plain bytes. Fractions of a byte are dropped, and bytes have none but
 /// zeros.
-pub(super) fn parse_size(text: &str) -> Result<u64, SizeError> {
+pub(in crate::config) fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let digits_end =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());

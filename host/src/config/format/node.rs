@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
-use super::hide::without_user_parts;
-use super::limits::{
+use crate::config::hide::without_user_parts;
+use crate::limits::{
     DIRECTIVES_MAX, EXPANDED_BYTES_MAX, KEY_BYTES_MAX, NESTING_DEPTH_MAX, NODE_COST_BYTES, SCAN_COST_MAX,
 };
 
@@ -18,7 +18,7 @@ const SHOWN_CHARS_MAX: usize = 60;
 
 /// One value of a configuration text.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(in crate::config) enum Node {
     Null,
     Bool(bool),
     Int(i128),
@@ -30,14 +30,14 @@ pub(super) enum Node {
 
 impl Node {
     /// Parses a YAML document; an empty one is `Null`.
-    pub(super) fn from_yaml(text: &str) -> Result<Self, String> {
+    pub(in crate::config) fn from_yaml(text: &str) -> Result<Self, String> {
         refuse_costly_scan(text)?;
         let root = Root::new();
         root.deserialize_in(serde_yaml::Deserializer::from_str(text)).map_err(|error| root.explain(&error))
     }
 
     /// Parses a JSON document.
-    pub(super) fn from_json(text: &str) -> Result<Self, String> {
+    pub(in crate::config) fn from_json(text: &str) -> Result<Self, String> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let root = Root::new();
         root.deserialize_in(&mut deserializer)
@@ -46,7 +46,7 @@ impl Node {
     }
 
     /// Describes the value for an error message.
-    pub(super) fn describe(&self) -> String {
+    pub(in crate::config) fn describe(&self) -> String {
         match self {
             Self::Null => "no value".to_owned(),
             Self::Bool(value) => format!("the boolean {value}"),
@@ -60,7 +60,7 @@ impl Node {
     }
 
     /// Describes the value's type and length but not the value, for keys that may hold secrets.
-    pub(super) fn describe_type(&self) -> String {
+    pub(in crate::config) fn describe_type(&self) -> String {
         match self {
             Self::Null => "no value".to_owned(),
             Self::Bool(_) => "a boolean".to_owned(),
@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// Says whether there is no value, or a text with nothing in it.
-    pub(super) fn is_blank(&self) -> bool {
+    pub(in crate::config) fn is_blank(&self) -> bool {
         match self {
             Self::Null => true,
             Self::Text(text) => text.trim().is_empty(),
@@ -82,7 +82,7 @@ impl Node {
 }
 
 /// Cuts a text to what an error message shows.
-pub(super) fn shorten(text: &str) -> String {
+pub(in crate::config) fn shorten(text: &str) -> String {
     if text.chars().count() <= SHOWN_CHARS_MAX {
         return text.to_owned();
     }

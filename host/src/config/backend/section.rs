@@ -3,39 +3,39 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::backend::{BackendConfig, BackendLimits, BreakerConfig, is_class_name};
-use super::digest::Sha256Digest;
-use super::error::{ConfigError, ConfigProblem, Origin};
 use super::grants::{ENV_FORM, EnvGrant, FS_FORM, FsGrant, NET_FORM, NetGrant};
-use super::hide::is_surely_secret;
-use super::keys;
-use super::limits;
-use super::messages::Messages;
-use super::node::Node;
-use super::raw::Entry;
-use super::secret::SecretSource;
-use super::suggest::similar_to;
+use super::{BackendConfig, BackendLimits, BreakerConfig, is_class_name};
+use crate::config::digest::Sha256Digest;
+use crate::config::error::{ConfigError, ConfigProblem, Origin};
+use crate::config::format::Node;
+use crate::config::hide::is_surely_secret;
+use crate::config::keys;
+use crate::config::messages::Messages;
+use crate::config::raw::RawSetting;
+use crate::config::secret::SecretSource;
+use crate::config::suggest::similar_to;
+use crate::limits;
 
 /// The entries of one backend's section, with keys relative to it.
 #[derive(Debug, Default)]
-pub(super) struct BackendSection {
-    entries: Vec<(String, Entry)>,
+pub(in crate::config) struct BackendSection {
+    entries: Vec<(String, RawSetting)>,
     index_by_key: HashMap<String, usize>,
 }
 
 /// Names what a required key lacks, for [`BackendSection::parse`].
-pub(super) struct Listed<'a> {
-    pub(super) name: &'a str,
+pub(in crate::config) struct Listed<'a> {
+    pub(in crate::config) name: &'a str,
     /// The spelling of the section that goes with the list's spelling.
-    pub(super) section: &'static str,
-    pub(super) origin: &'a Origin,
+    pub(in crate::config) section: &'static str,
+    pub(in crate::config) origin: &'a Origin,
     /// Sections of names that are not listed.
-    pub(super) unlisted: &'a BTreeMap<String, BackendSection>,
+    pub(in crate::config) unlisted: &'a BTreeMap<String, BackendSection>,
 }
 
 impl BackendSection {
     /// Adds an entry. The two spellings of one key may both be given if they agree.
-    pub(super) fn add(&mut self, key: String, entry: Entry) -> Result<(), ConfigError> {
+    pub(in crate::config) fn add(&mut self, key: String, entry: RawSetting) -> Result<(), ConfigError> {
         let first = self.index_by_key.get(&key).map(|index| &self.entries[*index].1);
         match first {
             None => {
@@ -54,7 +54,7 @@ impl BackendSection {
     }
 
     /// Reads the section of a listed backend.
-    pub(super) fn parse(
+    pub(in crate::config) fn parse(
         self,
         listed: &Listed<'_>,
         base_dir: &Path,
@@ -103,7 +103,7 @@ impl BackendSection {
 }
 
 impl BackendConfig {
-    fn read(&mut self, key: &str, entry: &Entry, base_dir: &Path) -> Result<(), ConfigError> {
+    fn read(&mut self, key: &str, entry: &RawSetting, base_dir: &Path) -> Result<(), ConfigError> {
         match key {
             key if keys::backend_may_be_blank(key) && entry.value.is_blank() => {}
             "module_path" => self.module_path = base_dir.join(module_path(entry)?),
@@ -128,7 +128,7 @@ impl BackendConfig {
         Ok(())
     }
 
-    fn read_group(&mut self, key: &str, entry: &Entry, base_dir: &Path) -> Result<(), ConfigError> {
+    fn read_group(&mut self, key: &str, entry: &RawSetting, base_dir: &Path) -> Result<(), ConfigError> {
         match key.split_once('.') {
             Some(("config", key)) => self.config.push((key.to_owned(), entry.scalar_text()?)),
             Some(("secrets", key)) => {
@@ -153,7 +153,7 @@ impl BackendConfig {
 }
 
 impl BackendLimits {
-    fn read(&mut self, limit: &str, entry: &Entry) -> Result<(), ConfigError> {
+    fn read(&mut self, limit: &str, entry: &RawSetting) -> Result<(), ConfigError> {
         match limit {
             "memory" => self.memory_bytes = entry.size_bytes(&limits::BACKEND_MEMORY_BYTES)?,
             "call_timeout_ms" => {
@@ -210,7 +210,7 @@ impl BackendLimits {
 }
 
 impl BreakerConfig {
-    fn read(&mut self, key: &str, entry: &Entry) -> Result<(), ConfigError> {
+    fn read(&mut self, key: &str, entry: &RawSetting) -> Result<(), ConfigError> {
         match key {
             "failures" => self.failures = entry.count(&limits::BREAKER_FAILURES)?,
             "window" => self.window = entry.count(&limits::BREAKER_WINDOW)?,
@@ -223,11 +223,11 @@ impl BreakerConfig {
 }
 
 /// Form of a secret's source, for error messages.
-pub(super) const SECRET_FORM: &str =
+pub(in crate::config) const SECRET_FORM: &str =
     "`env:NAME` or `file:PATH` (a secret never stands in the configuration itself)";
 
 /// Says that a backend's section has no such key, with the nearest that it has.
-fn unknown_key(entry: &Entry, key: &str) -> ConfigError {
+fn unknown_key(entry: &RawSetting, key: &str) -> ConfigError {
     let known = || keys::BACKEND.into_iter().chain(keys::BACKEND_FREE_GROUPS);
     let group = key.split('.').next().unwrap_or_default();
     let full = |path: &str| {
@@ -248,13 +248,13 @@ fn unknown_key(entry: &Entry, key: &str) -> ConfigError {
     entry.refuse(ConfigProblem::UnknownKey { key: entry.key.clone(), advice })
 }
 
-fn class_name(entry: &Entry) -> Result<String, ConfigError> {
+fn class_name(entry: &RawSetting) -> Result<String, ConfigError> {
     let expected = "the name of a class, such as ExternalLogBackend";
     let name = entry.text(expected)?;
     if is_class_name(name) { Ok(name.to_owned()) } else { Err(entry.wrong(expected)) }
 }
 
-fn module_path(entry: &Entry) -> Result<&str, ConfigError> {
+fn module_path(entry: &RawSetting) -> Result<&str, ConfigError> {
     let path = entry.text("the path of a .wasm file, as text")?;
     match python_module_example(path) {
         None => Ok(path),
@@ -285,7 +285,7 @@ fn python_module_example(path: &str) -> Option<String> {
 }
 
 fn grants<T: PartialEq>(
-    entry: &Entry,
+    entry: &RawSetting,
     form: &str,
     show_value: bool,
     parse: impl Fn(&str) -> Option<T>,

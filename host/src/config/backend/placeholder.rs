@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Component, PathBuf};
 
-use super::backend::BackendConfig;
+use super::BackendConfig;
 use super::grants::FsAccess;
-use super::limits::PATH_COMPONENT_BYTES_MAX;
-use super::suggest::typo_of;
+use crate::config::suggest::typo_of;
+use crate::limits::PATH_COMPONENT_BYTES_MAX;
 
 const NAMES: [&str; 4] = ["worker_id", "world_size", "model", "namespace"];
 
@@ -94,7 +94,7 @@ fn has_placeholder(text: &str) -> bool {
 }
 
 /// Refuses a word in braces that is nearly a placeholder, with that one. Other braces may mean anything.
-pub(super) fn check_placeholders(text: &str) -> Result<(), (String, &'static str)> {
+pub(in crate::config) fn check_placeholders(text: &str) -> Result<(), (String, &'static str)> {
     for (_, word) in words(text).filter(|(_, word)| !NAMES.contains(word)) {
         if let Some(near) = typo_of(word, NAMES) {
             return Err((word.to_owned(), near));
@@ -183,7 +183,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut backend = BackendConfig::new("a", "a.wasm", "A");
         let grant = |path: &str, mode: &str| {
-            super::super::FsGrant::parse(&format!("{path}:/{}:{mode}", path.len()), dir.path()).unwrap()
+            crate::config::FsGrant::parse(&format!("{path}:/{}:{mode}", path.len()), dir.path()).unwrap()
         };
         backend.allow.fs = vec![
             grant("{model}/x-{worker_id}", "rw"),
