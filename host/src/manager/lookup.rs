@@ -62,7 +62,8 @@ impl Lookup {
 
     /// Returns the tier that serves the chunk at `index`, if the run reaches it.
     pub fn tier_of(&self, index: usize) -> Option<TierIndex> {
-        self.served.iter().find(|served| served.range.contains(&index)).map(|served| served.tier)
+        let at = self.served.partition_point(|served| served.range.end <= index);
+        self.served.get(at).filter(|served| served.range.contains(&index)).map(|served| served.tier)
     }
 
     /// Returns the answer for the keys of `range` alone, whose positions then start at 0.

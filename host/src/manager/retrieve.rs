@@ -1,5 +1,6 @@
 //! Retrieving chunks: each from the first tier that has it, verified, promoted.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::fetching::{Fetching, Wanted};
@@ -68,7 +69,7 @@ impl StorageManager {
         self.0.cpu_metrics.hit(n_hits, n_bytes);
         if (n_hits as usize) < n_run {
             // What a removal has overtaken does not come back by way of the CPU tier.
-            let stale: Vec<usize> = seats.iter().filter_map(Seat::is_stale).collect();
+            let stale: HashSet<usize> = seats.iter().filter_map(Seat::is_stale).collect();
             let fetched = retrieved.chunks.iter().enumerate().filter(|(index, _)| !in_cpu[*index]);
             let promoted = fetched.filter(|(index, _)| !stale.contains(index));
             let promoted: Vec<Chunk> = promoted.map(|(_, chunk)| chunk.clone()).collect();

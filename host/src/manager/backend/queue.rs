@@ -3,7 +3,7 @@
 //! Invariant: every chunk that is offered is either stored, or refused, dropped or failed and counted; the
 //! bytes that a queue holds never exceed its budget, save that one chunk is always allowed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -127,7 +127,10 @@ impl PutQueue {
     /// Takes `keys` out of the queue, and says which of them are in flight. `None` means every key.
     pub(in crate::manager) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let mut state = self.lock();
-        let concerns = |key: ChunkKey| keys.is_none_or(|keys| keys.contains(&key));
+        // Far fewer than `keys`, and looked up for each chunk.
+        let meant: Option<HashSet<ChunkKey>> =
+            keys.map(|keys| keys.iter().filter(|key| state.keys.contains_key(key)).copied().collect());
+        let concerns = |key: ChunkKey| meant.as_ref().is_none_or(|meant| meant.contains(&key));
         let (cancelled, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.queue).into_iter().partition(|chunk| concerns(chunk.key()));
         state.queue = kept.into();

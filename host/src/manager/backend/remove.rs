@@ -40,7 +40,12 @@ impl Backend {
         deadline: Instant,
     ) -> Result<usize, TierError> {
         let started = Instant::now();
-        self.lock_pins().retain(|key, _| !keys.contains(key));
+        {
+            let mut pins = self.lock_pins();
+            for key in keys {
+                pins.remove(key);
+            }
+        }
         if self.breakers.writing.is_closed() {
             if self.control.until(deadline, self.settle_removals()).await.is_err() {
                 self.owe(keys, cancelled.in_flight, deadline);
