@@ -6,17 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, Weak};
 
-use super::record::Slot;
+use super::slot::{HomeId, Slot};
 
 /// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours. May
 /// be told in vain: it looks for itself.
 pub(crate) trait Watcher: Send + Sync {
     fn last_reader_gone(&self, slot: Slot);
 }
-
-/// Names an index of this process. 0 names none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HomeId(pub(super) u32);
 
 /// An index's own name, for as long as the index lives.
 pub(crate) struct Home(HomeId);

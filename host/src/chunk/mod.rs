@@ -7,20 +7,30 @@
 //! Invariant: once frozen, a chunk's bytes never change, and its memory goes back to the provider
 //! when the last handle, reader or index, is dropped.
 
+mod arena;
+mod content;
 mod home;
 mod life;
+mod ownership;
 mod record;
+mod slot;
+mod standing;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use once_cell::race::OnceBox;
 
-pub(crate) use home::{Home, HomeId, Watcher};
-pub(crate) use record::{Left, NO_SLOT, Record, Slot, Standing, record};
+pub(crate) use arena::record;
+pub(crate) use content::Sizes;
+use content::{Content, Holders};
+pub(crate) use home::{Home, Watcher};
+pub(crate) use ownership::Left;
+pub(crate) use record::Record;
+pub(crate) use slot::{HomeId, NO_SLOT, Slot};
+pub(crate) use standing::Standing;
 
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
@@ -71,48 +81,6 @@ impl DerefMut for ChunkWriter {
 pub struct Chunk {
     /// Which counts this handle as a reader.
     record: &'static Record,
-}
-
-/// What a record keeps for a chunk.
-struct Content {
-    buffer: BufferMut,
-    /// Only chunks that backends are given have any.
-    notes: OnceBox<Notes>,
-}
-
-/// What is known of a chunk beside its bytes.
-#[derive(Default)]
-struct Notes {
-    trailer: OnceLock<Trailer>,
-    holders: Mutex<Holders>,
-}
-
-/// The backends that are known to have a chunk: a bit for each, valid for one generation of the chain's
-/// removals.
-#[derive(Default)]
-struct Holders {
-    generation: u64,
-    backends: u64,
-    /// When the first of them was noted: a backend may evict, and says nothing.
-    since: Option<Instant>,
-}
-
-/// How large a chunk is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) payload_bytes: usize,
-    /// Rounded up by the provider.
-    pub(crate) footprint_bytes: usize,
-}
-
-impl Content {
-    fn notes(&self) -> &Notes {
-        self.notes.get_or_init(Box::default)
-    }
-
-    fn sizes(&self) -> Sizes {
-        Sizes { payload_bytes: self.buffer.len(), footprint_bytes: self.buffer.footprint_bytes() }
-    }
 }
 
 impl Chunk {

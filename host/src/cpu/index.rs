@@ -12,14 +12,16 @@ use std::sync::atomic::Ordering;
 
 use super::order::Order;
 use super::policy::Policy;
-use super::table::{EXPECTED_MAX, LOOKED_AHEAD, Table};
+use super::report::{Cleared, Evictions, Inserted};
+use super::table::{EXPECTED_MAX, Table};
 use super::touches::{Touch, Touches};
-use super::{Cleared, Evictions, Inserted};
 use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
 use crate::clock::Clock;
 use crate::key::ChunkKey;
-use crate::memory::Inconsistency;
 use crate::repeats::Repeats;
+
+mod check;
+mod evict;
 
 pub(super) struct Index {
     table: Arc<Table>,
@@ -209,46 +211,6 @@ impl Index {
         self.sums.footprint_bytes - self.sums.pinned_footprint_bytes
     }
 
-    fn mean_footprint_bytes(&self) -> usize {
-        (self.sums.footprint_bytes / self.sums.entries.max(1)).max(1)
-    }
-
-    /// Loads what the next evictions look at, so that the processor waits for many lines of memory at once.
-    fn look_ahead(&self, n_entries: usize) {
-        if n_entries > 1 {
-            let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];
-            let mut n_keys = 0;
-            self.order.upcoming(n_entries, |slot| {
-                keys[n_keys] = record(slot).key();
-                n_keys += 1;
-            });
-            self.table.look_ahead(&keys[..n_keys]);
-        }
-    }
-
-    /// Takes out the entries that the policy evicts next, passing over held ones, until their memory is
-    /// `n_bytes` or there are no more.
-    pub(super) fn evict(&mut self, n_bytes: usize, left: &mut Vec<Left>) {
-        let (mut n_evicted_bytes, mut n_looked_at) = (0, 0);
-        while n_evicted_bytes < n_bytes {
-            if n_looked_at == 0 {
-                n_looked_at = LOOKED_AHEAD;
-                let n_more = (n_bytes - n_evicted_bytes) / self.mean_footprint_bytes();
-                self.look_ahead(n_more.min(LOOKED_AHEAD));
-            }
-            n_looked_at -= 1;
-            let Some(slot) = self.order.candidate() else { return };
-            let sizes = self.sizes(record(slot));
-            if let Some(gone) = self.leave_or_park(slot) {
-                self.evictions.pressure += 1;
-                self.order.evict(slot);
-                self.uncount(slot, sizes);
-                n_evicted_bytes += sizes.footprint_bytes;
-                left.push(gone);
-            }
-        }
-    }
-
     /// Takes an entry out, drops its pins, and leaves its memory to its readers.
     pub(super) fn remove(&mut self, key: ChunkKey) -> Option<Left> {
         let slot = self.find(key)?;
@@ -338,32 +300,6 @@ impl Index {
     #[cfg(test)]
     pub(super) fn n_references(&self, key: ChunkKey) -> Option<usize> {
         self.find(key).map(|slot| 1 + record(slot).n_readers())
-    }
-
-    /// Verifies the invariants.
-    pub(super) fn check(&self) -> Result<(), Inconsistency> {
-        let unless = |holds, detail: &dyn Fn() -> String| {
-            Inconsistency::unless(holds, "index of the CPU tier", detail)
-        };
-        let (mut n_parked, mut sums) = (0, Sums::default());
-        for slot in self.table.slots() {
-            let (record, is_parked) = (record(slot), Order::is_parked(slot));
-            unless(record.is_in(self.home), &|| format!("slot {slot} is here and its record elsewhere"))?;
-            let (key, sizes) = (record.key(), self.sizes(record));
-            sums.entries += 1;
-            sums.payload_bytes += sizes.payload_bytes;
-            sums.footprint_bytes += sizes.footprint_bytes;
-            if n_pins(slot) > 0 {
-                sums.pinned_entries += 1;
-                sums.pinned_footprint_bytes += sizes.footprint_bytes;
-            }
-            n_parked += usize::from(is_parked);
-            unless(self.find(key) == Some(slot), &|| format!("{key} is not found under its key"))?;
-            unless(self.is_hot || is_parked, &|| format!("{key} cannot leave, though the cache is off"))?;
-        }
-        unless(sums.entries == self.table.len(), &|| format!("{sums:?}, {} keys", self.table.len()))?;
-        unless(sums == self.sums, &|| format!("{sums:?} by entry, {:?} by counter", self.sums))?;
-        self.order.check(sums.entries, n_parked).or_else(|what| unless(false, &|| what.clone()))
     }
 }
 

@@ -13,126 +13,33 @@
 //!
 //! What is not here: lookup ids, pin time-outs, deadlines and other tiers are the storage manager's.
 
+mod allocate;
 mod index;
 mod order;
 mod policy;
+mod report;
+mod shared;
 mod table;
 mod touches;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use crate::chunk::{Chunk, Home, Left, Slot, Watcher, record};
+use crate::chunk::{Chunk, Home, Left, Watcher};
 use crate::key::ChunkKey;
-use crate::memory::{AllocateError, BufferMut, Inconsistency, Provider, Waiter};
-use crate::sync::lock;
+use crate::memory::{Inconsistency, Provider, Waiter};
 use index::{Index, Released};
-use order::Use;
+use order::use_order;
+use shared::Shared;
 use table::{LOOKED_AHEAD, Table};
 use touches::Touches;
 
 pub use policy::{Policy, UnknownPolicy};
+pub use report::{Allocated, Cleared, CpuStats, Evictions, Exhausted, Inserted};
 
 /// The first tier of the chain; see the module's documentation. Cheap to share by reference.
 pub struct CpuTier {
     shared: Arc<Shared>,
-}
-
-/// What hears that the last reader of a chunk is gone.
-struct Shared {
-    provider: Arc<dyn Provider>,
-    policy: Policy,
-    /// The index's table, for searches without its lock.
-    table: Arc<Table>,
-    /// Shared with the index, which counts them.
-    touches: Arc<Touches>,
-    index: Mutex<Index>,
-    /// After the index, which is at home there until it is dropped.
-    home: Home,
-    n_evict_failures: AtomicU64,
-    /// The index knows as well; this one spares an allocation that has room the lock.
-    is_closed: AtomicBool,
-}
-
-/// The outcome of an allocation that was possible in principle.
-#[derive(Debug)]
-pub enum Allocated<B = BufferMut> {
-    /// The buffer, or for a batch all buffers.
-    Ready(B),
-    /// There is no room and nothing that can be evicted, at the moment.
-    Exhausted(Exhausted),
-}
-
-/// Says how full the tier was when an allocation found no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no room for {size_bytes} bytes: {allocated_bytes} of {capacity_bytes} bytes are in use, and \
-     every chunk is pinned or being read; wait for a release or raise max_local_cpu_size"
-)]
-pub struct Exhausted {
-    /// What was asked for, in bytes; for a batch, the sum.
-    pub size_bytes: usize,
-    /// All memory, in bytes.
-    pub capacity_bytes: usize,
-    /// Memory handed out, in bytes.
-    pub allocated_bytes: usize,
-}
-
-/// The outcome of putting one chunk into the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Inserted {
-    /// The index has a handle to the chunk now.
-    New,
-    /// The key was here already. Its chunk stays as it is, and this counts as a use.
-    Present,
-    /// The hot cache is off or the tier closed; nothing was kept.
-    CacheOff,
-    /// Another CPU tier has this chunk in its index; nothing was kept.
-    InAnotherTier,
-}
-
-/// What [`CpuTier::clear`] took out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cleared {
-    /// Number of chunks.
-    pub chunks: u64,
-    /// Sum of their payloads, in bytes.
-    pub bytes: u64,
-}
-
-/// How many chunks have left the index so far, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Evictions {
-    /// Evicted by the policy to make room.
-    pub pressure: u64,
-    /// Removed by key.
-    pub removed: u64,
-    /// Taken out by `clear`.
-    pub cleared: u64,
-    /// Taken out because the hot cache was switched off.
-    pub cache_off: u64,
-    /// Taken out by `close`.
-    pub closed: u64,
-}
-
-/// The state of a CPU tier at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuStats {
-    /// Chunks in the index.
-    pub entries: usize,
-    /// Sum of their payloads, in bytes.
-    pub entry_bytes: usize,
-    /// Chunks with at least one pin.
-    pub pinned_entries: usize,
-    /// Memory handed out, in bytes: chunks in the index, and buffers and chunks only others hold.
-    pub allocated_bytes: usize,
-    /// All memory, in bytes.
-    pub capacity_bytes: usize,
-    /// Chunks that left the index.
-    pub evictions: Evictions,
-    /// Allocations that found no room and nothing to evict.
-    pub evict_failures: u64,
 }
 
 impl CpuTier {
@@ -247,67 +154,6 @@ impl CpuTier {
         }
     }
 
-    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not wait. When even the eviction of everything unpinned would not make room, nothing is evicted.
-    ///
-    /// # Errors
-    ///
-    /// A size of zero or larger than all memory, and a closed tier; these evict nothing.
-    pub fn allocate(&self, size_bytes: usize) -> Result<Allocated, AllocateError> {
-        let provider = &self.shared.provider;
-        let footprint_bytes = provider.footprint_bytes(size_bytes);
-        let mut room = Room::new(size_bytes, footprint_bytes);
-        loop {
-            self.shared.refuse_if_closed(size_bytes)?;
-            if let Some(buffer) = BufferMut::allocate(provider, size_bytes)? {
-                return Ok(Allocated::Ready(buffer));
-            }
-            match self.shared.make_room(&mut room) {
-                // Most chunks are of one size: what one leaves fits the next, without a way through the pool.
-                Ok(left) => {
-                    let mut fitting = left.into_iter().map(|left| left.into_buffer(provider, size_bytes));
-                    if let Some(buffer) = fitting.find_map(|buffer| buffer) {
-                        return Ok(Allocated::Ready(buffer));
-                    }
-                }
-                Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
-            }
-        }
-    }
-
-    /// Allocates one buffer per size, all of them or none, as [`allocate`](Self::allocate). The
-    /// buffers need not be adjacent.
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate); the sum counts for what is too large.
-    pub fn allocate_batch(&self, sizes_bytes: &[usize]) -> Result<Allocated<Vec<BufferMut>>, AllocateError> {
-        let provider = &self.shared.provider;
-        let asked_bytes = sizes_bytes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size));
-        let mut room = Room::new(asked_bytes, 0);
-        let mut buffers = Vec::with_capacity(sizes_bytes.len());
-        loop {
-            self.shared.refuse_if_closed(asked_bytes)?;
-            let rest = &sizes_bytes[buffers.len()..];
-            if rest.is_empty() {
-                return Ok(Allocated::Ready(buffers));
-            }
-            if let Some(fitting) = BufferMut::allocate_batch(provider, rest)? {
-                buffers.extend(fitting);
-                return Ok(Allocated::Ready(buffers));
-            }
-            room.footprint_bytes = rest.iter().map(|&size| provider.footprint_bytes(size)).sum();
-            let left = match self.shared.make_room(&mut room) {
-                Ok(left) => left,
-                Err(exhausted) => return Ok(Allocated::Exhausted(exhausted)),
-            };
-            for left in left {
-                if let Some(&size_bytes) = sizes_bytes.get(buffers.len()) {
-                    buffers.extend(left.into_buffer(provider, size_bytes));
-                }
-            }
-        }
-    }
-
     /// Registers a waiter that hears when memory has become available here: a buffer was given back,
     /// or a chunk that eviction had found held is held no longer. Make it before the attempt whose
     /// failure it is to wait out.
@@ -414,135 +260,6 @@ impl CpuTier {
         drop(left);
         self.shared.provider.released().notify();
     }
-}
-
-/// One allocation's way to its memory.
-struct Room {
-    size_bytes: usize,
-    footprint_bytes: usize,
-    has_evicted: bool,
-}
-
-impl Room {
-    fn new(size_bytes: usize, footprint_bytes: usize) -> Self {
-        Self { size_bytes, footprint_bytes, has_evicted: false }
-    }
-}
-
-impl Shared {
-    /// Takes the index's lock, for everything but searching and reading.
-    fn locked(&self) -> MutexGuard<'_, Index> {
-        let mut index = lock(&self.index);
-        index.count_uses();
-        index
-    }
-
-    #[inline]
-    fn find_some(&self, keys: &[ChunkKey]) -> [Option<Slot>; LOOKED_AHEAD] {
-        let home = self.home.id();
-        let accept = |key, slot| record(slot).is_indexed_as(key, home).then_some(slot);
-        self.table.find_some(keys, |slot| u64::from(record(slot).generation()), accept)
-    }
-
-    #[inline]
-    fn acquire(&self, key: ChunkKey) -> Option<Chunk> {
-        let home = self.home.id();
-        self.table.find(key, |slot| Chunk::acquire(record(slot), key, home))
-    }
-
-    /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
-    fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
-        if let [key] = keys {
-            return chunks.push(self.acquire(*key));
-        }
-        // All searches before the first atomic change, across which the processor does not look ahead.
-        let slots = self.find_some(keys);
-        let home = self.home.id();
-        let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
-            // One that has left meanwhile may have come again in another slot.
-            Chunk::acquire(record(slot?), key, home).or_else(|| self.acquire(key))
-        };
-        chunks.extend(slots.iter().zip(keys).map(acquire));
-    }
-
-    /// Counts a use of each chunk of a request, given in the order of the prompt.
-    fn count_uses(&self, chunks: &[Option<Chunk>]) {
-        match self.policy.a_use() {
-            Use::Nothing => {}
-            Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
-            Use::Places => {
-                let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
-                if self.touches.note(used.map(Chunk::record)) {
-                    drop(self.locked());
-                }
-            }
-        }
-    }
-
-    fn free_bytes(&self) -> usize {
-        self.provider.capacity_bytes().saturating_sub(self.provider.allocated_bytes())
-    }
-
-    fn refuse_if_closed(&self, size_bytes: usize) -> Result<(), AllocateError> {
-        let is_closed = self.is_closed.load(Ordering::Acquire);
-        if is_closed { Err(AllocateError::Closed { size_bytes }) } else { Ok(()) }
-    }
-
-    /// Evicts as many chunks as make up for what is not free, or says that there are none: those whose memory
-    /// the caller can use or, by dropping them outside the lock, give back. A provider may be anybody's code.
-    fn make_room(&self, room: &mut Room) -> Result<Vec<Left>, Exhausted> {
-        let free_bytes = self.free_bytes();
-        let mut index = self.locked();
-        let may_fit =
-            room.has_evicted || index.unpinned_bytes().saturating_add(free_bytes) >= room.footprint_bytes;
-        let mut left = Vec::new();
-        if may_fit {
-            // One at least: what is free may be in pieces.
-            index.evict(room.footprint_bytes.saturating_sub(free_bytes).max(1), &mut left);
-        }
-        drop(index);
-        room.has_evicted = true;
-        if !left.is_empty() {
-            return Ok(left);
-        }
-        self.n_evict_failures.fetch_add(1, Ordering::Relaxed);
-        Err(Exhausted {
-            size_bytes: room.size_bytes,
-            capacity_bytes: self.provider.capacity_bytes(),
-            allocated_bytes: self.provider.allocated_bytes(),
-        })
-    }
-
-    /// Lets those who wait for memory look at a chunk that was not in the index when they last did.
-    /// They find it held, by who put it, and hear of its release.
-    fn announce_if_new(&self, is_new: bool) {
-        if is_new {
-            self.provider.released().notify();
-        }
-    }
-
-    /// Does, outside the lock, what a release calls for.
-    fn settle(&self, released: Released) {
-        drop(released.left);
-        if released.may_fit {
-            self.provider.released().notify();
-        }
-    }
-}
-
-impl Watcher for Shared {
-    fn last_reader_gone(&self, slot: Slot) {
-        let mut released = Released::default();
-        self.locked().last_reader_gone(slot, &mut released);
-        self.settle(released);
-    }
-}
-
-/// The order in which operations on a request's keys count as uses, so that the tail of a prefix is
-/// evicted before its head.
-fn use_order(policy: Policy, n_keys: usize) -> impl Iterator<Item = usize> {
-    let is_head_first = policy == Policy::Mru;
-    (0..n_keys).map(move |i| if is_head_first { i } else { n_keys - 1 - i })
 }
 
 impl std::fmt::Debug for CpuTier {

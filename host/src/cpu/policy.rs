@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::order::Use;
-
 /// Which chunk leaves the CPU tier first when room is needed. All are exact, over the whole tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -39,14 +37,6 @@ impl Policy {
             Self::Mru => "MRU",
             Self::S3Fifo => "S3-FIFO",
             Self::Sieve => "SIEVE",
-        }
-    }
-
-    pub(super) const fn a_use(self) -> Use {
-        match self {
-            Self::Lru | Self::Lfu | Self::Mru => Use::Places,
-            Self::S3Fifo | Self::Sieve => Use::Marks,
-            Self::Fifo => Use::Nothing,
         }
     }
 }

@@ -4,67 +4,19 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Engine, Inner};
+use super::backends::load;
+use super::{BuildError, Engine, Inner};
 use crate::clock::Clock;
-use crate::config::{BackendConfig, BreakerConfig, Compiler, Config, ConfigError, OnLoadError};
+use crate::config::{BreakerConfig, Compiler, Config, ConfigError};
 use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
-use crate::manager::{Breakers, MadeTier, ManagerOptions, NewBackend, StorageManager, TierFactory};
-use crate::memory::{Pool, PoolError, Provider};
+use crate::manager::{Breakers, ManagerOptions, NewBackend, StorageManager};
+use crate::memory::{Pool, Provider};
 use crate::runtime::{Control, anywhere, block_on};
-use crate::tier::{Liveness, Tier};
-use crate::wasm::{Compilation, EngineFacts, LaneThreads, LoadError, ThreadsError, WasmTier};
-
-/// Why an engine could not be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Configuration and metadata disagree on the chunk size.
-    #[error(
-        "chunk_size is {configured} in the configuration but {metadata} in the metadata's kv_shape; make them equal"
-    )]
-    ChunkSize {
-        /// Tokens of a chunk in the configuration.
-        configured: usize,
-        /// Tokens of a chunk in the metadata.
-        metadata: usize,
-    },
-    /// The metadata contradicts itself.
-    #[error("worker_id is {worker_id} of world_size {world_size}; give a worker in 0..world_size")]
-    Worker {
-        /// The worker's index.
-        worker_id: u32,
-        /// The number of workers.
-        world_size: u32,
-    },
-    /// Two tiers have one name.
-    #[error("there are two backends called `{0}`; names must be unique")]
-    DuplicateName(String),
-    /// The buffer pool could not be reserved.
-    #[error("the buffer pool of max_local_cpu_size could not be reserved: {0}")]
-    Pool(#[from] PoolError),
-    /// The system grants no more threads.
-    #[error(
-        "the control thread could not be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
-    )]
-    Control(#[source] std::io::Error),
-    /// The threads that run backends could not be started.
-    #[error(transparent)]
-    Threads(#[from] ThreadsError),
-    /// A backend could not be loaded and `kvtier.on_load_error` is `fail`.
-    #[error("backend `{backend}`: {source}")]
-    Load {
-        /// The backend's name.
-        backend: String,
-        /// What went wrong.
-        source: LoadError,
-    },
-}
+use crate::tier::Tier;
+use crate::wasm::EngineFacts;
 
 /// Collects what an engine is built from.
 ///
@@ -231,74 +183,6 @@ impl std::fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EngineBuilder").field("metadata", &self.metadata).finish_non_exhaustive()
     }
-}
-
-/// Loads the configured backends.
-async fn load(
-    config: &Config,
-    facts: &EngineFacts,
-    control: &Control,
-    clock: &Clock,
-) -> Result<Vec<NewBackend>, BuildError> {
-    if config.backends.is_empty() {
-        return Ok(Vec::new());
-    }
-    let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
-    let starting = config.backends.iter().map(|backend| {
-        let breakers = Arc::new(Breakers::new(&backend.name, backend.breaker, clock));
-        let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
-        let (tier, loading) = WasmTier::begin(
-            backend.clone(),
-            facts.clone(),
-            threads.clone(),
-            control.clone(),
-            breakers.attach(),
-        );
-        async move {
-            let outcome = match config.on_load_error {
-                OnLoadError::Fail => Some(loading.outcome().await),
-                // Compiling may take minutes, which are no reason for the others to wait.
-                OnLoadError::Continue => loading.outcome_unless_compiled().await,
-            };
-            (breakers, make, tier, outcome)
-        }
-    });
-    let mut backends = Vec::new();
-    let started = futures::future::join_all(starting).await;
-    for (backend, (breakers, factory, tier, outcome)) in config.backends.iter().zip(started) {
-        let name = backend.name.clone();
-        match outcome {
-            None => {
-                tracing::info!(backend = %name, "its component is being compiled; the engine starts without it");
-            }
-            Some(Ok(())) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
-            Some(Err(source)) if config.on_load_error == OnLoadError::Fail => {
-                return Err(BuildError::Load { backend: name, source });
-            }
-            Some(Err(error)) => {
-                tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
-            }
-        }
-        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory), breakers });
-    }
-    Ok(backends)
-}
-
-/// Remembers how a backend was made.
-fn factory(
-    backend: BackendConfig,
-    facts: EngineFacts,
-    threads: LaneThreads,
-    control: Control,
-) -> TierFactory {
-    Arc::new(move |liveness: Arc<dyn Liveness>| -> MadeTier {
-        let starting =
-            WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone(), liveness);
-        Box::pin(async move {
-            let (tier, outcome) = starting.await;
-            (Arc::new(tier) as Arc<dyn Tier>, outcome.map_err(|error| error.to_string()))
-        })
-    })
 }
 
 #[cfg(test)]

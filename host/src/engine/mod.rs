@@ -1,14 +1,17 @@
 //! The engine: tokens in, chunks out. A thin layer over the [`StorageManager`], which works on keys.
 
+mod backends;
 mod blocking;
 mod build;
+mod error;
 mod request;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use blocking::Blocking;
-pub use build::{BuildError, EngineBuilder};
+pub use build::EngineBuilder;
+pub use error::BuildError;
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
 use request::{Run, Source};
 

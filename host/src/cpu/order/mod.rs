@@ -56,6 +56,24 @@ pub(super) enum Use {
     Places,
 }
 
+/// The order in which operations on a request's keys count as uses, so that the tail of a prefix is
+/// evicted before its head.
+pub(super) fn use_order(policy: Policy, n_keys: usize) -> impl Iterator<Item = usize> {
+    let is_head_first = policy == Policy::Mru;
+    (0..n_keys).map(move |i| if is_head_first { i } else { n_keys - 1 - i })
+}
+
+impl Use {
+    /// Returns what a use does under `policy`.
+    pub(super) const fn of(policy: Policy) -> Self {
+        match policy {
+            Policy::Lru | Policy::Lfu | Policy::Mru => Self::Places,
+            Policy::S3Fifo | Policy::Sieve => Self::Marks,
+            Policy::Fifo => Self::Nothing,
+        }
+    }
+}
+
 pub(super) struct Order {
     policy: Policy,
     home: HomeId,

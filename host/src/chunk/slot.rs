@@ -1,0 +1,10 @@
+//! How records and indexes are named.
+
+/// Names a record, and with it the chunk that an index keeps in it.
+pub(crate) type Slot = u32;
+/// No slot.
+pub(crate) const NO_SLOT: Slot = u32::MAX;
+
+/// Names an index of this process. 0 names none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HomeId(pub(super) u32);

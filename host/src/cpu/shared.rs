@@ -1,0 +1,105 @@
+//! What the handles of a CPU tier share: searches without the index's lock, and the way to what needs it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::index::{Index, Released};
+use super::order::{Use, use_order};
+use super::policy::Policy;
+use super::table::{LOOKED_AHEAD, Table};
+use super::touches::Touches;
+use crate::chunk::{Chunk, Home, Slot, Watcher, record};
+use crate::key::ChunkKey;
+use crate::memory::Provider;
+use crate::sync::lock;
+
+/// What hears that the last reader of a chunk is gone.
+pub(super) struct Shared {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) policy: Policy,
+    /// The index's table, for searches without its lock.
+    pub(super) table: Arc<Table>,
+    /// Shared with the index, which counts them.
+    pub(super) touches: Arc<Touches>,
+    pub(super) index: Mutex<Index>,
+    /// After the index, which is at home there until it is dropped.
+    pub(super) home: Home,
+    pub(super) n_evict_failures: AtomicU64,
+    /// The index knows as well; this one spares an allocation that has room the lock.
+    pub(super) is_closed: AtomicBool,
+}
+
+impl Shared {
+    /// Takes the index's lock, for everything but searching and reading.
+    pub(super) fn locked(&self) -> MutexGuard<'_, Index> {
+        let mut index = lock(&self.index);
+        index.count_uses();
+        index
+    }
+
+    #[inline]
+    pub(super) fn find_some(&self, keys: &[ChunkKey]) -> [Option<Slot>; LOOKED_AHEAD] {
+        let home = self.home.id();
+        let accept = |key, slot| record(slot).is_indexed_as(key, home).then_some(slot);
+        self.table.find_some(keys, |slot| u64::from(record(slot).generation()), accept)
+    }
+
+    #[inline]
+    fn acquire(&self, key: ChunkKey) -> Option<Chunk> {
+        let home = self.home.id();
+        self.table.find(key, |slot| Chunk::acquire(record(slot), key, home))
+    }
+
+    /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
+    pub(super) fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
+        if let [key] = keys {
+            return chunks.push(self.acquire(*key));
+        }
+        // All searches before the first atomic change, across which the processor does not look ahead.
+        let slots = self.find_some(keys);
+        let home = self.home.id();
+        let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
+            // One that has left meanwhile may have come again in another slot.
+            Chunk::acquire(record(slot?), key, home).or_else(|| self.acquire(key))
+        };
+        chunks.extend(slots.iter().zip(keys).map(acquire));
+    }
+
+    /// Counts a use of each chunk of a request, given in the order of the prompt.
+    pub(super) fn count_uses(&self, chunks: &[Option<Chunk>]) {
+        match Use::of(self.policy) {
+            Use::Nothing => {}
+            Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
+            Use::Places => {
+                let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
+                if self.touches.note(used.map(Chunk::record)) {
+                    drop(self.locked());
+                }
+            }
+        }
+    }
+
+    /// Lets those who wait for memory look at a chunk that was not in the index when they last did.
+    /// They find it held, by who put it, and hear of its release.
+    pub(super) fn announce_if_new(&self, is_new: bool) {
+        if is_new {
+            self.provider.released().notify();
+        }
+    }
+
+    /// Does, outside the lock, what a release calls for.
+    pub(super) fn settle(&self, released: Released) {
+        drop(released.left);
+        if released.may_fit {
+            self.provider.released().notify();
+        }
+    }
+}
+
+impl Watcher for Shared {
+    fn last_reader_gone(&self, slot: Slot) {
+        let mut released = Released::default();
+        self.locked().last_reader_gone(slot, &mut released);
+        self.settle(released);
+    }
+}

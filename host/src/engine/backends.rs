@@ -1,0 +1,79 @@
+//! Loading the configured backends.
+
+use std::sync::Arc;
+
+use super::BuildError;
+use crate::clock::Clock;
+use crate::config::{BackendConfig, Config, OnLoadError};
+use crate::manager::{Breakers, MadeTier, NewBackend, TierFactory};
+use crate::runtime::Control;
+use crate::tier::{Liveness, Tier};
+use crate::wasm::{Compilation, EngineFacts, LaneThreads, WasmTier};
+
+/// Loads the configured backends.
+pub(super) async fn load(
+    config: &Config,
+    facts: &EngineFacts,
+    control: &Control,
+    clock: &Clock,
+) -> Result<Vec<NewBackend>, BuildError> {
+    if config.backends.is_empty() {
+        return Ok(Vec::new());
+    }
+    let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
+    let starting = config.backends.iter().map(|backend| {
+        let breakers = Arc::new(Breakers::new(&backend.name, backend.breaker, clock));
+        let make = factory(backend.clone(), facts.clone(), threads.clone(), control.clone());
+        let (tier, loading) = WasmTier::begin(
+            backend.clone(),
+            facts.clone(),
+            threads.clone(),
+            control.clone(),
+            breakers.attach(),
+        );
+        async move {
+            let outcome = match config.on_load_error {
+                OnLoadError::Fail => Some(loading.outcome().await),
+                // Compiling may take minutes, which are no reason for the others to wait.
+                OnLoadError::Continue => loading.outcome_unless_compiled().await,
+            };
+            (breakers, make, tier, outcome)
+        }
+    });
+    let mut backends = Vec::new();
+    let started = futures::future::join_all(starting).await;
+    for (backend, (breakers, factory, tier, outcome)) in config.backends.iter().zip(started) {
+        let name = backend.name.clone();
+        match outcome {
+            None => {
+                tracing::info!(backend = %name, "its component is being compiled; the engine starts without it");
+            }
+            Some(Ok(())) => tracing::info!(backend = %name, class = %backend.class_name, "backend ready"),
+            Some(Err(source)) if config.on_load_error == OnLoadError::Fail => {
+                return Err(BuildError::Load { backend: name, source });
+            }
+            Some(Err(error)) => {
+                tracing::error!(backend = %name, %error, "backend not loaded; trying again in the background");
+            }
+        }
+        backends.push(NewBackend { name, tier: Arc::new(tier), factory: Some(factory), breakers });
+    }
+    Ok(backends)
+}
+
+/// Remembers how a backend was made.
+fn factory(
+    backend: BackendConfig,
+    facts: EngineFacts,
+    threads: LaneThreads,
+    control: Control,
+) -> TierFactory {
+    Arc::new(move |liveness: Arc<dyn Liveness>| -> MadeTier {
+        let starting =
+            WasmTier::start(backend.clone(), facts.clone(), threads.clone(), control.clone(), liveness);
+        Box::pin(async move {
+            let (tier, outcome) = starting.await;
+            (Arc::new(tier) as Arc<dyn Tier>, outcome.map_err(|error| error.to_string()))
+        })
+    })
+}

@@ -1,0 +1,54 @@
+//! Why an engine cannot be built.
+
+use crate::config::ConfigError;
+use crate::memory::PoolError;
+use crate::wasm::{LoadError, ThreadsError};
+
+/// Why an engine could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Configuration and metadata disagree on the chunk size.
+    #[error(
+        "chunk_size is {configured} in the configuration but {metadata} in the metadata's kv_shape; make them equal"
+    )]
+    ChunkSize {
+        /// Tokens of a chunk in the configuration.
+        configured: usize,
+        /// Tokens of a chunk in the metadata.
+        metadata: usize,
+    },
+    /// The metadata contradicts itself.
+    #[error("worker_id is {worker_id} of world_size {world_size}; give a worker in 0..world_size")]
+    Worker {
+        /// The worker's index.
+        worker_id: u32,
+        /// The number of workers.
+        world_size: u32,
+    },
+    /// Two tiers have one name.
+    #[error("there are two backends called `{0}`; names must be unique")]
+    DuplicateName(String),
+    /// The buffer pool could not be reserved.
+    #[error("the buffer pool of max_local_cpu_size could not be reserved: {0}")]
+    Pool(#[from] PoolError),
+    /// The system grants no more threads.
+    #[error(
+        "the control thread could not be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
+    )]
+    Control(#[source] std::io::Error),
+    /// The threads that run backends could not be started.
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    /// A backend could not be loaded and `kvtier.on_load_error` is `fail`.
+    #[error("backend `{backend}`: {source}")]
+    Load {
+        /// The backend's name.
+        backend: String,
+        /// What went wrong.
+        source: LoadError,
+    },
+}
