@@ -68,11 +68,11 @@ impl Sealer {
 
     /// Begins to hash a payload that comes piece by piece.
     pub fn hash(&self) -> PayloadHash {
-        let running = match &self.algorithm {
-            Algorithm::Checksum => Running::Checksum(RawHasher::new(SecretBuffer::default())),
-            Algorithm::Mac(key) => Running::Mac(Box::new(blake3::Hasher::new_keyed(key))),
+        let state = match &self.algorithm {
+            Algorithm::Checksum => DigestState::Checksum(RawHasher::new(SecretBuffer::default())),
+            Algorithm::Mac(key) => DigestState::Mac(Box::new(blake3::Hasher::new_keyed(key))),
         };
-        PayloadHash { running, n_bytes: 0 }
+        PayloadHash { state, n_bytes: 0 }
     }
 
     /// Computes the trailer of `payload` under `key`.
@@ -160,13 +160,13 @@ impl Algorithm {
     fn check(&self, header: &[u8], hash: &PayloadHash) -> [u8; 16] {
         let mut both = [0; 48 + 32];
         both[..48].copy_from_slice(header);
-        match (self, &hash.running) {
-            (Self::Checksum, Running::Checksum(running)) => {
-                both[48..64].copy_from_slice(&running.finish_128().to_le_bytes());
+        match (self, &hash.state) {
+            (Self::Checksum, DigestState::Checksum(state)) => {
+                both[48..64].copy_from_slice(&state.finish_128().to_le_bytes());
                 XxHash3_128::oneshot(&both[..64]).to_le_bytes()
             }
-            (Self::Mac(key), Running::Mac(running)) => {
-                both[48..].copy_from_slice(running.finalize().as_bytes());
+            (Self::Mac(key), DigestState::Mac(state)) => {
+                both[48..].copy_from_slice(state.finalize().as_bytes());
                 let mut check = [0; 16];
                 check.copy_from_slice(&blake3::keyed_hash(key, &both).as_bytes()[..16]);
                 check
@@ -180,13 +180,13 @@ impl Algorithm {
 /// anywhere.
 #[derive(Clone)]
 pub struct PayloadHash {
-    running: Running,
+    state: DigestState,
     n_bytes: usize,
 }
 
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "the common one is not boxed")]
-enum Running {
+enum DigestState {
     Checksum(RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>),
     Mac(Box<blake3::Hasher>),
 }
@@ -195,9 +195,9 @@ impl PayloadHash {
     /// Takes the next piece. Reads it once.
     pub fn update(&mut self, piece: &[u8]) {
         note(Pass::Hash, piece);
-        match &mut self.running {
-            Running::Checksum(running) => running.write(piece),
-            Running::Mac(running) => drop(running.update(piece)),
+        match &mut self.state {
+            DigestState::Checksum(state) => state.write(piece),
+            DigestState::Mac(state) => drop(state.update(piece)),
         }
         self.n_bytes += piece.len();
     }

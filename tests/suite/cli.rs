@@ -93,7 +93,7 @@ fn hits_and_evictions_are_exactly_the_simulators_for_every_policy_and_capacity()
     let requests = requests(&Workload { seed: 5, sessions: 6, ..Workload::default() }, 400);
     let trace = write_trace(folder.path(), &requests);
     let names = ["fifo", "lru", "lfu", "mru", "s3-fifo", "sieve"];
-    assert_eq!(names.len(), kvtier::cpu::Policy::ALL.len());
+    assert_eq!(names.len(), kvtier::cpu::EvictionPolicy::ALL.len());
     for (policy, name) in Policy::ALL.into_iter().zip(names) {
         let mut hits = Vec::new();
         for capacity in [1, 7, 40, 150, 600, 100_000] {

@@ -258,7 +258,7 @@ fn config_text(path: &Path) -> Result<(String, String)> {
     Ok((path.display().to_string(), text))
 }
 
-impl From<Policy> for cpu::Policy {
+impl From<Policy> for cpu::EvictionPolicy {
     fn from(policy: Policy) -> Self {
         match policy {
             Policy::Lru => Self::Lru,

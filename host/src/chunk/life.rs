@@ -31,7 +31,7 @@ pub(crate) struct Life(AtomicU64);
 /// What it means that a reader let go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(crate) enum Released {
+pub(crate) enum ReleaseOutcome {
     /// Nothing.
     Held,
     /// The last reader is gone, and the index that has the chunk wants to know.
@@ -42,7 +42,7 @@ pub(crate) enum Released {
 
 /// The word as it was at one moment, of a chunk that an index had then.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look(u64);
+pub(crate) struct Snapshot(u64);
 
 impl Life {
     pub(crate) fn new() -> Self {
@@ -69,18 +69,18 @@ impl Life {
     }
 
     /// Looks whether an index has the chunk. What is read after this belongs to that chunk if
-    /// [`is_still`](Self::is_still) says so afterwards.
+    /// [`is_same_chunk`](Self::is_same_chunk) says so afterwards.
     #[inline]
-    pub(crate) fn look(&self) -> Option<Look> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let word = self.0.load(Ordering::Acquire);
-        (word & INDEXED != 0).then_some(Look(word))
+        (word & INDEXED != 0).then_some(Snapshot(word))
     }
 
     /// Says whether the word serves for the same chunk as it did.
     #[inline]
-    pub(crate) fn is_still(&self, look: Look) -> bool {
+    pub(crate) fn is_same_chunk(&self, snapshot: Snapshot) -> bool {
         fence(Ordering::Acquire);
-        (self.0.load(Ordering::Relaxed) ^ look.0) < GENERATION
+        (self.0.load(Ordering::Relaxed) ^ snapshot.0) < GENERATION
     }
 
     /// Becomes a reader, if an index has the chunk at this moment: without a lock.
@@ -107,17 +107,17 @@ impl Life {
     /// Takes the caller away from the readers. Unless the chunk is over, the word may be another chunk's when
     /// this returns.
     #[inline]
-    pub(crate) fn release(&self) -> Released {
+    pub(crate) fn release(&self) -> ReleaseOutcome {
         let before = self.0.fetch_sub(READER, Ordering::Release);
         if before & READERS != READER {
-            Released::Held
+            ReleaseOutcome::Held
         } else if before & INDEXED == 0 {
             fence(Ordering::Acquire);
-            Released::Over
+            ReleaseOutcome::Over
         } else if before & WATCHED != 0 {
-            Released::Watched
+            ReleaseOutcome::Watched
         } else {
-            Released::Held
+            ReleaseOutcome::Held
         }
     }
 

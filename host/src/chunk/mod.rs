@@ -9,12 +9,12 @@
 
 mod arena;
 mod content;
-mod home;
 mod life;
 mod ownership;
 mod record;
+mod registration;
+mod residency;
 mod slot;
-mod standing;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -26,11 +26,11 @@ use once_cell::race::OnceBox;
 pub(crate) use arena::record;
 pub(crate) use content::Sizes;
 use content::{Content, Holders};
-pub(crate) use home::{Home, Watcher};
-pub(crate) use ownership::Left;
-pub(crate) use record::Record;
-pub(crate) use slot::{HomeId, NO_SLOT, Slot};
-pub(crate) use standing::Standing;
+pub(crate) use ownership::RemovedChunk;
+pub(crate) use record::ChunkRecord;
+pub(crate) use registration::{IndexRegistration, Watcher};
+pub(crate) use residency::Residency;
+pub(crate) use slot::{IndexId, NO_SLOT, Slot};
 
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
@@ -59,7 +59,7 @@ impl ChunkWriter {
     /// Makes the bytes as they are now an immutable chunk. Copies nothing.
     pub fn freeze(self) -> Chunk {
         let content = Content { buffer: self.buffer, notes: OnceBox::new() };
-        Chunk { record: Record::open(self.key, content) }
+        Chunk { record: ChunkRecord::open(self.key, content) }
     }
 }
 
@@ -80,7 +80,7 @@ impl DerefMut for ChunkWriter {
 /// An immutable chunk: a handle to bytes that all clones share. Cloning copies and allocates nothing.
 pub struct Chunk {
     /// Which counts this handle as a reader.
-    record: &'static Record,
+    record: &'static ChunkRecord,
 }
 
 impl Chunk {
@@ -94,20 +94,20 @@ impl Chunk {
         Bytes::from_owner(self.clone())
     }
 
-    /// Returns a handle to the chunk `key`, if the index `home` has it in `record` at this moment. Needs
+    /// Returns a handle to the chunk `key`, if the index `index_id` has it in `record` at this moment. Needs
     /// no lock of the index.
     #[inline]
-    pub(crate) fn acquire(record: &'static Record, key: ChunkKey, home: HomeId) -> Option<Self> {
-        record.acquire(key, home).then(|| Self { record })
+    pub(crate) fn acquire(record: &'static ChunkRecord, key: ChunkKey, index_id: IndexId) -> Option<Self> {
+        record.acquire(key, index_id).then(|| Self { record })
     }
 
-    /// Puts the chunk into the index `home` and returns true, unless an index has it already.
-    pub(crate) fn enter_index(&self, home: HomeId) -> bool {
-        self.record.enter(home)
+    /// Puts the chunk into the index `index_id` and returns true, unless an index has it already.
+    pub(crate) fn enter_index(&self, index_id: IndexId) -> bool {
+        self.record.enter(index_id)
     }
 
     #[inline]
-    pub(crate) fn record(&self) -> &'static Record {
+    pub(crate) fn record(&self) -> &'static ChunkRecord {
         self.record
     }
 
@@ -163,7 +163,7 @@ impl Chunk {
 /// # Safety
 /// The caller holds the lock of the index that has the record.
 #[expect(unsafe_code, reason = "an index keeps slots, not handles")]
-pub(crate) unsafe fn sizes_of_indexed(record: &Record) -> Sizes {
+pub(crate) unsafe fn sizes_of_indexed(record: &ChunkRecord) -> Sizes {
     // SAFETY: an index that has the record holds it, and lets go of it under its lock only.
     unsafe { record.content() }.sizes()
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 
 use super::arena::{put_free, take_free};
 use super::content::Content;
-use super::life::Released;
-use super::record::Record;
-use super::slot::HomeId;
+use super::life::ReleaseOutcome;
+use super::record::ChunkRecord;
+use super::slot::IndexId;
 use crate::key::ChunkKey;
 use crate::memory::{BufferMut, Provider};
 
-impl Record {
+impl ChunkRecord {
     /// Takes a free record for a chunk. The caller is its one reader.
     pub(super) fn open(key: ChunkKey, content: Content) -> &'static Self {
         let record = take_free();
@@ -25,13 +25,13 @@ impl Record {
         record
     }
 
-    /// Becomes a reader of the chunk `key`, if the index `home` has it in this record. Needs no lock.
+    /// Becomes a reader of the chunk `key`, if the index `index_id` has it in this record. Needs no lock.
     #[inline]
-    pub(super) fn acquire(&'static self, key: ChunkKey, home: HomeId) -> bool {
+    pub(super) fn acquire(&'static self, key: ChunkKey, index_id: IndexId) -> bool {
         if !self.life.acquire() {
             return false;
         }
-        if self.is_named(key, home) {
+        if self.is_named(key, index_id) {
             return true;
         }
         // The record went to another chunk since it was found.
@@ -49,27 +49,27 @@ impl Record {
     #[inline]
     pub(super) fn release(&'static self) {
         match self.life.release() {
-            Released::Held => {}
-            Released::Over => self.recycle(),
+            ReleaseOutcome::Held => {}
+            ReleaseOutcome::Over => self.recycle(),
             // If an index has taken the record meanwhile it needs no telling, and another is told in vain.
-            Released::Watched => HomeId(self.home.load(Ordering::Relaxed)).tell(self.slot),
+            ReleaseOutcome::Watched => IndexId(self.index_id.load(Ordering::Relaxed)).tell(self.slot),
         }
     }
 
     /// Takes the record out of its index if nobody reads it: from then on nobody can.
-    pub(crate) fn leave_if_unread(&'static self) -> Option<Left> {
+    pub(crate) fn leave_if_unread(&'static self) -> Option<RemovedChunk> {
         let has_left = self.life.leave_if_unread();
         has_left.then(|| {
-            self.home.store(0, Ordering::Relaxed);
-            Left(Some(self))
+            self.index_id.store(0, Ordering::Relaxed);
+            RemovedChunk(Some(self))
         })
     }
 
     /// Takes the record out of its index. Its readers keep it.
-    pub(crate) fn leave(&'static self) -> Left {
+    pub(crate) fn leave(&'static self) -> RemovedChunk {
         // First: afterwards another index may enter itself.
-        self.home.store(0, Ordering::Relaxed);
-        Left(self.life.leave().then_some(self))
+        self.index_id.store(0, Ordering::Relaxed);
+        RemovedChunk(self.life.leave().then_some(self))
     }
 
     /// Gives the memory back, and then the record. The caller has ended its life.
@@ -84,9 +84,9 @@ impl Record {
 /// A chunk that has left its index. If nobody reads it, dropping this gives its memory back, which may
 /// run anybody's code: not under a lock.
 #[must_use]
-pub(crate) struct Left(Option<&'static Record>);
+pub(crate) struct RemovedChunk(Option<&'static ChunkRecord>);
 
-impl Left {
+impl RemovedChunk {
     /// Returns the chunk's buffer for another chunk, if nobody reads it and it has `size_bytes` of `provider`.
     pub(crate) fn into_buffer(
         mut self,
@@ -104,7 +104,7 @@ impl Left {
     }
 }
 
-impl Drop for Left {
+impl Drop for RemovedChunk {
     fn drop(&mut self) {
         if let Some(record) = self.0 {
             record.recycle();

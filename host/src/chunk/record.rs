@@ -13,35 +13,35 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::content::Content;
 use super::life::Life;
-use super::slot::{HomeId, Slot};
-use super::standing::Standing;
+use super::residency::Residency;
+use super::slot::{IndexId, Slot};
 use crate::key::ChunkKey;
 
 /// One chunk's record: all that a search, a reader's coming and going, and the order of eviction look at,
 /// in one line of the cache.
 #[repr(align(64))]
-pub(crate) struct Record {
+pub(crate) struct ChunkRecord {
     pub(super) life: Life,
     pub(super) key_hi: AtomicU64,
     pub(super) key_lo: AtomicU64,
     pub(super) content: &'static ContentCell,
     pub(super) slot: Slot,
     /// The index that has the chunk; 0 if none has, or is leaving or entering.
-    pub(super) home: AtomicU32,
+    pub(super) index_id: AtomicU32,
     /// For the index alone.
-    pub(crate) standing: Standing,
+    pub(crate) residency: Residency,
 }
 
 /// Where a record's content lies.
 pub(super) struct ContentCell(pub(super) UnsafeCell<Option<Content>>);
 
-const _: () = assert!(size_of::<Record>() == 64 && size_of::<ContentCell>() == 48);
+const _: () = assert!(size_of::<ChunkRecord>() == 64 && size_of::<ContentCell>() == 48);
 
 // SAFETY: a content is shared for reading while the state of its record counts a reader or an index, and
 // moved by one thread before and after (see the module's invariant); it is Send and Sync itself.
 unsafe impl Sync for ContentCell {}
 
-impl Record {
+impl ChunkRecord {
     pub(super) fn new(slot: Slot, content: &'static ContentCell) -> Self {
         Self {
             life: Life::new(),
@@ -49,8 +49,8 @@ impl Record {
             key_lo: AtomicU64::new(0),
             content,
             slot,
-            home: AtomicU32::new(0),
-            standing: Standing::default(),
+            index_id: AtomicU32::new(0),
+            residency: Residency::default(),
         }
     }
 
@@ -84,22 +84,22 @@ impl Record {
     }
 
     #[inline]
-    pub(super) fn is_named(&self, key: ChunkKey, home: HomeId) -> bool {
-        self.key() == key && self.home.load(Ordering::Relaxed) == home.0
+    pub(super) fn is_named(&self, key: ChunkKey, index_id: IndexId) -> bool {
+        self.key() == key && self.index_id.load(Ordering::Relaxed) == index_id.0
     }
 
-    /// Says whether the index `home` has the record now, for the chunk `key`. Needs no lock.
+    /// Says whether the index `index_id` has the record now, for the chunk `key`. Needs no lock.
     #[inline]
-    pub(crate) fn is_indexed_as(&self, key: ChunkKey, home: HomeId) -> bool {
-        let Some(look) = self.life.look() else { return false };
-        self.is_named(key, home) && self.life.is_still(look)
+    pub(crate) fn is_indexed_as(&self, key: ChunkKey, index_id: IndexId) -> bool {
+        let Some(snapshot) = self.life.snapshot() else { return false };
+        self.is_named(key, index_id) && self.life.is_same_chunk(snapshot)
     }
 
-    /// Notes that the index `home` has the record, unless one has it already. The caller is a reader.
-    pub(super) fn enter(&self, home: HomeId) -> bool {
+    /// Notes that the index `index_id` has the record, unless one has it already. The caller is a reader.
+    pub(super) fn enter(&self, index_id: IndexId) -> bool {
         let is_new = self.life.enter();
         if is_new {
-            self.home.store(home.0, Ordering::Relaxed);
+            self.index_id.store(index_id.0, Ordering::Relaxed);
         }
         is_new
     }
@@ -120,8 +120,8 @@ impl Record {
         self.life.n_readers()
     }
 
-    /// Says whether the index `home` has the record, at this moment.
-    pub(crate) fn is_in(&self, home: HomeId) -> bool {
-        self.life.is_indexed() && self.home.load(Ordering::Relaxed) == home.0
+    /// Says whether the index `index_id` has the record, at this moment.
+    pub(crate) fn is_in(&self, index_id: IndexId) -> bool {
+        self.life.is_indexed() && self.index_id.load(Ordering::Relaxed) == index_id.0
     }
 }

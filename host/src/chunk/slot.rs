@@ -7,4 +7,4 @@ pub(crate) const NO_SLOT: Slot = u32::MAX;
 
 /// Names an index of this process. 0 names none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HomeId(pub(super) u32);
+pub(crate) struct IndexId(pub(super) u32);

@@ -27,7 +27,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cpu::Policy;
+use crate::cpu::EvictionPolicy;
 use crate::limits;
 use crate::memory::{PAGE_BYTES, PoolOptions};
 pub use backend::grants::{
@@ -73,7 +73,7 @@ pub struct Config {
     /// How the system keeps the buffer pool's memory. Means nothing if the embedder brings its own.
     pub pool: PoolOptions,
     /// Which chunk the CPU tier evicts first.
-    pub cache_policy: Policy,
+    pub cache_policy: EvictionPolicy,
     /// Whether a prompt's trailing partial chunk is stored.
     pub save_unfull_chunk: bool,
     /// Whether nothing is stored, although chunks are found and served.
@@ -192,7 +192,7 @@ impl Default for Config {
             local_cpu: true,
             pool_size_bytes: limits::POOL_SIZE_BYTES.default,
             pool: PoolOptions::default(),
-            cache_policy: Policy::default(),
+            cache_policy: EvictionPolicy::default(),
             save_unfull_chunk: false,
             skip_save: false,
             lookup_timeout: limits::LOOKUP_TIMEOUT_MS.default_ms(),

@@ -13,7 +13,7 @@ use super::raw::{Environment, RawConfig, RawSetting};
 use super::secret::{Secret, SecretError, SecretSource};
 use super::suggest::similar_to;
 use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys};
-use crate::cpu::Policy;
+use crate::cpu::EvictionPolicy;
 use crate::limits;
 use crate::memory::HugePages;
 
@@ -68,7 +68,7 @@ impl Config {
             }
         }
         if let Some(entry) = raw.take("cache_policy") {
-            self.cache_policy = entry.choice(&Policy::ALL.map(|policy| (policy.name(), policy)))?;
+            self.cache_policy = entry.choice(&EvictionPolicy::ALL.map(|policy| (policy.name(), policy)))?;
         }
         if let Some(entry) = raw.take("save_unfull_chunk") {
             self.save_unfull_chunk = entry.boolean()?;

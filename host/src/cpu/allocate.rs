@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::shared::Shared;
 use super::{Allocated, CpuTier, Exhausted};
-use crate::chunk::Left;
+use crate::chunk::RemovedChunk;
 use crate::memory::{AllocateError, BufferMut};
 
 impl CpuTier {
@@ -95,7 +95,7 @@ impl Shared {
 
     /// Evicts as many chunks as make up for what is not free, or says that there are none: those whose memory
     /// the caller can use or, by dropping them outside the lock, give back. A provider may be anybody's code.
-    fn make_room(&self, room: &mut Room) -> Result<Vec<Left>, Exhausted> {
+    fn make_room(&self, room: &mut Room) -> Result<Vec<RemovedChunk>, Exhausted> {
         let free_bytes = self.free_bytes();
         let mut index = self.locked();
         let may_fit =

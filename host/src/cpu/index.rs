@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::order::Order;
-use super::policy::Policy;
+use super::policy::EvictionPolicy;
 use super::report::{Cleared, Evictions, Inserted};
 use super::table::{EXPECTED_MAX, Table};
 use super::touches::{Touch, Touches};
-use crate::chunk::{Chunk, HomeId, Left, Record, Sizes, Slot, record, sizes_of_indexed};
+use crate::chunk::{Chunk, ChunkRecord, IndexId, RemovedChunk, Sizes, Slot, record, sizes_of_indexed};
 use crate::clock::Clock;
 use crate::key::ChunkKey;
 use crate::repeats::Repeats;
@@ -26,7 +26,7 @@ mod evict;
 pub(super) struct Index {
     table: Arc<Table>,
     touches: Arc<Touches>,
-    home: HomeId,
+    id: IndexId,
     order: Order,
     /// Of the tier's memory.
     capacity_bytes: usize,
@@ -53,23 +53,23 @@ pub(super) struct Sums {
 #[derive(Default)]
 pub(super) struct Released {
     /// Entries that left the index.
-    pub(super) left: Vec<Left>,
+    pub(super) left: Vec<RemovedChunk>,
     /// More can be evicted than before, so those who wait for memory should try again.
     pub(super) may_fit: bool,
 }
 
 impl Index {
     pub(super) fn new(
-        policy: Policy,
+        policy: EvictionPolicy,
         is_hot: bool,
         (table, touches): (Arc<Table>, Arc<Touches>),
-        home: HomeId,
+        id: IndexId,
         capacity_bytes: usize,
     ) -> Self {
         Self {
             table,
-            home,
-            order: Order::new(policy, home),
+            id,
+            order: Order::new(policy, id),
             touches,
             capacity_bytes,
             is_hot,
@@ -82,7 +82,7 @@ impl Index {
     }
 
     pub(super) fn find(&self, key: ChunkKey) -> Option<Slot> {
-        self.table.find(key, |slot| record(slot).is_indexed_as(key, self.home).then_some(slot))
+        self.table.find(key, |slot| record(slot).is_indexed_as(key, self.id).then_some(slot))
     }
 
     /// Counts the uses that readers have noted.
@@ -115,11 +115,11 @@ impl Index {
             self.order.touch(slot);
             return Inserted::Present;
         }
-        if !chunk.enter_index(self.home) {
+        if !chunk.enter_index(self.id) {
             return Inserted::InAnotherTier;
         }
         let record = chunk.record();
-        record.standing.n_pins.store(0, Ordering::Relaxed);
+        record.residency.n_pins.store(0, Ordering::Relaxed);
         let Sizes { payload_bytes, footprint_bytes } = self.sizes(record);
         if self.sums.entries == 0 {
             // Most chunks of a model are alike.
@@ -140,7 +140,7 @@ impl Index {
         let Some(slot) = self.find(key) else {
             return false;
         };
-        let pins = &record(slot).standing.n_pins;
+        let pins = &record(slot).residency.n_pins;
         let n_pins = pins.load(Ordering::Relaxed).saturating_add(1);
         pins.store(n_pins, Ordering::Relaxed);
         if n_pins == 1 {
@@ -156,7 +156,7 @@ impl Index {
         let Some(slot) = self.find(key) else {
             return false;
         };
-        let pins = &record(slot).standing.n_pins;
+        let pins = &record(slot).residency.n_pins;
         let Some(n_pins) = pins.load(Ordering::Relaxed).checked_sub(1) else {
             if let Some(n_more) = self.needless_unpins.due() {
                 tracing::warn!(%key, n_more, "unpin of a chunk that is not pinned: it was unpinned twice");
@@ -180,7 +180,7 @@ impl Index {
 
     /// Looks again at an entry whose last reader is gone; or at one that is none of ours any more.
     pub(super) fn last_reader_gone(&mut self, slot: Slot, released: &mut Released) {
-        if record(slot).is_in(self.home) {
+        if record(slot).is_in(self.id) {
             self.release(slot, released);
         }
     }
@@ -212,7 +212,7 @@ impl Index {
     }
 
     /// Takes an entry out, drops its pins, and leaves its memory to its readers.
-    pub(super) fn remove(&mut self, key: ChunkKey) -> Option<Left> {
+    pub(super) fn remove(&mut self, key: ChunkKey) -> Option<RemovedChunk> {
         let slot = self.find(key)?;
         self.evictions.removed += 1;
         self.forget(slot);
@@ -220,7 +220,7 @@ impl Index {
     }
 
     /// Takes out every entry that is not held.
-    pub(super) fn clear(&mut self, left: &mut Vec<Left>) -> Cleared {
+    pub(super) fn clear(&mut self, left: &mut Vec<RemovedChunk>) -> Cleared {
         let mut cleared = Cleared::default();
         for slot in self.table.slots() {
             let sizes = self.sizes(record(slot));
@@ -236,7 +236,7 @@ impl Index {
     }
 
     /// Takes everything out, held or not.
-    pub(super) fn close(&mut self, left: &mut Vec<Left>) {
+    pub(super) fn close(&mut self, left: &mut Vec<RemovedChunk>) {
         self.is_closed = true;
         for slot in self.table.slots() {
             self.evictions.closed += 1;
@@ -246,7 +246,7 @@ impl Index {
     }
 
     /// Lets an entry go if nobody holds it; else parks it, pinned or watched.
-    fn leave_or_park(&mut self, slot: Slot) -> Option<Left> {
+    fn leave_or_park(&mut self, slot: Slot) -> Option<RemovedChunk> {
         if n_pins(slot) == 0
             && let Some(left) = record(slot).leave_if_unread()
         {
@@ -286,13 +286,13 @@ impl Index {
     }
 
     #[expect(unsafe_code, reason = "entries are slots, and their sizes stand in their chunks")]
-    fn sizes(&self, record: &Record) -> Sizes {
-        debug_assert!(record.is_in(self.home));
+    fn sizes(&self, record: &ChunkRecord) -> Sizes {
+        debug_assert!(record.is_in(self.id));
         // SAFETY: only called for entries, and `&self` is reached through the index's lock.
         unsafe { sizes_of_indexed(record) }
     }
 
-    pub(super) fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> EvictionPolicy {
         self.order.policy()
     }
 
@@ -311,7 +311,7 @@ impl Drop for Index {
 }
 
 fn n_pins(slot: Slot) -> u32 {
-    record(slot).standing.n_pins.load(Ordering::Relaxed)
+    record(slot).residency.n_pins.load(Ordering::Relaxed)
 }
 
 /// Says whether an entry is held. If it is, its release will be heard.

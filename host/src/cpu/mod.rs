@@ -5,7 +5,7 @@
 //! lock of the index, whatever else goes on; what changes it takes the one lock, once for a list of
 //! keys. The tier is also the place where buffers are allocated, with the hot cache on or off: an
 //! allocation that finds no room evicts chunks that nobody holds, as many as it needs, in the order of the
-//! [`Policy`].
+//! [`EvictionPolicy`].
 //!
 //! A chunk is *held* while it is pinned or somebody besides the index has a handle to it; held chunks
 //! are never evicted. Within a request the tail of a prefix goes before its head, so operations on a
@@ -25,7 +25,7 @@ mod touches;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::chunk::{Chunk, Home, Left, Watcher};
+use crate::chunk::{Chunk, IndexRegistration, RemovedChunk, Watcher};
 use crate::key::ChunkKey;
 use crate::memory::{Inconsistency, Provider, Waiter};
 use index::{Index, Released};
@@ -34,7 +34,7 @@ use shared::Shared;
 use table::{LOOKED_AHEAD, Table};
 use touches::Touches;
 
-pub use policy::{Policy, UnknownPolicy};
+pub use policy::{EvictionPolicy, UnknownPolicy};
 pub use report::{Allocated, Cleared, CpuStats, Evictions, Exhausted, Inserted};
 
 /// The first tier of the chain; see the module's documentation. Cheap to share by reference.
@@ -45,21 +45,21 @@ pub struct CpuTier {
 impl CpuTier {
     /// Makes an empty tier over `provider`'s memory. With `hot_cache` false it allocates buffers and
     /// keeps no chunks.
-    pub fn new(provider: Arc<dyn Provider>, policy: Policy, hot_cache: bool) -> Self {
+    pub fn new(provider: Arc<dyn Provider>, policy: EvictionPolicy, hot_cache: bool) -> Self {
         let shared = Arc::new_cyclic(|me: &Weak<Shared>| {
-            let home = Home::new(Weak::clone(me) as Weak<dyn Watcher>);
+            let registration = IndexRegistration::new(Weak::clone(me) as Weak<dyn Watcher>);
             let table = Arc::new(Table::new());
             let capacity_bytes = provider.capacity_bytes();
             let touches = Arc::new(Touches::default());
             let parts = (Arc::clone(&table), Arc::clone(&touches));
-            let index = Index::new(policy, hot_cache, parts, home.id(), capacity_bytes);
+            let index = Index::new(policy, hot_cache, parts, registration.id(), capacity_bytes);
             Shared {
                 provider,
                 policy,
                 table,
                 touches,
                 index: Mutex::new(index),
-                home,
+                registration,
                 n_evict_failures: AtomicU64::new(0),
                 is_closed: AtomicBool::new(false),
             }
@@ -193,7 +193,7 @@ impl CpuTier {
     /// are gone; memory that is being read is given back when the last reader drops it.
     pub fn remove(&self, keys: &[ChunkKey]) -> usize {
         let mut index = self.shared.locked();
-        let left: Vec<Left> = keys.iter().filter_map(|&key| index.remove(key)).collect();
+        let left: Vec<RemovedChunk> = keys.iter().filter_map(|&key| index.remove(key)).collect();
         drop(index);
         left.len()
     }

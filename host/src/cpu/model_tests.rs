@@ -1,7 +1,7 @@
 //! The tier against a model that keeps everything in one list and searches it: the policies by rank.
 
 use super::testing::{Bench, Random, key};
-use super::{Allocated, CpuTier, Inserted, Policy};
+use super::{Allocated, CpuTier, EvictionPolicy, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::key::ChunkKey;
 use crate::memory::PAGE_BYTES;
@@ -19,7 +19,7 @@ struct ModelEntry {
 }
 
 struct Model {
-    policy: Policy,
+    policy: EvictionPolicy,
     clock: u64,
     is_hot: bool,
     entries: Vec<ModelEntry>,
@@ -33,7 +33,7 @@ impl Model {
     /// Applies `change` to the keys in the order that counts as uses, and renews those found.
     fn each(&mut self, numbers: &[u64], mut change: impl FnMut(&mut ModelEntry)) {
         let mut numbers = numbers.to_vec();
-        if self.policy != Policy::Mru {
+        if self.policy != EvictionPolicy::Mru {
             numbers.reverse();
         }
         for n in numbers {
@@ -64,11 +64,11 @@ impl Model {
     fn victim(&self) -> Option<u64> {
         let free = self.entries.iter().filter(|entry| !entry.is_held());
         let victim = match self.policy {
-            Policy::Lru => free.min_by_key(|entry| entry.placed_at),
-            Policy::Mru => free.max_by_key(|entry| entry.placed_at),
-            Policy::Fifo => free.min_by_key(|entry| entry.put_at),
-            Policy::Lfu => free.min_by_key(|entry| (entry.n_uses, entry.placed_at)),
-            Policy::S3Fifo | Policy::Sieve => unreachable!("they have tests of their own"),
+            EvictionPolicy::Lru => free.min_by_key(|entry| entry.placed_at),
+            EvictionPolicy::Mru => free.max_by_key(|entry| entry.placed_at),
+            EvictionPolicy::Fifo => free.min_by_key(|entry| entry.put_at),
+            EvictionPolicy::Lfu => free.min_by_key(|entry| (entry.n_uses, entry.placed_at)),
+            EvictionPolicy::S3Fifo | EvictionPolicy::Sieve => unreachable!("they have tests of their own"),
         };
         victim.map(|entry| entry.n)
     }
@@ -229,7 +229,7 @@ impl Bench {
 #[test]
 fn every_policy_by_rank_evicts_as_a_searched_list_would() {
     let (n_seeds, n_steps) = if cfg!(miri) { (1, 300) } else { (6, 8_000) };
-    for policy in [Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Mru] {
+    for policy in [EvictionPolicy::Lru, EvictionPolicy::Lfu, EvictionPolicy::Fifo, EvictionPolicy::Mru] {
         let (mut n_evicted, mut n_exhausted) = (0, 0);
         for seed in 1..=n_seeds {
             let mut random = Random::new(seed);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Which chunk leaves the CPU tier first when room is needed. All are exact, over the whole tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Policy {
+pub enum EvictionPolicy {
     /// The one whose last use is longest ago.
     #[default]
     Lru,
@@ -24,7 +24,7 @@ pub enum Policy {
     Sieve,
 }
 
-impl Policy {
+impl EvictionPolicy {
     /// All policies, in the order in which errors list them.
     pub const ALL: [Self; 6] = [Self::Lru, Self::Lfu, Self::Fifo, Self::Mru, Self::S3Fifo, Self::Sieve];
 
@@ -41,13 +41,13 @@ impl Policy {
     }
 }
 
-impl fmt::Display for Policy {
+impl fmt::Display for EvictionPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Policy {
+impl FromStr for EvictionPolicy {
     type Err = UnknownPolicy;
 
     /// Parses a name in any case.
@@ -67,19 +67,19 @@ pub struct UnknownPolicy {
 
 #[cfg(test)]
 mod tests {
-    use super::Policy;
+    use super::EvictionPolicy;
 
     #[test]
     fn t44_policy_names_are_known_in_any_case_and_others_refused() {
-        for policy in Policy::ALL {
+        for policy in EvictionPolicy::ALL {
             assert_eq!(policy.name().parse(), Ok(policy));
             assert_eq!(policy.name().to_lowercase().parse(), Ok(policy));
         }
-        assert_eq!("lRu".parse(), Ok(Policy::Lru));
+        assert_eq!("lRu".parse(), Ok(EvictionPolicy::Lru));
         for unknown in ["", "ARC", "LRU "] {
-            let error = unknown.parse::<Policy>().unwrap_err();
+            let error = unknown.parse::<EvictionPolicy>().unwrap_err();
             assert_eq!(error.name, unknown);
-            for policy in Policy::ALL {
+            for policy in EvictionPolicy::ALL {
                 assert!(error.to_string().contains(policy.name()));
             }
         }

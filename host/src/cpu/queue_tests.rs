@@ -2,7 +2,7 @@
 //! and what holding an entry does under them.
 
 use super::testing::{Bench, Random, key};
-use super::{Inserted, Policy};
+use super::{EvictionPolicy, Inserted};
 
 const N_PAGES: usize = 40;
 
@@ -98,7 +98,7 @@ fn draw(random: &mut Random) -> u64 {
     if random.below(3) > 0 { random.below(n_hot) as u64 } else { 1000 + random.below(400) as u64 }
 }
 
-fn agrees(policy: Policy, mut textbook: impl Textbook) {
+fn agrees(policy: EvictionPolicy, mut textbook: impl Textbook) {
     let n_steps = if cfg!(miri) { 400 } else { 60_000 };
     let bench = Bench::new(N_PAGES, policy);
     let mut random = Random::new(11);
@@ -126,18 +126,18 @@ fn agrees(policy: Policy, mut textbook: impl Textbook) {
 
 #[test]
 fn sieve_evicts_as_published() {
-    agrees(Policy::Sieve, Sieve { queue: Vec::new(), hand: None });
+    agrees(EvictionPolicy::Sieve, Sieve { queue: Vec::new(), hand: None });
 }
 
 #[test]
 fn s3_fifo_evicts_as_published() {
-    agrees(Policy::S3Fifo, S3Fifo::default());
+    agrees(EvictionPolicy::S3Fifo, S3Fifo::default());
 }
 
 #[test]
 fn random_changes_keep_the_books_and_never_evict_what_is_held() {
     let n_steps = if cfg!(miri) { 300 } else { 8_000 };
-    for policy in [Policy::Sieve, Policy::S3Fifo] {
+    for policy in [EvictionPolicy::Sieve, EvictionPolicy::S3Fifo] {
         let bench = Bench::new(24, policy);
         let mut random = Random::new(3);
         let (mut readers, mut pinned) = (Vec::new(), Vec::new());

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::index::{Index, Released};
 use super::order::{Use, use_order};
-use super::policy::Policy;
+use super::policy::EvictionPolicy;
 use super::table::{LOOKED_AHEAD, Table};
 use super::touches::Touches;
-use crate::chunk::{Chunk, Home, Slot, Watcher, record};
+use crate::chunk::{Chunk, IndexRegistration, Slot, Watcher, record};
 use crate::key::ChunkKey;
 use crate::memory::Provider;
 use crate::sync::lock;
@@ -16,14 +16,14 @@ use crate::sync::lock;
 /// What hears that the last reader of a chunk is gone.
 pub(super) struct Shared {
     pub(super) provider: Arc<dyn Provider>,
-    pub(super) policy: Policy,
+    pub(super) policy: EvictionPolicy,
     /// The index's table, for searches without its lock.
     pub(super) table: Arc<Table>,
     /// Shared with the index, which counts them.
     pub(super) touches: Arc<Touches>,
     pub(super) index: Mutex<Index>,
-    /// After the index, which is at home there until it is dropped.
-    pub(super) home: Home,
+    /// After the index, whose number this keeps until it is dropped.
+    pub(super) registration: IndexRegistration,
     pub(super) n_evict_failures: AtomicU64,
     /// The index knows as well; this one spares an allocation that has room the lock.
     pub(super) is_closed: AtomicBool,
@@ -39,15 +39,15 @@ impl Shared {
 
     #[inline]
     pub(super) fn find_some(&self, keys: &[ChunkKey]) -> [Option<Slot>; LOOKED_AHEAD] {
-        let home = self.home.id();
-        let accept = |key, slot| record(slot).is_indexed_as(key, home).then_some(slot);
+        let index_id = self.registration.id();
+        let accept = |key, slot| record(slot).is_indexed_as(key, index_id).then_some(slot);
         self.table.find_some(keys, |slot| u64::from(record(slot).generation()), accept)
     }
 
     #[inline]
-    fn acquire(&self, key: ChunkKey) -> Option<Chunk> {
-        let home = self.home.id();
-        self.table.find(key, |slot| Chunk::acquire(record(slot), key, home))
+    pub(super) fn acquire(&self, key: ChunkKey) -> Option<Chunk> {
+        let index_id = self.registration.id();
+        self.table.find(key, |slot| Chunk::acquire(record(slot), key, index_id))
     }
 
     /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
@@ -57,10 +57,10 @@ impl Shared {
         }
         // All searches before the first atomic change, across which the processor does not look ahead.
         let slots = self.find_some(keys);
-        let home = self.home.id();
+        let index_id = self.registration.id();
         let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
             // One that has left meanwhile may have come again in another slot.
-            Chunk::acquire(record(slot?), key, home).or_else(|| self.acquire(key))
+            Chunk::acquire(record(slot?), key, index_id).or_else(|| self.acquire(key))
         };
         chunks.extend(slots.iter().zip(keys).map(acquire));
     }
@@ -69,7 +69,7 @@ impl Shared {
     pub(super) fn count_uses(&self, chunks: &[Option<Chunk>]) {
         match Use::of(self.policy) {
             Use::Nothing => {}
-            Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().standing.mark()),
+            Use::Marks => chunks.iter().flatten().for_each(|chunk| chunk.record().residency.mark()),
             Use::Places => {
                 let used = use_order(self.policy, chunks.len()).filter_map(|i| chunks[i].as_ref());
                 if self.touches.note(used.map(Chunk::record)) {

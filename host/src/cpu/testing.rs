@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::{Allocated, CpuTier, Inserted, Policy};
+use super::{Allocated, CpuTier, EvictionPolicy, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::key::ChunkKey;
 use crate::memory::{BufferMut, PAGE_BYTES, Pool, Waiter};
@@ -42,7 +42,7 @@ pub(super) fn keys<const N: usize>(numbers: [u64; N]) -> [ChunkKey; N] {
 }
 
 impl Bench {
-    pub(super) fn new(n_chunks: usize, policy: Policy) -> Self {
+    pub(super) fn new(n_chunks: usize, policy: EvictionPolicy) -> Self {
         let pool = Arc::new(Pool::new(n_chunks * PAGE_BYTES).unwrap());
         let tier = CpuTier::new(Arc::clone(&pool) as _, policy, true);
         Self { pool, tier }

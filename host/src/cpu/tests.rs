@@ -2,13 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::testing::{Bench, Random, has_news, key, keys};
-use super::{Allocated, Cleared, CpuTier, Evictions, Inserted, Policy};
+use super::{Allocated, Cleared, CpuTier, EvictionPolicy, Evictions, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::memory::{AllocateError, BufferMut, PAGE_BYTES, Pool};
 
 #[test]
 fn t30_clear_takes_the_evictable_and_leaves_pinned_and_referenced() {
-    let bench = Bench::new(4, Policy::Lru);
+    let bench = Bench::new(4, EvictionPolicy::Lru);
     bench.put(&[0, 1, 2, 3]);
     bench.tier.pin(&keys([1]));
     let reader = bench.get(2);
@@ -26,7 +26,7 @@ fn t30_clear_takes_the_evictable_and_leaves_pinned_and_referenced() {
 
 #[test]
 fn t32_pinned_survives_pressure_and_goes_after_the_unpin() {
-    for policy in Policy::ALL {
+    for policy in EvictionPolicy::ALL {
         let bench = Bench::new(3, policy);
         bench.put(&[0, 1, 2]);
         assert_eq!(bench.tier.pin(&keys([1])), 1);
@@ -39,7 +39,7 @@ fn t32_pinned_survives_pressure_and_goes_after_the_unpin() {
 
 #[test]
 fn t34_forced_removal_drains_pins_and_the_last_reader_frees() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0]);
     bench.tier.pin(&keys([0, 0]));
     assert_eq!(bench.tier.n_pins(key(0)), Some(2));
@@ -78,7 +78,7 @@ impl tracing::Subscriber for Warnings {
 
 #[test]
 fn t35_a_second_unpin_stays_at_zero_and_warns() {
-    let bench = Bench::new(1, Policy::Lru);
+    let bench = Bench::new(1, EvictionPolicy::Lru);
     bench.put(&[0]);
     bench.tier.pin(&keys([0]));
     let n_warnings = Arc::new(AtomicUsize::new(0));
@@ -96,7 +96,7 @@ fn t35_a_second_unpin_stays_at_zero_and_warns() {
 
 #[test]
 fn t38_the_first_chunk_of_a_key_stays() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     let (first, second) = (bench.chunk(0), bench.chunk(0));
     assert_eq!(bench.tier.insert(&first), Inserted::New);
     assert_eq!(bench.n_references(0), Some(2));
@@ -110,7 +110,7 @@ fn t38_the_first_chunk_of_a_key_stays() {
 
 #[test]
 fn t39_get_shares_the_buffer_and_a_miss_is_none() {
-    let bench = Bench::new(1, Policy::Lru);
+    let bench = Bench::new(1, EvictionPolicy::Lru);
     let chunk = bench.chunk(7);
     bench.tier.insert(&chunk);
     let got = bench.get(7).unwrap();
@@ -124,7 +124,7 @@ fn t39_get_shares_the_buffer_and_a_miss_is_none() {
 #[test]
 fn t40_without_the_hot_cache_puts_are_ignored_and_allocation_works() {
     let pool = Arc::new(Pool::new(2 * PAGE_BYTES).unwrap());
-    let bench = Bench { tier: CpuTier::new(Arc::clone(&pool) as _, Policy::Lru, false), pool };
+    let bench = Bench { tier: CpuTier::new(Arc::clone(&pool) as _, EvictionPolicy::Lru, false), pool };
     assert!(!bench.tier.is_hot());
     let chunks = [bench.chunk(0), bench.chunk(1)];
     let mut inserted = Vec::new();
@@ -138,7 +138,7 @@ fn t40_without_the_hot_cache_puts_are_ignored_and_allocation_works() {
 
 #[test]
 fn t41_a_full_pool_evicts_exactly_one_and_a_held_one_answers_at_once() {
-    let bench = Bench::new(3, Policy::Lru);
+    let bench = Bench::new(3, EvictionPolicy::Lru);
     bench.put(&[0, 1, 2]);
     let buffer = bench.allocate().unwrap();
     let evicted = Evictions { pressure: 1, ..Evictions::default() };
@@ -159,7 +159,7 @@ fn t41_a_full_pool_evicts_exactly_one_and_a_held_one_answers_at_once() {
 
 #[test]
 fn t42_lru_evicts_the_tail_of_a_pinned_lookup_before_its_head() {
-    let bench = Bench::new(3, Policy::Lru);
+    let bench = Bench::new(3, EvictionPolicy::Lru);
     bench.put(&[0, 1, 2]);
     assert_eq!(bench.tier.pin_run(&keys([0, 1, 9, 2])), 2);
     bench.tier.unpin(&keys([0, 1]));
@@ -177,7 +177,7 @@ fn uses_of_a_request_count_so_that_its_tail_goes_first() {
         |bench, keys| assert_eq!(bench.tier.pin(keys), bench.tier.unpin(keys)),
         |bench, keys| bench.tier.get(keys, &mut Vec::new()),
     ];
-    for policy in [Policy::Lru, Policy::Mru, Policy::Lfu] {
+    for policy in [EvictionPolicy::Lru, EvictionPolicy::Mru, EvictionPolicy::Lfu] {
         for use_request in uses {
             let bench = Bench::new(3, policy);
             bench.put(&[1, 0, 2]);
@@ -185,7 +185,7 @@ fn uses_of_a_request_count_so_that_its_tail_goes_first() {
             assert_eq!(bench.eviction_order(), [2, 1, 0], "{policy}");
         }
     }
-    for policy in Policy::ALL {
+    for policy in EvictionPolicy::ALL {
         let bench = Bench::new(3, policy);
         let chunks: Vec<Chunk> = [0, 1, 2].map(|n| bench.chunk(n)).into();
         bench.tier.insert_all(&chunks, &mut Vec::new());
@@ -196,7 +196,7 @@ fn uses_of_a_request_count_so_that_its_tail_goes_first() {
 
 #[test]
 fn t43_fifo_ignores_uses() {
-    let bench = Bench::new(3, Policy::Fifo);
+    let bench = Bench::new(3, EvictionPolicy::Fifo);
     bench.put(&[0, 1, 2]);
     bench.tier.touch(&keys([0, 0, 1]));
     bench.tier.refresh(&keys([0]));
@@ -207,7 +207,7 @@ fn t43_fifo_ignores_uses() {
 
 #[test]
 fn t43_mru_evicts_what_was_used_last() {
-    let bench = Bench::new(3, Policy::Mru);
+    let bench = Bench::new(3, EvictionPolicy::Mru);
     bench.put(&[0, 1, 2]);
     bench.tier.touch(&keys([1]));
     assert_eq!(bench.eviction_order(), [1, 2, 0]);
@@ -215,7 +215,7 @@ fn t43_mru_evicts_what_was_used_last() {
 
 #[test]
 fn t43_lfu_evicts_by_count_and_then_by_age() {
-    let bench = Bench::new(5, Policy::Lfu);
+    let bench = Bench::new(5, EvictionPolicy::Lfu);
     bench.put(&[0, 1, 2, 3, 4]);
     bench.tier.touch(&keys([0, 0, 0]));
     bench.tier.touch(&keys([3]));
@@ -227,7 +227,7 @@ fn t43_lfu_evicts_by_count_and_then_by_age() {
 
 #[test]
 fn t43_choosing_a_candidate_passes_over_held_ones_and_changes_nothing() {
-    for policy in Policy::ALL {
+    for policy in EvictionPolicy::ALL {
         let unheld = Bench::new(4, policy);
         unheld.put(&[0, 1, 2, 3]);
         let expected = unheld.eviction_order();
@@ -252,7 +252,7 @@ impl Bench {
 
 #[test]
 fn t46_a_batch_evicts_what_it_needs_or_takes_nothing() {
-    let bench = Bench::new(4, Policy::Lru);
+    let bench = Bench::new(4, EvictionPolicy::Lru);
     bench.put(&[0, 1, 2, 3]);
     let reader = bench.get(1);
     let Allocated::Ready(batch) = bench.tier.allocate_batch(&[1, PAGE_BYTES]).unwrap() else {
@@ -271,7 +271,7 @@ fn t46_a_batch_evicts_what_it_needs_or_takes_nothing() {
 #[test]
 fn t47_threads_that_put_get_pin_and_release_keep_the_books() {
     let n_rounds = if cfg!(miri) { 40 } else { 4_000 };
-    for policy in Policy::ALL {
+    for policy in EvictionPolicy::ALL {
         let bench = Bench::new(16, policy);
         std::thread::scope(|scope| {
             for seed in 1..=4 {
@@ -318,7 +318,7 @@ fn t47_threads_that_put_get_pin_and_release_keep_the_books() {
 
 #[test]
 fn t48_impossible_sizes_are_errors_and_evict_nothing() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     let capacity_bytes = 2 * PAGE_BYTES;
     assert_eq!(bench.tier.allocate(0).unwrap_err(), AllocateError::ZeroSize);
@@ -332,7 +332,7 @@ fn t48_impossible_sizes_are_errors_and_evict_nothing() {
 
 #[test]
 fn t49_switching_the_hot_cache_off_empties_it_and_on_again_it_works() {
-    let bench = Bench::new(4, Policy::Lru);
+    let bench = Bench::new(4, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     bench.tier.set_hot_cache(false);
     assert_eq!((bench.tier.stats().entries, bench.pool.allocated_bytes()), (0, 0));
@@ -347,7 +347,7 @@ fn t49_switching_the_hot_cache_off_empties_it_and_on_again_it_works() {
 
 #[test]
 fn t49_what_is_held_at_the_switch_leaves_with_its_release() {
-    let bench = Bench::new(4, Policy::Lru);
+    let bench = Bench::new(4, EvictionPolicy::Lru);
     bench.put(&[0, 1, 2]);
     bench.tier.pin(&keys([0, 2]));
     let readers = (bench.get(1), bench.get(2));
@@ -367,7 +367,7 @@ fn t49_what_is_held_at_the_switch_leaves_with_its_release() {
 
 #[test]
 fn t49_what_was_held_while_it_was_off_can_be_evicted_when_it_is_on_again() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     let reader = bench.get(0);
     bench.tier.set_hot_cache(false);
@@ -379,7 +379,7 @@ fn t49_what_was_held_while_it_was_off_can_be_evicted_when_it_is_on_again() {
 
 #[test]
 fn clones_and_bytes_hold_their_chunk_as_long_as_they_live() {
-    let bench = Bench::new(1, Policy::Lru);
+    let bench = Bench::new(1, EvictionPolicy::Lru);
     bench.put(&[0]);
     let chunk = bench.get(0).unwrap();
     let (clone, bytes) = (chunk.clone(), chunk.to_bytes());
@@ -393,7 +393,7 @@ fn clones_and_bytes_hold_their_chunk_as_long_as_they_live() {
 
 #[test]
 fn what_leaves_takes_its_traces_along() {
-    for policy in Policy::ALL {
+    for policy in EvictionPolicy::ALL {
         let bench = Bench::new(2000, policy);
         for n_left in [0, 100] {
             bench.put(&(0..2000).collect::<Vec<u64>>());
@@ -409,7 +409,7 @@ fn what_leaves_takes_its_traces_along() {
 
 #[test]
 fn a_chunk_is_in_one_index_at_a_time() {
-    let (first, second) = (Bench::new(1, Policy::Lru), Bench::new(1, Policy::Lru));
+    let (first, second) = (Bench::new(1, EvictionPolicy::Lru), Bench::new(1, EvictionPolicy::Lru));
     let chunk = first.chunk(0);
     assert_eq!(first.tier.insert(&chunk), Inserted::New);
     assert_eq!(second.tier.insert(&chunk), Inserted::InAnotherTier);
@@ -423,7 +423,7 @@ fn a_chunk_is_in_one_index_at_a_time() {
 
 #[test]
 fn close_empties_the_tier_wakes_waiters_and_refuses_from_then_on() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     bench.tier.pin(&keys([0, 1]));
     let (reader, other_reader) = (bench.get(0).unwrap(), bench.get(1).unwrap());
@@ -442,7 +442,7 @@ fn close_empties_the_tier_wakes_waiters_and_refuses_from_then_on() {
 
 #[test]
 fn chunks_and_buffers_outlive_the_tier() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[5]);
     let reader = bench.get(5).unwrap();
     assert!(bench.allocate().is_some());

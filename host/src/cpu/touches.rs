@@ -7,7 +7,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::chunk::{HomeId, Record, Slot, record};
+use crate::chunk::{ChunkRecord, IndexId, Slot, record};
 use crate::limits::TOUCHES_MAX;
 use crate::sync::lock;
 
@@ -19,10 +19,10 @@ pub(super) struct Touch {
 }
 
 impl Touch {
-    /// Says whether the chunk that was used is still in the index `home`.
-    pub(super) fn is_current(self, home: HomeId) -> bool {
+    /// Says whether the chunk that was used is still in the index `index_id`.
+    pub(super) fn is_current(self, index_id: IndexId) -> bool {
         let record = record(self.slot);
-        record.generation() == self.generation && record.is_in(home)
+        record.generation() == self.generation && record.is_in(index_id)
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Touches {
 
 impl Touches {
     /// Notes uses, and says whether they should be counted soon.
-    pub(super) fn note(&self, used: impl Iterator<Item = &'static Record>) -> bool {
+    pub(super) fn note(&self, used: impl Iterator<Item = &'static ChunkRecord>) -> bool {
         let mut noted = lock(&self.noted);
         noted.extend(used.map(|record| Touch { slot: record.slot(), generation: record.generation() }));
         self.n_noted.store(noted.len(), Ordering::Relaxed);

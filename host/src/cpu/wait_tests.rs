@@ -8,13 +8,13 @@ use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use super::testing::{Bench, has_news, key, keys};
-use super::{Allocated, Policy};
+use super::{Allocated, EvictionPolicy};
 use crate::chunk::ChunkWriter;
 use crate::memory::PAGE_BYTES;
 
 #[test]
 fn t41_whatever_makes_room_possible_wakes_those_who_wait() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     bench.tier.pin(&keys([0]));
     let reader = bench.get(1);
@@ -56,7 +56,7 @@ impl Wake for AllocateOnWake {
 
 #[test]
 fn t41_the_memory_is_there_at_the_moment_of_the_wake() {
-    let bench = Bench::new(1, Policy::Lru);
+    let bench = Bench::new(1, EvictionPolicy::Lru);
     bench.put(&[0]);
     let reader = bench.get(0);
     let woken = Arc::new(AllocateOnWake(bench, AtomicUsize::new(0)));
@@ -71,7 +71,7 @@ fn t41_the_memory_is_there_at_the_moment_of_the_wake() {
 
 #[test]
 fn t41_a_waiter_that_needs_more_than_is_unpinned_hears_of_the_unpin() {
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     bench.put(&[0, 1]);
     bench.tier.pin(&keys([0]));
     let mut waiter = bench.tier.waiter();
@@ -86,7 +86,7 @@ fn t41_a_waiter_that_needs_more_than_is_unpinned_hears_of_the_unpin() {
 #[test]
 fn waiting_allocations_of_several_threads_all_get_their_turn() {
     let n_rounds = if cfg!(miri) { 20 } else { 3_000 };
-    let bench = Bench::new(2, Policy::Lru);
+    let bench = Bench::new(2, EvictionPolicy::Lru);
     let deadline = Instant::now() + Duration::from_mins(2);
     std::thread::scope(|scope| {
         for thread in 0..4 {

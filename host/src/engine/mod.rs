@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub use blocking::Blocking;
 pub use build::EngineBuilder;
 pub use error::BuildError;
+use request::{KeyRun, Source};
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
-use request::{Run, Source};
 
 use crate::chunk::Chunk;
 use crate::key::{Namespace, Prompt, Salt};
@@ -79,7 +79,7 @@ impl Engine {
         Ok(self.run(request)?.chunks(&self.0.metadata).collect())
     }
 
-    fn run(&self, request: &Request<'_>) -> Result<Run, RequestError> {
+    fn run(&self, request: &Request<'_>) -> Result<KeyRun, RequestError> {
         let prompt = match request.source {
             Source::Tokens(tokens) => Cow::Owned(self.prompt(tokens, &request.salt)),
             Source::Prompt(_) if request.salt != Salt::none() => return Err(RequestError::SaltOfPrompt),
@@ -99,7 +99,7 @@ impl Engine {
         let unfull = if self.0.save_unfull_chunk { prompt.unfull_key() } else { None };
         let end = if unfull.is_some() { n_tokens } else { prompt.keys().len() * chunk_size };
         let full = prompt.keys()[skip_tokens / chunk_size..].iter().copied();
-        Ok(Run { keys: full.chain(unfull).collect(), tokens: skip_tokens..end, chunk_size })
+        Ok(KeyRun { keys: full.chain(unfull).collect(), tokens: skip_tokens..end, chunk_size })
     }
 
     /// Returns how much of a prompt is stored, and where.

@@ -65,14 +65,14 @@ impl<'a> Request<'a> {
 }
 
 /// The chunks that a request asks for.
-pub(super) struct Run {
+pub(super) struct KeyRun {
     pub(super) keys: Vec<ChunkKey>,
     /// Their tokens, as positions in the prompt.
     pub(super) tokens: Range<usize>,
     pub(super) chunk_size: usize,
 }
 
-impl Run {
+impl KeyRun {
     /// The number of tokens of the first `n_chunks`.
     pub(super) fn n_tokens(&self, n_chunks: usize) -> usize {
         self.tokens.len().min(n_chunks * self.chunk_size)

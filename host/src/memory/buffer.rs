@@ -5,13 +5,13 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::{AllocateError, Allocation, Provider};
+use super::{AllocateError, MemoryBlock, Provider};
 
 /// Memory of a provider with exactly one owner, writable; goes back to the provider when dropped.
 ///
 /// The bytes are whatever was there before: memory is recycled without being cleared.
 pub struct BufferMut {
-    allocation: Allocation,
+    block: MemoryBlock,
     provider: Arc<dyn Provider>,
 }
 
@@ -23,8 +23,8 @@ impl BufferMut {
     ///
     /// The provider's; see [`AllocateError`].
     pub fn allocate(provider: &Arc<dyn Provider>, size_bytes: usize) -> Result<Option<Self>, AllocateError> {
-        let allocation = provider.allocate(size_bytes)?;
-        Ok(allocation.map(|allocation| Self { allocation, provider: Arc::clone(provider) }))
+        let block = provider.allocate(size_bytes)?;
+        Ok(block.map(|block| Self { block, provider: Arc::clone(provider) }))
     }
 
     /// Allocates one buffer per size, all of them or none.
@@ -36,10 +36,10 @@ impl BufferMut {
         provider: &Arc<dyn Provider>,
         sizes_bytes: &[usize],
     ) -> Result<Option<Vec<Self>>, AllocateError> {
-        let mut allocations = Vec::with_capacity(sizes_bytes.len());
-        let fits = provider.allocate_batch(sizes_bytes, &mut allocations)?;
-        let own = |allocation| Self { allocation, provider: Arc::clone(provider) };
-        Ok(fits.then(|| allocations.into_iter().map(own).collect()))
+        let mut blocks = Vec::with_capacity(sizes_bytes.len());
+        let fits = provider.allocate_batch(sizes_bytes, &mut blocks)?;
+        let own = |block| Self { block, provider: Arc::clone(provider) };
+        Ok(fits.then(|| blocks.into_iter().map(own).collect()))
     }
 
     /// Says whether the memory is `provider`'s.
@@ -49,7 +49,7 @@ impl BufferMut {
 
     /// Returns how much of the provider's memory the buffer takes, in bytes, rounding included.
     pub fn footprint_bytes(&self) -> usize {
-        self.provider.footprint_bytes(self.allocation.size_bytes)
+        self.provider.footprint_bytes(self.block.size_bytes)
     }
 }
 
@@ -63,7 +63,7 @@ impl Deref for BufferMut {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let Allocation { ptr, size_bytes, .. } = self.allocation;
+        let MemoryBlock { ptr, size_bytes, .. } = self.block;
         // SAFETY: the provider guarantees `size_bytes` initialised bytes at `ptr`, used by nobody
         // else until release, which happens in drop.
         unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size_bytes) }
@@ -72,7 +72,7 @@ impl Deref for BufferMut {
 
 impl DerefMut for BufferMut {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Allocation { ptr, size_bytes, .. } = self.allocation;
+        let MemoryBlock { ptr, size_bytes, .. } = self.block;
         // SAFETY: as in `deref`; `&mut self` makes this the only reference.
         unsafe { std::slice::from_raw_parts_mut(ptr.as_ptr(), size_bytes) }
     }
@@ -80,9 +80,9 @@ impl DerefMut for BufferMut {
 
 impl Drop for BufferMut {
     fn drop(&mut self) {
-        // SAFETY: this provider handed the allocation out, a buffer owns its allocation alone, and
+        // SAFETY: this provider handed the block out, a buffer owns its block alone, and
         // drop runs once.
-        unsafe { self.provider.release(self.allocation) };
+        unsafe { self.provider.release(self.block) };
         self.provider.released().notify();
     }
 }

@@ -41,7 +41,7 @@ pub const PAGE_BYTES: usize = 4096;
 /// A piece of a provider's memory, without an owner: the currency between a [`Provider`] and
 /// [`BufferMut`]. Dropping it gives nothing back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allocation {
+pub struct MemoryBlock {
     /// The first byte.
     pub ptr: NonNull<u8>,
     /// The size that was asked for, in bytes.
@@ -74,7 +74,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// See [`AllocateError`]; these do not depend on how full the provider is.
-    fn allocate(&self, size_bytes: usize) -> Result<Option<Allocation>, AllocateError>;
+    fn allocate(&self, size_bytes: usize) -> Result<Option<MemoryBlock>, AllocateError>;
 
     /// Appends one allocation per size to `out` and returns true, or returns false and hands out
     /// nothing. Others must not be able to see part of a batch taken that is then given back: they
@@ -83,8 +83,11 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate); nothing is handed out then.
-    fn allocate_batch(&self, sizes_bytes: &[usize], out: &mut Vec<Allocation>)
-    -> Result<bool, AllocateError>;
+    fn allocate_batch(
+        &self,
+        sizes_bytes: &[usize],
+        out: &mut Vec<MemoryBlock>,
+    ) -> Result<bool, AllocateError>;
 
     /// Takes an allocation back. The holder notifies [`released`](Self::released) afterwards.
     ///
@@ -92,7 +95,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
     ///
     /// `allocation` was handed out by this provider, is released for the first time, and is not used
     /// again.
-    unsafe fn release(&self, allocation: Allocation);
+    unsafe fn release(&self, allocation: MemoryBlock);
 
     /// Returns the signal on which those who found no room wait.
     fn released(&self) -> &ReleaseSignal;

@@ -22,7 +22,7 @@ const NONE: RunId = 0;
 
 /// Consecutive pages that are free or allocated together.
 #[derive(Clone, Copy, Default, Debug)]
-struct Run {
+struct PageRun {
     start: u32,
     n_pages: u32,
     is_free: bool,
@@ -37,7 +37,7 @@ pub(super) struct Pages {
     /// By length: the first free run of exactly that length.
     heads: Vec<RunId>,
     lengths: BitTree,
-    runs: Vec<Run>,
+    runs: Vec<PageRun>,
     unused: RunId,
     n_free: u32,
 }
@@ -49,7 +49,7 @@ impl Pages {
             boundary: vec![NONE; n_pages as usize],
             heads: vec![NONE; n_pages as usize + 1],
             lengths: BitTree::new(n_pages as usize + 1),
-            runs: vec![Run::default()],
+            runs: vec![PageRun::default()],
             unused: NONE,
             n_free: n_pages,
         };
@@ -104,7 +104,7 @@ impl Pages {
 
     /// Gives an allocated run back and merges it with its free neighbours.
     pub(super) fn free(&mut self, id: RunId) {
-        let Run { start, n_pages, is_free, .. } = self.runs[id as usize];
+        let PageRun { start, n_pages, is_free, .. } = self.runs[id as usize];
         debug_assert!(!is_free && n_pages > 0, "run {id} was freed twice");
         self.n_free += n_pages;
         let (mut first, mut end) = (start, start + n_pages);
@@ -170,13 +170,13 @@ impl Pages {
     /// Makes the record of a free run unused; its pages now belong to a neighbour.
     fn absorb(&mut self, id: RunId) {
         self.unlink(id);
-        self.runs[id as usize] = Run { next: self.unused, ..Run::default() };
+        self.runs[id as usize] = PageRun { next: self.unused, ..PageRun::default() };
         self.unused = id;
     }
 
     fn new_run(&mut self, start: u32, n_pages: u32) -> RunId {
         let id = if self.unused == NONE {
-            self.runs.push(Run::default());
+            self.runs.push(PageRun::default());
             self.runs.len() as u32 - 1
         } else {
             let id = self.unused;
@@ -208,7 +208,7 @@ impl Pages {
     }
 
     fn unlink(&mut self, id: RunId) {
-        let Run { n_pages, previous, next, .. } = self.runs[id as usize];
+        let PageRun { n_pages, previous, next, .. } = self.runs[id as usize];
         self.runs[id as usize].is_free = false;
         if next != NONE {
             self.runs[next as usize].previous = previous;

@@ -9,8 +9,8 @@ use super::pages::{PAGES_MAX, RunId};
 use super::recycler::Recycler;
 use super::region::Region;
 use super::{
-    AllocateError, Allocation, HUGE_PAGE_BYTES, HugePages, Inconsistency, PAGE_BYTES, PoolError, PoolOptions,
-    Provider, ReleaseSignal,
+    AllocateError, HUGE_PAGE_BYTES, HugePages, Inconsistency, MemoryBlock, PAGE_BYTES, PoolError,
+    PoolOptions, Provider, ReleaseSignal,
 };
 use crate::sync::lock;
 
@@ -112,10 +112,10 @@ impl Pool {
         Ok(n_pages as u32)
     }
 
-    fn allocation(&self, start: u32, id: RunId, size_bytes: usize) -> Allocation {
+    fn allocation(&self, start: u32, id: RunId, size_bytes: usize) -> MemoryBlock {
         // SAFETY: the run starts at page `start` of the region, so the address is inside it.
         let ptr = unsafe { self.region.base.add(start as usize * PAGE_BYTES) };
-        Allocation { ptr, size_bytes, token: u64::from(id) }
+        MemoryBlock { ptr, size_bytes, token: u64::from(id) }
     }
 }
 
@@ -135,7 +135,7 @@ unsafe impl Provider for Pool {
         size_bytes.div_ceil(PAGE_BYTES).saturating_mul(PAGE_BYTES)
     }
 
-    fn allocate(&self, size_bytes: usize) -> Result<Option<Allocation>, AllocateError> {
+    fn allocate(&self, size_bytes: usize) -> Result<Option<MemoryBlock>, AllocateError> {
         let n_pages = self.pages_of(size_bytes)?;
         let found = {
             let mut pages = lock(&self.pages);
@@ -147,7 +147,7 @@ unsafe impl Provider for Pool {
     fn allocate_batch(
         &self,
         sizes_bytes: &[usize],
-        out: &mut Vec<Allocation>,
+        out: &mut Vec<MemoryBlock>,
     ) -> Result<bool, AllocateError> {
         let mut n_pages_all = 0_usize;
         for &size_bytes in sizes_bytes {
@@ -176,7 +176,7 @@ unsafe impl Provider for Pool {
         Ok(true)
     }
 
-    unsafe fn release(&self, allocation: Allocation) {
+    unsafe fn release(&self, allocation: MemoryBlock) {
         lock(&self.pages).free(allocation.token as RunId);
     }
 

@@ -14,10 +14,10 @@ pub struct Sinks(Arc<SinksInner>);
 
 struct SinksInner {
     capacities: Box<[usize]>,
-    slots: Box<[Mutex<Slot>]>,
+    slots: Box<[Mutex<SinkState>]>,
 }
 
-enum Slot {
+enum SinkState {
     Idle(Box<Sink>),
     /// A stream is filling it, piece by piece.
     Claimed(Box<Sink>),
@@ -32,7 +32,7 @@ impl Sinks {
     pub fn new(writers: Vec<ChunkWriter>, sealer: &Sealer) -> Self {
         let sinks: Vec<_> = writers.into_iter().map(|writer| Box::new(Sink::new(writer, sealer))).collect();
         let capacities = sinks.iter().map(|sink| sink.capacity()).collect();
-        let slots = sinks.into_iter().map(|sink| Mutex::new(Slot::Idle(sink))).collect();
+        let slots = sinks.into_iter().map(|sink| Mutex::new(SinkState::Idle(sink))).collect();
         Self(Arc::new(SinksInner { capacities, slots }))
     }
 
@@ -60,15 +60,15 @@ impl Sinks {
     pub fn lease(&self, index: usize) -> Result<Lease, TransferError> {
         let slot = self.0.slots.get(index).ok_or(TransferError::OutOfRange)?;
         let mut slot = lock(slot);
-        match std::mem::replace(&mut *slot, Slot::Busy) {
-            Slot::Idle(sink) => Ok(Lease { set: self.clone(), index, sink: Some(sink) }),
-            Slot::Claimed(sink) => {
-                *slot = Slot::Claimed(sink);
+        match std::mem::replace(&mut *slot, SinkState::Busy) {
+            SinkState::Idle(sink) => Ok(Lease { set: self.clone(), index, sink: Some(sink) }),
+            SinkState::Claimed(sink) => {
+                *slot = SinkState::Claimed(sink);
                 Err(TransferError::Busy)
             }
-            Slot::Busy => Err(TransferError::Busy),
-            Slot::Revoked => {
-                *slot = Slot::Revoked;
+            SinkState::Busy => Err(TransferError::Busy),
+            SinkState::Revoked => {
+                *slot = SinkState::Revoked;
                 Err(TransferError::Revoked)
             }
         }
@@ -81,13 +81,13 @@ impl Sinks {
     /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
     pub fn claim(&self, index: usize) -> Result<Claim, TransferError> {
         let mut slot = lock(self.0.slots.get(index).ok_or(TransferError::OutOfRange)?);
-        match std::mem::replace(&mut *slot, Slot::Busy) {
-            Slot::Idle(sink) => {
-                *slot = Slot::Claimed(sink);
+        match std::mem::replace(&mut *slot, SinkState::Busy) {
+            SinkState::Idle(sink) => {
+                *slot = SinkState::Claimed(sink);
                 Ok(Claim { set: self.clone(), index })
             }
-            Slot::Revoked => {
-                *slot = Slot::Revoked;
+            SinkState::Revoked => {
+                *slot = SinkState::Revoked;
                 Err(TransferError::Revoked)
             }
             taken => {
@@ -100,9 +100,9 @@ impl Sinks {
     /// Takes all buffers back, in order. `None` stands for a buffer that a transfer still has; it is
     /// freed when that transfer ends.
     pub fn revoke(&self) -> Vec<Option<Sink>> {
-        let take = |slot: &Mutex<Slot>| match std::mem::replace(&mut *lock(slot), Slot::Revoked) {
-            Slot::Idle(sink) | Slot::Claimed(sink) => Some(*sink),
-            Slot::Busy | Slot::Revoked => None,
+        let take = |slot: &Mutex<SinkState>| match std::mem::replace(&mut *lock(slot), SinkState::Revoked) {
+            SinkState::Idle(sink) | SinkState::Claimed(sink) => Some(*sink),
+            SinkState::Busy | SinkState::Revoked => None,
         };
         self.0.slots.iter().map(take).collect()
     }
@@ -128,7 +128,7 @@ impl Claim {
     /// Those of [`Sink::write`], and [`TransferError::Revoked`].
     pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), TransferError> {
         match &mut *lock(&self.set.0.slots[self.index]) {
-            Slot::Claimed(sink) => sink.write(offset, bytes),
+            SinkState::Claimed(sink) => sink.write(offset, bytes),
             _ => Err(TransferError::Revoked),
         }
     }
@@ -137,8 +137,8 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut slot = lock(&self.set.0.slots[self.index]);
-        match std::mem::replace(&mut *slot, Slot::Busy) {
-            Slot::Claimed(sink) => *slot = Slot::Idle(sink),
+        match std::mem::replace(&mut *slot, SinkState::Busy) {
+            SinkState::Claimed(sink) => *slot = SinkState::Idle(sink),
             other => *slot = other,
         }
     }
@@ -168,8 +168,8 @@ impl std::ops::DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut slot = lock(&self.set.0.slots[self.index]);
-        if let (Slot::Busy, Some(sink)) = (&*slot, self.sink.take()) {
-            *slot = Slot::Idle(sink);
+        if let (SinkState::Busy, Some(sink)) = (&*slot, self.sink.take()) {
+            *slot = SinkState::Idle(sink);
         }
     }
 }

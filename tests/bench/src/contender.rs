@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvtier::ChunkKey;
 use kvtier::chunk::{Chunk, ChunkWriter};
-use kvtier::cpu::{Allocated, CpuTier, Inserted, Policy};
+use kvtier::cpu::{Allocated, CpuTier, EvictionPolicy, Inserted};
 use kvtier::memory::Pool;
 use kvtier_bench_mix::{Block, CHUNK_BYTES, Contender, REQUEST_CHUNKS};
 
@@ -22,7 +22,7 @@ pub(crate) struct Hold {
 impl Ours {
     pub(crate) fn new(n_chunks: usize) -> Self {
         let pool = Pool::new(n_chunks * CHUNK_BYTES).expect("the machine has the memory for the bench");
-        Self(CpuTier::new(Arc::new(pool), Policy::Lru, true))
+        Self(CpuTier::new(Arc::new(pool), EvictionPolicy::Lru, true))
     }
 }
 

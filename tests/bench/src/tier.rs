@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kvtier::ChunkKey;
 use kvtier::chunk::{Chunk, ChunkWriter};
-use kvtier::cpu::{Allocated, CpuTier, Inserted, Policy};
+use kvtier::cpu::{Allocated, CpuTier, EvictionPolicy, Inserted};
 use kvtier::memory::{BufferMut, PAGE_BYTES, Pool};
 use kvtier_bench_mix::UniformHasher;
 
@@ -22,13 +22,13 @@ pub(crate) fn requests(n_requests: usize, n_keys: usize, n_chunks: usize) -> Vec
 }
 
 /// Makes a tier with a pool of `n_chunks` pages.
-pub(crate) fn tier(n_chunks: usize, policy: Policy) -> CpuTier {
+pub(crate) fn tier(n_chunks: usize, policy: EvictionPolicy) -> CpuTier {
     let pool = Pool::new(n_chunks * PAGE_BYTES).expect("the machine has the memory for the bench");
     CpuTier::new(Arc::new(pool), policy, true)
 }
 
 /// Makes a tier that is full of the first `n_chunks` chunks.
-pub(crate) fn full(n_chunks: usize, policy: Policy) -> CpuTier {
+pub(crate) fn full(n_chunks: usize, policy: EvictionPolicy) -> CpuTier {
     let tier = tier(n_chunks, policy);
     for n in 0..n_chunks {
         put(&tier, chunk(&tier, n));
@@ -56,9 +56,9 @@ pub(crate) fn put(tier: &CpuTier, chunk: Chunk) {
 }
 
 /// Pins `percent` of the first `n_chunks` chunks: those that the policy would evict first.
-pub(crate) fn pin(tier: &CpuTier, n_chunks: usize, percent: usize, policy: Policy) {
+pub(crate) fn pin(tier: &CpuTier, n_chunks: usize, percent: usize, policy: EvictionPolicy) {
     let n_pinned = n_chunks * percent / 100;
-    let first = if policy == Policy::Mru { n_chunks - n_pinned } else { 0 };
+    let first = if policy == EvictionPolicy::Mru { n_chunks - n_pinned } else { 0 };
     let pinned: Vec<ChunkKey> = (first..first + n_pinned).map(key).collect();
     assert_eq!(tier.pin(&pinned), n_pinned);
 }
@@ -71,7 +71,7 @@ pub(crate) struct Evictions {
 
 impl Evictions {
     /// Makes a full tier, with a share of it pinned.
-    pub(crate) fn new(n_chunks: usize, policy: Policy, pinned_percent: usize) -> Self {
+    pub(crate) fn new(n_chunks: usize, policy: EvictionPolicy, pinned_percent: usize) -> Self {
         let tier = full(n_chunks, policy);
         pin(&tier, n_chunks, pinned_percent, policy);
         Self { tier, next: n_chunks }

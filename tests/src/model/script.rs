@@ -2,7 +2,7 @@
 //! generator make the same ones.
 
 use kvtier::config::OnFull;
-use kvtier::cpu::Policy;
+use kvtier::cpu::EvictionPolicy;
 use kvtier::{ChunkKey, ChunkSpec};
 
 use super::{CHAOS, STEADY, mix};
@@ -39,7 +39,7 @@ pub struct Setup {
     /// The pool's size in pages of 4 KiB: less than all chunks take, so that chunks are evicted.
     pub n_pages: usize,
     /// Which chunks are evicted first.
-    pub policy: Policy,
+    pub policy: EvictionPolicy,
     /// Whether the CPU tier keeps chunks at the start.
     pub hot_cache: bool,
     /// Whether a put waits for room in a queue.
@@ -191,7 +191,7 @@ impl Script {
 impl Setup {
     fn decode(header: [u8; HEADER_BYTES]) -> Self {
         let [a, b, c, d, rate, pages, policy, flags] = header;
-        let policies = [Policy::Lru, Policy::Fifo, Policy::Lfu, Policy::Mru];
+        let policies = [EvictionPolicy::Lru, EvictionPolicy::Fifo, EvictionPolicy::Lfu, EvictionPolicy::Mru];
         Self {
             seed: u32::from_le_bytes([a, b, c, d]).into(),
             rate_percent: u64::from(rate % 101),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::Config;
 use super::{extra_config, names, read, read_with};
-use crate::cpu::Policy;
+use crate::cpu::EvictionPolicy;
 
 #[test]
 fn the_template_example_loads_with_its_placeholders_filled() {
@@ -206,9 +206,12 @@ fn t13_booleans_are_read_in_the_usual_words_and_nothing_else() {
 
 #[test]
 fn t44_policies_are_named_in_any_case() {
-    for (name, policy) in
-        [("LRU", Policy::Lru), ("lfu", Policy::Lfu), ("Fifo", Policy::Fifo), ("mru", Policy::Mru)]
-    {
+    for (name, policy) in [
+        ("LRU", EvictionPolicy::Lru),
+        ("lfu", EvictionPolicy::Lfu),
+        ("Fifo", EvictionPolicy::Fifo),
+        ("mru", EvictionPolicy::Mru),
+    ] {
         let config = read(&format!("cache_policy: {name}")).unwrap();
         assert_eq!(config.cache_policy, policy);
         assert_eq!(name.trim().parse(), Ok(policy));
@@ -237,7 +240,7 @@ fn every_variable_overrides_its_key_and_loses_its_quotes() {
     assert_eq!(config.chunk_size, 32);
     assert!(!config.local_cpu);
     assert_eq!(config.pool_size_bytes, 1 << 29);
-    assert_eq!(config.cache_policy, Policy::Mru);
+    assert_eq!(config.cache_policy, EvictionPolicy::Mru);
     assert!(config.save_unfull_chunk);
     assert_eq!(config.lookup_timeout.as_millis(), 7);
     assert_eq!(config.blocking_timeout.as_secs(), 8);

@@ -14,7 +14,7 @@ impl Index {
         let (mut n_parked, mut sums) = (0, Sums::default());
         for slot in self.table.slots() {
             let (record, is_parked) = (record(slot), Order::is_parked(slot));
-            unless(record.is_in(self.home), &|| format!("slot {slot} is here and its record elsewhere"))?;
+            unless(record.is_in(self.id), &|| format!("slot {slot} is here and its record elsewhere"))?;
             let (key, sizes) = (record.key(), self.sizes(record));
             sums.entries += 1;
             sums.payload_bytes += sizes.payload_bytes;

@@ -1,7 +1,7 @@
 //! Eviction: entries leave in the order of the policy, past those that are held.
 
 use super::Index;
-use crate::chunk::{Left, record};
+use crate::chunk::{RemovedChunk, record};
 use crate::cpu::table::LOOKED_AHEAD;
 use crate::key::ChunkKey;
 
@@ -25,7 +25,7 @@ impl Index {
 
     /// Takes out the entries that the policy evicts next, passing over held ones, until their memory is
     /// `n_bytes` or there are no more.
-    pub(in crate::cpu) fn evict(&mut self, n_bytes: usize, left: &mut Vec<Left>) {
+    pub(in crate::cpu) fn evict(&mut self, n_bytes: usize, left: &mut Vec<RemovedChunk>) {
         let (mut n_evicted_bytes, mut n_looked_at) = (0, 0);
         while n_evicted_bytes < n_bytes {
             if n_looked_at == 0 {

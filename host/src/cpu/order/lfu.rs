@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::list::List;
-use super::{Place, place, set_place, unless};
-use crate::chunk::{Slot, Standing, record};
+use super::{Position, position, set_position, unless};
+use crate::chunk::{Residency, Slot, record};
 
 /// Use count, then the time of the last placing; unique.
 type Rank = (u32, u64);
 
 /// No bucket.
-const NONE: u32 = Standing::GROUPS_MAX - 1;
+const NONE: u32 = Residency::GROUPS_MAX - 1;
 /// Uses are counted up to here.
-const USES_MAX: u32 = Standing::GROUPS_MAX - 1;
+const USES_MAX: u32 = Residency::GROUPS_MAX - 1;
 
 /// The entries of one use count, oldest placing first. Never empty while in use.
 #[derive(Clone, Copy, Debug)]
@@ -51,20 +51,20 @@ impl Lfu {
     }
 
     fn rank(&self, slot: Slot) -> Rank {
-        let standing = &record(slot).standing;
-        let group = standing.group();
-        let n_uses = match place(slot) {
-            Place::Linked => self.buckets[group as usize].n_uses,
-            Place::Absent | Place::Parked | Place::Returned => group,
+        let residency = &record(slot).residency;
+        let group = residency.group();
+        let n_uses = match position(slot) {
+            Position::Linked => self.buckets[group as usize].n_uses,
+            Position::Absent | Position::Parked | Position::Returned => group,
         };
-        (n_uses, standing.time.load(Ordering::Relaxed))
+        (n_uses, residency.time.load(Ordering::Relaxed))
     }
 
     /// Gives an entry that is in no list a rank.
     fn set_rank(slot: Slot, (n_uses, time): Rank) {
-        let standing = &record(slot).standing;
-        standing.set_group(n_uses);
-        standing.time.store(time, Ordering::Relaxed);
+        let residency = &record(slot).residency;
+        residency.set_group(n_uses);
+        residency.time.store(time, Ordering::Relaxed);
     }
 
     /// Places a new entry, used once.
@@ -98,11 +98,11 @@ impl Lfu {
         let rank = self.rank(slot);
         self.detach(slot);
         Self::set_rank(slot, rank);
-        set_place(slot, Place::Parked);
+        set_position(slot, Position::Parked);
     }
 
     pub(super) fn unpark(&mut self, slot: Slot) {
-        set_place(slot, Place::Returned);
+        set_position(slot, Position::Returned);
         self.returned.insert(self.rank(slot), slot);
     }
 
@@ -114,37 +114,37 @@ impl Lfu {
     /// Gives the entry a new rank and moves it there.
     fn place_anew(&mut self, slot: Slot, n_uses: u32) {
         let rank = (n_uses, self.tick());
-        match place(slot) {
-            Place::Linked => {
+        match position(slot) {
+            Position::Linked => {
                 // The old bucket stays until the entry is linked anew: it is where to start from.
-                let old_bucket = record(slot).standing.group();
+                let old_bucket = record(slot).residency.group();
                 self.buckets[old_bucket as usize].entries.unlink(slot);
-                record(slot).standing.time.store(rank.1, Ordering::Relaxed);
+                record(slot).residency.time.store(rank.1, Ordering::Relaxed);
                 self.link(slot, n_uses, old_bucket);
                 self.drop_bucket_if_empty(old_bucket);
             }
-            Place::Parked => Self::set_rank(slot, rank),
-            Place::Returned => {
+            Position::Parked => Self::set_rank(slot, rank),
+            Position::Returned => {
                 self.returned.remove(&self.rank(slot));
                 Self::set_rank(slot, rank);
                 // The bucket of its count would have to be searched.
                 self.returned.insert(rank, slot);
             }
-            Place::Absent => debug_assert!(false, "slot {slot} is not in the order"),
+            Position::Absent => debug_assert!(false, "slot {slot} is not in the order"),
         }
     }
 
     pub(super) fn detach(&mut self, slot: Slot) {
-        match place(slot) {
-            Place::Linked => {
-                let bucket = record(slot).standing.group();
+        match position(slot) {
+            Position::Linked => {
+                let bucket = record(slot).residency.group();
                 self.buckets[bucket as usize].entries.unlink(slot);
                 self.drop_bucket_if_empty(bucket);
             }
-            Place::Returned => {
+            Position::Returned => {
                 self.returned.remove(&self.rank(slot));
             }
-            Place::Parked | Place::Absent => {}
+            Position::Parked | Position::Absent => {}
         }
     }
 
@@ -159,8 +159,8 @@ impl Lfu {
             (false, false) => self.new_bucket(n_uses, near, after),
         };
         self.buckets[bucket as usize].entries.push_last(slot);
-        record(slot).standing.set_group(bucket);
-        set_place(slot, Place::Linked);
+        record(slot).residency.set_group(bucket);
+        set_position(slot, Position::Linked);
     }
 
     fn new_bucket(&mut self, n_uses: u32, previous: u32, next: u32) -> u32 {
@@ -206,7 +206,7 @@ impl Lfu {
             unless(bucket.previous == before, "the buckets are not linked both ways")?;
             unless(!bucket.entries.is_empty(), "a bucket is empty")?;
             for slot in bucket.entries.check()? {
-                let is_here = record(slot).standing.group() == id && place(slot) == Place::Linked;
+                let is_here = record(slot).residency.group() == id && position(slot) == Position::Linked;
                 unless(is_here, "an entry is misplaced")?;
                 let rank = self.rank(slot);
                 unless(rank > last_rank, "the ranks do not rise")?;
@@ -215,7 +215,7 @@ impl Lfu {
             (before, id) = (id, bucket.next);
         }
         for (&rank, &slot) in &self.returned {
-            unless(place(slot) == Place::Returned && self.rank(slot) == rank, "a return is misplaced")?;
+            unless(position(slot) == Position::Returned && self.rank(slot) == rank, "a return is misplaced")?;
         }
         Ok(n_seen + self.returned.len())
     }

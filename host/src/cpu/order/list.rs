@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::chunk::{NO_SLOT, Slot, Standing, record};
+use crate::chunk::{NO_SLOT, Residency, Slot, record};
 
 /// Entries from the oldest to the newest.
 #[derive(Clone, Copy, Debug)]
@@ -13,12 +13,12 @@ pub(super) struct List {
     pub(super) n_entries: usize,
 }
 
-fn standing(slot: Slot) -> &'static Standing {
-    &record(slot).standing
+fn residency(slot: Slot) -> &'static Residency {
+    &record(slot).residency
 }
 
 pub(super) fn next(slot: Slot) -> Slot {
-    standing(slot).next.load(Ordering::Relaxed)
+    residency(slot).next.load(Ordering::Relaxed)
 }
 
 impl List {
@@ -31,13 +31,13 @@ impl List {
     }
 
     pub(super) fn push_last(&mut self, slot: Slot) {
-        let entry = standing(slot);
+        let entry = residency(slot);
         entry.previous.store(self.last, Ordering::Relaxed);
         entry.next.store(NO_SLOT, Ordering::Relaxed);
         if self.last == NO_SLOT {
             self.first = slot;
         } else {
-            standing(self.last).next.store(slot, Ordering::Relaxed);
+            residency(self.last).next.store(slot, Ordering::Relaxed);
         }
         self.last = slot;
         self.n_entries += 1;
@@ -45,17 +45,17 @@ impl List {
 
     /// Takes out an entry of this list.
     pub(super) fn unlink(&mut self, slot: Slot) {
-        let entry = standing(slot);
+        let entry = residency(slot);
         let (previous, next) = (entry.previous.load(Ordering::Relaxed), entry.next.load(Ordering::Relaxed));
         if previous == NO_SLOT {
             self.first = next;
         } else {
-            standing(previous).next.store(next, Ordering::Relaxed);
+            residency(previous).next.store(next, Ordering::Relaxed);
         }
         if next == NO_SLOT {
             self.last = previous;
         } else {
-            standing(next).previous.store(previous, Ordering::Relaxed);
+            residency(next).previous.store(previous, Ordering::Relaxed);
         }
         self.n_entries -= 1;
     }
@@ -64,7 +64,7 @@ impl List {
     pub(super) fn check(&self) -> Result<Vec<Slot>, String> {
         let (mut slots, mut before, mut slot) = (Vec::new(), NO_SLOT, self.first);
         while slot != NO_SLOT {
-            if standing(slot).previous.load(Ordering::Relaxed) != before {
+            if residency(slot).previous.load(Ordering::Relaxed) != before {
                 return Err("a list is not linked both ways".into());
             }
             slots.push(slot);

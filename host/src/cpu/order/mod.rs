@@ -12,9 +12,9 @@ mod recency;
 mod s3_fifo;
 mod sieve;
 
-use super::policy::Policy;
+use super::policy::EvictionPolicy;
 use super::touches::Touch;
-use crate::chunk::{HomeId, Slot, record};
+use crate::chunk::{IndexId, Slot, record};
 use lfu::Lfu;
 use recency::Recency;
 use s3_fifo::S3Fifo;
@@ -23,7 +23,7 @@ use sieve::Sieve;
 /// Where an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-enum Place {
+enum Position {
     Absent,
     /// In a list.
     Linked,
@@ -33,24 +33,24 @@ enum Place {
     Returned,
 }
 
-fn place(slot: Slot) -> Place {
-    match record(slot).standing.place() {
-        1 => Place::Linked,
-        2 => Place::Parked,
-        3 => Place::Returned,
-        _ => Place::Absent,
+fn position(slot: Slot) -> Position {
+    match record(slot).residency.position() {
+        1 => Position::Linked,
+        2 => Position::Parked,
+        3 => Position::Returned,
+        _ => Position::Absent,
     }
 }
 
-fn set_place(slot: Slot, place: Place) {
-    record(slot).standing.set_place(place as u32);
+fn set_position(slot: Slot, position: Position) {
+    record(slot).residency.set_position(position as u32);
 }
 
 /// What a use of an entry does to the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
     Nothing,
-    /// Marks the entry, wherever it is: [`mark`](crate::chunk::Standing::mark).
+    /// Marks the entry, wherever it is: [`mark`](crate::chunk::Residency::mark).
     Marks,
     /// Gives the entry another place: it is noted, and counted under the lock.
     Places,
@@ -58,25 +58,25 @@ pub(super) enum Use {
 
 /// The order in which operations on a request's keys count as uses, so that the tail of a prefix is
 /// evicted before its head.
-pub(super) fn use_order(policy: Policy, n_keys: usize) -> impl Iterator<Item = usize> {
-    let is_head_first = policy == Policy::Mru;
+pub(super) fn use_order(policy: EvictionPolicy, n_keys: usize) -> impl Iterator<Item = usize> {
+    let is_head_first = policy == EvictionPolicy::Mru;
     (0..n_keys).map(move |i| if is_head_first { i } else { n_keys - 1 - i })
 }
 
 impl Use {
     /// Returns what a use does under `policy`.
-    pub(super) const fn of(policy: Policy) -> Self {
+    pub(super) const fn of(policy: EvictionPolicy) -> Self {
         match policy {
-            Policy::Lru | Policy::Lfu | Policy::Mru => Self::Places,
-            Policy::S3Fifo | Policy::Sieve => Self::Marks,
-            Policy::Fifo => Self::Nothing,
+            EvictionPolicy::Lru | EvictionPolicy::Lfu | EvictionPolicy::Mru => Self::Places,
+            EvictionPolicy::S3Fifo | EvictionPolicy::Sieve => Self::Marks,
+            EvictionPolicy::Fifo => Self::Nothing,
         }
     }
 }
 
 pub(super) struct Order {
-    policy: Policy,
-    home: HomeId,
+    policy: EvictionPolicy,
+    index_id: IndexId,
     by: By,
 }
 
@@ -100,17 +100,19 @@ macro_rules! each {
 }
 
 impl Order {
-    pub(super) fn new(policy: Policy, home: HomeId) -> Self {
+    pub(super) fn new(policy: EvictionPolicy, index_id: IndexId) -> Self {
         let by = match policy {
-            Policy::Lru | Policy::Fifo | Policy::Mru => By::Recency(Recency::new(policy, home)),
-            Policy::Lfu => By::Lfu(Lfu::new()),
-            Policy::Sieve => By::Sieve(Sieve::new()),
-            Policy::S3Fifo => By::S3Fifo(S3Fifo::new()),
+            EvictionPolicy::Lru | EvictionPolicy::Fifo | EvictionPolicy::Mru => {
+                By::Recency(Recency::new(policy, index_id))
+            }
+            EvictionPolicy::Lfu => By::Lfu(Lfu::new()),
+            EvictionPolicy::Sieve => By::Sieve(Sieve::new()),
+            EvictionPolicy::S3Fifo => By::S3Fifo(S3Fifo::new()),
         };
-        Self { policy, home, by }
+        Self { policy, index_id, by }
     }
 
-    pub(super) fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> EvictionPolicy {
         self.policy
     }
 
@@ -123,8 +125,8 @@ impl Order {
 
     /// Places a new entry.
     pub(super) fn insert(&mut self, slot: Slot) {
-        debug_assert_eq!(place(slot), Place::Absent);
-        record(slot).standing.set_marks(0);
+        debug_assert_eq!(position(slot), Position::Absent);
+        record(slot).residency.set_marks(0);
         each!(&mut self.by, by => by.insert(slot));
     }
 
@@ -133,13 +135,13 @@ impl Order {
         match &mut self.by {
             By::Recency(recency) => recency.touch(slot),
             By::Lfu(lfu) => lfu.touch(slot),
-            By::Sieve(_) | By::S3Fifo(_) => record(slot).standing.mark(),
+            By::Sieve(_) | By::S3Fifo(_) => record(slot).residency.mark(),
         }
     }
 
     /// Counts a use that was noted, if the chunk that was used is still here.
     pub(super) fn apply(&mut self, touch: Touch) {
-        if touch.is_current(self.home) {
+        if touch.is_current(self.index_id) {
             self.touch(touch.slot);
         }
     }
@@ -177,7 +179,7 @@ impl Order {
     /// Takes an entry out.
     pub(super) fn remove(&mut self, slot: Slot) {
         each!(&mut self.by, by => by.detach(slot));
-        set_place(slot, Place::Absent);
+        set_position(slot, Position::Absent);
     }
 
     /// Sets a held entry aside, so that it is no candidate until [`unpark`](Self::unpark).
@@ -190,12 +192,12 @@ impl Order {
     /// Makes a parked entry a candidate again: at the place that its rank gives it, or, under policies
     /// without ranks, as the newest of those that have proven themselves.
     pub(super) fn unpark(&mut self, slot: Slot) {
-        debug_assert_eq!(place(slot), Place::Parked);
+        debug_assert_eq!(position(slot), Position::Parked);
         each!(&mut self.by, by => by.unpark(slot));
     }
 
     pub(super) fn is_parked(slot: Slot) -> bool {
-        place(slot) == Place::Parked
+        position(slot) == Position::Parked
     }
 
     /// Verifies the lists, and that `n_entries` entries are placed, `n_parked` of them set aside.

@@ -13,9 +13,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use super::{Place, place, set_place, unless};
-use crate::chunk::{HomeId, NO_SLOT, Slot, record};
-use crate::cpu::policy::Policy;
+use super::{Position, position, set_position, unless};
+use crate::chunk::{IndexId, NO_SLOT, Slot, record};
+use crate::cpu::policy::EvictionPolicy;
 
 /// Placings for each entry, out of date or not, from which on the queue is swept.
 const SWEEP_FROM: usize = 2;
@@ -38,8 +38,8 @@ struct Placing {
 }
 
 pub(super) struct Recency {
-    policy: Policy,
-    home: HomeId,
+    policy: EvictionPolicy,
+    index_id: IndexId,
     n_entries: usize,
     /// Counts placings.
     clock: u64,
@@ -61,20 +61,20 @@ struct Sweep {
 const NOTHING: Placing = Placing { slot: NO_SLOT, time: 0 };
 
 fn time(slot: Slot) -> u64 {
-    record(slot).standing.time.load(Ordering::Relaxed)
+    record(slot).residency.time.load(Ordering::Relaxed)
 }
 
 /// The time under which an entry stands in the map.
 fn returned_time(slot: Slot) -> u64 {
-    let standing = &record(slot).standing;
-    let [high, low] = [&standing.previous, &standing.next].map(|half| half.load(Ordering::Relaxed));
+    let residency = &record(slot).residency;
+    let [high, low] = [&residency.previous, &residency.next].map(|half| half.load(Ordering::Relaxed));
     u64::from(high) << 32 | u64::from(low)
 }
 
 impl Recency {
-    pub(super) fn new(policy: Policy, home: HomeId) -> Self {
+    pub(super) fn new(policy: EvictionPolicy, index_id: IndexId) -> Self {
         let (queue, returned) = (VecDeque::new(), BTreeMap::new());
-        Self { policy, home, n_entries: 0, clock: 0, queue, sweep: None, returned }
+        Self { policy, index_id, n_entries: 0, clock: 0, queue, sweep: None, returned }
     }
 
     /// Makes room for so many entries at once.
@@ -84,27 +84,27 @@ impl Recency {
 
     pub(super) fn insert(&mut self, slot: Slot) {
         self.n_entries += 1;
-        set_place(slot, Place::Linked);
+        set_position(slot, Position::Linked);
         self.place(slot);
     }
 
     /// Places an entry anew, if uses matter.
     pub(super) fn touch(&mut self, slot: Slot) {
-        if self.policy != Policy::Fifo {
+        if self.policy != EvictionPolicy::Fifo {
             self.place(slot);
         }
     }
 
     fn place(&mut self, slot: Slot) {
         self.clock += 1;
-        record(slot).standing.time.store(self.clock, Ordering::Relaxed);
-        match place(slot) {
-            Place::Linked => {}
+        record(slot).residency.time.store(self.clock, Ordering::Relaxed);
+        match position(slot) {
+            Position::Linked => {}
             // It has its time, and comes back with it.
-            Place::Parked | Place::Absent => return,
-            Place::Returned => {
+            Position::Parked | Position::Absent => return,
+            Position::Returned => {
                 self.returned.remove(&returned_time(slot));
-                set_place(slot, Place::Linked);
+                set_position(slot, Position::Linked);
             }
         }
         self.queue.push_back(Placing { slot, time: self.clock as u32 });
@@ -141,8 +141,8 @@ impl Recency {
         let slot = placing.slot;
         slot != NO_SLOT
             && time(slot) as u32 == placing.time
-            && place(slot) == Place::Linked
-            && record(slot).is_in(self.home)
+            && position(slot) == Position::Linked
+            && record(slot).is_in(self.index_id)
     }
 
     fn pop(&mut self, newest: bool) {
@@ -166,7 +166,7 @@ impl Recency {
     /// Calls `look` with the next entries that may be candidates, `n` at most.
     pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
         let slots = self.queue.iter().map(|placing| placing.slot).filter(|&slot| slot != NO_SLOT);
-        if self.policy == Policy::Mru {
+        if self.policy == EvictionPolicy::Mru {
             slots.rev().take(n).for_each(look);
         } else {
             slots.take(n).for_each(look);
@@ -174,7 +174,7 @@ impl Recency {
     }
 
     pub(super) fn candidate(&mut self) -> Option<Slot> {
-        let newest = self.policy == Policy::Mru;
+        let newest = self.policy == EvictionPolicy::Mru;
         let linked = loop {
             let end = if newest { self.queue.back() } else { self.queue.front() };
             match end.copied() {
@@ -194,11 +194,11 @@ impl Recency {
     }
 
     pub(super) fn detach(&mut self, slot: Slot) {
-        if place(slot) == Place::Returned {
+        if position(slot) == Position::Returned {
             self.returned.remove(&returned_time(slot));
         }
-        self.n_entries -= usize::from(place(slot) != Place::Absent);
-        set_place(slot, Place::Absent);
+        self.n_entries -= usize::from(position(slot) != Position::Absent);
+        set_position(slot, Position::Absent);
         if self.n_entries == 0 {
             self.queue.clear();
             self.sweep = None;
@@ -208,18 +208,18 @@ impl Recency {
     }
 
     pub(super) fn park(&mut self, slot: Slot) {
-        if place(slot) == Place::Returned {
+        if position(slot) == Position::Returned {
             self.returned.remove(&returned_time(slot));
         }
-        set_place(slot, Place::Parked);
+        set_position(slot, Position::Parked);
     }
 
     pub(super) fn unpark(&mut self, slot: Slot) {
-        let (time, standing) = (time(slot), &record(slot).standing);
-        standing.previous.store((time >> 32) as u32, Ordering::Relaxed);
-        standing.next.store(time as u32, Ordering::Relaxed);
+        let (time, residency) = (time(slot), &record(slot).residency);
+        residency.previous.store((time >> 32) as u32, Ordering::Relaxed);
+        residency.next.store(time as u32, Ordering::Relaxed);
         self.returned.insert(time, slot);
-        set_place(slot, Place::Returned);
+        set_position(slot, Position::Returned);
     }
 
     pub(super) fn check(&self) -> Result<usize, String> {
@@ -227,7 +227,7 @@ impl Recency {
         unless(self.queue.len() <= bound, "the queue is longer than its bound")?;
         let n_seen = self.queue.iter().filter(|placing| self.is_current(**placing)).count();
         for (&time, &slot) in &self.returned {
-            let is_here = place(slot) == Place::Returned && returned_time(slot) == time;
+            let is_here = position(slot) == Position::Returned && returned_time(slot) == time;
             unless(is_here, "a return is misplaced")?;
         }
         Ok(n_seen + self.returned.len())

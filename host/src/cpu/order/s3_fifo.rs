@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use super::list::List;
-use super::{Place, place, set_place, unless};
+use super::{Position, position, set_position, unless};
 use crate::chunk::{Slot, record};
 use crate::key::ChunkKey;
 
@@ -45,9 +45,9 @@ impl S3Fifo {
     }
 
     fn push(&mut self, slot: Slot, group: u32) {
-        record(slot).standing.set_group(group);
+        record(slot).residency.set_group(group);
         self.queues[group as usize].push_last(slot);
-        set_place(slot, Place::Linked);
+        set_position(slot, Position::Linked);
     }
 
     pub(super) fn candidate(&mut self) -> Option<Slot> {
@@ -56,16 +56,16 @@ impl S3Fifo {
         // Every entry of the main queue goes round three times at most, unless it is used meanwhile.
         for _ in 0..4 * n_entries {
             let slot = self.oldest(n_entries)?;
-            let standing = &record(slot).standing;
-            match (standing.group(), standing.marks()) {
+            let residency = &record(slot).residency;
+            match (residency.group(), residency.marks()) {
                 (SMALL, 2..) => {
                     self.detach(slot);
-                    standing.set_marks(0);
+                    residency.set_marks(0);
                     self.push(slot, MAIN);
                 }
                 (MAIN, n_marks @ 1..) => {
                     self.detach(slot);
-                    standing.set_marks(n_marks - 1);
+                    residency.set_marks(n_marks - 1);
                     self.push(slot, MAIN);
                 }
                 _ => return Some(slot),
@@ -83,24 +83,24 @@ impl S3Fifo {
 
     /// Remembers the name of an entry that is being evicted.
     pub(super) fn remember(&mut self, slot: Slot) {
-        if record(slot).standing.group() == SMALL {
+        if record(slot).residency.group() == SMALL {
             self.ghosts.remember(record(slot).key(), self.queues[MAIN as usize].n_entries);
         }
     }
 
     pub(super) fn detach(&mut self, slot: Slot) {
-        if place(slot) == Place::Linked {
-            self.queues[record(slot).standing.group() as usize].unlink(slot);
+        if position(slot) == Position::Linked {
+            self.queues[record(slot).residency.group() as usize].unlink(slot);
         }
     }
 
     pub(super) fn park(&mut self, slot: Slot) {
         self.detach(slot);
-        set_place(slot, Place::Parked);
+        set_position(slot, Position::Parked);
     }
 
     pub(super) fn unpark(&mut self, slot: Slot) {
-        record(slot).standing.set_marks(0);
+        record(slot).residency.set_marks(0);
         self.push(slot, MAIN);
     }
 
@@ -109,7 +109,7 @@ impl S3Fifo {
         for (group, queue) in (0..).zip(&self.queues) {
             let slots = queue.check()?;
             let belongs =
-                |&slot: &Slot| place(slot) == Place::Linked && record(slot).standing.group() == group;
+                |&slot: &Slot| position(slot) == Position::Linked && record(slot).residency.group() == group;
             unless(slots.iter().all(belongs), "an entry is in the wrong queue")?;
             n_seen += slots.len();
         }

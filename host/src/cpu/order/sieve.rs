@@ -5,7 +5,7 @@
 //! Zhang and others, "SIEVE is Simpler than LRU", NSDI 2024, algorithm 1.
 
 use super::list::{List, next};
-use super::{Place, set_place, unless};
+use super::{Position, set_position, unless};
 use crate::chunk::{NO_SLOT, Slot, record};
 
 pub(super) struct Sieve {
@@ -21,7 +21,7 @@ impl Sieve {
 
     pub(super) fn insert(&mut self, slot: Slot) {
         self.list.push_last(slot);
-        set_place(slot, Place::Linked);
+        set_position(slot, Position::Linked);
     }
 
     pub(super) fn candidate(&mut self) -> Option<Slot> {
@@ -32,18 +32,18 @@ impl Sieve {
         self.hand = or_oldest(self.hand);
         // Once round unmarks everything. What is used meanwhile is marked again, but not for ever.
         for _ in 0..self.list.n_entries {
-            let standing = &record(self.hand).standing;
-            if standing.marks() == 0 {
+            let residency = &record(self.hand).residency;
+            if residency.marks() == 0 {
                 break;
             }
-            standing.set_marks(0);
+            residency.set_marks(0);
             self.hand = or_oldest(next(self.hand));
         }
         Some(self.hand)
     }
 
     pub(super) fn detach(&mut self, slot: Slot) {
-        if super::place(slot) == Place::Linked {
+        if super::position(slot) == Position::Linked {
             if self.hand == slot {
                 self.hand = next(slot);
             }
@@ -53,18 +53,18 @@ impl Sieve {
 
     pub(super) fn park(&mut self, slot: Slot) {
         self.detach(slot);
-        set_place(slot, Place::Parked);
+        set_position(slot, Position::Parked);
     }
 
     pub(super) fn unpark(&mut self, slot: Slot) {
-        record(slot).standing.set_marks(0);
+        record(slot).residency.set_marks(0);
         self.insert(slot);
     }
 
     pub(super) fn check(&self) -> Result<usize, String> {
         let slots = self.list.check()?;
         unless(self.hand == NO_SLOT || slots.contains(&self.hand), "the hand points beside the list")?;
-        unless(slots.iter().all(|&slot| super::place(slot) == Place::Linked), "an entry is misplaced")?;
+        unless(slots.iter().all(|&slot| super::position(slot) == Position::Linked), "an entry is misplaced")?;
         Ok(slots.len())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use kvtier::ChunkKey;
 use kvtier::chunk::Chunk;
-use kvtier::cpu::{CpuTier, Inserted, Policy};
+use kvtier::cpu::{CpuTier, EvictionPolicy, Inserted};
 use kvtier::memory::{BufferMut, PAGE_BYTES};
 
 use crate::bench::{About, Bench, candidate};
@@ -29,7 +29,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
 }
 
 fn reads(bench: &mut Bench, n_chunks: usize) {
-    let (tier, plain) = (full(n_chunks, Policy::Lru), Plain::new(n_chunks));
+    let (tier, plain) = (full(n_chunks, EvictionPolicy::Lru), Plain::new(n_chunks));
     let many = requests(N_REQUESTS, 256, n_chunks);
     bench.row(
         About::time("lookup of 256 keys, all there").target(Target::AtMost(5e-6)),
@@ -70,7 +70,7 @@ fn reads(bench: &mut Bench, n_chunks: usize) {
 }
 
 fn pins(bench: &mut Bench, n_chunks: usize) {
-    let tier = full(n_chunks, Policy::Lru);
+    let tier = full(n_chunks, EvictionPolicy::Lru);
     let lists = requests(N_REQUESTS, 32, n_chunks);
     let mut chunks = Vec::new();
     bench.row(
@@ -90,7 +90,7 @@ fn pins(bench: &mut Bench, n_chunks: usize) {
 }
 
 fn puts(bench: &mut Bench, n_chunks: usize) {
-    let (tier, plain) = (tier(n_chunks, Policy::Lru), Plain::new(0));
+    let (tier, plain) = (tier(n_chunks, EvictionPolicy::Lru), Plain::new(0));
     let chunks: Vec<Chunk> = (0..n_chunks / 4).map(|n| chunk(&tier, n)).collect();
     let keys: Vec<ChunkKey> = chunks.iter().map(Chunk::key).collect();
     let page = Arc::new(page());
@@ -133,7 +133,7 @@ fn puts(bench: &mut Bench, n_chunks: usize) {
 }
 
 fn allocations(bench: &mut Bench, n_chunks: usize) {
-    let tier = tier(n_chunks, Policy::Lru);
+    let tier = tier(n_chunks, EvictionPolicy::Lru);
     let malloc = || candidate("malloc", || each(1024, |_| drop(black_box(page()))));
     let one = |tier: &CpuTier| each(1024, |_| drop(black_box(buffer(tier))));
     bench.row(
@@ -170,7 +170,7 @@ fn allocations(bench: &mut Bench, n_chunks: usize) {
 fn evictions(bench: &mut Bench, n_chunks: usize) {
     // As many as are not pinned in the fuller tier.
     let n = (n_chunks / 128).min(128);
-    let mut free = Evictions::new(n_chunks, Policy::Lru, 0);
+    let mut free = Evictions::new(n_chunks, EvictionPolicy::Lru, 0);
     let plain = Plain::new(n_chunks);
     bench.row(
         About::time("allocation that evicts, 0 % pinned").target(Target::AtMost(400e-9)),
@@ -184,7 +184,7 @@ fn evictions(bench: &mut Bench, n_chunks: usize) {
             }),
         ],
     );
-    let mut pinned = Evictions::new(n_chunks, Policy::Lru, 99);
+    let mut pinned = Evictions::new(n_chunks, EvictionPolicy::Lru, 99);
     bench.row(
         About::time("allocation that evicts, 99 % pinned").target(Target::AtMost(400e-9)),
         vec![candidate("kvtier", || pinned.sample(n)), candidate("0 % pinned", || free.sample(n))],

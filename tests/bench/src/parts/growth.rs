@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::cpu::Policy;
+use kvtier::cpu::EvictionPolicy;
 
 use crate::bench::{Bench, candidate};
 use crate::report::Quantity;
@@ -20,7 +20,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
 
 fn keys(bench: &mut Bench) {
     let n_chunks = bench.pick(16_384, 4096);
-    let tier = full(n_chunks, Policy::Lru);
+    let tier = full(n_chunks, EvictionPolicy::Lru);
     let mut series = bench.series("a key of a call on the CPU tier", "keys of the call", Quantity::Time);
     for n_keys in bench.pick(vec![1, 4, 16, 64, 256, 1024, 4096], vec![1, 64]) {
         let lists = requests((4096 / n_keys).max(8), n_keys, n_chunks);
@@ -48,8 +48,8 @@ fn entries(bench: &mut Bench) {
         // Spread over all entries, so that large tiers show their cache misses.
         let n_requests = (n_chunks / 32).clamp(64, 2048);
         let lists = requests(n_requests, 32, n_chunks);
-        let tier = full(n_chunks, Policy::Lru);
-        let mut evictions = Evictions::new(n_chunks, Policy::Lru, 0);
+        let tier = full(n_chunks, EvictionPolicy::Lru);
+        let mut evictions = Evictions::new(n_chunks, EvictionPolicy::Lru, 0);
         let mut chunks = Vec::new();
         let candidates = vec![
             candidate("lookup of 32", || {
@@ -73,7 +73,7 @@ fn pinned(bench: &mut Bench) {
     let n_chunks = bench.pick(16_384, 1024);
     let mut series = bench.series("allocation that evicts", "percent pinned", Quantity::Time);
     for percent in bench.pick(vec![0, 25, 50, 75, 90, 99], vec![0, 99]) {
-        let mut tiers: Vec<(Policy, Evictions)> = Policy::ALL
+        let mut tiers: Vec<(EvictionPolicy, Evictions)> = EvictionPolicy::ALL
             .into_iter()
             .map(|policy| (policy, Evictions::new(n_chunks, policy, percent)))
             .collect();

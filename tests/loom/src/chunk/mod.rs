@@ -8,7 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicU64;
 
 use crate::sync::Ordering;
-use life::{Life, Released};
+use life::{Life, ReleaseOutcome};
 
 /// A chunk's life, its key and its memory.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Chunk {
         };
         chunk.life.begin();
         chunk.life.first_reader();
-        assert!(chunk.life.enter() && chunk.life.release() == Released::Held);
+        assert!(chunk.life.enter() && chunk.life.release() == ReleaseOutcome::Held);
         chunk
     }
 
@@ -42,12 +42,12 @@ impl Chunk {
 
     /// Lets go, and says whether the index is told.
     pub fn release(&self) -> bool {
-        self.life.release() == Released::Watched
+        self.life.release() == ReleaseOutcome::Watched
     }
 
     /// Lets go, and says whether the chunk is over.
     pub fn release_is_over(&self) -> bool {
-        self.life.release() == Released::Over
+        self.life.release() == ReleaseOutcome::Over
     }
 
     /// See the host.
@@ -93,9 +93,9 @@ impl Chunk {
 
     /// Returns the key of the chunk that an index has, if `is_checked` only if it was one chunk's all the time.
     pub fn key_if_indexed(&self, is_checked: bool) -> Option<[u64; 2]> {
-        let look = self.life.look()?;
+        let snapshot = self.life.snapshot()?;
         let [hi, lo] = &self.key;
         let key = [hi.load(Ordering::Relaxed), lo.load(Ordering::Relaxed)];
-        (!is_checked || self.life.is_still(look)).then_some(key)
+        (!is_checked || self.life.is_same_chunk(snapshot)).then_some(key)
     }
 }

@@ -1,4 +1,4 @@
-//! Which index a chunk is at home in, and how that index is told that a reader is gone.
+//! Which index has a chunk, and how that index is notified that a reader is gone.
 //!
 //! A number instead of a reference: it fits into a chunk's record, it can be read while the record
 //! changes hands, and one that has gone out of date names nobody.
@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, Weak};
 
-use super::slot::{HomeId, Slot};
+use super::slot::{IndexId, Slot};
 
 /// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours. May
 /// be told in vain: it looks for itself.
@@ -15,20 +15,20 @@ pub(crate) trait Watcher: Send + Sync {
 }
 
 /// An index's own name, for as long as the index lives.
-pub(crate) struct Home(HomeId);
+pub(crate) struct IndexRegistration(IndexId);
 
-struct Homes {
+struct Registrations {
     last: u32,
     watchers: Option<HashMap<u32, Weak<dyn Watcher>>>,
 }
 
-static HOMES: RwLock<Homes> = RwLock::new(Homes { last: 0, watchers: None });
+static REGISTRATIONS: RwLock<Registrations> = RwLock::new(Registrations { last: 0, watchers: None });
 
-impl Home {
+impl IndexRegistration {
     pub(crate) fn new(watcher: Weak<dyn Watcher>) -> Self {
-        let mut homes = HOMES.write().unwrap_or_else(PoisonError::into_inner);
-        let mut id = homes.last;
-        let watchers = homes.watchers.get_or_insert_default();
+        let mut registrations = REGISTRATIONS.write().unwrap_or_else(PoisonError::into_inner);
+        let mut id = registrations.last;
+        let watchers = registrations.watchers.get_or_insert_default();
         loop {
             id = id.wrapping_add(1);
             if id != 0 && !watchers.contains_key(&id) {
@@ -36,30 +36,30 @@ impl Home {
             }
         }
         watchers.insert(id, watcher);
-        homes.last = id;
-        Self(HomeId(id))
+        registrations.last = id;
+        Self(IndexId(id))
     }
 
-    pub(crate) fn id(&self) -> HomeId {
+    pub(crate) fn id(&self) -> IndexId {
         self.0
     }
 }
 
-impl Drop for Home {
+impl Drop for IndexRegistration {
     fn drop(&mut self) {
-        let mut homes = HOMES.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watchers) = &mut homes.watchers {
+        let mut registrations = REGISTRATIONS.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watchers) = &mut registrations.watchers {
             watchers.remove(&self.0.0);
         }
     }
 }
 
-impl HomeId {
+impl IndexId {
     /// Tells the index, if there still is one.
     pub(super) fn tell(self, slot: Slot) {
-        let homes = HOMES.read().unwrap_or_else(PoisonError::into_inner);
-        let watcher = homes.watchers.as_ref().and_then(|watchers| watchers.get(&self.0)?.upgrade());
-        drop(homes);
+        let registrations = REGISTRATIONS.read().unwrap_or_else(PoisonError::into_inner);
+        let watcher = registrations.watchers.as_ref().and_then(|watchers| watchers.get(&self.0)?.upgrade());
+        drop(registrations);
         if let Some(watcher) = watcher {
             watcher.last_reader_gone(slot);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// What an index notes of a chunk that it has: pins, and the place in the order of eviction. Only read
 /// and written under that index's lock, but for [`mark`](Self::mark).
 #[derive(Default)]
-pub(crate) struct Standing {
+pub(crate) struct Residency {
     /// When the chunk was placed.
     pub(crate) time: AtomicU64,
     /// Neighbours in a list.
@@ -17,12 +17,12 @@ pub(crate) struct Standing {
 }
 
 /// Bits of `group` that are not the group's number.
-const PLACE_BITS: u32 = 4;
-const MARK_SHIFT: u32 = PLACE_BITS;
+const POSITION_BITS: u32 = 4;
+const MARK_SHIFT: u32 = POSITION_BITS;
 const MARK_MASK: u32 = 0b11 << MARK_SHIFT;
 const GROUP_SHIFT: u32 = 8;
 
-impl Standing {
+impl Residency {
     /// Groups are numbered below this.
     pub(crate) const GROUPS_MAX: u32 = 1 << (32 - GROUP_SHIFT);
 
@@ -35,12 +35,12 @@ impl Standing {
     }
 
     /// A small number that stands for the place among the order's structures.
-    pub(crate) fn place(&self) -> u32 {
-        self.group.load(Ordering::Relaxed) & ((1 << PLACE_BITS) - 1)
+    pub(crate) fn position(&self) -> u32 {
+        self.group.load(Ordering::Relaxed) & ((1 << POSITION_BITS) - 1)
     }
 
-    pub(crate) fn set_place(&self, place: u32) {
-        self.change((1 << PLACE_BITS) - 1, place);
+    pub(crate) fn set_position(&self, position: u32) {
+        self.change((1 << POSITION_BITS) - 1, position);
     }
 
     /// How often the chunk was used since the policy last looked, up to 3.
