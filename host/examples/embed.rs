@@ -22,8 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let first: Vec<u32> = (0..256).collect();
     let mut conversation = engine.prompt(&first, &Salt::none());
     let mut allocation = blocking.allocate(&Request::of(&conversation))?;
-    for (position, _key, bytes) in allocation.missing() {
-        bytes.fill(position as u8);
+    for missing in allocation.missing() {
+        missing.bytes.fill(missing.position as u8);
     }
     blocking.store(allocation, &Tiers::All);
     blocking.flush()?;

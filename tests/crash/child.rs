@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
-use kvtier::manager::Tiers;
+use kvtier::manager::{Missing, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, Engine, EngineBuilder, StorageManager};
 
@@ -91,7 +91,7 @@ pub(crate) fn read(args: &ChildArgs) -> Result<()> {
 fn put(storage: &StorageManager, keys: impl IntoIterator<Item = ChunkKey>) -> Result<()> {
     let specs: Vec<_> = keys.into_iter().map(spec).collect();
     let mut allocation = block_on(storage.allocate(&specs))?;
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(storage.put(allocation, &Tiers::All));
@@ -111,7 +111,7 @@ fn get(storage: &StorageManager, number: u64) -> Result<bool> {
         None if found
             .misses
             .iter()
-            .all(|(_, _, miss)| matches!(miss.reason(), "not_found" | "phantom_hit")) =>
+            .all(|missed| matches!(missed.miss.reason(), "not_found" | "phantom_hit")) =>
         {
             Line::Miss(number)
         }

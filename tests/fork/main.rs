@@ -75,10 +75,10 @@ fn ask(engine: Engine) -> Result<()> {
     block_on(storage.unpin("of the child"));
     say("unpin", storage.status().cpu.pinned_entries)?;
     let found = block_on(storage.get(&specs(&keys), all, Some(&promise(1, 4))));
-    let reasons: Vec<_> = found.misses.iter().map(|(_, _, miss)| miss.reason()).collect();
+    let reasons: Vec<_> = found.misses.iter().map(|missed| missed.miss.reason()).collect();
     say("get", format_args!("{} chunks, misses {reasons:?}", found.chunks.len()))?;
     let stored = put(storage, &[key(5)], all);
-    let dropped: Vec<_> = stored.backends.iter().map(|(_, offer)| offer.n_dropped).collect();
+    let dropped: Vec<_> = stored.backends.iter().map(|offer| offer.n_dropped).collect();
     say("put", format_args!("{} in the CPU tier, dropped {dropped:?}", stored.n_new))?;
     let many: Vec<_> = (100..200).map(key).collect();
     let allocation = block_on(storage.allocate(&specs(&many)))?;

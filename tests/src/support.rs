@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnFull, OnLoadError};
-use kvtier::manager::{Lookup, Retrieved, Served, StorageManager, Stored, TierIndex, Tiers};
+use kvtier::manager::{Lookup, Miss, Missing, Retrieved, Served, StorageManager, Stored, TierIndex, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
 
@@ -187,7 +187,7 @@ pub fn specs(keys: &[ChunkKey]) -> Vec<ChunkSpec> {
 /// Stores chunks whose bytes follow from their keys.
 pub fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) -> Stored {
     let mut allocation = block_on(storage.allocate(&specs(keys))).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(storage.put(allocation, tiers))
@@ -208,6 +208,11 @@ pub fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
         kvtier_cli::content::verify(*key, chunk).unwrap();
     }
     retrieved
+}
+
+/// Returns what was missed: the position, the tier and why.
+pub fn misses(retrieved: &Retrieved) -> Vec<(usize, TierIndex, Miss)> {
+    retrieved.misses.iter().map(|missed| (missed.position, missed.tier, missed.miss.clone())).collect()
 }
 
 /// Returns the places in the chain of the tiers that served.

@@ -2,7 +2,7 @@
 //! and never anybody else's trouble.
 
 use kvtier::config::Config;
-use kvtier::manager::{Lookup, Tiers};
+use kvtier::manager::{Lookup, Missing, Tiers};
 use kvtier::runtime::block_on;
 
 use crate::lanes::{FOR_EVER, bad, engine, reasons};
@@ -57,8 +57,8 @@ fn very_many_results_are_refused_by_their_number() {
         assert!(support::counted(storage, &name).errors[&("put", "bad_answer")] > 0, "{name}");
         let plan = support::promise(1, 3);
         let retrieved = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
-        for (_, _, miss) in &retrieved.misses {
-            let told = miss.to_string();
+        for missed in &retrieved.misses {
+            let told = missed.miss.to_string();
             assert!(told.contains("400000 results for 3 keys"), "{name}: {told}");
         }
         assert_eq!(retrieved.misses.len(), 3);
@@ -120,7 +120,7 @@ fn chunks_move_by_stream_in_both_directions() {
         .map(|(key, size_bytes)| kvtier::ChunkSpec { key, size_bytes })
         .collect();
     let mut allocation = block_on(storage.allocate(&specs)).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(storage.put(allocation, &Tiers::All));

@@ -100,7 +100,7 @@ fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
     assert_eq!((served(&found), found.misses.len()), (vec![2, 2], 0), "not expected of it");
     drop(found);
     let stored = put(storage, &[support::key(5)], &Tiers::All);
-    assert_eq!((stored.backends[0].1.n_queued, stored.backends[0].1.n_dropped), (0, 1));
+    assert_eq!((stored.backends[0].n_queued, stored.backends[0].n_dropped), (0, 1));
     block_on(storage.flush()).unwrap();
     assert!(b.has(support::key(5)));
     assert_eq!(a.heard(), []);
@@ -153,7 +153,7 @@ fn what_a_lookup_promised_is_a_miss_with_its_reason_and_comes_from_the_next_tier
     let found = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
     assert_eq!(served(&found), [2, 2, 2]);
     let misses: Vec<_> =
-        found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect();
+        found.misses.iter().map(|missed| (missed.position, missed.tier.0, missed.miss.reason())).collect();
     assert_eq!(misses, [0, 1, 2].map(|index| (index, 1, "breaker_open")));
     assert_eq!(support::counted(storage, "a").misses["breaker_open"], 3);
     assert_eq!(a.heard(), []);
@@ -541,7 +541,7 @@ fn a_backend_whose_gets_trap_or_hang_is_written_all_the_same() {
         for n in 0..=FAILURES {
             let found = block_on(storage.get(&support::specs(&keys[..1]), &Tiers::All, Some(&plan)));
             let reason = if n < FAILURES { kind } else { "breaker_open" };
-            assert_eq!(found.misses[0].2.reason(), reason, "{name}");
+            assert_eq!(found.misses[0].miss.reason(), reason, "{name}");
         }
         let status = backend(storage, &name);
         assert_eq!((status.reading.state, status.writing.failures), (BreakerState::Open, 0), "{name}");

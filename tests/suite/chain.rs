@@ -1,13 +1,13 @@
 //! What puts, gets and removals do over the whole chain.
 
-use kvtier::manager::{Lookup, Miss, TierIndex, Tiers};
+use kvtier::manager::{HotCache, Lookup, Miss, TierIndex, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{Config, Request};
 
 use crate::scripted::{Scripted, engine_over};
 use crate::support::{
     CHUNK_BYTES, CHUNK_SIZE, chunks_in_memory, config, counts_at, engine, get, in_tier, key, keys, log,
-    memories, metadata, misbehaving, put, put_in, runs, served, specs,
+    memories, metadata, misbehaving, misses, put, put_in, runs, served, specs,
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn t14_a_put_reaches_every_tier_exactly_once_and_leaves_no_reference_behind() {
     let stored = put(storage, &keys, &Tiers::All);
     assert_eq!(stored.n_new, 5);
     let offered: Vec<_> =
-        stored.backends.iter().map(|(name, offer)| (name.as_str(), offer.n_queued)).collect();
+        stored.backends.iter().map(|offer| (offer.backend.as_str(), offer.n_queued)).collect();
     assert_eq!(offered, [("t14_a", 5), ("t14_b", 5)]);
     block_on(storage.flush()).unwrap();
     for name in ["t14_a", "t14_b"] {
@@ -149,7 +149,7 @@ fn t25_without_the_hot_cache_nothing_is_promoted_and_the_pool_serves_as_before()
     }
     assert_eq!(served(&get(storage, &[key(199)])), [1]);
 
-    storage.set_hot_cache(true);
+    storage.set_hot_cache(HotCache::On);
     assert_eq!(served(&get(storage, &keys)), [1, 1, 1]);
     assert_eq!(served(&get(storage, &keys)), [0, 0, 0]);
 }
@@ -183,8 +183,8 @@ fn t26_an_answer_of_the_wrong_length_or_content_is_a_miss_and_never_stored_under
         assert_eq!(counts_at(storage, 1).hits, 0, "{name}");
         if let Some(plan) = plan {
             assert_eq!(runs(&plan), [(1, 3)], "{name}");
-            let missed = found.misses.iter().filter(|(_, tier, _)| *tier == TierIndex(1));
-            let reasons: Vec<_> = missed.map(|(index, _, miss)| (*index, miss.reason())).collect();
+            let missed = found.misses.iter().filter(|missed| missed.tier == TierIndex(1));
+            let reasons: Vec<_> = missed.map(|missed| (missed.position, missed.miss.reason())).collect();
             assert_eq!(reasons, [(0, reason), (1, reason), (2, reason)], "{name}");
             assert_eq!(counts_at(storage, 1).misses[reason], 3, "{name}");
         } else {
@@ -213,7 +213,7 @@ fn t26_bytes_that_were_claimed_and_not_written_are_a_miss() {
     assert!(found.chunks.is_empty());
     let expected = CHUNK_BYTES as u64 + 64;
     let miss = Miss::WrongLength { claimed: expected, expected };
-    assert_eq!(found.misses, [(0, TierIndex(1), miss.clone()), (1, TierIndex(1), miss)]);
+    assert_eq!(misses(&found), [(0, TierIndex(1), miss.clone()), (1, TierIndex(1), miss)]);
     assert_eq!(chunks_in_memory(storage), 0);
 }
 

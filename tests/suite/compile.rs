@@ -10,6 +10,7 @@ use kvtier::config::{
     BackendConfig, CompileCache, CompileLimits, Compiler, Config, OnLoadError, Sha256Digest,
 };
 use kvtier::limits::BACKEND_COMPONENT_BYTES;
+use kvtier::manager::HotCache;
 use kvtier::wasm::{CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache};
 use kvtier::{Engine, EngineBuilder};
 use sha2::{Digest as _, Sha256};
@@ -402,7 +403,7 @@ fn a_component_that_compiles_for_ever_delays_neither_the_start_nor_other_backend
     assert_eq!(down("slow").as_deref(), Some("its component is being compiled"));
     let keys = support::keys(2);
     support::put_in(storage, &keys, "beside");
-    storage.set_hot_cache(false);
+    storage.set_hot_cache(HotCache::Off);
     assert_eq!(support::served(&support::get(storage, &keys)), [2, 2]);
     fs::write(go, "").unwrap();
     eventually("it is compiled", || down("slow").is_none());

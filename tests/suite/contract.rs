@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kvtier::config::Sha256Digest;
-use kvtier::manager::Tiers;
+use kvtier::manager::{HotCache, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::wasm::{CONTRACT_VERSION, MethodReport, inspect};
 use sha2::Digest as _;
@@ -170,7 +170,7 @@ fn stores_and_serves(name: &str, component: &str, class_name: &str) {
     let keys = support::keys(3);
     support::put_in(storage, &keys, name);
     assert_eq!(support::counted(storage, name).puts, 3, "{class_name}");
-    storage.set_hot_cache(false);
+    storage.set_hot_cache(HotCache::Off);
     for _ in 0..2 {
         assert_eq!(support::served(&support::get(storage, &keys)), [1; 3], "{class_name}");
     }

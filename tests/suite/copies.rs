@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, NetGrant, NetHost, PortRange};
 use kvtier::copies::{Counting, Passes};
-use kvtier::manager::Tiers;
+use kvtier::manager::{Missing, Tiers};
 use kvtier::memory::Pool;
 use kvtier::runtime::block_on;
 use kvtier::tier::Tier;
@@ -73,7 +73,7 @@ impl Counted {
 
     fn put(&self, tiers: &Tiers) -> Each {
         let mut allocation = block_on(self.engine.storage().allocate(&self.specs())).unwrap();
-        for (_, key, bytes) in allocation.missing() {
+        for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
         }
         block_on(self.engine.storage().put(allocation, tiers));

@@ -88,9 +88,9 @@ fn files_torn_by_the_end_of_the_machine_are_misses_with_a_reason_and_can_be_stor
     assert_eq!(heard, counted);
     for (n, reason) in [(0, "corrupt"), (1, "corrupt"), (2, "check_failed"), (3, "no_trailer")] {
         let found = get(storage, &[key(n)]);
-        let reasons: Vec<_> = found.misses.iter().filter(|(_, tier, _)| tier.0 == 1).collect();
+        let reasons: Vec<_> = found.misses.iter().filter(|missed| missed.tier.0 == 1).collect();
         assert!(found.chunks.is_empty() && reasons.len() == 1, "{n}: {found:?}");
-        assert_eq!(reasons[0].2.reason(), reason, "{n}");
+        assert_eq!(reasons[0].miss.reason(), reason, "{n}");
         eventually("the damaged chunk is removed", || in_tier(storage, &[key(n)], "crash_torn") == 0);
         assert!(!file_of(directory.path(), n).exists());
     }

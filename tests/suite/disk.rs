@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use kvtier::config::{BackendConfig, Config, FsAccess};
 use kvtier::engine::BuildError;
 use kvtier::integrity::TRAILER_BYTES;
-use kvtier::manager::{StorageManager, Tiers};
+use kvtier::manager::{Missing, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
 
@@ -87,7 +87,7 @@ fn refusal(backend: &BackendConfig) -> String {
 
 fn put(storage: &StorageManager, key: ChunkKey, size_bytes: usize) {
     let mut allocation = block_on(storage.allocate(&[ChunkSpec { key, size_bytes }])).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(storage.put(allocation, &Tiers::All));
@@ -101,7 +101,7 @@ fn holds(storage: &StorageManager, key: ChunkKey, size_bytes: usize) -> bool {
     if served {
         kvtier_cli::content::verify(key, &found.chunks[0]).unwrap();
     } else {
-        assert!(found.misses.iter().all(|(_, _, miss)| miss.reason() == "not_found"), "{found:?}");
+        assert!(found.misses.iter().all(|missed| missed.miss.reason() == "not_found"), "{found:?}");
     }
     let name = storage.tier_names()[1].to_owned();
     assert_eq!(in_tier(storage, &[key], &name) == 1, served, "a lookup says otherwise");

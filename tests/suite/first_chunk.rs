@@ -2,7 +2,7 @@
 
 use kvtier::Request;
 use kvtier::config::{Config, Secret};
-use kvtier::manager::Tiers;
+use kvtier::manager::{Missing, Tiers};
 use kvtier::runtime::block_on;
 
 use crate::support::{self, CHUNK_SIZE};
@@ -34,7 +34,7 @@ fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
         let engine = support::engine(support::config(vec![support::fs("disk", directory.path())]));
         let mut allocation = engine.blocking().allocate(&request).unwrap();
         assert_eq!(allocation.n_missing(), 5);
-        for (_, key, bytes) in allocation.missing() {
+        for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
         }
         engine.blocking().store(allocation, &Tiers::All);
@@ -78,7 +78,7 @@ fn chunks_sealed_under_one_key_are_no_chunks_under_another_or_under_none() {
         let engine = keyed(secret);
         let found = support::get(engine.storage(), &[key]);
         assert!(found.chunks.is_empty());
-        assert_eq!(found.misses[0].2.reason(), reason);
+        assert_eq!(found.misses[0].miss.reason(), reason);
         engine.blocking().close().unwrap();
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn run(backend: BackendConfig) -> Seen {
     let (log, name) = (support::log(), backend.name.clone());
     let engine = support::engine(support::config(vec![backend]));
     let found = support::get(engine.storage(), &support::keys(1));
-    let error = found.misses.into_iter().find_map(|(_, _, miss)| match miss {
+    let error = found.misses.into_iter().find_map(|missed| match missed.miss {
         Miss::Error(error) => Some(error),
         _ => None,
     });
@@ -400,7 +400,7 @@ fn a_denial_is_logged_once_and_counted_every_time() {
     let engine = support::engine(support::config(vec![backend]));
     for _ in 0..3 {
         let found = support::get(engine.storage(), &support::keys(1));
-        let error = found.misses[0].2.to_string();
+        let error = found.misses[0].miss.to_string();
         assert!(error.ends_with("; denied: a UDP socket; no grant allows UDP"), "{error}");
     }
     assert_eq!(support::health(engine.storage(), &name).denials, 3);

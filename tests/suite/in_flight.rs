@@ -41,7 +41,7 @@ fn get_beside(engine: &Engine, keys: &[ChunkKey], meanwhile: impl FnOnce()) -> R
 }
 
 fn misses(found: &Retrieved) -> Vec<(usize, usize, &'static str)> {
-    found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect()
+    found.misses.iter().map(|missed| (missed.position, missed.tier.0, missed.miss.reason())).collect()
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn get(storage: &StorageManager, keys: &[ChunkKey], name: &str) -> Retrieved {
 }
 
 pub(crate) fn reasons(retrieved: &Retrieved) -> Vec<&'static str> {
-    retrieved.misses.iter().map(|(_, _, miss)| miss.reason()).collect()
+    retrieved.misses.iter().map(|missed| missed.miss.reason()).collect()
 }
 
 /// Makes the chain call `method` of a backend in which three chunks are stored, and returns the kind of error
@@ -233,8 +233,11 @@ fn a_close_that_never_returns_is_given_up_in_time_and_reported() {
                 let engine = engine(backend);
                 support::put_in(engine.storage(), &support::keys(3), &name);
                 let error = engine.blocking().close().unwrap_err();
-                let failed: Vec<_> =
-                    error.failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+                let failed: Vec<_> = error
+                    .failed
+                    .iter()
+                    .map(|failed| (failed.backend.as_str(), failed.error.kind()))
+                    .collect();
                 assert_eq!(failed, [(name.as_str(), kind)]);
                 assert_eq!(support::health(engine.storage(), &name).down.as_deref(), Some("closed"));
                 support::assert_nothing_leaks(engine.storage());

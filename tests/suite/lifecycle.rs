@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, OnLoadError};
 use kvtier::engine::BuildError;
-use kvtier::manager::{RecreateError, StorageManager, Tiers};
+use kvtier::manager::{Miss, RecreateError, StorageManager, Tiers, UnknownBackend};
 use kvtier::runtime::block_on;
 use kvtier::tier::TierError;
 use kvtier::{Engine, EngineBuilder};
@@ -12,7 +12,7 @@ use kvtier::{Engine, EngineBuilder};
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
     EXPIRES, backend, chunks_in_memory, component, config, counts_at, engine, eventually, get, in_tier, key,
-    keys, log, memories, metadata, misbehaving, patient, put, put_in, served,
+    keys, log, memories, metadata, misbehaving, misses, patient, put, put_in, served,
 };
 
 fn with_second(second: BackendConfig, on_load_error: OnLoadError) -> Config {
@@ -120,7 +120,7 @@ fn t67_nothing_reaches_a_bypassed_backend_until_it_is_put_back() {
     let (storage, keys) = (engine.storage(), keys(2));
     put_in(storage, &keys, "a");
     a.heard();
-    storage.bypass("a", true).unwrap();
+    storage.bypass("a").unwrap();
     assert!(storage.status().backends[0].bypassed);
     assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 0);
     assert!(get(storage, &keys).chunks.is_empty());
@@ -129,12 +129,12 @@ fn t67_nothing_reaches_a_bypassed_backend_until_it_is_put_back() {
     assert_eq!(a.heard(), []);
     assert!(b.has(key(5)), "the others go on");
 
-    storage.bypass("a", false).unwrap();
+    storage.restore("a").unwrap();
     assert_eq!(served(&get(storage, &keys)), [1, 1]);
     put(storage, &[key(6)], &Tiers::All);
     block_on(storage.flush()).unwrap();
     assert!(a.has(key(6)) && !a.has(key(5)));
-    assert_eq!(storage.bypass("none", true), Err(RecreateError::Unknown("none".into())));
+    assert_eq!(storage.bypass("none"), Err(UnknownBackend("none".into())));
 }
 
 #[test]
@@ -142,9 +142,9 @@ fn t67_a_removal_reaches_a_bypassed_backend() {
     let engine = engine(memories(&["t67"]));
     let (storage, keys) = (engine.storage(), keys(1));
     put_in(storage, &keys, "t67");
-    storage.bypass("t67", true).unwrap();
+    storage.bypass("t67").unwrap();
     assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(1));
-    storage.bypass("t67", false).unwrap();
+    storage.restore("t67").unwrap();
     assert!(get(storage, &keys).chunks.is_empty(), "what was removed does not come back");
 }
 
@@ -160,7 +160,8 @@ fn t68_close_drains_and_closes_the_last_first_and_none_keeps_another_from_closin
     let (storage, keys) = (engine.storage(), keys(4));
     put(storage, &keys, &Tiers::All);
     let error = engine.blocking().close().unwrap_err();
-    let failed: Vec<_> = error.failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    let failed: Vec<_> =
+        error.failed.iter().map(|failed| (failed.backend.as_str(), failed.error.kind())).collect();
     assert_eq!(failed, [("t68_traps", "trap"), ("t68_fails", "other"), ("t68_hangs", "timeout")]);
 
     let lines = log.lines_with(" close backend=t68_");
@@ -220,7 +221,7 @@ fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
     put_in(storage, &keys, "t69_b");
     block_on(storage.remove(&keys, &Tiers::only(["t69_a"]))).unwrap();
     assert_eq!(served(&get(storage, &keys)), [2]);
-    assert_eq!(engine.blocking().recreate("none"), Err(RecreateError::Unknown("none".into())));
+    assert_eq!(engine.blocking().recreate("none"), Err(UnknownBackend("none".into()).into()));
     engine.blocking().close().unwrap();
 }
 
@@ -302,8 +303,8 @@ fn t71_a_backend_that_dies_in_get_is_a_miss_with_a_reason_and_the_next_tier_serv
         let found = get(storage, &keys);
         assert_eq!(served(&found), [2, 2], "{name}");
         for index in 0..2 {
-            let miss = found.misses.iter().find(|(missed, tier, _)| *missed == index && tier.0 == 1);
-            let reason = miss.map_or("none", |(_, _, miss)| miss.reason());
+            let miss = found.misses.iter().find(|missed| missed.position == index && missed.tier.0 == 1);
+            let reason = miss.map_or("none", |missed| missed.miss.reason());
             assert!(expected.contains(&reason), "{name}: {reason}");
             assert!(counts_at(storage, 1).misses.contains_key(reason), "{name}");
         }
@@ -328,7 +329,7 @@ fn t71_a_backend_that_lets_one_call_expire_is_not_waited_for_again_in_the_same_r
     let found = get(storage, &keys);
     assert_eq!(served(&found), [2; 5]);
     let missed: Vec<_> =
-        found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect();
+        found.misses.iter().map(|missed| (missed.position, missed.tier.0, missed.miss.reason())).collect();
     assert_eq!(missed, [0, 1, 2, 3, 4].map(|index| (index, 1, "timeout")));
     assert_eq!(counts_at(storage, 1).errors[&("get", "timeout")], 1);
     assert_eq!(counts_at(storage, 1).misses["timeout"], 5);
@@ -364,10 +365,7 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
         assert_eq!(in_tier(storage, &keys, "t71_anew"), 1);
         let found = get(storage, &keys);
         assert!(found.chunks.is_empty());
-        assert!(
-            matches!(&found.misses[..], [(0, _, kvtier::manager::Miss::Error(TierError::Trap(_)))]),
-            "{found:?}"
-        );
+        assert!(matches!(&misses(&found)[..], [(0, _, Miss::Error(TierError::Trap(_)))]), "{found:?}");
         // The new instance is another: the chunk went with the old one.
         assert_eq!(in_tier(storage, &keys, "t71_anew"), 0);
         let health = engine.status().backends.swap_remove(0).health;

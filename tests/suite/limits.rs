@@ -514,5 +514,5 @@ fn what_comes_within_its_time_counts_and_what_does_not_is_given_up() {
         backend.limits.close_timeout = support::EXPIRES;
     });
     let failed = engine.unwrap().blocking().close().unwrap_err().failed;
-    assert_eq!(failed[0].1.kind(), "timeout", "{failed:?}");
+    assert_eq!(failed[0].error.kind(), "timeout", "{failed:?}");
 }

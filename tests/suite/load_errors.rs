@@ -8,7 +8,7 @@ use std::time::Duration;
 use kvtier::config::{BackendConfig, Config, OnLoadError, SecretSource, Sha256Digest};
 use kvtier::engine::BuildError;
 use kvtier::limits::RESTART_PAUSE_MIN;
-use kvtier::manager::Tiers;
+use kvtier::manager::{HotCache, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{Engine, EngineBuilder};
 use kvtier_cli::inspect::Class;
@@ -349,7 +349,7 @@ fn engine_without(backend: BackendConfig) -> Engine {
     let keys = support::keys(2);
     support::put_in(engine.storage(), &keys, "beside");
     assert_eq!(support::served(&support::get(engine.storage(), &keys)), [2, 2]);
-    engine.storage().set_hot_cache(false);
+    engine.storage().set_hot_cache(HotCache::Off);
     engine
 }
 

@@ -47,7 +47,7 @@ fn get_planned(storage: &StorageManager, keys: &[ChunkKey], plan: &Lookup) -> Re
 }
 
 fn reasons(found: &Retrieved) -> Vec<&'static str> {
-    found.misses.iter().map(|(_, _, miss)| miss.reason()).collect()
+    found.misses.iter().map(|missed| missed.miss.reason()).collect()
 }
 
 fn one_by_one() -> Takes {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::engine::{RequestError, RetrievedPrefix};
-use kvtier::manager::{Miss, TierIndex, Tiers};
+use kvtier::manager::{Miss, Missing, TierIndex, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::tier::TierError;
 use kvtier::{Dtype, Engine, EngineMetadata, KvShape, Request, Salt};
@@ -12,7 +12,7 @@ use kvtier::{Dtype, Engine, EngineMetadata, KvShape, Request, Salt};
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
     CHUNK_BYTES, CHUNK_SIZE, EXPIRES, chunks_in_memory, config, counts_at, engine, get, in_tier, key, keys,
-    log, memories, metadata, misbehaving, put, put_in, runs, served, specs,
+    log, memories, metadata, misbehaving, misses, put, put_in, runs, served, specs,
 };
 
 #[test]
@@ -103,7 +103,7 @@ fn t27_failure_keeps_chunks_before_the_earliest_gap() {
         let found = block_on(storage.get(&specs(&keys), &Tiers::All, Some(&plan)));
         assert_eq!(found.chunks.iter().map(kvtier::Chunk::key).collect::<Vec<_>>(), keys[..1]);
         assert_eq!(served(&found), [1]);
-        assert!(found.misses.contains(&(1, TierIndex(1), reason)), "{:?}", found.misses);
+        assert!(misses(&found).contains(&(1, TierIndex(1), reason)), "{:?}", found.misses);
         // What was fetched behind the gap has been given back.
         assert_eq!(chunks_in_memory(storage), 1);
         assert_eq!(in_tier(storage, &keys, "cpu"), 1);
@@ -237,7 +237,8 @@ fn an_unfull_chunk_that_later_tokens_complete_is_stored_again_as_a_full_one() {
     prompt.append(&tokens[300..]);
     assert_eq!(blocking.lookup(&Request::of(&prompt)).unwrap().n_tokens, 256);
     let mut allocation = blocking.allocate(&Request::of(&prompt)).unwrap();
-    let missing: Vec<_> = allocation.missing().map(|(position, _, bytes)| (position, bytes.len())).collect();
+    let missing: Vec<_> =
+        allocation.missing().map(|missing| (missing.position, missing.bytes.len())).collect();
     assert_eq!(missing, [(1, 1024), (2, 88 * 4)]);
     blocking.store(allocation, &Tiers::All);
     assert_eq!(blocking.retrieve(&Request::of(&prompt), None).unwrap().n_tokens, 600);
@@ -267,7 +268,7 @@ fn t56_values_of_tags_keep_tenants_apart_and_their_order_does_not() {
     let salt = |tenant: &str| Salt::none().tag("tenant", tenant).tag("adapter", "x");
     let request = Request::new(&tokens).salt(salt("one"));
     let mut allocation = engine.blocking().allocate(&request).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     engine.blocking().store(allocation, &Tiers::only(["t56"]));
@@ -409,8 +410,8 @@ fn t64_an_error_in_get_is_a_miss_with_its_reason_and_the_next_tier_is_asked() {
     let found = get(storage, &keys);
     assert_eq!(served(&found), [1, 3]);
     let cause = Miss::Error(TierError::Other("failed on purpose in get".into()));
-    assert!(found.misses.contains(&(1, TierIndex(2), cause.clone())), "{:?}", found.misses);
-    assert!(found.misses.contains(&(2, TierIndex(2), cause)), "{:?}", found.misses);
+    assert!(misses(&found).contains(&(1, TierIndex(2), cause.clone())), "{:?}", found.misses);
+    assert!(misses(&found).contains(&(2, TierIndex(2), cause)), "{:?}", found.misses);
     assert_eq!(counts_at(storage, 2).misses["other"], 2);
     drop(found);
     block_on(storage.clear(&Tiers::All));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, NetGrant, NetHost, PortRange, SecretSource};
 use kvtier::engine::BuildError;
-use kvtier::manager::{StorageManager, Tiers};
+use kvtier::manager::{Missing, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
 use kvtier_servers::redis::{Commands, Connection, Redis, RedisOptions, available, cmd};
@@ -83,7 +83,7 @@ fn size(client: &mut Connection) -> usize {
 fn put_sized(storage: &StorageManager, keys: &[ChunkKey], size_bytes: usize) {
     for key in keys {
         let mut allocation = block_on(storage.allocate(&[ChunkSpec { key: *key, size_bytes }])).unwrap();
-        for (_, key, bytes) in allocation.missing() {
+        for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
         }
         block_on(storage.put(allocation, &Tiers::All));
@@ -164,7 +164,7 @@ fn a_value_of_another_size_or_with_other_bytes_is_never_served_and_the_others_ar
     for (index, reason) in [(1, "corrupt"), (2, "corrupt"), (3, "corrupt"), (4, "other_key")] {
         let found = get(storage, &keys[index..=index]);
         assert_eq!(found.chunks.len(), 0, "{index}");
-        assert_eq!(found.misses[0].2.reason(), reason, "{index}: {:?}", found.misses);
+        assert_eq!(found.misses[0].miss.reason(), reason, "{index}: {:?}", found.misses);
     }
     for index in [0, 5] {
         assert_eq!(served(&get(storage, &keys[index..=index])), [1]);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kvtier::config::{BackendConfig, Config, HttpScheme, NetGrant, NetHost, SecretSource};
 use kvtier::integrity::TRAILER_BYTES;
-use kvtier::manager::{StorageManager, Tiers};
+use kvtier::manager::{Missing, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Engine};
 use kvtier_servers::proxy::Proxy;
@@ -101,7 +101,7 @@ fn large(keys: &[ChunkKey], size_bytes: usize) -> Vec<ChunkSpec> {
 /// Stores large chunks in one backend.
 fn put_large(storage: &StorageManager, specs: &[ChunkSpec], tier: &str) {
     let mut allocation = block_on(storage.allocate(specs)).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(storage.put(allocation, &Tiers::only([tier])));
@@ -224,7 +224,7 @@ fn an_object_of_another_size_is_corrupt() {
             object.set_len(size).unwrap();
             let found = block_on(storage.get(&specs, &Tiers::only([tier]), None));
             assert!(found.chunks.is_empty());
-            assert_eq!(found.misses[0].2.reason(), "corrupt", "{size} bytes, {tier}");
+            assert_eq!(found.misses[0].miss.reason(), "corrupt", "{size} bytes, {tier}");
         }
     }
     support::assert_nothing_leaks(storage);
@@ -352,7 +352,7 @@ fn answers_that_are_not_read_free_their_connections() {
         let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
         object.set_len(2 * MIB as u64).unwrap();
         let found = block_on(storage.get(&specs, &Tiers::All, None));
-        assert_eq!(found.misses[0].2.reason(), "corrupt");
+        assert_eq!(found.misses[0].miss.reason(), "corrupt");
     }
     put_large(storage, &specs, "s3-unread");
     assert_eq!(get_large(storage, &specs), 1);

@@ -215,5 +215,5 @@ fn check_splices(mut backend: BackendConfig) {
     fs::write(directory.path().join(keys[1].to_string()), b"torn").unwrap();
     let found = support::get(storage, &keys);
     assert_eq!(support::served(&found), [1]);
-    assert_eq!(found.misses[0].2.reason(), "wrong_length");
+    assert_eq!(found.misses[0].miss.reason(), "wrong_length");
 }

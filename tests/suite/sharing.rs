@@ -61,7 +61,7 @@ fn gets(tier: &Scripted) -> Vec<Vec<ChunkKey>> {
 }
 
 fn misses(found: &Retrieved) -> Vec<(usize, usize, &'static str)> {
-    found.misses.iter().map(|(index, tier, miss)| (*index, tier.0, miss.reason())).collect()
+    found.misses.iter().map(|missed| (missed.position, missed.tier.0, missed.miss.reason())).collect()
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_caller_that_waits_for_memory_in_vain_ends_alone() {
     // All memory is in the program's hands, and one chunk of it in a put that hangs.
     let spent: Vec<_> = (100..108).map(key).collect();
     let mut allocation = block_on(storage.allocate(&specs(&spent[..1]))).unwrap();
-    allocation.missing().for_each(|(_, key, bytes)| kvtier_cli::content::fill(key, bytes));
+    allocation.missing().for_each(|missing| kvtier_cli::content::fill(missing.key, missing.bytes));
     let held = block_on(storage.allocate(&specs(&spent[1..]))).unwrap();
     block_on(storage.put(allocation, &Tiers::only(["other"])));
     other.wait_for_puts(1);

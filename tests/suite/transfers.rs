@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
 use kvtier::limits::LANE_BYTES_MAX;
-use kvtier::manager::{StorageManager, Tiers};
+use kvtier::manager::{Missing, StorageManager, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{ChunkSpec, Engine};
 
@@ -24,7 +24,7 @@ fn fill_the_pool(storage: &StorageManager) -> kvtier::manager::Allocation {
     let specs: Vec<_> = (1000..1064).map(|n| support::spec(support::key(n))).collect();
     let mut allocation = block_on(storage.allocate(&specs)).unwrap();
     assert_eq!(allocation.missing().count(), 64, "every page is free");
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     allocation
@@ -55,7 +55,7 @@ fn bytes_that_a_socket_sends_after_the_deadline_reach_no_buffer() {
     });
     let tiers = Tiers::only(["late_socket"]);
     let found = block_on(storage.get(&support::specs(&support::keys(1)), &tiers, None));
-    assert_eq!(found.misses[0].2.reason(), "timeout");
+    assert_eq!(found.misses[0].miss.reason(), "timeout");
     assert_eq!(support::chunks_in_memory(storage), 0, "the buffer is back when the caller is");
     let mut allocation = fill_the_pool(storage);
     go_on.send(()).unwrap();
@@ -65,7 +65,7 @@ fn bytes_that_a_socket_sends_after_the_deadline_reach_no_buffer() {
     });
     let heard = log.heard("late_socket");
     assert!(heard.iter().any(|line| line.contains("the call has ended")), "{heard:?}");
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::verify(key, bytes).unwrap();
     }
     drop(allocation);
@@ -99,7 +99,7 @@ fn a_socket_that_delivers_in_time_is_a_transfer_like_any_other() {
     let tiers = Tiers::only(["timely_socket"]);
     let found = block_on(storage.get(&support::specs(&support::keys(1)), &tiers, None));
     // As long as a chunk, and none.
-    assert_eq!(found.misses[0].2.reason(), "no_trailer");
+    assert_eq!(found.misses[0].miss.reason(), "no_trailer");
     serving.join().unwrap();
     support::assert_nothing_leaks(storage);
 }
@@ -126,7 +126,7 @@ fn a_late_splice(name: &str, backend: impl Fn() -> BackendConfig) {
     let tiers = Tiers::only([name]);
     let patient = over_a_directory(backend(), directory.path(), FOR_EVER);
     let mut allocation = block_on(patient.storage().allocate(&[spec])).unwrap();
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     block_on(patient.storage().put(allocation, &tiers));
@@ -140,7 +140,7 @@ fn a_late_splice(name: &str, backend: impl Fn() -> BackendConfig) {
         let hasty = over_a_directory(backend(), directory.path(), timeout);
         let storage = hasty.storage();
         let found = block_on(storage.get(&[spec], &tiers, Some(&support::promise(1, 1))));
-        let was_late = found.misses.first().is_some_and(|(_, _, miss)| miss.reason() == "timeout");
+        let was_late = found.misses.first().is_some_and(|missed| missed.miss.reason() == "timeout");
         let is_lent = was_late && storage.status().cpu.allocated_bytes > 0;
         drop(found);
         support::assert_nothing_leaks(storage);
@@ -181,7 +181,7 @@ fn chunks_too_long_for_a_stretch_on_a_lanes_thread_move_whole() {
     let spec = ChunkSpec { key: kvtier::ChunkKey { hi: 1, lo: n_bytes }, size_bytes: SIZE };
     for name in ["long-streams", "long-reads"] {
         let mut allocation = block_on(storage.allocate(&[spec])).unwrap();
-        for (_, key, bytes) in allocation.missing() {
+        for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
         }
         block_on(storage.put(allocation, &Tiers::only([name])));

@@ -101,11 +101,11 @@ impl Chain for EngineChain {
     fn store(&mut self, chunk: ChunkSpec, fill: &mut dyn FnMut(&mut [u8])) -> Result<Stored> {
         let mut allocation = block_on(self.storage().allocate(&[chunk]))?;
         let (n_missing, n_covered) = (allocation.n_missing(), allocation.n_covered());
-        for (_, _, payload) in allocation.missing() {
-            fill(payload);
+        for missing in allocation.missing() {
+            fill(missing.bytes);
         }
         let stored = block_on(self.storage().put(allocation, &Tiers::All));
-        let taken = stored.n_new > 0 || stored.backends.iter().any(|(_, offer)| offer.n_queued > 0);
+        let taken = stored.n_new > 0 || stored.backends.iter().any(|offer| offer.n_queued > 0);
         Ok(match (n_covered, n_missing) {
             (0, _) => Stored::Refused,
             (_, 0) => Stored::Present,
@@ -120,7 +120,7 @@ impl Chain for EngineChain {
         let mut n_before = usize::MAX;
         loop {
             let Err(error) = self.engine.blocking().flush() else { return Ok(()) };
-            let n_pending = error.pending.iter().map(|(_, n)| n).sum();
+            let n_pending = error.pending.iter().map(|puts| puts.n_chunks).sum();
             if n_pending >= n_before {
                 return Err(error.into());
             }

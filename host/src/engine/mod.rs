@@ -19,7 +19,8 @@ use crate::chunk::Chunk;
 use crate::key::{Namespace, Prompt, Salt};
 use crate::layout::EngineMetadata;
 use crate::manager::{
-    Allocation, ClearReport, CloseError, FlushError, RecreateError, Status, StorageManager, Stored, Tiers,
+    Allocation, ClearReport, CloseError, FlushError, HotCache, RecreateError, Status, StorageManager, Stored,
+    Tiers, UnknownBackend,
 };
 use crate::memory::Pool;
 
@@ -179,16 +180,24 @@ impl Engine {
     }
 
     /// Turns the hot cache on or off; see [`StorageManager::set_hot_cache`].
-    pub fn set_hot_cache(&self, on: bool) {
-        self.0.manager.set_hot_cache(on);
+    pub fn set_hot_cache(&self, hot_cache: HotCache) {
+        self.0.manager.set_hot_cache(hot_cache);
     }
 
-    /// Takes a backend out of the chain, or puts it back in; see [`StorageManager::bypass`].
+    /// Takes a backend out of the chain; see [`StorageManager::bypass`].
     ///
     /// # Errors
-    /// [`RecreateError::Unknown`]
-    pub fn bypass(&self, backend: &str, bypassed: bool) -> Result<(), RecreateError> {
-        self.0.manager.bypass(backend, bypassed)
+    /// [`UnknownBackend`]
+    pub fn bypass(&self, backend: &str) -> Result<(), UnknownBackend> {
+        self.0.manager.bypass(backend)
+    }
+
+    /// Puts a bypassed backend back into the chain.
+    ///
+    /// # Errors
+    /// [`UnknownBackend`]
+    pub fn restore(&self, backend: &str) -> Result<(), UnknownBackend> {
+        self.0.manager.restore(backend)
     }
 
     /// Waits until every queued put has been stored or has failed.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{RecreateError, StorageManager, TierIndex};
+use super::backend::Backend;
+use super::{RecreateError, StorageManager, TierIndex, UnknownBackend};
 use crate::runtime::anywhere;
 use crate::tier::TierError;
 
@@ -26,25 +27,33 @@ impl StorageManager {
         for backend in &self.0.backends {
             if !anywhere(backend.drained(None, deadline)).await {
                 let (n_chunks, _) = backend.queue.pending();
-                pending.push((backend.name.clone(), n_chunks));
+                pending.push(PendingPuts { backend: backend.name.clone(), n_chunks });
             }
         }
         if pending.is_empty() { Ok(()) } else { Err(FlushError { pending }) }
     }
 
     /// Turns the hot cache on or off. Off empties it; chunks in use leave it when they are released.
-    pub fn set_hot_cache(&self, on: bool) {
-        self.0.cpu.set_hot_cache(on);
+    pub fn set_hot_cache(&self, hot_cache: HotCache) {
+        self.0.cpu.set_hot_cache(hot_cache == HotCache::On);
     }
 
-    /// Takes a backend out of the chain, or puts it back in. While it is out no put, get or lookup reaches
-    /// it; its queued puts go on.
+    /// Takes a backend out of the chain until [`StorageManager::restore`]: no put, get or lookup reaches it. Puts that
+    /// are queued already are still stored.
     ///
     /// # Errors
-    /// [`RecreateError::Unknown`]
-    pub fn bypass(&self, name: &str, bypassed: bool) -> Result<(), RecreateError> {
-        let backend = self.backend(name).ok_or_else(|| RecreateError::Unknown(name.into()))?;
-        backend.set_bypassed(bypassed);
+    /// [`UnknownBackend`]
+    pub fn bypass(&self, name: &str) -> Result<(), UnknownBackend> {
+        self.backend(name)?.set_bypassed(true);
+        Ok(())
+    }
+
+    /// Puts a bypassed backend back into the chain.
+    ///
+    /// # Errors
+    /// [`UnknownBackend`]
+    pub fn restore(&self, name: &str) -> Result<(), UnknownBackend> {
+        self.backend(name)?.set_bypassed(false);
         Ok(())
     }
 
@@ -56,18 +65,16 @@ impl StorageManager {
     /// # Errors
     /// [`RecreateError`]
     pub async fn recreate(&self, name: &str) -> Result<(), RecreateError> {
-        let place = self.0.backends.iter().position(|backend| backend.name == name);
-        let place = place.ok_or_else(|| RecreateError::Unknown(name.into()))?;
+        let backend = self.backend(name)?;
         if self.0.closed.load(Ordering::Acquire) {
             return Err(RecreateError::Closed);
         }
         if self.is_left_behind() {
             return Err(RecreateError::Forked);
         }
-        let backend = &self.0.backends[place];
         if backend.can_be_recreated() {
             // The pins go with the old instance.
-            self.ledger().forget(TierIndex(place + 1), None);
+            self.ledger().forget(TierIndex(backend.place + 1), None);
         }
         let (backend, limit) = (Arc::clone(backend), self.0.options.close_timeout);
         let recreating = self.0.control.handle().spawn(async move { backend.recreate(limit).await });
@@ -86,8 +93,11 @@ impl StorageManager {
         self.0.closed.store(true, Ordering::Release);
         if self.is_left_behind() {
             self.0.cpu.close();
-            let failed = self.0.backends.iter().map(|backend| (backend.name.clone(), TierError::Forked));
-            let failed: Vec<_> = failed.collect();
+            let fail = |backend: &Arc<Backend>| FailedClose {
+                backend: backend.name.clone(),
+                error: TierError::Forked,
+            };
+            let failed: Vec<_> = self.0.backends.iter().map(fail).collect();
             return if failed.is_empty() { Ok(()) } else { Err(CloseError { failed }) };
         }
         let closing = self.0.closing.get_or_init(|| {
@@ -112,10 +122,8 @@ impl StorageManager {
         for backend in self.0.backends.iter().rev() {
             let limit = self.0.options.close_timeout;
             let closed = self.0.control.until(Instant::now() + limit * 2, backend.close(limit)).await;
-            match closed {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed.push((backend.name.clone(), error)),
-                Err(_) => failed.push((backend.name.clone(), TierError::Timeout(limit * 2))),
+            if let Err(error) = closed.unwrap_or(Err(TierError::Timeout(limit * 2))) {
+                failed.push(FailedClose { backend: backend.name.clone(), error });
             }
         }
         self.0.cpu.close();
@@ -125,18 +133,47 @@ impl StorageManager {
 
 /// Puts were still pending when the time was over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("puts are still pending: {}", pending.iter().map(|(name, n)| format!("{n} chunks for `{name}`")).collect::<Vec<_>>().join(", "))]
+#[error("puts are still pending: {}", pending.iter().map(|puts| format!("{} chunks for `{}`", puts.n_chunks, puts.backend)).collect::<Vec<_>>().join(", "))]
 #[non_exhaustive]
 pub struct FlushError {
-    /// Backends with the number of their pending chunks.
-    pub pending: Vec<(String, usize)>,
+    /// The backends that have pending puts.
+    pub pending: Vec<PendingPuts>,
+}
+
+/// A backend that has pending puts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingPuts {
+    /// The backend's name.
+    pub backend: String,
+    /// Chunks queued or being stored.
+    pub n_chunks: usize,
 }
 
 /// Backends did not close cleanly.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not closed cleanly: {}", failed.iter().map(|(name, error)| format!("`{name}`: {error}")).collect::<Vec<_>>().join(", "))]
+#[error("not closed cleanly: {}", failed.iter().map(|failed| format!("`{}`: {}", failed.backend, failed.error)).collect::<Vec<_>>().join(", "))]
 #[non_exhaustive]
 pub struct CloseError {
-    /// Backends with their errors.
-    pub failed: Vec<(String, TierError)>,
+    /// The backends that did not close cleanly, in the order in which they were closed.
+    pub failed: Vec<FailedClose>,
+}
+
+/// A backend that did not close cleanly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedClose {
+    /// The backend's name.
+    pub backend: String,
+    /// Its error.
+    pub error: TierError,
+}
+
+/// Whether the CPU tier keeps chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HotCache {
+    /// Chunks stay until they are evicted.
+    On,
+    /// The memory is used as a buffer pool only.
+    Off,
 }

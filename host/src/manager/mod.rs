@@ -33,13 +33,13 @@ pub use backend::{Offer, RecreateError};
 pub use breaker::{BreakerState, BreakerStatus};
 pub(crate) use breaker::{Breakers, Direction};
 pub use fetched::Miss;
-pub use lifecycle::{CloseError, FlushError};
+pub use lifecycle::{CloseError, FailedClose, FlushError, HotCache, PendingPuts};
 pub use lookup::{Lookup, Served};
 pub use remove::{ClearReport, RemoveError};
-pub use retrieve::Retrieved;
+pub use retrieve::{MissedChunk, Retrieved};
 pub use select::{CPU_TIER, TierIndex, Tiers};
 pub use status::{BackendStatus, Status};
-pub use store::{Allocation, Stored};
+pub use store::{Allocation, Missing, Stored};
 
 use self::backend::Backend;
 use self::flights::Flights;
@@ -74,6 +74,11 @@ pub(crate) struct NewBackend {
     pub(crate) factory: Option<TierFactory>,
     pub(crate) breakers: Arc<Breakers>,
 }
+
+/// No backend of the chain has the given name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no backend `{0}`")]
+pub struct UnknownBackend(pub String);
 
 /// The chain of tiers. Cloning shares it.
 #[derive(Clone)]
@@ -182,8 +187,9 @@ impl StorageManager {
             .map(|(index, backend)| (TierIndex(index + 1), backend))
     }
 
-    fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
-        self.0.backends.iter().find(|backend| backend.name == name)
+    fn backend(&self, name: &str) -> Result<&Arc<Backend>, UnknownBackend> {
+        let found = self.0.backends.iter().find(|backend| backend.name == name);
+        found.ok_or_else(|| UnknownBackend(name.into()))
     }
 }
 

@@ -19,9 +19,20 @@ pub struct Retrieved {
     pub chunks: Vec<Chunk>,
     /// The tier that served each.
     pub tiers: Vec<TierIndex>,
-    /// Chunks that were asked for and not served by the tier that was expected to, with the reason; another
-    /// tier may have served them.
-    pub misses: Vec<(usize, TierIndex, Miss)>,
+    /// Chunks that a tier was asked for and did not serve. Another tier may have served them.
+    pub misses: Vec<MissedChunk>,
+}
+
+/// A chunk that a tier was asked for and did not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissedChunk {
+    /// Its position in the request.
+    pub position: usize,
+    /// The tier.
+    pub tier: TierIndex,
+    /// Why the tier did not serve it.
+    pub miss: Miss,
 }
 
 impl StorageManager {
@@ -99,7 +110,7 @@ impl StorageManager {
         plan: Option<&Lookup>,
         found: &mut [Option<Chunk>],
         served: &mut [TierIndex],
-        misses: &mut Vec<(usize, TierIndex, Miss)>,
+        misses: &mut Vec<MissedChunk>,
         seats: &mut Vec<Seat>,
     ) {
         let deadline = self.deadline();
@@ -138,7 +149,8 @@ impl StorageManager {
                 served[index] = tier;
             }
             seats.extend(delivered.seats);
-            misses.extend(delivered.misses.into_iter().map(|(index, miss)| (index, tier, miss)));
+            let at_tier = |(position, miss)| MissedChunk { position, tier, miss };
+            misses.extend(delivered.misses.into_iter().map(at_tier));
             if delivered.out_of_memory {
                 return;
             }

@@ -1,5 +1,6 @@
 //! Storing chunks: buffers for the missing ones, then the put to every tier.
 
+use std::fmt;
 use std::time::Instant;
 
 use super::{CPU_TIER, Offer, StorageManager, Tiers};
@@ -23,10 +24,13 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Returns the chunks to be filled: each one's position in the request, its key, and its bytes. What the
-    /// bytes are beforehand is arbitrary.
-    pub fn missing(&mut self) -> impl Iterator<Item = (usize, ChunkKey, &mut [u8])> {
-        self.writers.iter_mut().map(|(index, writer)| (*index, writer.key(), &mut **writer))
+    /// Returns the chunks to be filled, in the order of the request.
+    pub fn missing(&mut self) -> impl Iterator<Item = Missing<'_>> {
+        self.writers.iter_mut().map(|(position, writer)| Missing {
+            position: *position,
+            key: writer.key(),
+            bytes: writer,
+        })
     }
 
     /// Returns how many chunks are to be filled.
@@ -46,14 +50,35 @@ impl Allocation {
     }
 }
 
+/// A chunk to be filled.
+#[non_exhaustive]
+pub struct Missing<'a> {
+    /// Its position in the request.
+    pub position: usize,
+    /// Its key.
+    pub key: ChunkKey,
+    /// Its bytes. Their content is arbitrary until they are written.
+    pub bytes: &'a mut [u8],
+}
+
+impl fmt::Debug for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Missing")
+            .field("position", &self.position)
+            .field("key", &self.key)
+            .field("n_bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
 /// What [`StorageManager::put`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stored {
     /// Chunks that the CPU tier has now and had not before.
     pub n_new: usize,
-    /// What each chosen backend was offered, by name.
-    pub backends: Vec<(String, Offer)>,
+    /// What was offered to each chosen backend, in the chain's order.
+    pub backends: Vec<Offer>,
 }
 
 impl StorageManager {
@@ -147,14 +172,12 @@ impl StorageManager {
 
     /// Offers chunks to the chosen backends, side by side, so that one without room does not take the time of
     /// those behind it.
-    async fn offer(&self, chunks: &[Chunk], tiers: &Tiers, started: Instant) -> Vec<(String, Offer)> {
+    async fn offer(&self, chunks: &[Chunk], tiers: &Tiers, started: Instant) -> Vec<Offer> {
         let wait_until = match self.0.options.on_full {
             OnFull::Drop => None,
             OnFull::Wait => Some(started + self.0.options.timeout),
         };
-        let offers = self.backends(tiers).map(|(_, backend)| async move {
-            (backend.name.clone(), backend.offer(chunks, wait_until).await)
-        });
+        let offers = self.backends(tiers).map(|(_, backend)| backend.offer(chunks, wait_until));
         anywhere(futures::future::join_all(offers)).await
     }
 }

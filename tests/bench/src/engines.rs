@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
+use kvtier::manager::Missing;
 use kvtier::runtime::block_on;
 use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder, Tiers};
 
@@ -81,7 +82,7 @@ pub(crate) fn store(engine: &Engine, keys: &[ChunkKey], size_bytes: usize, tiers
     let allocated = block_on(storage.allocate(&specs(keys, size_bytes)));
     let mut allocation = allocated.expect("the chunks are not larger than the pool");
     assert_eq!(allocation.n_missing(), keys.len(), "the pool holds them, and has not got them");
-    for (_, key, bytes) in allocation.missing() {
+    for Missing { key, bytes, .. } in allocation.missing() {
         bytes.fill(key.lo as u8);
     }
     once(|| {

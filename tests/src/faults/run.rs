@@ -205,7 +205,7 @@ fn check_misses(found: &Retrieved, served: bool) -> Option<String> {
         return None;
     }
     assert_eq!(found.chunks.len(), 0);
-    let reasons: Vec<_> = found.misses.iter().map(|(_, _, miss)| miss.reason()).collect();
+    let reasons: Vec<_> = found.misses.iter().map(|missed| missed.miss.reason()).collect();
     assert_eq!(reasons.len(), 3, "{reasons:?}");
     assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:?}");
     Some(reasons[0].to_owned())
@@ -244,7 +244,7 @@ fn close(fault: &Fault, engine: &Engine, observed: Observed) -> Observed {
         return observed;
     }
     let failed = closed.unwrap_err().failed;
-    let failed: Vec<_> = failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    let failed: Vec<_> = failed.iter().map(|failed| (failed.backend.as_str(), failed.error.kind())).collect();
     match fault.caller {
         Caller::Told(kind) => assert_eq!(failed, [(FAULTY, kind)]),
         _ => assert_eq!(failed, [(FAULTY, "timeout")]),

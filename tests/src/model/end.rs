@@ -13,7 +13,7 @@ impl World {
     /// Lets go of everything and closes the chain.
     pub(super) fn finish(mut self) -> Result<Report> {
         for name in [CHAOS, STEADY] {
-            self.storage.bypass(name, false)?;
+            self.storage.restore(name)?;
         }
         (0..N_SLOTS).for_each(|slot| block_on(self.storage.unpin(&lookup_id(slot))));
         self.held.clear();
@@ -43,7 +43,7 @@ impl World {
         self.report.misses = std::mem::take(&mut counts[1].misses);
         self.report.faults = self.chaos.as_ref().map(|chaos| chaos.faults()).unwrap_or_default();
         if let Err(error) = block_on(storage.close()) {
-            let others: Vec<_> = error.failed.iter().filter(|(name, _)| name != CHAOS).collect();
+            let others: Vec<_> = error.failed.iter().filter(|failed| failed.backend != CHAOS).collect();
             ensure!(others.is_empty(), "closing: {others:?}");
         }
         let Self { engine, storage: last, steady, chaos, report, patience, .. } = self;

@@ -12,7 +12,7 @@ use kvtier::clock::Clock;
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError, Secret};
 use kvtier::integrity::Sealer;
 use kvtier::key::Namespace;
-use kvtier::manager::{Lookup, Miss, RecreateError, Retrieved};
+use kvtier::manager::{HotCache, Lookup, Miss, Missing, RecreateError, Retrieved};
 use kvtier::runtime::block_on;
 use kvtier::tier::Tier;
 use kvtier::{Chunk, ChunkKey, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape, StorageManager};
@@ -187,12 +187,16 @@ impl World {
                 }
             }
             Op::Bypass { tier, on } => {
-                self.storage.bypass(tier, *on)?;
+                if *on {
+                    self.storage.bypass(tier)?;
+                } else {
+                    self.storage.restore(tier)?;
+                }
                 self.bypassed[if *tier == CHAOS { CHAOS_PLACE } else { STEADY_PLACE }] = *on;
                 Ok(())
             }
             Op::HotCache { on } => {
-                self.storage.set_hot_cache(*on);
+                self.storage.set_hot_cache(if *on { HotCache::On } else { HotCache::Off });
                 Ok(())
             }
             Op::Release => {
@@ -214,7 +218,7 @@ impl World {
             return Ok(());
         };
         let mut allocation = allocation;
-        for (_, key, bytes) in allocation.missing() {
+        for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
             self.written.insert(key);
         }
@@ -252,7 +256,7 @@ impl World {
         self.check_retrieved(&retrieved, &keys, tiers)?;
         // What a put in flight held in a cache that is off leaves when that put settles, at any moment.
         let n_sure = if self.storage.cpu().is_hot() { n_sure } else { n_sure.min(self.n_sure(&keys, tiers)) };
-        let out_of_memory = retrieved.misses.iter().any(|(_, _, miss)| *miss == Miss::NoMemory);
+        let out_of_memory = retrieved.misses.iter().any(|missed| missed.miss == Miss::NoMemory);
         let n_run = retrieved.chunks.len();
         ensure!(
             out_of_memory || n_run >= n_sure,

@@ -95,7 +95,7 @@ fn a_server_that_was_restarted_empty_misses_and_its_old_connections_cost_nobody_
     let plan = support::promise(1, 4);
     let found = block_on(engine.storage().get(&support::specs(&keys), &Tiers::All, Some(&plan)));
     assert_eq!(served(&found), [2; 4]);
-    let reasons: Vec<_> = found.misses.iter().map(|(_, _, miss)| miss.reason()).collect();
+    let reasons: Vec<_> = found.misses.iter().map(|missed| missed.miss.reason()).collect();
     assert_eq!(reasons, ["not_found"; 4]);
     let new = put_everywhere(engine.storage(), 10);
     assert_eq!(served(&get(engine.storage(), &new)), [1; 4]);
@@ -251,7 +251,7 @@ fn a_server_that_evicts_misses_what_it_evicted() {
     // Promised, and gone: misses.
     let specs: Vec<_> = keys.iter().map(|&key| kvtier::ChunkSpec { key, size_bytes: LARGE_BYTES }).collect();
     let found = block_on(storage.get(&specs[..8], &Tiers::All, Some(&support::promise(1, 8))));
-    assert!(found.misses.iter().all(|(_, _, miss)| miss.reason() == "not_found"), "{:?}", found.misses);
+    assert!(found.misses.iter().all(|missed| missed.miss.reason() == "not_found"), "{:?}", found.misses);
 }
 
 #[test]
@@ -267,6 +267,6 @@ fn a_chunk_that_expires_between_lookup_and_retrieval_is_a_miss() {
     eventually("it expires", || size(&mut client) == 3);
     let found = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
     assert_eq!(served(&found), [1, 2, 1, 1]);
-    assert_eq!(found.misses[0].2.reason(), "not_found");
+    assert_eq!(found.misses[0].miss.reason(), "not_found");
     put_in(storage, &[key(9)], "redis");
 }

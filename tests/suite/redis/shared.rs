@@ -94,7 +94,7 @@ fn a_call_whose_deadline_has_passed_leaves_its_reply_to_nobody_else() {
         let plan = support::promise(1, 1);
         let gets = specs.iter().map(|spec| hasty.get(std::slice::from_ref(spec), &Tiers::All, Some(&plan)));
         for found in block_on(join_all(gets)) {
-            assert_eq!((found.chunks.len(), found.misses[0].2.reason()), (0, "timeout"));
+            assert_eq!((found.chunks.len(), found.misses[0].miss.reason()), (0, "timeout"));
         }
         redis.resume();
         eventually("the replies to nobody have been read", || {
@@ -122,7 +122,7 @@ fn a_value_that_is_not_worth_reading_costs_its_neighbours_nothing() {
         let gets = specs.iter().map(|spec| storage.get(std::slice::from_ref(spec), &Tiers::All, None));
         for (n, found) in block_on(join_all(gets)).iter().enumerate() {
             if n == 9 {
-                assert_eq!((found.chunks.len(), found.misses[0].2.reason()), (0, "corrupt"));
+                assert_eq!((found.chunks.len(), found.misses[0].miss.reason()), (0, "corrupt"));
             } else {
                 assert_eq!(served(found), [1], "{n}: {:?}", found.misses);
             }

@@ -225,7 +225,7 @@ fn a_slow_link_times_out_and_serves_nothing_half() {
     proxy.slow(512 << 10);
     let found = block_on(storage.get(&specs, &Tiers::All, None));
     assert_eq!(served(&found), [2, 2]);
-    assert!(found.misses.iter().all(|(_, _, miss)| miss.reason() == "timeout"), "{:?}", found.misses);
+    assert!(found.misses.iter().all(|missed| missed.miss.reason() == "timeout"), "{:?}", found.misses);
     drop(found);
     proxy.pass();
     eventually("it serves again", || {
@@ -251,7 +251,7 @@ fn a_connection_that_is_cut_in_the_middle_of_a_chunk_is_made_up_for() {
         for n_bytes in [1, 100_000, 900_000] {
             proxy.cut_after(n_bytes);
             let found = block_on(impatient.storage().get(&specs, &Tiers::All, Some(&plan)));
-            let why = found.misses.first().map(|(_, _, miss)| miss.reason());
+            let why = found.misses.first().map(|missed| missed.miss.reason());
             assert_eq!((served(&found), why), (vec![], Some("unavailable")), "{name}: cut after {n_bytes}");
             proxy.cut_after(n_bytes);
             let found = block_on(patient.storage().get(&specs, &Tiers::All, Some(&plan)));
@@ -322,7 +322,7 @@ fn a_connection_that_is_cut_again_and_again_is_a_miss_with_its_reason() {
     put_in(storage, &keys, "memory");
     let found = get(storage, &keys);
     assert_eq!(served(&found), [2]);
-    assert_eq!(found.misses[0].2.reason(), "unavailable", "{:?}", found.misses);
+    assert_eq!(found.misses[0].miss.reason(), "unavailable", "{:?}", found.misses);
     let n_requests = canned.requests("GET").iter().filter(|request| !request.contains("list-type")).count();
     assert_eq!(n_requests, 4, "once, and three retries");
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Backend;
+use crate::manager::UnknownBackend;
 use crate::sync::write;
 use crate::tier::{Tier, TierError};
 
@@ -103,9 +104,9 @@ pub enum RecreateError {
     /// The engine's threads are gone.
     #[error("the engine was closed meanwhile")]
     Interrupted,
-    /// No backend of that name.
-    #[error("there is no backend `{0}`")]
-    Unknown(String),
+    /// No backend has that name.
+    #[error(transparent)]
+    Unknown(#[from] UnknownBackend),
     /// The tier was given by the program, which alone can make another.
     #[error("the backend was given by the program, not configured, and cannot be made anew")]
     NotConfigured,

@@ -18,7 +18,7 @@ impl Backend {
     /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
     /// accepted and how many dropped.
     pub(in crate::manager) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
-        let mut offer = Offer::default();
+        let mut offer = Offer { backend: self.name.clone(), n_queued: 0, n_present: 0, n_dropped: 0 };
         if !self.breakers.writing.is_ready() {
             self.breakers.writing.skip();
             self.drop_passed_over(chunks.len());
@@ -155,14 +155,16 @@ impl Backend {
     }
 }
 
-/// What became of offered puts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What became of the chunks that were offered to one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
+    /// The backend's name.
+    pub backend: String,
     /// Chunks that the backend will be asked to store.
     pub n_queued: usize,
     /// Chunks that the backend is known to have.
     pub n_present: usize,
-    /// Chunks that were dropped, because the queue was full or the backend is passed over.
+    /// Chunks that were dropped, because the queue was full or the breaker was open.
     pub n_dropped: usize,
 }
