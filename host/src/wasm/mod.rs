@@ -11,7 +11,6 @@ mod engine;
 mod imports;
 mod lane;
 mod load;
-mod loading;
 mod no_memory;
 mod policy;
 mod report;
@@ -27,7 +26,6 @@ pub use component::{
 };
 pub use imports::http::TlsError;
 pub use load::{EngineFacts, LoadError};
-pub use loading::Loading;
 pub use policy::network::NetError;
 pub use policy::overlap::OverlapError;
 pub use report::inspect::{Inspection, inspect};
@@ -35,7 +33,7 @@ pub use report::review::{Limit, Reach, Review, Verdict, review};
 #[cfg(feature = "hold-threads")]
 pub use threads::holding::{Held, hold_threads};
 pub use threads::{LaneThreads, ThreadsError};
-pub use tier::WasmTier;
+pub use tier::{Loading, WasmTier};
 
 /// The version of the contract that this host serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";

@@ -1,17 +1,21 @@
 //! Classes: finding the resource that `class_name` names among a component's exports, and checking its
 //! constructor and methods against the contract, method by method, before anything runs.
 
-use std::cell::Cell;
-use std::fmt::Write as _;
+mod error;
+mod name;
+mod wit_type;
 
 use wasmtime::Engine;
-use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
-use wasmtime::component::{Component, ComponentExportIndex, ResourceType};
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, ComponentExportIndex};
 
+pub use self::error::ClassError;
+pub use self::name::kebab;
+use self::name::pascal;
+use self::wit_type::Printer;
 use super::component::foreign_text;
 use super::state::log;
-use crate::limits::{CLASS_LIST_BYTES_MAX, SIGNATURE_BYTES_MAX};
-use crate::text::joined;
+use crate::limits::SIGNATURE_BYTES_MAX;
 
 /// The methods of the contract, the constructor first, with their parameters (without `self`) and
 /// results as [`Printer`] prints them.
@@ -228,218 +232,9 @@ fn static_name(resource: &str, method: &str) -> String {
     format!("[static]{resource}.{method}")
 }
 
-/// Returns the kebab form of a class name: a word begins at an upper-case letter that follows a
-/// lower-case letter or a digit, or that precedes a lower-case letter. `MyHTTPBackend` is
-/// `my-http-backend`. A name in kebab form stays as it is.
-pub fn kebab(class_name: &str) -> String {
-    let letters: Vec<char> = class_name.chars().collect();
-    let mut kebab = String::with_capacity(letters.len() + 4);
-    for (index, letter) in letters.iter().enumerate() {
-        let follows = |is: fn(char) -> bool| index > 0 && is(letters[index - 1]);
-        let precedes_lower = letters.get(index + 1).is_some_and(char::is_ascii_lowercase);
-        let begins = letter.is_ascii_uppercase()
-            && (follows(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-                || (follows(|c| c.is_ascii_uppercase()) && precedes_lower));
-        if begins {
-            kebab.push('-');
-        }
-        kebab.push(letter.to_ascii_lowercase());
-    }
-    kebab
-}
-
-fn pascal(kebab: &str) -> String {
-    let capital = |word: &str| {
-        let mut letters = word.chars();
-        letters
-            .next()
-            .map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
-    };
-    kebab.split('-').map(capital).collect()
-}
-
-/// Why a class cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClassError {
-    /// The component exports no such class.
-    #[error("the component exports no class `{class}`; it exports {}", listed(exported))]
-    NotExported {
-        /// The class that was asked for.
-        class: String,
-        /// The classes that are exported.
-        exported: Vec<String>,
-    },
-    /// Methods are missing or have other signatures.
-    #[error(
-        "class `{class}` does not fulfil contract kvtier:storage@{}: {}; build it against this version of the contract",
-        super::CONTRACT_VERSION,
-        joined(flaws, "; ", CLASS_LIST_BYTES_MAX)
-    )]
-    Contract {
-        /// The class.
-        class: String,
-        /// One sentence per method that does not fit.
-        flaws: Vec<String>,
-    },
-    /// Some methods are `async func`, some are plain `func`.
-    #[error("class `{class}` mixes `async func` and `func` methods; make all methods alike")]
-    MixedStyle {
-        /// The class.
-        class: String,
-    },
-    /// An export that the component's type lists cannot be found.
-    #[error("export `{0}` is listed in the component's type but cannot be found; the file is damaged")]
-    Vanished(String),
-}
-
-fn listed(names: &[String]) -> String {
-    match names {
-        [] => "no class at all; is it a backend of kvtier?".to_owned(),
-        names => {
-            format!("{}; give one of these as class_name", joined(names, ", ", CLASS_LIST_BYTES_MAX))
-        }
-    }
-}
-
-/// Prints types as WIT does, with the contract's names for what has the contract's structure.
-///
-/// A type that names another one twice doubles its text, so a few bytes of a component can say more than memory
-/// holds: what goes beyond [`SIGNATURE_BYTES_MAX`] is left out, and is then no signature of the contract.
-#[derive(Default)]
-struct Printer {
-    resources: Vec<(ResourceType, String)>,
-    /// What may still be printed of this signature, in bytes.
-    left_bytes: Cell<usize>,
-}
-
-const CUT: &str = "…";
-
-impl Printer {
-    fn signature(&self, func: &ComponentFunc) -> String {
-        self.print(func, |name| format!("{name}: "))
-    }
-
-    /// Prints a signature without the names of its parameters.
-    fn types(&self, func: &ComponentFunc) -> String {
-        self.print(func, |_| String::new())
-    }
-
-    fn print(&self, func: &ComponentFunc, label: fn(&str) -> String) -> String {
-        self.left_bytes.set(SIGNATURE_BYTES_MAX);
-        let parameters = func.params().filter(|(name, _)| *name != "self");
-        let parameter = |(name, ty): (&str, Type)| format!("{}{}", self.text(&label(name)), self.ty(&ty));
-        let parameters = self.all(parameters.map(parameter));
-        let mut text = format!("({parameters})");
-        for ty in func.results() {
-            let _infallible = write!(text, " -> {}", self.ty(&ty));
-        }
-        text
-    }
-
-    /// Joins what there is room for.
-    fn all(&self, mut texts: impl Iterator<Item = String>) -> String {
-        let mut all = Vec::new();
-        while self.left_bytes.get() > 0
-            && let Some(text) = texts.next()
-        {
-            all.push(text);
-        }
-        all.join(", ")
-    }
-
-    /// Prints a word, if there is room for it.
-    fn text(&self, text: &str) -> String {
-        let left = self.left_bytes.get().checked_sub(text.len());
-        self.left_bytes.set(left.unwrap_or(0));
-        left.map_or(CUT, |_| text).to_owned()
-    }
-
-    fn ty(&self, ty: &Type) -> String {
-        // A level of nesting costs as well, however short its own text is.
-        self.left_bytes.set(self.left_bytes.get().saturating_sub(1));
-        if self.left_bytes.get() == 0 {
-            return CUT.to_owned();
-        }
-        match ty {
-            Type::Bool => "bool".into(),
-            Type::S8 => "s8".into(),
-            Type::U8 => "u8".into(),
-            Type::S16 => "s16".into(),
-            Type::U16 => "u16".into(),
-            Type::S32 => "s32".into(),
-            Type::U32 => "u32".into(),
-            Type::S64 => "s64".into(),
-            Type::U64 => "u64".into(),
-            Type::Float32 => "f32".into(),
-            Type::Float64 => "f64".into(),
-            Type::Char => "char".into(),
-            Type::String => "string".into(),
-            Type::List(of) => format!("list<{}>", self.ty(&of.ty())),
-            Type::Option(of) => format!("option<{}>", self.ty(&of.ty())),
-            Type::Result(of) => match (of.ok(), of.err()) {
-                (None, None) => "result".into(),
-                (Some(ok), None) => format!("result<{}>", self.ty(&ok)),
-                (ok, Some(err)) => {
-                    let ok = ok.map_or_else(|| "_".to_owned(), |ok| self.ty(&ok));
-                    format!("result<{ok}, {}>", self.ty(&err))
-                }
-            },
-            Type::Tuple(of) => format!("tuple<{}>", self.all(of.types().map(|ty| self.ty(&ty)))),
-            Type::Record(of) => {
-                let field = |name: &str, ty: &Type| format!("{}: {}", self.text(name), self.ty(ty));
-                named("record", &self.all(of.fields().map(|f| field(f.name, &f.ty))))
-            }
-            Type::Variant(of) => {
-                let case = |name: &str, ty: Option<Type>| match ty {
-                    Some(ty) => format!("{}({})", self.text(name), self.ty(&ty)),
-                    None => self.text(name),
-                };
-                named("variant", &self.all(of.cases().map(|c| case(c.name, c.ty))))
-            }
-            Type::Enum(of) => named("enum", &self.all(of.names().map(|name| self.text(name)))),
-            Type::Flags(of) => format!("flags {{ {} }}", self.all(of.names().map(|name| self.text(name)))),
-            Type::Own(of) => format!("own<{}>", self.resource(of)),
-            Type::Borrow(of) => format!("borrow<{}>", self.resource(of)),
-            other => format!("{other:?}").to_lowercase(),
-        }
-    }
-
-    fn resource(&self, ty: &ResourceType) -> &str {
-        let known = self.resources.iter().rev().find(|(known, _)| known == ty);
-        known.map_or("another resource", |(_, name)| name)
-    }
-}
-
-/// Replaces the contract's structures by their names.
-fn named(kind: &str, body: &str) -> String {
-    const METADATA: &str = "model-name: string, world-size: u32, worker-id: u32, kv-dtype: string, kv-shape: list<u32>, chunk-size: u32";
-    const INIT: &str = "backend-name: string, dst-device: string, metadata: engine-metadata, namespace: string, config: list<tuple<string, string>>";
-    const ERROR: &str = "unavailable(string), invalid-config(string), invalid-argument(string), no-space, corrupt(string), unsupported, other(string)";
-    match (kind, body) {
-        ("record", "hi: u64, lo: u64") => "chunk-key".into(),
-        ("record", METADATA) => "engine-metadata".into(),
-        ("record", INIT) => "init".into(),
-        ("variant", ERROR) => "error".into(),
-        ("enum", "none, pin") => "pinning".into(),
-        _ => format!("{kind} {{ {body} }}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_names_as_many_classes_as_it_has_room_for_and_counts_the_others() {
-        let exported: Vec<String> = (0..5_000).map(|n| format!("Class{n:04}{}", "X".repeat(800))).collect();
-        let error = ClassError::NotExported { class: "Absent".into(), exported: exported.clone() };
-        let text = error.to_string();
-        assert!(text.len() < CLASS_LIST_BYTES_MAX + 200, "{}", text.len());
-        assert!(text.contains("Class0000X") && text.contains(", and 4998 more; give one"), "{text}");
-        let error = ClassError::Contract { class: "Wide".into(), flaws: exported };
-        assert!(error.to_string().len() < CLASS_LIST_BYTES_MAX + 200);
-    }
 
     #[test]
     fn the_names_of_parameters_do_not_count() {
@@ -448,26 +243,5 @@ mod tests {
         assert_eq!(types[1], "() -> result<_, error>");
         assert_eq!(types[2], "(list<chunk-key>, pinning) -> result<u32, error>");
         assert_eq!(types[4], "(list<chunk-key>, own<sinks>) -> list<result<option<u64>, error>>");
-    }
-
-    #[test]
-    fn class_names_become_the_resource_names_of_the_shared_vectors() {
-        let vectors = include_str!("../../../../wit/class-names.txt");
-        let mut n_vectors = 0;
-        for line in vectors.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let mut words = line.split_whitespace();
-            let (Some(class), Some(expected)) = (words.next(), words.next()) else { panic!("{line}") };
-            if expected == "-" {
-                // No author's macro exports such a class, so the host may read the name as it likes; it does
-                // so whatever the characters are, and once more changes nothing.
-                let read = kebab(class);
-                assert_eq!(kebab(&read), read, "{class}");
-                continue;
-            }
-            assert_eq!(kebab(class), expected);
-            assert_eq!(kebab(expected), expected, "the kebab form is accepted too");
-            n_vectors += 1;
-        }
-        assert!(n_vectors > 10);
     }
 }

@@ -4,6 +4,7 @@ mod buffers;
 mod crew;
 mod direct;
 mod files;
+mod operations;
 pub(in crate::wasm) mod ownership;
 mod paths;
 mod splice;

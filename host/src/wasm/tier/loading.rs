@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::future::{Either, select};
 use tokio::sync::{Notify, oneshot};
 
-use super::load::LoadError;
 use crate::config::BackendConfig;
+use crate::wasm::load::LoadError;
 
 /// The outcome of loading a backend, to be waited for or not.
 pub struct Loading {

@@ -1,28 +1,31 @@
 //! A class of a component as a tier: lanes behind the trait that the chain knows.
 
-use std::io::PipeWriter;
+mod close;
+mod loading;
+mod moving;
+mod running;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::lane::{self, Answer, Call, Lane, Standing};
+use self::close::close_lanes;
+pub use self::loading::Loading;
+use self::moving::Moving;
+use self::running::{Lanes, Running, load_until_it_works};
+use super::lane::{Answer, Call, Lane};
 use super::load::{EngineFacts, LoadError, Recipe, Record};
-use super::loading::{self, Loading, Tell};
 use super::policy::Denials;
-use super::policy::outside::Outside;
-use super::spent::{Spent, pause_after};
 use super::state::Stores;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
-use super::threads::LaneThreads;
-use super::threads::holding;
-use crate::backoff::Backoff;
+use super::threads::{LaneThreads, holding};
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::key::ChunkKey;
-use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, SPLICES_MAX, THREADS_END_MAX};
+use crate::limits::SPLICES_MAX;
 use crate::runtime::{Control, yield_now};
 use crate::sync::lock;
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
@@ -39,59 +42,6 @@ pub struct WasmTier {
     bytes_in_flight: AtomicUsize,
     record: Record,
     control: Control,
-}
-
-/// Bytes that one call moves, counted while it lasts.
-struct Moving<'a> {
-    in_flight: &'a AtomicUsize,
-    bytes: usize,
-}
-
-impl<'a> Moving<'a> {
-    /// Counts a call in, if it is within `max_bytes` with all others, or is the only one that moves anything.
-    fn new(in_flight: &'a AtomicUsize, bytes: usize, max_bytes: usize) -> Option<Self> {
-        let add = |others: usize| {
-            let total = others.saturating_add(bytes);
-            (bytes == 0 || others == 0 || total <= max_bytes).then_some(total)
-        };
-        in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Self { in_flight, bytes })
-    }
-}
-
-impl Drop for Moving<'_> {
-    fn drop(&mut self) {
-        self.in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Whether the backend has been loaded.
-enum Running {
-    /// Being loaded, or waiting to be tried again, because of the last failure.
-    Down(String),
-    /// Its component is being compiled, until this is dropped.
-    Compiling(Wanted),
-    Lanes(Arc<Lanes>),
-    Closed,
-}
-
-/// Ends the compiler, or the wait for one, when it is dropped.
-struct Wanted {
-    pipe: Option<PipeWriter>,
-    threads: LaneThreads,
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        drop(self.pipe.take());
-        self.threads.loader().wake();
-    }
-}
-
-struct Lanes {
-    all: Vec<Lane>,
-    outside: Arc<Outside>,
-    facts: Vec<(String, String)>,
 }
 
 impl WasmTier {
@@ -184,32 +134,6 @@ impl WasmTier {
         }
     }
 
-    /// Stops the backend's own threads when its stores are gone, and adds to the outcome of closing how many stay.
-    async fn stop_threads(&self, deadline: Instant, closed: Result<(), TierError>) -> Result<(), TierError> {
-        // Those that have nothing to do end at once, also where closing has taken all of its time.
-        let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
-        let _still_there = self.control.until(deadline, self.record.stores.gone()).await.is_err();
-        let n_left = self.record.own_threads.stop(&self.control, deadline).await;
-        if n_left == 0 {
-            return closed;
-        }
-        let left = format!(
-            "{n_left} of its threads still wait for a file system that does not answer, and stay; see what allow.fs grants"
-        );
-        tracing::warn!(backend = %self.config.name, n_left, "threads outlive their backend: a file system does not answer");
-        Err(match closed {
-            Ok(()) => TierError::Other(left),
-            Err(mut error) => match error.text_mut() {
-                Some(text) => {
-                    text.push_str("; ");
-                    text.push_str(&left);
-                    error
-                }
-                None => TierError::Other(format!("{error}; {left}")),
-            },
-        })
-    }
-
     fn lanes(&self) -> Result<Arc<Lanes>, TierError> {
         match &*lock(&self.state) {
             Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
@@ -218,106 +142,6 @@ impl WasmTier {
             Running::Closed => Err(TierError::Down("closed".into())),
         }
     }
-}
-
-/// Calls `close` of every instance and ends the lanes.
-async fn close_lanes(lanes: &Lanes, deadline: Instant) -> Result<(), TierError> {
-    lanes.all.iter().for_each(Lane::close_after_this);
-    let closing = lanes.all.iter().map(|lane| lane.call(Call::Close, deadline));
-    let closed = futures::future::join_all(closing).await;
-    for lane in &lanes.all {
-        lane.end();
-    }
-    closed.into_iter().try_for_each(|answer| match answer {
-        // Without an instance there is nothing to close.
-        Ok(_) | Err(TierError::Down(_)) => Ok(()),
-        Err(error) => Err(error),
-    })
-}
-
-/// Loads a backend, again and again until that works. A class that did not start is tried again by its lanes' own
-/// supervisors.
-async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running>>, mut tell: Tell) {
-    let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
-    loop {
-        let Some(state) = tier.upgrade() else { return };
-        if matches!(*lock(&state), Running::Closed) {
-            return;
-        }
-        let spent = Arc::default();
-        let outcome = load(&recipe, &state, &tell, &spent).await;
-        if matches!(*lock(&state), Running::Closed) {
-            return;
-        }
-        let pause = match &outcome {
-            Ok(()) | Err(LoadError::NotStarted { .. }) => None,
-            Err(error) => {
-                let pause = backoff.pause().max(pause_after(spent.total(), 1));
-                let cause = error.to_string();
-                set_down(&state, cause, &*recipe.liveness, pause);
-                Some(pause)
-            }
-        };
-        tell.outcome(outcome);
-        drop(state);
-        match pause {
-            None => return,
-            Some(pause) => tokio::time::sleep(pause).await,
-        }
-    }
-}
-
-/// Loads the component and starts the lanes.
-async fn load(
-    recipe: &Recipe,
-    state: &Arc<Mutex<Running>>,
-    tell: &Tell,
-    spent: &Arc<Spent>,
-) -> Result<(), LoadError> {
-    let compiling = {
-        let (state, notice, threads) = (Arc::clone(state), tell.notice(), recipe.threads.clone());
-        move || {
-            // Without it the compiler has its limits still.
-            let (reader, pipe) =
-                std::io::pipe().map_or((None, None), |(one, other)| (Some(one), Some(other)));
-            let mut compiling = Running::Compiling(Wanted { pipe, threads: threads.clone() });
-            {
-                let mut state = lock(&state);
-                if !matches!(*state, Running::Closed) {
-                    std::mem::swap(&mut *state, &mut compiling);
-                }
-            }
-            drop(compiling);
-            notice.notify_one();
-            reader
-        }
-    };
-    let (prepared, notes) = recipe.prepare(compiling, spent).await?;
-    let prepared = Arc::new(prepared);
-    let config = &recipe.config;
-    if config.lanes > 1
-        && let Some(stated) = lane::lanes_max(&prepared, spent).await?
-        && config.lanes > stated as usize
-    {
-        let (class, configured) = (config.class_name.clone(), config.lanes);
-        return Err(LoadError::TooManyLanes { class, configured, stated });
-    }
-    let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
-    let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
-    let all = (0..config.lanes).map(start).collect();
-    let lanes = Arc::new(Lanes { all, outside: Arc::clone(&prepared.outside), facts: notes });
-    {
-        let mut state = lock(state);
-        if matches!(*state, Running::Closed) {
-            return Ok(());
-        }
-        *state = Running::Lanes(Arc::clone(&lanes));
-    }
-    for lane in &lanes.all {
-        let class = config.class_name.clone();
-        lane.started().await.map_err(|cause| LoadError::NotStarted { class, cause })?;
-    }
-    Ok(())
 }
 
 impl Tier for WasmTier {
@@ -467,12 +291,4 @@ impl std::fmt::Debug for WasmTier {
 /// Methods and answers are paired in one place, in `lane`.
 fn mismatch(answer: &Answer) -> TierError {
     TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
-}
-
-fn set_down(state: &Mutex<Running>, cause: String, liveness: &dyn Liveness, retry_in: Duration) {
-    let mut state = lock(state);
-    if !matches!(*state, Running::Closed) {
-        liveness.down(&cause, retry_in);
-        *state = Running::Down(cause);
-    }
 }

@@ -1,0 +1,261 @@
+//! What the functions of `files` and `files-blocking` do, the same for both.
+//!
+//! Paths are checked, and the operation is counted as pending, when a call is made: how many wait for a thread, and
+//! with what, is the guest's choice.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::Resource;
+use wasmtime::{Result, format_err};
+use wasmtime_wasi::OpenMode;
+use wasmtime_wasi::filesystem::{Descriptor, File};
+
+use super::crew::{all_off_thread, off_thread};
+use super::ownership::{Question, Tried};
+use super::paths::{Directory, check_path};
+use super::{check_index, refused, splice};
+use crate::limits::SPLICES_MAX;
+use crate::transfer::{Lease, Sealed, Sinks, Sources};
+use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
+use crate::wasm::state::State;
+use crate::wasm::state::file_work::Begun;
+
+pub(super) type Answer<T> = std::result::Result<T, Error>;
+
+/// What a splice needs.
+pub(super) struct Splice<M> {
+    /// The backend's.
+    slots: Arc<Semaphore>,
+    memory: M,
+    file: File,
+    begun: Begun,
+}
+
+pub(super) async fn write(splice: Answer<Splice<Sealed>>, at: u64) -> Result<Answer<u64>> {
+    match splice {
+        Ok(Splice { slots, memory, file, begun }) => {
+            let write = move || {
+                let _begun = begun;
+                splice::write(&memory, &file.file, at)
+            };
+            off_thread(slots, write).await
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+pub(super) async fn read(splice: Answer<Splice<Lease>>, at: u64) -> Result<Answer<u64>> {
+    match splice {
+        Ok(Splice { slots, mut memory, file, begun }) => {
+            let read = move || {
+                let _begun = begun;
+                splice::read(&mut memory, &file.file, at)
+            };
+            off_thread(slots, read).await
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// What files by name need, and which of these have names that are none; or why nothing is done about so many.
+pub(super) type Batch<M, F> = std::result::Result<Files<M, F>, (Error, usize)>;
+
+pub(super) struct Files<M, F> {
+    /// The backend's.
+    slots: Arc<Semaphore>,
+    memory: M,
+    directory: Directory,
+    wanted: Vec<Answer<F>>,
+    begun: Begun,
+}
+
+pub(super) async fn store_all(
+    batch: Batch<Sources, FileToStore>,
+    caching: Caching,
+) -> Result<Vec<Answer<u64>>> {
+    each_off_thread(batch, move |directory, memory, file| directory.store(memory, file, caching)).await
+}
+
+pub(super) async fn load_all(
+    batch: Batch<Sinks, FileToLoad>,
+    caching: Caching,
+) -> Result<Vec<Answer<Option<u64>>>> {
+    each_off_thread(batch, move |directory, memory, file| directory.load(memory, file, caching)).await
+}
+
+pub(super) async fn try_direct(batch: Batch<(), String>) -> Result<Answer<()>> {
+    only(each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?)
+}
+
+pub(super) async fn ask_for_lock(batch: Batch<Question, String>) -> Result<Answer<Tried>> {
+    only(each_off_thread(batch, |directory, question, path| question.ask(directory, path)).await?)
+}
+
+/// The answer for the one file of a batch.
+fn only<T>(answers: Vec<Answer<T>>) -> Result<Answer<T>> {
+    answers.into_iter().next().ok_or_else(|| format_err!("no answer for a file"))
+}
+
+/// Does something with each file, on as many threads as it is worth.
+async fn each_off_thread<M, F, T>(
+    batch: Batch<M, F>,
+    each: impl Fn(&Directory, &M, &F) -> Answer<T> + Send + Sync + 'static,
+) -> Result<Vec<Answer<T>>>
+where
+    M: Send + Sync + 'static,
+    F: Send + Sync + 'static,
+    T: Send + 'static,
+{
+    match batch {
+        Ok(Files { slots, memory, directory, wanted: files, begun }) => {
+            let n_files = files.len();
+            if files.iter().all(std::result::Result::is_err) {
+                let refusals = files.into_iter().filter_map(std::result::Result::err);
+                return Ok(refusals.map(Err).collect());
+            }
+            let work = move |n: usize| {
+                // As long as a thread is at work.
+                let _begun = &begun;
+                files[n].as_ref().map_err(Error::clone).and_then(|file| each(&directory, &memory, file))
+            };
+            all_off_thread(slots, SPLICES_MAX, n_files, work).await
+        }
+        Err((error, n_files)) => Ok(std::iter::repeat_with(|| Err(error.clone())).take(n_files).collect()),
+    }
+}
+
+/// A file by name, as a guest asks for it.
+pub(super) trait Named {
+    /// Returns the paths that wait with it.
+    fn paths(&self) -> impl Iterator<Item = &str>;
+}
+
+impl Named for FileToStore {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        [self.temporary.as_str(), self.name.as_str()].into_iter()
+    }
+}
+
+impl Named for FileToLoad {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str())
+    }
+}
+
+impl Named for String {
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.as_str())
+    }
+}
+
+impl State {
+    pub(super) fn splice_out(
+        &self,
+        chunks: &Resource<Sources>,
+        index: u32,
+        file: &Resource<Descriptor>,
+    ) -> Result<Answer<Splice<Sealed>>> {
+        let sources = self.table.get(chunks)?;
+        check_index(index, sources.count())?;
+        let chunk = sources.chunk(index as usize).map_err(refused);
+        let file = self.open_file(file, OpenMode::WRITE)?;
+        Ok(chunk.and_then(|chunk| self.splice(chunk, file?)))
+    }
+
+    pub(super) fn splice_in(
+        &self,
+        buffers: &Resource<Sinks>,
+        index: u32,
+        file: &Resource<Descriptor>,
+    ) -> Result<Answer<Splice<Lease>>> {
+        let sinks = self.table.get(buffers)?;
+        check_index(index, sinks.count())?;
+        let file = match self.open_file(file, OpenMode::READ)? {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(error)),
+        };
+        let lease = sinks.lease(index as usize);
+        Ok(lease.map_err(refused).and_then(|sink| self.splice(sink, file)))
+    }
+
+    fn splice<M>(&self, memory: M, file: File) -> Answer<Splice<M>> {
+        let begun = self.file_work.begin(0).ok_or_else(|| Error::Unavailable(self.file_work.refusal()))?;
+        Ok(Splice { slots: Arc::clone(&self.splices), memory, file, begun })
+    }
+
+    pub(super) fn batch_out(
+        &self,
+        chunks: &Resource<Sources>,
+        directory: &Resource<Descriptor>,
+        files: Vec<FileToStore>,
+    ) -> Result<Batch<Sources, FileToStore>> {
+        let sources = self.table.get(chunks)?.clone();
+        check_indices(files.iter().map(|file| file.index), sources.count())?;
+        self.batch(sources, directory, files)
+    }
+
+    pub(super) fn batch_in(
+        &self,
+        buffers: &Resource<Sinks>,
+        directory: &Resource<Descriptor>,
+        files: Vec<FileToLoad>,
+    ) -> Result<Batch<Sinks, FileToLoad>> {
+        let sinks = self.table.get(buffers)?.clone();
+        check_indices(files.iter().map(|file| file.index), sinks.count())?;
+        self.batch(sinks, directory, files)
+    }
+
+    pub(super) fn batch<M, F: Named>(
+        &self,
+        memory: M,
+        directory: &Resource<Descriptor>,
+        files: Vec<F>,
+    ) -> Result<Batch<M, F>> {
+        let n_files = files.len();
+        let Descriptor::Dir(opened) = self.table.get(directory)? else {
+            return Ok(Err((Error::InvalidArgument("a file is no directory".into()), n_files)));
+        };
+        // A path that is none does not wait with the others.
+        let check = |file: F| {
+            let checked = file.paths().try_for_each(check_path);
+            checked.map(|()| file)
+        };
+        let files: Vec<Answer<F>> = files.into_iter().map(check).collect();
+        let n_bytes = files.iter().flatten().flat_map(F::paths).map(str::len).sum();
+        let Some(begun) = self.file_work.begin(n_bytes) else {
+            return Ok(Err((Error::Unavailable(self.file_work.refusal()), n_files)));
+        };
+        let directory = Directory {
+            file: Arc::clone(&opened.dir),
+            is_read_only: opened.perms.write_not_permitted(),
+            witness: self.witness.clone(),
+        };
+        Ok(Ok(Files { slots: Arc::clone(&self.splices), memory, directory, wanted: files, begun }))
+    }
+
+    /// Looks a file up and checks that it may be used so: the descriptor's rights are not enforced for us.
+    fn open_file(&self, file: &Resource<Descriptor>, mode: OpenMode) -> Result<Answer<File>> {
+        let writes = mode.contains(OpenMode::WRITE);
+        Ok(match self.table.get(file)? {
+            Descriptor::File(file)
+                if file.open_mode.contains(mode) && !(writes && file.perms.write_not_permitted()) =>
+            {
+                Ok(file.clone())
+            }
+            Descriptor::File(_) => {
+                let wanted = if writes { "writing" } else { "reading" };
+                Err(Error::InvalidArgument(format!("the file is not open for {wanted}")))
+            }
+            Descriptor::Dir(_) => Err(Error::InvalidArgument("a directory is no file".into())),
+        })
+    }
+}
+
+/// Checks the places that files have among the chunks of a call.
+fn check_indices(mut indices: impl ExactSizeIterator<Item = u32>, count: usize) -> Result<()> {
+    if indices.len() > count {
+        return Err(format_err!("{} files for a call of {count} chunks", indices.len()));
+    }
+    indices.try_for_each(|index| check_index(index, count))
+}

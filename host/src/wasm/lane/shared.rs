@@ -1,0 +1,114 @@
+//! What a lane shares with its supervisor, its watchdog and its task.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::generation::Generation;
+use super::standing::Standing;
+use crate::sync::lock;
+use crate::wasm::load::LaneLimits;
+
+pub(super) struct Shared {
+    /// Its place among the backend's lanes.
+    pub(super) place: usize,
+    pub(super) standing: Arc<Standing>,
+    pub(super) limits: LaneLimits,
+    /// Whether the class is in blocking style: one call at a time.
+    pub(super) blocking: bool,
+    pub(super) current: Mutex<Arc<Generation>>,
+    /// Tells the watchdog that a call waits or has gone in.
+    pub(super) busy: Notify,
+    /// Tells the supervisor that the current generation, or the lane, is to end.
+    pub(super) retiring: Notify,
+    /// The owner is gone: the current generation is ended.
+    pub(super) ending: AtomicBool,
+    /// `close` is being called: no further generation is started.
+    pub(super) closing: AtomicBool,
+    pub(super) restarts: AtomicU64,
+    pub(super) condition: Mutex<Condition>,
+    pub(super) changed: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Condition {
+    pub(super) phase: Phase,
+    pub(super) last_restart: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Being constructed and opened; calls queue.
+    #[default]
+    Starting,
+    Ready,
+    /// Could not be started; calls fail at once until another try succeeds.
+    Down(String),
+    Closed,
+}
+
+impl Shared {
+    pub(super) fn calls_at_once(&self) -> usize {
+        if self.blocking { 1 } else { self.limits.calls_in_flight_max }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.lock_condition().clone()
+    }
+
+    pub(super) fn lock_condition(&self) -> MutexGuard<'_, Condition> {
+        lock(&self.condition)
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.lock_condition().phase = phase;
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn stand_ready(&self) {
+        // In one step for whoever looks at the phase: who finds the lane ready finds the backend in the chain, and
+        // who finds the backend in the chain is not told that the lane is down.
+        let mut condition = self.lock_condition();
+        condition.phase = Phase::Ready;
+        self.standing.ready(self.place);
+        drop(condition);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn stand_down(&self, cause: String, retry_in: Duration) {
+        self.standing.down(self.place, &cause, retry_in);
+        self.set_phase(Phase::Down(cause));
+    }
+
+    pub(super) fn current(&self) -> Arc<Generation> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// Puts a fresh generation into the place of the current one, and returns it.
+    pub(super) fn next_generation(&self) -> Arc<Generation> {
+        let next = Arc::new(Generation::default());
+        *lock(&self.current) = Arc::clone(&next);
+        next
+    }
+
+    /// Asks for the end of `generation`; one that has ended already is left in peace.
+    pub(super) fn retire(&self, generation: &Generation, reason: String) {
+        generation.retire(reason);
+        self.retiring.notify_one();
+    }
+
+    /// Waits until `generation` is to be retired, and returns why; `None` if the owner is gone.
+    pub(super) async fn retired(&self, generation: &Generation) -> Option<String> {
+        loop {
+            if self.ending.load(Ordering::Acquire) {
+                return None;
+            }
+            match generation.retirement() {
+                Some(reason) => return Some(reason),
+                None => self.retiring.notified().await,
+            }
+        }
+    }
+}

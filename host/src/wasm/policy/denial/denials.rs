@@ -1,0 +1,104 @@
+//! What one backend was refused, for its log and status.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::Denial;
+use crate::clock::Clock;
+use crate::config::Grants;
+use crate::limits::DENIALS_LOGGED_MAX;
+use crate::repeats::Repeats;
+use crate::sync::lock;
+
+/// What one backend was refused, in all its lanes since it was configured.
+#[derive(Debug)]
+pub(in crate::wasm) struct Denials {
+    backend: String,
+    pub(super) allow: Grants,
+    count: AtomicU64,
+    told: Mutex<Told>,
+    /// Of different ones beyond those that are logged.
+    further: Repeats,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    logged: HashSet<Denial>,
+    last: Option<Denial>,
+}
+
+impl Denials {
+    pub(in crate::wasm) fn new(backend: &str, allow: &Grants) -> Arc<Self> {
+        Arc::new(Self {
+            backend: backend.to_owned(),
+            allow: allow.clone(),
+            count: AtomicU64::new(0),
+            told: Mutex::default(),
+            further: Repeats::new(Clock::system()),
+        })
+    }
+
+    pub(in crate::wasm) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Returns the last denial and its remedy.
+    pub(in crate::wasm) fn last(&self) -> Option<String> {
+        let last = lock(&self.told).last.clone();
+        last.map(|denial| format!("{denial}; {}", self.remedy_in_file(&denial)))
+    }
+
+    fn remedy_in_file(&self, denial: &Denial) -> String {
+        denial.remedy(&self.allow, &format!("external_backend.{}.", self.backend))
+    }
+
+    /// Counts a denial, and logs it if it is new. A guest that invents denials fills neither memory nor log.
+    pub(super) fn record(&self, denial: &Denial) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut told = lock(&self.told);
+        if told.last.as_ref() != Some(denial) {
+            told.last = Some(denial.clone());
+        }
+        if told.logged.contains(denial) {
+            return;
+        }
+        // Each kind by itself: a disk on which every chunk is refused must not hide a refused connection.
+        let kind = std::mem::discriminant(denial);
+        let n_logged = told.logged.iter().filter(|logged| std::mem::discriminant(*logged) == kind).count();
+        let n_more = if n_logged < DENIALS_LOGGED_MAX {
+            told.logged.insert(denial.clone());
+            0
+        } else {
+            let Some(n_more) = self.further.due() else { return };
+            n_more
+        };
+        drop(told);
+        let backend = self.backend.as_str();
+        if *denial == Denial::NoDirectory {
+            // Not a warning: libraries ask without need, the C library's resolver for one.
+            tracing::info!(backend, "denied: {denial}; {}", self.remedy_in_file(denial));
+        } else if n_more > 0 {
+            tracing::warn!(backend, n_more, "denied: {denial}; {}", self.remedy_in_file(denial));
+        } else {
+            tracing::warn!(backend, "denied: {denial}; {}", self.remedy_in_file(denial));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_one_kind_is_logged_up_to_a_limit_and_hides_no_other_kind() {
+        let denials = Denials::new("b", &Grants::default());
+        for number in 0..10_000 {
+            denials.record(&Denial::Connect(([10, 0, 0, 1], number).into()));
+        }
+        assert_eq!(denials.count(), 10_000);
+        assert_eq!(lock(&denials.told).logged.len(), DENIALS_LOGGED_MAX);
+        denials.record(&Denial::Udp);
+        assert!(lock(&denials.told).logged.contains(&Denial::Udp), "another kind is told all the same");
+    }
+}

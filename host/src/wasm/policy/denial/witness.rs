@@ -1,0 +1,215 @@
+//! What one instance was refused, for the errors of its calls.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Asked, Denial, Denials};
+use crate::limits::{DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
+use crate::sync::lock;
+use crate::tier::TierError;
+use crate::wasm::policy::Secrets;
+use crate::wasm::state::log;
+
+/// Knows what stands behind the errors of one instance's calls: what it was refused, and which words in them
+/// are secrets.
+#[derive(Clone, Debug)]
+pub(in crate::wasm) struct Witness(Arc<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    denials: Arc<Denials>,
+    secrets: Secrets,
+    count: AtomicU64,
+    /// The count when no call was inside last.
+    idle: AtomicU64,
+    /// Different ones, the latest at the end, each with the count at which it was last seen.
+    latest: Mutex<VecDeque<(u64, Denial)>>,
+}
+
+/// A moment in an instance's life.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::wasm) struct Mark(u64);
+
+impl Witness {
+    pub(in crate::wasm) fn new(denials: &Arc<Denials>, secrets: &Secrets) -> Self {
+        Self(Arc::new(Seen {
+            denials: Arc::clone(denials),
+            secrets: secrets.clone(),
+            count: AtomicU64::new(0),
+            idle: AtomicU64::new(0),
+            latest: Mutex::default(),
+        }))
+    }
+
+    pub(in crate::wasm) fn record(&self, denial: Denial) {
+        self.0.denials.record(&denial);
+        let mut latest = lock(&self.0.latest);
+        let at = self.0.count.fetch_add(1, Ordering::Relaxed) + 1;
+        latest.retain(|(_, known)| *known != denial);
+        if latest.len() == DENIALS_PER_ERROR_MAX {
+            latest.pop_front();
+        }
+        latest.push_back((at, denial));
+    }
+
+    /// Notes the moment at which a call goes in.
+    pub(in crate::wasm) fn mark(&self) -> Mark {
+        Mark(self.0.count.load(Ordering::Relaxed))
+    }
+
+    /// Notes that no call is inside.
+    pub(in crate::wasm) fn idle(&self) {
+        self.0.idle.store(self.mark().0, Ordering::Relaxed);
+    }
+
+    /// Returns a text of the guest's choice as it may be shown. Reads no more of it than that.
+    pub(in crate::wasm) fn asked(&self, text: &str) -> Asked {
+        // One character more, so that it shows that some are left out; of four bytes at most, each.
+        Asked::new(&self.0.secrets.hide_beginning(text, 4 * (DENIED_TEXT_CHARS_MAX + 1)))
+    }
+
+    /// Returns the secrets.
+    pub(in crate::wasm) fn secrets(&self) -> &Secrets {
+        &self.0.secrets
+    }
+
+    /// Returns a call's error, in the guest's own words, as it may be shown: without secrets, escaped and cut.
+    pub(in crate::wasm) fn tame(&self, mut error: TierError) -> TierError {
+        if let Some(text) = error.text_mut() {
+            // In this order: what is escaped or cut is not recognised as a secret.
+            let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
+            *text = log::escaped(&hidden, ERROR_BYTES_MAX);
+        }
+        error
+    }
+
+    /// As [`Self::tame`], with what was refused since the call went in.
+    pub(in crate::wasm) fn explain(&self, mark: Mark, error: TierError) -> TierError {
+        let mut error = self.tame(error);
+        if let Some(text) = error.text_mut() {
+            *text = self.with_note(mark, std::mem::take(text));
+        }
+        error
+    }
+
+    /// As [`Self::explain`], for the constructor and `open`: since no call was inside last.
+    pub(in crate::wasm) fn explain_start(&self, error: TierError) -> TierError {
+        self.explain(self.idle_mark(), error)
+    }
+
+    /// As [`Self::explain_start`], for an end that all calls inside share. The cause is harmless already.
+    pub(in crate::wasm) fn explain_end(&self, cause: String) -> String {
+        self.with_note(self.idle_mark(), cause)
+    }
+
+    fn idle_mark(&self) -> Mark {
+        Mark(self.0.idle.load(Ordering::Relaxed))
+    }
+
+    fn with_note(&self, mark: Mark, text: String) -> String {
+        match self.note_since(mark) {
+            Some(note) => format!("{text}; {note}"),
+            None => text,
+        }
+    }
+
+    /// Says what was refused since `mark`, and what would allow it; `None` if nothing was. Calls that
+    /// overlap in one instance cannot be told apart: each is told what was refused while it was inside.
+    fn note_since(&self, mark: Mark) -> Option<String> {
+        if self.mark().0 == mark.0 {
+            return None;
+        }
+        let latest = lock(&self.0.latest);
+        let since = latest.iter().filter(|(at, _)| *at > mark.0);
+        let texts =
+            since.map(|(_, denial)| format!("{denial}; {}", denial.remedy(&self.0.denials.allow, "")));
+        let note = texts.collect::<Vec<_>>().join("; denied: ");
+        (!note.is_empty()).then(|| format!("denied: {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Grants;
+
+    fn witness(denials: &Arc<Denials>) -> Witness {
+        Witness::new(denials, &["hunter2"].into_iter().collect())
+    }
+
+    fn lookup(name: &str) -> Denial {
+        Denial::Lookup(Asked::new(name))
+    }
+
+    #[test]
+    fn a_call_is_told_what_was_refused_while_it_was_inside_and_nothing_else() {
+        let denials = Denials::new("b", &Grants::default());
+        let (this, other) = (witness(&denials), witness(&denials));
+        this.record(Denial::Udp);
+        let mark = this.mark();
+        assert_eq!(this.note_since(mark), None);
+        other.record(lookup("elsewhere"));
+        assert_eq!(this.note_since(mark), None, "another instance's");
+        this.record(lookup("a"));
+        this.record(lookup("a"));
+        insta::assert_snapshot!(this.note_since(mark).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]"#);
+        this.record(Denial::Udp);
+        insta::assert_snapshot!(this.note_since(mark).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]; denied: a UDP socket; no grant allows UDP"#);
+        assert_eq!(denials.count(), 5);
+        assert!(denials.last().unwrap().starts_with("a UDP socket"));
+    }
+
+    #[test]
+    fn an_error_is_told_with_the_denial_and_without_secrets() {
+        let witness = witness(&Denials::new("b", &Grants::default()));
+        let mark = witness.mark();
+        let error =
+            |witness: &Witness| witness.explain(mark, TierError::Other("login hunter2".into())).to_string();
+        assert_eq!(error(&witness), "login [secret]");
+        witness.record(Denial::Lookup(witness.asked("hunter2.example")));
+        let told =
+            "denied: resolving the name \"[secret].example\"; no grant allows it, as it is no host name";
+        assert_eq!(error(&witness), format!("login [secret]; {told}"));
+        assert_eq!(witness.explain(mark, TierError::NoSpace), TierError::NoSpace);
+        assert_eq!(witness.explain_end("dead".into()), format!("dead; {told}"));
+        witness.idle();
+        assert_eq!(witness.explain_end("dead".into()), "dead");
+    }
+
+    #[test]
+    fn what_a_guest_says_of_an_error_is_cleared_of_secrets_escaped_and_cut_in_this_order() {
+        const PEM: &str = "-----BEGIN KEY-----\nMIIEvQIBADANBg\"\\kqhkiG9w0BAQ\n-----END KEY-----\n";
+        let witness = Witness::new(&Denials::new("b", &Grants::default()), &[PEM].into_iter().collect());
+        let said = |text: &str| witness.explain(witness.mark(), TierError::Other(text.into())).to_string();
+        assert_eq!(said("a `b`\n\u{1b}[31m"), "a `b`\\n\\u{1b}[31m");
+        assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX)).len(), ERROR_BYTES_MAX);
+        assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX + 1)).len(), ERROR_BYTES_MAX);
+        assert_eq!(said(&format!("key {PEM}\nrefused")), "key [secret]\\nrefused");
+        // Across the place of the cut, and beyond.
+        for before in ERROR_BYTES_MAX - 100..ERROR_BYTES_MAX + 100 {
+            for key in [PEM, PEM.trim(), &format!("{PEM:?}")] {
+                let told = said(&format!("{}{key}{}", "x".repeat(before), "y".repeat(1000)));
+                assert!(told.trim_start_matches('x').len() < 110, "{told}");
+                assert!(!told.contains("BEGIN") && !told.contains("MII"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_of_different_denials_is_counted_and_fills_no_memory() {
+        let denials = Denials::new("b", &Grants::default());
+        let witness = witness(&denials);
+        let mark = witness.mark();
+        for number in 0..10_000 {
+            witness.record(lookup(&number.to_string()));
+        }
+        assert_eq!(denials.count(), 10_000);
+        let last = denials.last().unwrap();
+        witness.record(Denial::Udp);
+        assert_eq!(lock(&witness.0.latest).len(), DENIALS_PER_ERROR_MAX);
+        let note = witness.note_since(mark).unwrap();
+        assert_eq!(note.matches("denied: ").count(), DENIALS_PER_ERROR_MAX);
+        assert!(note.contains("\"9999\"") && last.contains("\"9999\""), "{note}");
+    }
+}

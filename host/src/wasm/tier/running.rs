@@ -1,0 +1,138 @@
+//! Whether a backend has been loaded, and loading it until that works.
+
+use std::io::PipeWriter;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use super::loading::Tell;
+use crate::backoff::Backoff;
+use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
+use crate::sync::lock;
+use crate::tier::Liveness;
+use crate::wasm::lane::{self, Lane, Standing};
+use crate::wasm::load::{LoadError, Recipe};
+use crate::wasm::policy::outside::Outside;
+use crate::wasm::spent::{Spent, pause_after};
+use crate::wasm::threads::LaneThreads;
+
+/// Whether the backend has been loaded.
+pub(super) enum Running {
+    /// Being loaded, or waiting to be tried again, because of the last failure.
+    Down(String),
+    /// Its component is being compiled, until this is dropped.
+    Compiling(Wanted),
+    Lanes(Arc<Lanes>),
+    Closed,
+}
+
+/// Ends the compiler, or the wait for one, when it is dropped.
+pub(super) struct Wanted {
+    pipe: Option<PipeWriter>,
+    threads: LaneThreads,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        self.threads.loader().wake();
+    }
+}
+
+pub(super) struct Lanes {
+    pub(super) all: Vec<Lane>,
+    pub(super) outside: Arc<Outside>,
+    pub(super) facts: Vec<(String, String)>,
+}
+
+/// Loads a backend, again and again until that works. A class that did not start is tried again by its lanes' own
+/// supervisors.
+pub(super) async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running>>, mut tell: Tell) {
+    let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
+    loop {
+        let Some(state) = tier.upgrade() else { return };
+        if matches!(*lock(&state), Running::Closed) {
+            return;
+        }
+        let spent = Arc::default();
+        let outcome = load(&recipe, &state, &tell, &spent).await;
+        if matches!(*lock(&state), Running::Closed) {
+            return;
+        }
+        let pause = match &outcome {
+            Ok(()) | Err(LoadError::NotStarted { .. }) => None,
+            Err(error) => {
+                let pause = backoff.pause().max(pause_after(spent.total(), 1));
+                let cause = error.to_string();
+                set_down(&state, cause, &*recipe.liveness, pause);
+                Some(pause)
+            }
+        };
+        tell.outcome(outcome);
+        drop(state);
+        match pause {
+            None => return,
+            Some(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+/// Loads the component and starts the lanes.
+async fn load(
+    recipe: &Recipe,
+    state: &Arc<Mutex<Running>>,
+    tell: &Tell,
+    spent: &Arc<Spent>,
+) -> Result<(), LoadError> {
+    let compiling = {
+        let (state, notice, threads) = (Arc::clone(state), tell.notice(), recipe.threads.clone());
+        move || {
+            // Without it the compiler has its limits still.
+            let (reader, pipe) =
+                std::io::pipe().map_or((None, None), |(one, other)| (Some(one), Some(other)));
+            let mut compiling = Running::Compiling(Wanted { pipe, threads: threads.clone() });
+            {
+                let mut state = lock(&state);
+                if !matches!(*state, Running::Closed) {
+                    std::mem::swap(&mut *state, &mut compiling);
+                }
+            }
+            drop(compiling);
+            notice.notify_one();
+            reader
+        }
+    };
+    let (prepared, notes) = recipe.prepare(compiling, spent).await?;
+    let prepared = Arc::new(prepared);
+    let config = &recipe.config;
+    if config.lanes > 1
+        && let Some(stated) = lane::lanes_max(&prepared, spent).await?
+        && config.lanes > stated as usize
+    {
+        let (class, configured) = (config.class_name.clone(), config.lanes);
+        return Err(LoadError::TooManyLanes { class, configured, stated });
+    }
+    let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
+    let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
+    let all = (0..config.lanes).map(start).collect();
+    let lanes = Arc::new(Lanes { all, outside: Arc::clone(&prepared.outside), facts: notes });
+    {
+        let mut state = lock(state);
+        if matches!(*state, Running::Closed) {
+            return Ok(());
+        }
+        *state = Running::Lanes(Arc::clone(&lanes));
+    }
+    for lane in &lanes.all {
+        let class = config.class_name.clone();
+        lane.started().await.map_err(|cause| LoadError::NotStarted { class, cause })?;
+    }
+    Ok(())
+}
+
+fn set_down(state: &Mutex<Running>, cause: String, liveness: &dyn Liveness, retry_in: Duration) {
+    let mut state = lock(state);
+    if !matches!(*state, Running::Closed) {
+        liveness.down(&cause, retry_in);
+        *state = Running::Down(cause);
+    }
+}
