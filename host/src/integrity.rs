@@ -1,9 +1,9 @@
-//! Sealed chunks: a 64-byte trailer that says what a chunk is and lets wrong bytes be noticed.
+//! Sealed chunks: a 64-byte trailer identifies a chunk and makes wrong bytes detectable.
 //!
 //! A backend stores payload and trailer as one opaque run of bytes. What comes back is called KV only
 //! after [`Sealer::verify`] has accepted it for the key that was asked for. Sealing and verifying each
-//! read the payload once and copy nothing. A payload that is moved piece by piece is read while it is: a
-//! [`PayloadHash`] takes the pieces in order, and seals or verifies what it has taken.
+//! read the payload once and copy nothing. A payload that moves piece by piece is hashed as it moves: a
+//! [`PayloadHash`] takes the pieces in order, and seals or verifies the bytes that it has taken.
 //!
 //! # Source
 //! The trailer's fields, integers little-endian:
@@ -14,15 +14,17 @@
 //! | 4..6 | format version, 1 |
 //! | 6..8 | algorithm: 1 = XXH3-128, 2 = keyed BLAKE3 truncated to 16 bytes |
 //! | 8..24 | chunk key |
-//! | 24..40 | namespace, which stands for model, shard, dtype and layout |
+//! | 24..40 | namespace, which identifies model, shard, dtype and layout |
 //! | 40..48 | payload length in bytes |
 //! | 48..64 | check value: `H(bytes 0..48 ‖ H(payload))` under the algorithm |
 
 use std::fmt;
 use std::sync::Arc;
 
+use subtle::ConstantTimeEq as _;
 use twox_hash::XxHash3_128;
 use twox_hash::xxhash3_128::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
+use zeroize::Zeroizing;
 
 use crate::copies::{Pass, note};
 use crate::key::{ChunkKey, Namespace};
@@ -42,8 +44,8 @@ const CONTEXT_MAC: &str = "kvtier 2026-11 chunk mac v1";
 enum Algorithm {
     /// Finds accidents: torn writes, flipped bits, mixed-up chunks. Anyone can compute it.
     Checksum,
-    /// Finds forgeries as well: only who has the key can compute it.
-    Mac(Arc<[u8; 32]>),
+    /// Also finds forgeries: computing it takes the key, which is wiped with the last sealer.
+    Mac(Arc<Zeroizing<[u8; 32]>>),
 }
 
 /// Seals chunks before they leave the host, and verifies what comes back.
@@ -54,7 +56,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Makes a sealer whose check value is a checksum, for backends that make mistakes but do not lie.
+    /// Makes a sealer whose check value is a checksum, which detects accidents but no forgeries.
     pub const fn checksum(namespace: Namespace) -> Self {
         Self { algorithm: Algorithm::Checksum, namespace }
     }
@@ -62,11 +64,11 @@ impl Sealer {
     /// Makes a sealer whose check value is a message authentication code under a key derived from
     /// `secret`, for backends that may forge chunks.
     pub fn mac(namespace: Namespace, secret: &[u8]) -> Self {
-        let key = Arc::new(blake3::derive_key(CONTEXT_MAC, secret));
+        let key = Arc::new(Zeroizing::new(blake3::derive_key(CONTEXT_MAC, secret)));
         Self { algorithm: Algorithm::Mac(key), namespace }
     }
 
-    /// Begins to hash a payload that comes piece by piece.
+    /// Starts the hash of a payload that arrives piece by piece.
     pub fn hash(&self) -> PayloadHash {
         let state = match &self.algorithm {
             Algorithm::Checksum => DigestState::Checksum(RawHasher::new(SecretBuffer::default())),
@@ -82,7 +84,7 @@ impl Sealer {
         self.seal_hashed(key, &hash)
     }
 
-    /// Computes the trailer of the payload that `hash`, begun by this sealer, has taken.
+    /// Computes the trailer of the payload that `hash`, started by this sealer, has taken.
     pub fn seal_hashed(&self, key: ChunkKey, hash: &PayloadHash) -> Trailer {
         let mut trailer = [0; TRAILER_BYTES];
         trailer[..4].copy_from_slice(&MAGIC);
@@ -96,10 +98,10 @@ impl Sealer {
         trailer
     }
 
-    /// Accepts `payload` and `trailer` as the chunk `key`, or says what is wrong.
+    /// Verifies that `payload` and `trailer` are the chunk `key`.
     ///
     /// # Errors
-    /// [`Flaw`], the first that is found, cheap ones first.
+    /// The first [`Flaw`] found; cheap checks come first.
     pub fn verify(&self, key: ChunkKey, payload: &[u8], trailer: &Trailer) -> Result<(), Flaw> {
         self.verify_header(key, payload.len(), trailer)?;
         let mut hash = self.hash();
@@ -107,19 +109,18 @@ impl Sealer {
         self.verify_hashed(key, &hash, trailer)
     }
 
-    /// Accepts the payload that `hash`, begun by this sealer, has taken, and `trailer`, as the chunk `key`.
+    /// Verifies that `trailer` and the payload that `hash`, started by this sealer, has taken are the chunk `key`.
     ///
     /// # Errors
     /// [`Flaw`]
     pub fn verify_hashed(&self, key: ChunkKey, hash: &PayloadHash, trailer: &Trailer) -> Result<(), Flaw> {
         self.verify_header(key, hash.n_bytes, trailer)?;
         let expected = self.algorithm.check(&trailer[..48], hash);
-        // In constant time, for the MAC: a backend must not learn how much of a guess was right.
-        let difference = expected.iter().zip(&trailer[48..]).fold(0, |acc, (a, b)| acc | (a ^ b));
-        if difference == 0 { Ok(()) } else { Err(Flaw::CheckFailed) }
+        // In constant time: a backend must not learn how much of a guessed MAC was right.
+        if bool::from(expected.ct_eq(&trailer[48..])) { Ok(()) } else { Err(Flaw::CheckFailed) }
     }
 
-    /// Finds what is wrong with a trailer without looking at the payload, but for its length in bytes.
+    /// Verifies a trailer without the payload, of which only the length in bytes is compared.
     ///
     /// # Errors
     /// [`Flaw`], never [`Flaw::CheckFailed`].
@@ -171,13 +172,12 @@ impl Algorithm {
                 check.copy_from_slice(&blake3::keyed_hash(key, &both).as_bytes()[..16]);
                 check
             }
-            _ => unreachable!("a sealer is given the hashes that it has begun"),
+            _ => unreachable!("a sealer is given the hashes that it has started"),
         }
     }
 }
 
-/// A hash over a payload that comes in order, piece by piece; see [`Sealer::hash`]. The pieces may be cut
-/// anywhere.
+/// The hash of a payload that arrives in order, piece by piece; see [`Sealer::hash`]. Pieces may have any length.
 #[derive(Clone)]
 pub struct PayloadHash {
     state: DigestState,

@@ -40,3 +40,4 @@ pub use engine::{Engine, EngineBuilder, Request};
 pub use key::{ChunkKey, ChunkSpec, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape};
 pub use manager::{StorageManager, Tiers};
+pub use runtime::block_on;

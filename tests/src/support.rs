@@ -160,7 +160,7 @@ pub fn compiled(engine: &Engine) {
     eventually("what has to be compiled is compiled", || {
         let is_settled =
             |down: &Option<String>| down.as_deref().is_none_or(|down| !UNDER_WAY.contains(&down));
-        engine.status().backends.iter().all(|backend| is_settled(&backend.health.down))
+        engine.storage().status().backends.iter().all(|backend| is_settled(&backend.health.down))
     });
 }
 

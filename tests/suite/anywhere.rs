@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::executor::block_on as foreign_block_on;
 use kvtier::config::Config;
 use kvtier::manager::Tiers;
-use kvtier::{Engine, EngineBuilder, Request};
+use kvtier::{Engine, EngineBuilder, Salt, block_on};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{self, CHUNK_SIZE, backend, config, counted, misbehaving};
@@ -102,36 +102,36 @@ fn tokens(round: u32) -> Vec<u32> {
 
 /// Every operation as a blocking call; each retrieval moves bytes of the backend.
 fn blocking_round(engine: &Engine, round: u32) {
-    let (engine, tokens) = (engine.blocking(), tokens(round));
-    let request = Request::new(&tokens);
-    let allocation = engine.allocate(&request).unwrap();
+    let (blocking, tokens) = (engine.blocking(), tokens(round));
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let allocation = blocking.allocate(&prompt).unwrap();
     assert_eq!(allocation.n_missing(), 2);
-    engine.store(allocation, &Tiers::All);
-    engine.flush().unwrap();
-    assert_eq!(engine.lookup(&request).unwrap().n_tokens, tokens.len());
-    let plan = engine.lookup_pinned(&request, "id").unwrap();
-    assert_eq!(engine.retrieve(&request, Some(&plan)).unwrap().n_tokens, tokens.len());
-    engine.unpin("id");
-    assert_eq!(engine.retrieve(&request, None).unwrap().n_tokens, tokens.len());
-    assert_eq!(engine.remove(&request).unwrap(), 2);
-    engine.clear(&Tiers::All);
+    blocking.store(allocation, &Tiers::All);
+    block_on(engine.storage().flush()).unwrap();
+    assert_eq!(blocking.lookup(&prompt).unwrap().n_tokens, tokens.len());
+    let plan = blocking.lookup_pinned(&prompt, "id").unwrap();
+    assert_eq!(blocking.retrieve(&prompt, Some(&plan)).unwrap().n_tokens, tokens.len());
+    blocking.unpin("id");
+    assert_eq!(blocking.retrieve(&prompt, None).unwrap().n_tokens, tokens.len());
+    assert_eq!(blocking.remove(&prompt).unwrap(), 2);
+    block_on(engine.storage().clear(&Tiers::All));
 }
 
 /// The same operations as futures.
 async fn awaited_round(engine: &Engine, round: u32) {
     let tokens = tokens(round);
-    let request = Request::new(&tokens);
-    let allocation = engine.allocate(&request).await.unwrap();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let allocation = engine.allocate(&prompt).await.unwrap();
     engine.store(allocation, &Tiers::All).await;
-    engine.flush().await.unwrap();
-    assert_eq!(engine.lookup(&request).await.unwrap().n_tokens, tokens.len());
-    let plan = engine.lookup_pinned(&request, "id").await.unwrap();
-    assert_eq!(engine.retrieve(&request, Some(&plan)).await.unwrap().n_tokens, tokens.len());
+    engine.storage().flush().await.unwrap();
+    assert_eq!(engine.lookup(&prompt).await.unwrap().n_tokens, tokens.len());
+    let plan = engine.lookup_pinned(&prompt, "id").await.unwrap();
+    assert_eq!(engine.retrieve(&prompt, Some(&plan)).await.unwrap().n_tokens, tokens.len());
     engine.unpin("id").await;
     engine.storage().expire_pins().await;
-    assert_eq!(engine.retrieve(&request, None).await.unwrap().n_tokens, tokens.len());
-    assert_eq!(engine.remove(&request).await.unwrap(), 2);
-    engine.clear(&Tiers::All).await;
+    assert_eq!(engine.retrieve(&prompt, None).await.unwrap().n_tokens, tokens.len());
+    assert_eq!(engine.remove(&prompt).await.unwrap(), 2);
+    engine.storage().clear(&Tiers::All).await;
 }
 
 /// An engine whose chunks are in the backend only.
@@ -149,7 +149,7 @@ fn blocking_calls_return_wherever_they_are_made() {
             }
             // These make an instance each; a task's budget is long used up by now.
             for _ in 0..50 {
-                engine.blocking().recreate("memory").unwrap();
+                block_on(engine.storage().recreate("memory")).unwrap();
             }
             for _ in 0..N_ROUNDS {
                 engine.blocking().close().unwrap();
@@ -167,7 +167,7 @@ fn futures_get_on_under_an_executor_that_blocks_a_task_of_another() {
                 foreign_block_on(awaited_round(&engine, round));
             }
             foreign_block_on(async {
-                engine.recreate("memory").await.unwrap();
+                engine.storage().recreate("memory").await.unwrap();
                 engine.close().await.unwrap();
             });
         });
@@ -201,7 +201,7 @@ fn deadlines_end_blocking_calls_wherever_they_are_made() {
         make(name, place, move || {
             for round in 0..3 {
                 let tokens = tokens(round);
-                let found = engine.blocking().lookup(&Request::new(&tokens)).unwrap();
+                let found = engine.blocking().lookup(&engine.prompt(&tokens, &Salt::none())).unwrap();
                 assert_eq!(found.n_tokens, 0);
             }
             assert_eq!(counted(engine.storage(), "hangs").errors[&("contains", "timeout")], 3);
@@ -220,12 +220,12 @@ fn tasks_that_await_operations_side_by_side_all_get_on() {
                 let engine = engine.clone();
                 runtime.spawn(async move {
                     let tokens = tokens(round);
-                    let request = Request::new(&tokens);
-                    let allocation = engine.allocate(&request).await.unwrap();
+                    let prompt = engine.prompt(&tokens, &Salt::none());
+                    let allocation = engine.allocate(&prompt).await.unwrap();
                     engine.store(allocation, &Tiers::All).await;
-                    engine.flush().await.unwrap();
+                    engine.storage().flush().await.unwrap();
                     for _ in 0..N_ROUNDS / 7 {
-                        assert_eq!(engine.retrieve(&request, None).await.unwrap().n_tokens, tokens.len());
+                        assert_eq!(engine.retrieve(&prompt, None).await.unwrap().n_tokens, tokens.len());
                     }
                 })
             })

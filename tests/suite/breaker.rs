@@ -374,7 +374,7 @@ fn a_backend_that_traps_is_restarted_no_more_often_than_it_is_called() {
         assert_eq!(restarts(), FAILURES + n_probes);
     }
     // A new instance from the operator's hand starts clean.
-    engine.blocking().recreate("breaker-traps").unwrap();
+    block_on(engine.storage().recreate("breaker-traps")).unwrap();
     let status = breaker(storage, "breaker-traps");
     assert_eq!((status.state, status.failures), (BreakerState::Closed, 0));
 }

@@ -2,7 +2,7 @@
 
 use kvtier::manager::{HotCache, Lookup, Miss, TierIndex, Tiers};
 use kvtier::runtime::block_on;
-use kvtier::{Config, Request};
+use kvtier::{Config, Salt};
 
 use crate::scripted::{Scripted, engine_over};
 use crate::support::{
@@ -267,19 +267,19 @@ fn metrics_name_every_counter_by_tier() {
     let engine = engine(config);
     let storage = engine.storage();
     let tokens: Vec<u32> = (0..4 * CHUNK_SIZE as u32).collect();
-    let request = Request::new(&tokens);
-    let allocation = engine.blocking().allocate(&request).unwrap();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let allocation = engine.blocking().allocate(&prompt).unwrap();
     engine.blocking().store(allocation, &Tiers::All);
-    engine.blocking().flush().unwrap();
-    assert_eq!(engine.blocking().retrieve(&request, None).unwrap().n_tokens, tokens.len());
+    block_on(engine.storage().flush()).unwrap();
+    assert_eq!(engine.blocking().retrieve(&prompt, None).unwrap().n_tokens, tokens.len());
     // Presses the four out of the CPU tier, and the first backend traps when they are asked for again.
     put(storage, &keys(8), &Tiers::only(["cpu"]));
-    let found = engine.blocking().retrieve(&request, None).unwrap();
+    let found = engine.blocking().retrieve(&prompt, None).unwrap();
     assert_eq!(served(&found.retrieved), [2; 4]);
     drop(found);
-    engine.blocking().remove(&request).unwrap();
+    engine.blocking().remove(&prompt).unwrap();
 
-    let metrics = engine.metrics();
+    let metrics = engine.storage().metrics();
     let bytes = 4 * CHUNK_BYTES;
     for line in [
         r#"kvtier_hits_total{tier="cpu"} 4"#,

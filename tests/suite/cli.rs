@@ -217,7 +217,8 @@ fn wrong_bytes_under_a_valid_seal_end_the_replay_with_an_error() {
     assert!(
         text.starts_with("error: request 3 of the trace failed\n  because: tier `forger` served wrong bytes")
     );
-    let closed = built.blocking().allocate(&kvtier::Request::new(&[0; support::CHUNK_SIZE]));
+    let prompt = built.prompt(&[0; support::CHUNK_SIZE], &kvtier::Salt::none());
+    let closed = built.blocking().allocate(&prompt);
     assert!(closed.is_err(), "the chain is closed");
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kvtier::config::{BackendConfig, FsAccess, FsGrant, SecretSource};
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
-use kvtier::{Config, EngineBuilder, EngineMetadata, Request};
+use kvtier::{Config, EngineBuilder, EngineMetadata, Salt};
 
 use crate::grants::{CLASSES, intruder};
 use crate::scripted::{Scripted, engine_over};
@@ -47,7 +47,7 @@ fn nothing_is_stored_where_the_environment_forbids_it_and_all_is_found() {
     block_on(async {
         storage.put_chunks(&found.chunks, &Tiers::All).await;
         let tokens = vec![7; 4 * CHUNK_SIZE];
-        let mut allocation = engine.allocate(&Request::new(&tokens)).await.unwrap();
+        let mut allocation = engine.allocate(&engine.prompt(&tokens, &Salt::none())).await.unwrap();
         assert_eq!((allocation.n_missing(), allocation.n_covered()), (0, 0), "nothing is copied for nothing");
         assert_eq!(allocation.missing().count(), 0);
         assert_eq!(engine.store(allocation, &Tiers::All).await.n_new, 0);

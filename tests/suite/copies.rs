@@ -77,7 +77,7 @@ impl Counted {
             kvtier_cli::content::fill(key, bytes);
         }
         block_on(self.engine.storage().put(allocation, tiers));
-        block_on(self.engine.flush()).unwrap();
+        block_on(self.engine.storage().flush()).unwrap();
         self.each()
     }
 
@@ -178,7 +178,7 @@ fn promotion_copies_nothing_and_no_further_tier_is_hashed_for() {
     // The trailer came with it.
     let found = block_on(counted.engine.storage().get(&counted.specs(), &Tiers::All, None));
     block_on(counted.engine.storage().put_chunks(&found.chunks, &Tiers::only(["copies-b"])));
-    block_on(counted.engine.flush()).unwrap();
+    block_on(counted.engine.storage().flush()).unwrap();
     assert_eq!(counted.each(), Each { copied: 1, hashed: 0, moved_by_system: 0 }, "to the second tier");
 }
 

@@ -1,6 +1,6 @@
 //! One real chunk all the way: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
 
-use kvtier::Request;
+use kvtier::Salt;
 use kvtier::config::{Config, Secret};
 use kvtier::manager::{Missing, Tiers};
 use kvtier::runtime::block_on;
@@ -29,10 +29,10 @@ fn the_log_backend_hears_every_operation_through_a_lane() {
 fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
     let directory = tempfile::tempdir().unwrap();
     let tokens: Vec<u32> = (0..5 * CHUNK_SIZE as u32).collect();
-    let request = Request::new(&tokens);
     {
         let engine = support::engine(support::config(vec![support::fs("disk", directory.path())]));
-        let mut allocation = engine.blocking().allocate(&request).unwrap();
+        let prompt = engine.prompt(&tokens, &Salt::none());
+        let mut allocation = engine.blocking().allocate(&prompt).unwrap();
         assert_eq!(allocation.n_missing(), 5);
         for Missing { key, bytes, .. } in allocation.missing() {
             kvtier_cli::content::fill(key, bytes);
@@ -41,9 +41,10 @@ fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
         engine.blocking().close().unwrap();
     }
     let engine = support::engine(support::config(vec![support::fs("disk", directory.path())]));
-    let prefix = engine.blocking().lookup(&request).unwrap();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let prefix = engine.blocking().lookup(&prompt).unwrap();
     assert_eq!(prefix.n_tokens, tokens.len());
-    let found = engine.blocking().retrieve(&request, Some(&prefix)).unwrap();
+    let found = engine.blocking().retrieve(&prompt, Some(&prefix)).unwrap();
     assert_eq!(found.n_tokens, tokens.len());
     assert_eq!(support::served(&found.retrieved), [1; 5]);
     for chunk in &found.retrieved.chunks {
@@ -51,7 +52,7 @@ fn a_chunk_stored_on_disk_is_found_again_by_a_new_engine() {
     }
     // Promoted: the second time the CPU tier serves them.
     drop(found);
-    let again = engine.blocking().retrieve(&request, None).unwrap();
+    let again = engine.blocking().retrieve(&prompt, None).unwrap();
     assert_eq!(support::served(&again.retrieved), [0; 5]);
     engine.blocking().close().unwrap();
 }
@@ -67,7 +68,7 @@ fn chunks_sealed_under_one_key_are_no_chunks_under_another_or_under_none() {
     let keys = support::keys(2);
     let engine = keyed(Some("the key that they were sealed under"));
     support::put(engine.storage(), &keys, &Tiers::All);
-    block_on(engine.flush()).unwrap();
+    block_on(engine.storage().flush()).unwrap();
     assert_eq!(support::served(&support::get(engine.storage(), &keys)), [1, 1]);
     engine.blocking().close().unwrap();
     // One chunk for each stranger: what fails a check is removed.

@@ -123,7 +123,7 @@ fn what_is_held_shows_in_the_status_and_goes_with_the_instance() {
     let before = held();
     assert_eq!(take(storage, "shows", 4), None);
     assert!(held() >= before + 4 * 2 * HTTP_BODY_PIECE_BYTES as u64, "{before} {}", held());
-    let metric = engine.metrics();
+    let metric = engine.storage().metrics();
     assert!(metric.contains(&format!("kvtier_host_memory_bytes{{tier=\"shows\"}} {}", held())), "{metric}");
     assert_eq!(take(storage, "shows", 100), Some("trap"));
     replaced(storage, "shows", 1);

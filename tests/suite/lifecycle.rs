@@ -40,11 +40,11 @@ fn t05_the_other_backends_run_and_the_status_names_the_cause_when_one_does_not_s
         let engine = engine(with_second(second, OnLoadError::Continue));
         let (storage, keys) = (engine.storage(), keys(2));
         assert_eq!(storage.tier_names(), ["cpu", "t05_a", "t05_b", "t05_c"]);
-        let status = engine.status();
+        let status = engine.storage().status();
         let down = status.backends[1].health.down.as_deref().unwrap_or("up");
         assert!(down.contains(cause), "{cause}: {down}");
         assert_eq!((&status.backends[0].health.down, &status.backends[2].health.down), (&None, &None));
-        let metrics = engine.metrics();
+        let metrics = engine.storage().metrics();
         for line in [r#"kvtier_up{tier="t05_b"} 0"#, r#"kvtier_up{tier="t05_c"} 1"#] {
             assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
         }
@@ -79,10 +79,10 @@ fn t05_a_backend_whose_component_appears_later_is_loaded_in_the_background() {
     let second = patient(BackendConfig::new("t05_late", &path, "MemoryBackend"));
     let engine = engine(with_second(second, OnLoadError::Continue));
     let (storage, keys) = (engine.storage(), keys(1));
-    assert!(engine.status().backends[1].health.down.is_some());
+    assert!(engine.storage().status().backends[1].health.down.is_some());
     std::fs::copy(component("memory"), folder.path().join("copy")).unwrap();
     std::fs::rename(folder.path().join("copy"), &path).unwrap();
-    eventually("loading", || engine.status().backends[1].health.down.is_none());
+    eventually("loading", || engine.storage().status().backends[1].health.down.is_none());
     put_in(storage, &keys, "t05_late");
     assert_eq!(served(&get(storage, &keys)), [2]);
 }
@@ -94,7 +94,7 @@ fn t65_a_class_in_blocking_style_is_served_like_any_other() {
     let engine = engine(config);
     let (storage, keys) = (engine.storage(), keys(5));
     let style = |place: usize| {
-        engine.status().backends[place]
+        engine.storage().status().backends[place]
             .health
             .notes
             .iter()
@@ -105,7 +105,7 @@ fn t65_a_class_in_blocking_style_is_served_like_any_other() {
     put_in(storage, &keys[3..], "t65_async");
     assert_eq!(served(&get(storage, &keys)), [1, 1, 1, 2, 2]);
     block_on(storage.contains_pinned(&keys[..2], &Tiers::only(["t65_blocking"]), "t65"));
-    assert_eq!(engine.status().backends[0].pinned_keys, 2);
+    assert_eq!(engine.storage().status().backends[0].pinned_keys, 2);
     block_on(storage.unpin("t65"));
     assert_eq!(block_on(storage.remove(&keys, &Tiers::only(["t65_blocking"]))), Ok(3));
     assert_eq!(in_tier(storage, &keys, "t65_blocking"), 0);
@@ -195,7 +195,7 @@ fn t68_a_backend_that_never_finishes_its_puts_is_closed_all_the_same() {
     // Whether it says that it closed is the backend's affair; that it is closed is not.
     let _answer = engine.blocking().close();
     assert_eq!(tier.heard().last(), Some(&Heard::Close));
-    assert!(engine.status().backends[0].health.down.is_some());
+    assert!(engine.storage().status().backends[0].health.down.is_some());
     eventually("freeing the memory lent to the hung put", || chunks_in_memory(storage) == 0);
 }
 
@@ -209,7 +209,7 @@ fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
         put_in(storage, &keys, name);
     }
     let names = storage.tier_names().join(" ");
-    engine.blocking().recreate("t69_b").unwrap();
+    block_on(engine.storage().recreate("t69_b")).unwrap();
     assert_eq!(storage.tier_names().join(" "), names);
     assert_eq!(log.operations("t69_a"), ["open", "put"]);
     assert_eq!(log.operations("t69_c"), ["open", "put"]);
@@ -221,7 +221,7 @@ fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
     put_in(storage, &keys, "t69_b");
     block_on(storage.remove(&keys, &Tiers::only(["t69_a"]))).unwrap();
     assert_eq!(served(&get(storage, &keys)), [2]);
-    assert_eq!(engine.blocking().recreate("none"), Err(UnknownBackend("none".into()).into()));
+    assert_eq!(block_on(engine.storage().recreate("none")), Err(UnknownBackend("none".into()).into()));
     engine.blocking().close().unwrap();
 }
 
@@ -230,9 +230,9 @@ fn a_backend_of_a_closed_engine_is_not_made_anew() {
     let log = log();
     let engine = engine(config(vec![misbehaving("t69_closed", "GoodBackend", &[])]));
     engine.blocking().close().unwrap();
-    assert_eq!(engine.blocking().recreate("t69_closed"), Err(RecreateError::Closed));
+    assert_eq!(block_on(engine.storage().recreate("t69_closed")), Err(RecreateError::Closed));
     assert_eq!(log.operations("t69_closed"), ["open", "close"]);
-    assert!(engine.status().backends[0].health.down.is_some());
+    assert!(engine.storage().status().backends[0].health.down.is_some());
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn every_instance_is_closed_when_the_engine_closes_while_one_is_made_anew() {
     for _ in 0..5 {
         let engine = engine(config(vec![misbehaving("t69_closing", "GoodBackend", &[])]));
         let (recreated, closed) =
-            block_on(async { futures::join!(engine.recreate("t69_closing"), engine.close()) });
+            block_on(async { futures::join!(engine.storage().recreate("t69_closing"), engine.close()) });
         assert!(matches!(recreated, Ok(()) | Err(RecreateError::Closed)), "{recreated:?}");
         assert_eq!(closed, Ok(()));
         let heard = log.operations("t69_closing");
@@ -254,7 +254,7 @@ fn every_instance_is_closed_when_the_engine_closes_while_one_is_made_anew() {
 fn t69_what_cannot_be_made_anew_says_so_and_stays() {
     let tier = Scripted::new();
     let engine = engine_over(config(vec![]), metadata(), &[("native", &tier)]);
-    assert_eq!(engine.blocking().recreate("native"), Err(RecreateError::NotConfigured));
+    assert_eq!(block_on(engine.storage().recreate("native")), Err(RecreateError::NotConfigured));
     put_in(engine.storage(), &keys(1), "native");
     assert_eq!(served(&get(engine.storage(), &keys(1))), [1]);
 }
@@ -368,7 +368,7 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
         assert!(matches!(&misses(&found)[..], [(0, _, Miss::Error(TierError::Trap(_)))]), "{found:?}");
         // The new instance is another: the chunk went with the old one.
         assert_eq!(in_tier(storage, &keys, "t71_anew"), 0);
-        let health = engine.status().backends.swap_remove(0).health;
+        let health = engine.storage().status().backends.swap_remove(0).health;
         assert_eq!((health.lane_restarts, &health.down), (n_restarts, &None));
         assert!(health.last_restart.unwrap().starts_with("trapped: "));
     }
@@ -381,8 +381,8 @@ fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
     let engine = engine(config(vec![slow_to_close("t69_slow")]));
     let storage = engine.storage();
     let (first, second) = block_on(async {
-        let first = engine.recreate("t69_slow");
-        let second = engine.recreate("t69_slow");
+        let first = engine.storage().recreate("t69_slow");
+        let second = engine.storage().recreate("t69_slow");
         futures::join!(first, second)
     });
     assert_eq!(first, Ok(()));
@@ -403,11 +403,11 @@ fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
     let engine = engine(config(vec![slow_to_close("t69_left")]));
     let (storage, keys) = (engine.storage(), keys(1));
     put_in(storage, &keys, "t69_left");
-    leave(engine.recreate("t69_left"));
+    leave(engine.storage().recreate("t69_left"));
     // Out of the chain, or made anew: either way the old one's chunk is gone.
     eventually("the old instance leaves its place", || in_tier(storage, &keys, "t69_left") == 0);
     eventually("a new instance, in its place", || {
-        let status = engine.status();
+        let status = engine.storage().status();
         let offered = put(storage, &keys, &Tiers::only(["t69_left"])).backends.len() == 1;
         status.backends[0].health.down.is_none() && offered
     });

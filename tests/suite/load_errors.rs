@@ -169,7 +169,7 @@ fn more_lanes_than_a_class_states_are_refused() {
 fn retry_in(backend: BackendConfig) -> Duration {
     let config = Config { on_load_error: OnLoadError::Continue, ..support::config(vec![backend]) };
     let engine = support::engine(config);
-    let status = engine.status();
+    let status = engine.storage().status();
     status.backends[0].reading.retry_in.expect("it does not run")
 }
 

@@ -7,7 +7,7 @@ use kvtier::clock::Clock;
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
 use kvtier::tier::{Pinning, Tier};
-use kvtier::{Config, Engine, EngineBuilder, Request, StorageManager};
+use kvtier::{Config, Engine, EngineBuilder, Salt, StorageManager};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -209,7 +209,7 @@ fn t37_pins_expire_after_300_s_per_lookup_id_and_a_second_pin_extends_them() {
     });
     assert_eq!(pinned(storage), (0, vec![0]));
     assert_eq!((counts_at(storage, 0).pins_expired, storage.status().lookups_pinned), (2, 0));
-    assert!(engine.metrics().lines().any(|line| line == "kvtier_pins_expired_total 2"));
+    assert!(engine.storage().metrics().lines().any(|line| line == "kvtier_pins_expired_total 2"));
 }
 
 #[test]
@@ -255,16 +255,19 @@ fn an_allocation_that_finds_no_room_expires_pins_first() {
 fn t37_the_next_pinned_lookup_releases_what_has_expired() {
     let (engine, clock) = on_clock(config(vec![]), &[]);
     let tokens: Vec<u32> = (0..2 * CHUNK_SIZE as u32).collect();
-    let request = Request::new(&tokens);
-    let allocation = engine.blocking().allocate(&request).unwrap();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let allocation = engine.blocking().allocate(&prompt).unwrap();
     engine.blocking().store(allocation, &Tiers::All);
-    assert_eq!(engine.blocking().lookup_pinned(&request, "forgotten").unwrap().n_tokens, tokens.len());
-    assert_eq!(engine.status().cpu.pinned_entries, 2);
+    assert_eq!(engine.blocking().lookup_pinned(&prompt, "forgotten").unwrap().n_tokens, tokens.len());
+    assert_eq!(engine.storage().status().cpu.pinned_entries, 2);
     clock.advance(Duration::from_secs(301));
-    engine.blocking().lookup_pinned(&Request::new(&tokens[..CHUNK_SIZE]), "next").unwrap();
-    assert_eq!((engine.status().cpu.pinned_entries, engine.status().lookups_pinned), (1, 1));
+    engine.blocking().lookup_pinned(&engine.prompt(&tokens[..CHUNK_SIZE], &Salt::none()), "next").unwrap();
+    assert_eq!(
+        (engine.storage().status().cpu.pinned_entries, engine.storage().status().lookups_pinned),
+        (1, 1)
+    );
     engine.blocking().unpin("next");
-    assert_eq!(engine.status().cpu.pinned_entries, 0);
+    assert_eq!(engine.storage().status().cpu.pinned_entries, 0);
 }
 
 #[test]
@@ -328,6 +331,6 @@ fn a_lookup_does_not_wait_for_the_release_of_other_lookups_pins() {
     clock.advance(Duration::from_secs(301));
     assert_eq!(block_on(storage.contains_pinned(&keys[2..], &only, "second")).n_chunks, 1);
     // The guest is still inside `unpin`; whoever waited for it would have left it expired there.
-    assert_eq!(engine.status().backends[0].health.abandoned_calls, 0);
-    assert_eq!(engine.status().lookups_pinned, 1);
+    assert_eq!(engine.storage().status().backends[0].health.abandoned_calls, 0);
+    assert_eq!(engine.storage().status().lookups_pinned, 1);
 }

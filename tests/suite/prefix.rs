@@ -157,7 +157,7 @@ fn t52_600_tokens_are_2_chunks_or_3_with_the_partial_one() {
     let tokens = tokens(600);
     for (save_unfull_chunk, ends) in [(false, vec![256, 512]), (true, vec![256, 512, 600])] {
         let engine = engine_256(save_unfull_chunk, &[]);
-        let chunks = engine.chunks(&Request::new(&tokens)).unwrap();
+        let chunks = engine.chunks(&engine.prompt(&tokens, &Salt::none())).unwrap();
         assert_eq!(chunks.iter().map(|chunk| chunk.tokens.end).collect::<Vec<_>>(), ends);
         assert_eq!(chunks[1].tokens, 256..512);
         assert_eq!(chunks[1].spec.size_bytes, 1024);
@@ -171,7 +171,8 @@ fn t52_600_tokens_are_2_chunks_or_3_with_the_partial_one() {
 fn t53_a_changed_token_changes_its_chunk_and_all_behind_it() {
     let engine = engine_256(false, &[]);
     let keys = |tokens: &[u32]| -> Vec<_> {
-        engine.chunks(&Request::new(tokens)).unwrap().iter().map(|chunk| chunk.spec.key).collect()
+        let prompt = engine.prompt(tokens, &Salt::none());
+        engine.chunks(&prompt).unwrap().iter().map(|chunk| chunk.spec.key).collect()
     };
     let original = tokens(768);
     let (mut first, mut second) = (original.clone(), original.clone());
@@ -187,26 +188,27 @@ fn t53_a_changed_token_changes_its_chunk_and_all_behind_it() {
 fn t54_a_skipped_prefix_ends_at_a_chunk_and_still_counts_in_the_keys() {
     let engine = engine_256(false, &[]);
     let tokens = tokens(768);
-    let request = Request::new(&tokens);
-    let refused = engine.chunks(&request.clone().skip(100)).unwrap_err();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let request = Request::of(&prompt);
+    let refused = engine.chunks(request.clone().skip(100)).unwrap_err();
     assert_eq!(refused, RequestError::SkipNotAligned { skip_tokens: 100, chunk_size: 256 });
-    let refused = engine.chunks(&request.clone().skip(1024)).unwrap_err();
+    let refused = engine.chunks(request.clone().skip(1024)).unwrap_err();
     assert_eq!(refused, RequestError::SkipTooLong { skip_tokens: 1024, n_tokens: 768 });
     let all = engine.chunks(&request).unwrap();
-    assert_eq!(engine.chunks(&request.clone().skip(256)).unwrap(), all[1..]);
-    assert_eq!(engine.chunks(&request.skip(768)).unwrap(), []);
+    assert_eq!(engine.chunks(request.clone().skip(256)).unwrap(), all[1..]);
+    assert_eq!(engine.chunks(request.skip(768)).unwrap(), []);
 
     // The chunks behind the skipped ones are stored and found without them.
-    let skipping = Request::new(&tokens).skip(256);
+    let skipping = Request::of(&prompt).skip(256);
     let allocation = engine.blocking().allocate(&skipping).unwrap();
     assert_eq!(allocation.n_missing(), 2);
     engine.blocking().store(allocation, &Tiers::All);
     assert_eq!(engine.blocking().lookup(&skipping).unwrap().n_tokens, 512);
-    assert_eq!(engine.blocking().lookup(&Request::new(&tokens)).unwrap().n_tokens, 0);
+    assert_eq!(engine.blocking().lookup(&prompt).unwrap().n_tokens, 0);
 }
 
 #[test]
-fn a_prompt_asks_for_what_its_tokens_ask_for_also_after_each_turn() {
+fn a_prompt_that_grew_by_turns_asks_for_what_one_made_at_once_asks_for() {
     let tokens = tokens(1500);
     let salt = Salt::none().tag("tenant", "one");
     for save_unfull_chunk in [false, true] {
@@ -216,9 +218,9 @@ fn a_prompt_asks_for_what_its_tokens_ask_for_also_after_each_turn() {
             prompt.append(turn);
             let n = prompt.n_tokens();
             for skip in (0..=n).step_by(256) {
-                let asked = Request::new(&tokens[..n]).salt(salt.clone()).skip(skip);
-                let expected = engine.chunks(&asked).unwrap();
-                assert_eq!(engine.chunks(&Request::of(&prompt).skip(skip)).unwrap(), expected);
+                let at_once = engine.prompt(&tokens[..n], &salt);
+                let expected = engine.chunks(Request::of(&at_once).skip(skip)).unwrap();
+                assert_eq!(engine.chunks(Request::of(&prompt).skip(skip)).unwrap(), expected);
             }
         }
     }
@@ -229,35 +231,32 @@ fn an_unfull_chunk_that_later_tokens_complete_is_stored_again_as_a_full_one() {
     let engine = engine_256(true, &[]);
     let (tokens, blocking) = (tokens(600), engine.blocking());
     let mut prompt = engine.prompt(&tokens[..300], &Salt::none());
-    let allocation = blocking.allocate(&Request::of(&prompt)).unwrap();
+    let allocation = blocking.allocate(&prompt).unwrap();
     assert_eq!(allocation.n_missing(), 2, "256 tokens, and 44");
     blocking.store(allocation, &Tiers::All);
-    assert_eq!(blocking.lookup(&Request::of(&prompt)).unwrap().n_tokens, 300);
+    assert_eq!(blocking.lookup(&prompt).unwrap().n_tokens, 300);
 
     prompt.append(&tokens[300..]);
-    assert_eq!(blocking.lookup(&Request::of(&prompt)).unwrap().n_tokens, 256);
-    let mut allocation = blocking.allocate(&Request::of(&prompt)).unwrap();
+    assert_eq!(blocking.lookup(&prompt).unwrap().n_tokens, 256);
+    let mut allocation = blocking.allocate(&prompt).unwrap();
     let missing: Vec<_> =
         allocation.missing().map(|missing| (missing.position, missing.bytes.len())).collect();
     assert_eq!(missing, [(1, 1024), (2, 88 * 4)]);
     blocking.store(allocation, &Tiers::All);
-    assert_eq!(blocking.retrieve(&Request::of(&prompt), None).unwrap().n_tokens, 600);
-    // Nobody who comes with the tokens alone sees a difference.
-    assert_eq!(blocking.lookup(&Request::new(&tokens)).unwrap().n_tokens, 600);
-    assert_eq!(blocking.lookup(&Request::new(&tokens[..300])).unwrap().n_tokens, 300);
+    assert_eq!(blocking.retrieve(&prompt, None).unwrap().n_tokens, 600);
+    // A prompt made at once finds the same.
+    assert_eq!(blocking.lookup(&engine.prompt(&tokens, &Salt::none())).unwrap().n_tokens, 600);
+    assert_eq!(blocking.lookup(&engine.prompt(&tokens[..300], &Salt::none())).unwrap().n_tokens, 300);
 }
 
 #[test]
-fn a_prompt_keeps_its_own_tags_and_belongs_to_engines_of_its_metadata() {
+fn a_prompt_belongs_to_engines_of_its_metadata() {
     let engine = engine_256(false, &[]);
     let prompt = engine.prompt(&tokens(512), &Salt::none());
-    let salted = Request::of(&prompt).salt(Salt::none().tag("tenant", "one"));
-    assert_eq!(engine.blocking().lookup(&salted).unwrap_err(), RequestError::SaltOfPrompt);
-
     let twin = engine_256(true, &[]);
-    assert_eq!(twin.chunks(&Request::of(&prompt)), engine.chunks(&Request::of(&prompt)));
+    assert_eq!(twin.chunks(&prompt), engine.chunks(&prompt));
     let other = crate::support::engine(config(vec![]));
-    let refused = other.blocking().lookup(&Request::of(&prompt)).unwrap_err();
+    let refused = other.blocking().lookup(&prompt).unwrap_err();
     assert_eq!(refused, RequestError::PromptOfOtherEngine);
 }
 
@@ -266,18 +265,18 @@ fn t56_values_of_tags_keep_tenants_apart_and_their_order_does_not() {
     let engine = engine(memories(&["t56"]));
     let tokens = tokens(2 * CHUNK_SIZE as u32);
     let salt = |tenant: &str| Salt::none().tag("tenant", tenant).tag("adapter", "x");
-    let request = Request::new(&tokens).salt(salt("one"));
-    let mut allocation = engine.blocking().allocate(&request).unwrap();
+    let prompt = engine.prompt(&tokens, &salt("one"));
+    let mut allocation = engine.blocking().allocate(&prompt).unwrap();
     for Missing { key, bytes, .. } in allocation.missing() {
         kvtier_cli::content::fill(key, bytes);
     }
     engine.blocking().store(allocation, &Tiers::only(["t56"]));
-    engine.blocking().flush().unwrap();
+    block_on(engine.storage().flush()).unwrap();
 
     let found = |salt: Salt| {
-        let request = Request::new(&tokens).salt(salt);
-        let found = engine.blocking().retrieve(&request, None).unwrap();
-        assert_eq!(found.n_tokens, engine.blocking().lookup(&request).unwrap().n_tokens);
+        let prompt = engine.prompt(&tokens, &salt);
+        let found = engine.blocking().retrieve(&prompt, None).unwrap();
+        assert_eq!(found.n_tokens, engine.blocking().lookup(&prompt).unwrap().n_tokens);
         found.n_tokens
     };
     assert_eq!(found(salt("two")), 0);
@@ -291,13 +290,13 @@ fn t56_values_of_tags_keep_tenants_apart_and_their_order_does_not() {
 fn t56_engines_of_other_models_share_a_backend_without_sharing_chunks() {
     let disk = tempfile::tempdir().unwrap();
     let tokens = tokens(2 * CHUNK_SIZE as u32);
-    let request = Request::new(&tokens);
     let engine_of = |metadata: EngineMetadata| {
         let config = config(vec![crate::support::fs("t56_disk", disk.path())]);
         engine_over(config, metadata, &[])
     };
     let ours = engine_of(metadata());
-    let allocation = ours.blocking().allocate(&request).unwrap();
+    let prompt_of = |engine: &Engine| engine.prompt(&tokens, &Salt::none());
+    let allocation = ours.blocking().allocate(&prompt_of(&ours)).unwrap();
     ours.blocking().store(allocation, &Tiers::All);
     ours.blocking().close().unwrap();
     for other in [
@@ -306,9 +305,11 @@ fn t56_engines_of_other_models_share_a_backend_without_sharing_chunks() {
         EngineMetadata { world_size: 2, worker_id: 1, ..metadata() },
         EngineMetadata { kv_dtype: Dtype::Float16, ..metadata() },
     ] {
-        assert_eq!(engine_of(other).blocking().lookup(&request).unwrap().n_tokens, 0);
+        let other = engine_of(other);
+        assert_eq!(other.blocking().lookup(&prompt_of(&other)).unwrap().n_tokens, 0);
     }
-    assert_eq!(engine_of(metadata()).blocking().lookup(&request).unwrap().n_tokens, tokens.len());
+    let again = engine_of(metadata());
+    assert_eq!(again.blocking().lookup(&prompt_of(&again)).unwrap().n_tokens, tokens.len());
 }
 
 /// Retrieves a prompt of which three tiers promise so many chunks each, one after the other, and deliver only
@@ -318,8 +319,8 @@ fn retrieved(promised: [usize; 3], delivered: [usize; 3], n_tokens: u32) -> Retr
     let chain: Vec<_> = ["a", "b", "c"].into_iter().zip(&tiers).collect();
     let engine = engine_256(true, &chain);
     let tokens = tokens(n_tokens);
-    let request = Request::new(&tokens);
-    let chunks = engine.chunks(&request).unwrap();
+    let prompt = engine.prompt(&tokens, &Salt::none());
+    let chunks = engine.chunks(&prompt).unwrap();
     assert_eq!(chunks.len(), promised.iter().sum::<usize>());
     let mut start = 0;
     for ((name, tier), (promised, delivered)) in chain.into_iter().zip(promised.into_iter().zip(delivered)) {
@@ -330,9 +331,9 @@ fn retrieved(promised: [usize; 3], delivered: [usize; 3], n_tokens: u32) -> Retr
         here[delivered..].iter().for_each(|chunk| tier.lose(chunk.key));
         start += promised;
     }
-    let plan = engine.blocking().lookup(&request).unwrap();
+    let plan = engine.blocking().lookup(&prompt).unwrap();
     assert_eq!(plan.n_tokens, tokens.len(), "all of it is promised");
-    let found = engine.blocking().retrieve(&request, Some(&plan)).unwrap();
+    let found = engine.blocking().retrieve(&prompt, Some(&plan)).unwrap();
     assert_eq!(chunks_in_memory(engine.storage()), found.retrieved.chunks.len());
     block_on(engine.storage().remove(&keys_of(&found), &Tiers::only(["cpu"]))).unwrap();
     assert_eq!(chunks_in_memory(engine.storage()), found.retrieved.chunks.len(), "while they are read");

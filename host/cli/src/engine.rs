@@ -119,7 +119,7 @@ impl Chain for EngineChain {
     fn flush(&mut self) -> Result<()> {
         let mut n_before = usize::MAX;
         loop {
-            let Err(error) = self.engine.blocking().flush() else { return Ok(()) };
+            let Err(error) = block_on(self.engine.storage().flush()) else { return Ok(()) };
             let n_pending = error.pending.iter().map(|puts| puts.n_chunks).sum();
             if n_pending >= n_before {
                 return Err(error.into());

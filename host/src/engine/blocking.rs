@@ -1,7 +1,7 @@
-//! The engine's operations for callers without an executor.
+//! The engine's operations for callers without an executor. [`block_on`] does the same for any other future.
 
 use super::{Engine, Prefix, Request, RequestError, RetrievedPrefix};
-use crate::manager::{Allocation, ClearReport, CloseError, FlushError, RecreateError, Stored, Tiers};
+use crate::manager::{Allocation, CloseError, Stored, Tiers};
 use crate::runtime::block_on;
 
 /// The engine's operations as blocking calls.
@@ -13,7 +13,7 @@ impl Blocking<'_> {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub fn lookup(&self, request: &Request<'_>) -> Result<Prefix, RequestError> {
+    pub fn lookup<'r>(&self, request: impl Into<Request<'r>>) -> Result<Prefix, RequestError> {
         block_on(self.0.lookup(request))
     }
 
@@ -21,7 +21,11 @@ impl Blocking<'_> {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub fn lookup_pinned(&self, request: &Request<'_>, lookup_id: &str) -> Result<Prefix, RequestError> {
+    pub fn lookup_pinned<'r>(
+        &self,
+        request: impl Into<Request<'r>>,
+        lookup_id: &str,
+    ) -> Result<Prefix, RequestError> {
         block_on(self.0.lookup_pinned(request, lookup_id))
     }
 
@@ -29,9 +33,9 @@ impl Blocking<'_> {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub fn retrieve(
+    pub fn retrieve<'r>(
         &self,
-        request: &Request<'_>,
+        request: impl Into<Request<'r>>,
         plan: Option<&Prefix>,
     ) -> Result<RetrievedPrefix, RequestError> {
         block_on(self.0.retrieve(request, plan))
@@ -41,7 +45,7 @@ impl Blocking<'_> {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub fn allocate(&self, request: &Request<'_>) -> Result<Allocation, RequestError> {
+    pub fn allocate<'r>(&self, request: impl Into<Request<'r>>) -> Result<Allocation, RequestError> {
         block_on(self.0.allocate(request))
     }
 
@@ -59,29 +63,8 @@ impl Blocking<'_> {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub fn remove(&self, request: &Request<'_>) -> Result<usize, RequestError> {
+    pub fn remove<'r>(&self, request: impl Into<Request<'r>>) -> Result<usize, RequestError> {
         block_on(self.0.remove(request))
-    }
-
-    /// See [`Engine::clear`].
-    pub fn clear(&self, tiers: &Tiers) -> ClearReport {
-        block_on(self.0.clear(tiers))
-    }
-
-    /// See [`Engine::flush`].
-    ///
-    /// # Errors
-    /// [`FlushError`]
-    pub fn flush(&self) -> Result<(), FlushError> {
-        block_on(self.0.flush())
-    }
-
-    /// See [`Engine::recreate`].
-    ///
-    /// # Errors
-    /// [`RecreateError`]
-    pub fn recreate(&self, backend: &str) -> Result<(), RecreateError> {
-        block_on(self.0.recreate(backend))
     }
 
     /// See [`Engine::close`].

@@ -1,4 +1,6 @@
 //! The engine: tokens in, chunks out. A thin layer over the [`StorageManager`], which works on keys.
+//!
+//! Operations of the chain that have nothing to do with tokens are only on the manager ([`Engine::storage`]).
 
 mod backends;
 mod blocking;
@@ -6,22 +8,18 @@ mod build;
 mod error;
 mod request;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use blocking::Blocking;
 pub use build::EngineBuilder;
 pub use error::BuildError;
-use request::{KeyRun, Source};
+use request::KeyRun;
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
 
 use crate::chunk::Chunk;
 use crate::key::{Namespace, Prompt, Salt};
 use crate::layout::EngineMetadata;
-use crate::manager::{
-    Allocation, ClearReport, CloseError, FlushError, HotCache, RecreateError, Status, StorageManager, Stored,
-    Tiers, UnknownBackend,
-};
+use crate::manager::{Allocation, CloseError, StorageManager, Stored, Tiers};
 use crate::memory::Pool;
 
 /// Stores and finds the KV cache of prompts. Cloning shares it.
@@ -39,7 +37,8 @@ struct Inner {
 }
 
 impl Engine {
-    /// Returns the storage manager, which does the same on keys.
+    /// Returns the storage manager: the same operations on keys, and all that concerns tiers and backends, such as
+    /// their status, metrics, `flush`, `bypass` and `recreate`.
     pub fn storage(&self) -> &StorageManager {
         &self.0.manager
     }
@@ -60,8 +59,8 @@ impl Engine {
         self.0.pool.as_ref()
     }
 
-    /// Derives the keys of a prompt, for the requests to be made of it ([`Request::of`]); `salt` is its tags. A turn
-    /// that is appended to it costs its own tokens only. Cost: one pass over the tokens.
+    /// Derives the keys of a prompt. Keys are never shared across different salts. Cost: one pass over the tokens;
+    /// appending a turn later costs a pass over its own tokens only.
     pub fn prompt(&self, tokens: &[u32], salt: &Salt) -> Prompt {
         let namespace = match salt {
             salt if *salt == Salt::none() => self.0.namespace,
@@ -76,19 +75,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the tokens to skip do not fit, or the prompt is not this engine's.
-    pub fn chunks(&self, request: &Request<'_>) -> Result<Vec<PromptChunk>, RequestError> {
-        Ok(self.run(request)?.chunks(&self.0.metadata).collect())
+    pub fn chunks<'r>(&self, request: impl Into<Request<'r>>) -> Result<Vec<PromptChunk>, RequestError> {
+        Ok(self.run(&request.into())?.chunks(&self.0.metadata).collect())
     }
 
     fn run(&self, request: &Request<'_>) -> Result<KeyRun, RequestError> {
-        let prompt = match request.source {
-            Source::Tokens(tokens) => Cow::Owned(self.prompt(tokens, &request.salt)),
-            Source::Prompt(_) if request.salt != Salt::none() => return Err(RequestError::SaltOfPrompt),
-            Source::Prompt(prompt) if !prompt.is_of(self.0.namespace) => {
-                return Err(RequestError::PromptOfOtherEngine);
-            }
-            Source::Prompt(prompt) => Cow::Borrowed(prompt),
-        };
+        let prompt = request.prompt;
+        if !prompt.is_of(self.0.namespace) {
+            return Err(RequestError::PromptOfOtherEngine);
+        }
         let chunk_size = self.0.chunk_size;
         let (skip_tokens, n_tokens) = (request.skip_tokens, prompt.n_tokens());
         if !skip_tokens.is_multiple_of(chunk_size) {
@@ -107,8 +102,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub async fn lookup(&self, request: &Request<'_>) -> Result<Prefix, RequestError> {
-        let run = self.run(request)?;
+    pub async fn lookup(&self, request: impl Into<Request<'_>>) -> Result<Prefix, RequestError> {
+        let request = request.into();
+        let run = self.run(&request)?;
         let lookup = self.0.manager.contains(&run.keys, &request.tiers).await;
         Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
@@ -120,10 +116,11 @@ impl Engine {
     /// [`RequestError`]
     pub async fn lookup_pinned(
         &self,
-        request: &Request<'_>,
+        request: impl Into<Request<'_>>,
         lookup_id: &str,
     ) -> Result<Prefix, RequestError> {
-        let run = self.run(request)?;
+        let request = request.into();
+        let run = self.run(&request)?;
         let lookup = self.0.manager.contains_pinned(&run.keys, &request.tiers, lookup_id).await;
         Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
@@ -135,10 +132,11 @@ impl Engine {
     /// [`RequestError`]
     pub async fn retrieve(
         &self,
-        request: &Request<'_>,
+        request: impl Into<Request<'_>>,
         plan: Option<&Prefix>,
     ) -> Result<RetrievedPrefix, RequestError> {
-        let run = self.run(request)?;
+        let request = request.into();
+        let run = self.run(&request)?;
         let plan = plan.map(|prefix| &prefix.lookup);
         let retrieved = self.0.manager.get(&run.specs(&self.0.metadata), &request.tiers, plan).await;
         Ok(RetrievedPrefix { n_tokens: run.n_tokens(retrieved.chunks.len()), retrieved })
@@ -149,8 +147,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub async fn allocate(&self, request: &Request<'_>) -> Result<Allocation, RequestError> {
-        let run = self.run(request)?;
+    pub async fn allocate(&self, request: impl Into<Request<'_>>) -> Result<Allocation, RequestError> {
+        let request = request.into();
+        let run = self.run(&request)?;
         Ok(self.0.manager.allocate(&run.specs(&self.0.metadata)).await?)
     }
 
@@ -169,61 +168,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`]
-    pub async fn remove(&self, request: &Request<'_>) -> Result<usize, RequestError> {
-        let run = self.run(request)?;
+    pub async fn remove(&self, request: impl Into<Request<'_>>) -> Result<usize, RequestError> {
+        let request = request.into();
+        let run = self.run(&request)?;
         Ok(self.0.manager.remove(&run.keys, &request.tiers).await?)
-    }
-
-    /// Empties tiers as far as they can be emptied; see [`StorageManager::clear`].
-    pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
-        self.0.manager.clear(tiers).await
-    }
-
-    /// Turns the hot cache on or off; see [`StorageManager::set_hot_cache`].
-    pub fn set_hot_cache(&self, hot_cache: HotCache) {
-        self.0.manager.set_hot_cache(hot_cache);
-    }
-
-    /// Takes a backend out of the chain; see [`StorageManager::bypass`].
-    ///
-    /// # Errors
-    /// [`UnknownBackend`]
-    pub fn bypass(&self, backend: &str) -> Result<(), UnknownBackend> {
-        self.0.manager.bypass(backend)
-    }
-
-    /// Puts a bypassed backend back into the chain.
-    ///
-    /// # Errors
-    /// [`UnknownBackend`]
-    pub fn restore(&self, backend: &str) -> Result<(), UnknownBackend> {
-        self.0.manager.restore(backend)
-    }
-
-    /// Waits until every queued put has been stored or has failed.
-    ///
-    /// # Errors
-    /// [`FlushError`]
-    pub async fn flush(&self) -> Result<(), FlushError> {
-        self.0.manager.flush().await
-    }
-
-    /// Closes a backend and makes it anew, in the same place; see [`StorageManager::recreate`].
-    ///
-    /// # Errors
-    /// [`RecreateError`]
-    pub async fn recreate(&self, backend: &str) -> Result<(), RecreateError> {
-        self.0.manager.recreate(backend).await
-    }
-
-    /// Says how every tier is.
-    pub fn status(&self) -> Status {
-        self.0.manager.status()
-    }
-
-    /// Returns all counters and latencies as Prometheus text.
-    pub fn metrics(&self) -> String {
-        self.0.manager.metrics()
     }
 
     /// Stores what is queued and closes all tiers; see [`StorageManager::close`].

@@ -1,51 +1,38 @@
-//! What is asked of an engine, and what it answers.
+//! Requests to an engine, and their results.
 
 use std::ops::Range;
 
-use crate::key::{ChunkKey, ChunkSpec, Prompt, Salt};
+use crate::key::{ChunkKey, ChunkSpec, Prompt};
 use crate::layout::EngineMetadata;
 use crate::manager::{Lookup, RemoveError, Retrieved, Tiers};
 use crate::memory::AllocateError;
 
-/// A prompt, and how to treat it.
+/// The chunks of a prompt, and what to leave out of them.
+///
+/// Operations take a [`Prompt`] by reference where all of its chunks in all tiers are meant.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    pub(super) source: Source<'a>,
-    pub(super) salt: Salt,
+    pub(super) prompt: &'a Prompt,
     pub(super) tiers: Tiers,
     pub(super) skip_tokens: usize,
 }
 
-/// Where the keys of a request come from.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Source<'a> {
-    /// Derived from the tokens by each operation.
-    Tokens(&'a [u32]),
-    /// Derived already.
-    Prompt(&'a Prompt),
+impl<'a> From<&'a Prompt> for Request<'a> {
+    fn from(prompt: &'a Prompt) -> Self {
+        Self::of(prompt)
+    }
+}
+
+impl<'a> From<&Request<'a>> for Request<'a> {
+    fn from(request: &Request<'a>) -> Self {
+        request.clone()
+    }
 }
 
 impl<'a> Request<'a> {
-    /// Makes a request for all chunks of these tokens in all tiers. Each operation derives the keys; of a prompt that
-    /// is asked for more than once, or that grows, make a [`Prompt`].
-    pub fn new(tokens: &'a [u32]) -> Self {
-        Self::with(Source::Tokens(tokens))
-    }
-
-    /// Makes a request for all chunks of a prompt in all tiers. Its keys are there already.
+    /// Makes a request for all chunks of a prompt in all tiers.
     pub fn of(prompt: &'a Prompt) -> Self {
-        Self::with(Source::Prompt(prompt))
-    }
-
-    fn with(source: Source<'a>) -> Self {
-        Self { source, salt: Salt::none(), tiers: Tiers::All, skip_tokens: 0 }
-    }
-
-    /// Sets tags or a tenant, which nothing is shared across. A [`Prompt`] has its own already.
-    #[must_use]
-    pub fn salt(mut self, salt: Salt) -> Self {
-        self.salt = salt;
-        self
+        Self { prompt, tiers: Tiers::All, skip_tokens: 0 }
     }
 
     /// Restricts the request to some tiers.
@@ -55,8 +42,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Leaves out the first `n_tokens`, which the engine has already; a multiple of the chunk size. They
-    /// still count in the keys of the chunks behind them.
+    /// Leaves out the first `n_tokens`, which the serving engine has already; a multiple of the chunk size. The keys of
+    /// the other chunks still depend on them.
     #[must_use]
     pub fn skip(mut self, n_tokens: usize) -> Self {
         self.skip_tokens = n_tokens;
@@ -101,13 +88,13 @@ pub struct PromptChunk {
     pub tokens: Range<usize>,
 }
 
-/// How much of a prompt is stored.
+/// The stored part of a prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Prefix {
     /// Tokens from the first requested one on that are present without a gap.
     pub n_tokens: usize,
-    /// Which tier serves which chunk.
+    /// The tier that serves each chunk.
     pub lookup: Lookup,
 }
 
@@ -121,7 +108,7 @@ pub struct RetrievedPrefix {
     pub retrieved: Retrieved,
 }
 
-/// Why a request was refused or failed.
+/// A request that was refused or failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -141,16 +128,13 @@ pub enum RequestError {
         /// Tokens of the prompt.
         n_tokens: usize,
     },
-    /// The request has tags of its own, but the prompt's keys were derived with the prompt's.
-    #[error("a prompt's keys are derived already; give the tags to Engine::prompt instead of Request::salt")]
-    SaltOfPrompt,
     /// The prompt is one of another model, shard or layout.
     #[error("the prompt was made by an engine with other metadata; make it with Engine::prompt of this one")]
     PromptOfOtherEngine,
     /// A chunk can never be allocated.
     #[error(transparent)]
     Allocate(#[from] AllocateError),
-    /// A tier could not say what it removed.
+    /// A tier could not report what it removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
 }

@@ -87,6 +87,6 @@ pub(crate) fn store(engine: &Engine, keys: &[ChunkKey], size_bytes: usize, tiers
     }
     once(|| {
         block_on(storage.put(allocation, tiers));
-        block_on(engine.flush()).expect("the backend takes them");
+        block_on(engine.storage().flush()).expect("the backend takes them");
     })
 }
