@@ -1,151 +1,15 @@
-//! Every bound of kvtier, by name and with its unit; there is no other place.
-//!
-//! Three kinds: what an operator sets for each backend, what an operator sets for the engine, and what is
-//! fixed. For the first two a [`Bound`] is the only place where default and accepted range stand: reading a
-//! file, [`Config::validate`](crate::Config::validate) and the test of the reference table all use it. What
-//! happens when a bound is reached stands in `docs/configuration.md`.
+//! Every fixed bound of kvtier, by name and with its unit. What an operator can set is in the tables of
+//! [`config`](crate::config): there a setting has its default and its range. What happens at a bound is in
+//! `docs/configuration.md`.
 
 use std::time::Duration;
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const HOUR_MS: u64 = 3_600_000;
-const DAY_SECS: u64 = 86_400;
-
-/// States a whole-number setting's default and the range it is accepted in, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Value when the setting is not given.
-    pub default: u64,
-    /// Smallest accepted value.
-    pub min: u64,
-    /// Largest accepted value.
-    pub max: u64,
-}
-
-impl Bound {
-    const fn new(default: u64, min: u64, max: u64) -> Self {
-        assert!(min <= default && default <= max);
-        Self { default, min, max }
-    }
-
-    /// Tells whether `value` is in the accepted range.
-    #[must_use]
-    pub const fn contains(&self, value: u64) -> bool {
-        self.min <= value && value <= self.max
-    }
-
-    /// Returns the default of a setting that counts milliseconds.
-    #[must_use]
-    pub const fn default_ms(&self) -> Duration {
-        Duration::from_millis(self.default)
-    }
-
-    /// Returns the default of a setting that counts seconds.
-    #[must_use]
-    pub const fn default_secs(&self) -> Duration {
-        Duration::from_secs(self.default)
-    }
-}
-
-// Set for each backend, under `limits.*`.
-
-/// `limits.memory`: linear memory of one instance, all its memories together, in bytes. One 32-bit memory can
-/// have 4 GiB.
-pub const BACKEND_MEMORY_BYTES: Bound = Bound::new(64 * MIB, MIB, 4 * GIB);
-/// `limits.table_elements`: elements of one instance's tables, all together. Each takes a pointer of the host's.
-pub const BACKEND_TABLE_ELEMENTS: Bound = Bound::new(100_000, 1, 10_000_000);
-/// `limits.handles_max`: handles that one instance may hold, of each kind, beside those that its calls need
-/// (see [`HANDLES_PER_CALL`]). The default is for 256 calls that each work on 16 chunks at a time.
-pub const BACKEND_HANDLES_MAX: Bound = Bound::new(16_384, 64, 1 << 20);
-/// `limits.hostcall_bytes`: bytes that one call of a host function, or one answer, may carry. The smallest
-/// value is the piece in which the SDK copies chunks, the default as much as the largest read ([`READ_BYTES_MAX`]).
-/// The host holds and reads that much for a guest before anything else bounds it.
-pub const BACKEND_HOSTCALL_BYTES: Bound = Bound::new(READ_BYTES_MAX, MIB, 4 * GIB);
-/// `limits.random_bytes`: random bytes of one call.
-pub const BACKEND_RANDOM_BYTES: Bound = Bound::new(64 * KIB, 64, 64 * MIB);
-/// `limits.log_lines_per_s`: lines a second that a backend may log, over all its lanes.
-pub const BACKEND_LOG_LINES_PER_S: Bound = Bound::new(1_000, 1, 1_000_000);
-/// `limits.log_bytes_per_s`: bytes a second that a backend may log, over all its lanes. The longest line passes
-/// the smallest value.
-pub const BACKEND_LOG_BYTES_PER_S: Bound = Bound::new(MIB, LOG_BYTES_MAX as u64, GIB);
-/// `limits.bytes_in_flight`: bytes that a backend's puts and gets may have under way. The default leaves room
-/// for all batches of puts that the chain has in flight ([`PUT_BATCHES_IN_FLIGHT`] × [`BATCH_BYTES_MAX`]) and
-/// for 15 retrievals of the largest chunks ([`GET_BYTES_IN_FLIGHT_MAX`]).
-pub const BACKEND_BYTES_IN_FLIGHT: Bound = Bound::new(2 * GIB, 1, SIZE_BYTES_MAX);
-/// `limits.open_files_max`: files, directories and sockets that one instance may have open, beside the directories
-/// that it is granted.
-pub const BACKEND_OPEN_FILES_MAX: Bound = Bound::new(256, 1, 65_536);
-/// `limits.file_operations_max`: operations on files that a backend may have pending, over all its lanes. One that the
-/// guest has given up is pending until a thread has come to it.
-pub const BACKEND_FILE_OPERATIONS_MAX: Bound = Bound::new(1_024, 1, 65_536);
-/// `limits.file_names_bytes`: bytes of paths, and of what is written, in a backend's pending operations on files. Two of
-/// the longest paths fit into the smallest value.
-pub const BACKEND_FILE_NAMES_BYTES: Bound = Bound::new(16 * MIB, 2 * PATH_BYTES_MAX as u64, GIB);
-/// `limits.connect_timeout_ms` of a backend, in milliseconds: resolving a name and connecting, for HTTP and for
-/// sockets of WASI 0.3.
-pub const BACKEND_CONNECT_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
-/// `limits.tls_timeout_ms` of a backend, in milliseconds: one TLS handshake.
-pub const BACKEND_TLS_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
-/// `limits.request_timeout_ms` of a backend, in milliseconds: how long an HTTP request may wait for a connection to be
-/// free, and then go without a byte in either direction.
-pub const BACKEND_REQUEST_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
-/// `limits.http_requests_max`: HTTP requests of a backend that may be under way, all lanes together. So many connections to
-/// each target are kept for later ones.
-pub const BACKEND_HTTP_REQUESTS_MAX: Bound = Bound::new(64, 1, 4_096);
-/// `limits.component_bytes`: size of the component's file, in bytes.
-pub const BACKEND_COMPONENT_BYTES: Bound = Bound::new(256 * MIB, KIB, 4 * GIB);
-/// `limits.call_timeout_ms` of a backend, in milliseconds.
-pub const BACKEND_CALL_TIMEOUT_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
-/// `limits.min_bytes_per_s` of a backend, in bytes a second.
-pub const BACKEND_MIN_BYTES_PER_S: Bound = Bound::new(32 * MIB, 1, SIZE_BYTES_MAX);
-/// `limits.open_timeout_ms` of a backend, in milliseconds.
-pub const BACKEND_OPEN_TIMEOUT_MS: Bound = Bound::new(10_000, 1, HOUR_MS);
-/// `limits.close_timeout_ms` of a backend, in milliseconds.
-pub const BACKEND_CLOSE_TIMEOUT_MS: Bound = Bound::new(2_000, 1, HOUR_MS);
-/// `limits.lane_stall_ms` of a backend, in milliseconds.
-pub const BACKEND_LANE_STALL_MS: Bound = Bound::new(1_000, 1, HOUR_MS);
-/// `limits.abandoned_calls_max` of a backend, in calls. 0 retires the lane at its first expired call. At most one
-/// less than `limits.calls_in_flight_max` counts.
-pub const BACKEND_ABANDONED_CALLS_MAX: Bound = Bound::new(64, 0, 65_536);
-/// `limits.calls_in_flight_max` of a backend, in calls.
-pub const BACKEND_CALLS_IN_FLIGHT_MAX: Bound = Bound::new(256, 1, 65_536);
-/// `limits.batch_chunks_max` of a backend, in chunks of one call.
-pub const BACKEND_BATCH_CHUNKS_MAX: Bound = Bound::new(64, 1, 4_096);
-/// `lanes` of a backend.
-pub const BACKEND_LANES: Bound = Bound::new(1, 1, 64);
-/// `breaker.failures` of a backend, in calls of the window. 0 never opens it.
-pub const BREAKER_FAILURES: Bound = Bound::new(5, 0, 64);
-/// `breaker.window` of a backend, in calls.
-pub const BREAKER_WINDOW: Bound = Bound::new(20, 1, 64);
-/// `breaker.pause_ms` of a backend, in milliseconds.
-pub const BREAKER_PAUSE_MS: Bound = Bound::new(500, 1, HOUR_MS);
-/// `breaker.pause_max_ms` of a backend, in milliseconds.
-pub const BREAKER_PAUSE_MAX_MS: Bound = Bound::new(30_000, 1, DAY_SECS * 1_000);
-
-// Set for the engine.
-
-/// `chunk_size`, in tokens.
-pub const CHUNK_SIZE_TOKENS: Bound = Bound::new(256, 1, 1 << 20);
-/// `max_local_cpu_size` as bytes. The smallest pool is one page of 4 KiB.
-pub const POOL_SIZE_BYTES: Bound = Bound::new(5 * GIB, 4 * KIB, 4096 * GIB);
-/// `lookup_timeout_ms`, in milliseconds.
-pub const LOOKUP_TIMEOUT_MS: Bound = Bound::new(3_000, 1, DAY_SECS * 1_000);
-/// `blocking_timeout_secs`, in seconds.
-pub const BLOCKING_TIMEOUT_SECS: Bound = Bound::new(10, 1, DAY_SECS);
-/// `pin_timeout_sec`, in seconds.
-pub const PIN_TIMEOUT_SECS: Bound = Bound::new(300, 1, DAY_SECS);
-/// `kvtier.lane_threads`, in threads. The default is lowered to the machine's parallelism.
-pub const LANE_THREADS: Bound = Bound::new(4, 1, 256);
-/// `kvtier.close_timeout_ms`, in milliseconds.
-pub const CLOSE_TIMEOUT_MS: Bound = Bound::new(5_000, 1, HOUR_MS);
-/// `kvtier.compile_memory`, in bytes of address space.
-pub const COMPILE_MEMORY_BYTES: Bound = Bound::new(4 * GIB, 64 * MIB, 1024 * GIB);
-/// `kvtier.compile_cpu_secs`, in seconds of all threads together.
-pub const COMPILE_CPU_SECS: Bound = Bound::new(300, 1, DAY_SECS);
-/// `kvtier.compile_timeout_ms`, in milliseconds.
-pub const COMPILE_TIMEOUT_MS: Bound = Bound::new(600_000, 1, HOUR_MS);
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+pub(crate) const DAY_MS: u64 = DAY_SECS * 1_000;
+pub(crate) const DAY_SECS: u64 = 86_400;
 
 // Fixed: the configuration itself.
 
@@ -188,6 +52,8 @@ pub const SECRET_BYTES_MAX: u64 = 64 * KIB;
 pub const INTEGRITY_KEY_BYTES_MIN: usize = 16;
 /// Largest size that any setting accepts, in bytes (64 TiB).
 pub const SIZE_BYTES_MAX: u64 = 1 << 46;
+/// Largest component file that `limits.component_bytes` can allow, in bytes.
+pub const COMPONENT_BYTES_MAX: u64 = 4 * GIB;
 
 // Fixed: the chain.
 

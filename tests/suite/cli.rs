@@ -326,9 +326,9 @@ fn chunks_of_32_mib_move_through_the_disk_without_any_trouble() {
 #[test]
 fn the_examples_configuration_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/demo.yaml");
-    let config = kvtier::Config::from_file_with_env(&path, []).unwrap();
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-    for backend in &config.backends {
+    let read = kvtier::Config::from_file_with_env(&path, []).unwrap();
+    assert!(read.warnings.is_empty(), "{:?}", read.warnings);
+    for backend in &read.config.backends {
         let name = backend.module_path.file_stem().unwrap().to_str().unwrap();
         assert!(support::component(name).exists());
     }

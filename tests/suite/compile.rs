@@ -9,7 +9,7 @@ use std::time::Duration;
 use kvtier::config::{
     BackendConfig, CompileCache, CompileLimits, Compiler, Config, OnLoadError, Sha256Digest,
 };
-use kvtier::limits::BACKEND_COMPONENT_BYTES;
+use kvtier::limits::COMPONENT_BYTES_MAX;
 use kvtier::manager::HotCache;
 use kvtier::wasm::{CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache};
 use kvtier::{Engine, EngineBuilder};
@@ -162,7 +162,7 @@ fn laborious(folder: &TempDir, n_functions: u32, n_steps: usize) -> PathBuf {
 
 fn compile(folder: &TempDir, path: &Path, limits: CompileLimits) -> Result<Compiled, ComponentError> {
     let config = Config { compile_limits: limits, ..config(folder.path(), KVTIER, alpha("unused")) };
-    compile_into_cache(&Compilation::new(&config), path, BACKEND_COMPONENT_BYTES.max, None)
+    compile_into_cache(&Compilation::new(&config), path, COMPONENT_BYTES_MAX, None)
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::process::Command;
 
 use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
-use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX, LANE_THREADS};
+use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
 use kvtier::wasm::hold_threads;
 
 use crate::lanes::engine;
@@ -18,6 +18,8 @@ use crate::support;
 /// Names the attack to a process that is started for it.
 const ATTACK: &str = "KVTIER_TEST_ATTACK";
 const MIB: u64 = 1 << 20;
+/// The most threads that run guests by default.
+const LANE_THREADS_MAX: u64 = 4;
 
 /// Something that a guest takes as often as it can.
 struct Attack {
@@ -44,7 +46,7 @@ impl Attack {
     /// piece as large as the largest that it carried. The allocator keeps that at the end of the thread's arena, and does
     /// not trim it.
     fn left_bytes_max(&self) -> u64 {
-        let kept = if self.n > MIB { self.n * LANE_THREADS.default } else { 0 };
+        let kept = if self.n > MIB { self.n * LANE_THREADS_MAX } else { 0 };
         20 * MIB + kept
     }
 }

@@ -8,9 +8,7 @@ use std::process::Command;
 
 use kvtier::EngineBuilder;
 use kvtier::config::{BackendConfig, CompileCache, Config};
-use kvtier::limits::{
-    BACKEND_COMPONENT_BYTES, COMPONENT_INSTANCES_MAX, INSTANCE_ITEM_BYTES, INSTANCE_ITEMS_MAX,
-};
+use kvtier::limits::{COMPONENT_BYTES_MAX, COMPONENT_INSTANCES_MAX, INSTANCE_ITEM_BYTES, INSTANCE_ITEMS_MAX};
 use kvtier::wasm::{Compilation, compile_into_cache};
 use tempfile::TempDir;
 
@@ -225,7 +223,7 @@ fn loading_costs_no_more_memory_for_each_lane_than_the_items_that_are_accepted()
     for (kind, more) in kinds {
         let path = folder.path().join(format!("{}.wasm", kind.replace(' ', "-")));
         fs::write(&path, hoarder_with(&more)).unwrap();
-        compile_into_cache(&compilation, &path, BACKEND_COMPONENT_BYTES.max, None).unwrap();
+        compile_into_cache(&compilation, &path, COMPONENT_BYTES_MAX, None).unwrap();
         let (one, three) = (resident_bytes(&path, 1), resident_bytes(&path, 3));
         let each = three.saturating_sub(one) / 2;
         println!("{kind}: {} KiB for each lane", each >> 10);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use comfy_table::Row;
 use kvtier::Config;
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Sha256Digest};
-use kvtier::limits::BACKEND_COMPONENT_BYTES;
+use kvtier::limits::COMPONENT_BYTES_MAX;
 use kvtier::wasm::{self, CodeOrigin, Compilation};
 
 use crate::args::{CompileArgs, CompileOneArgs};
@@ -29,7 +29,7 @@ pub(crate) fn choose_compiler(config: &mut Config, program: Option<&Path>) {
 /// the others were.
 pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write) -> Result<()> {
     let mut config = match &args.config {
-        Some(path) => Config::from_file(path)?,
+        Some(path) => Config::from_file(path)?.config,
         None => Config::default(),
     };
     choose_compiler(&mut config, program);
@@ -42,7 +42,7 @@ pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write)
     };
     let mut components: Vec<(PathBuf, u64, Option<Sha256Digest>)> =
         config.backends.iter().map(of_backend).collect();
-    components.extend(args.components.iter().map(|path| (path.clone(), BACKEND_COMPONENT_BYTES.max, None)));
+    components.extend(args.components.iter().map(|path| (path.clone(), COMPONENT_BYTES_MAX, None)));
 
     let mut rows = table::table(&["file", "code", "digest", "size", "code size", "time"], 3);
     let mut failures = Vec::new();

@@ -173,7 +173,7 @@ fn counters(counts: &TierCounts) -> TierCounters {
 /// cannot be loaded.
 pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineChain>> {
     let mut config = match &args.config {
-        Some(path) => Config::from_file(path)?,
+        Some(path) => Config::from_file(path)?.log(),
         None => Config::default(),
     };
     let metadata = metadata(args, config.chunk_size)?;

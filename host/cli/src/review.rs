@@ -34,14 +34,15 @@ pub struct Findings {
 /// # Errors
 /// When the configuration cannot be read.
 pub fn look(path: &Path, program: Option<&Path>) -> Result<Findings> {
-    let mut config = Config::from_file(path).context("cannot read the configuration")?;
+    let read = Config::from_file(path).context("cannot read the configuration")?;
+    let mut config = read.config;
     choose_compiler(&mut config, program);
     let compilation = Compilation::new(&config);
     let reviewed = config.backends.into_iter().map(|backend| {
         let review = wasm::review(&compilation, &backend);
         Reviewed { config: backend, review }
     });
-    Ok(Findings { warnings: config.warnings, backends: reviewed.collect() })
+    Ok(Findings { warnings: read.warnings, backends: reviewed.collect() })
 }
 
 /// Refuses a configuration of which a backend cannot be loaded.

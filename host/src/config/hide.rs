@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// What is shown in the place of the user part of a URL.
-const HIDDEN: &str = "[hidden]";
+pub(super) const HIDDEN: &str = "[hidden]";
 
 /// Parts of keys whose values are secrets, or may be.
 const WORDS: [&str; 11] =

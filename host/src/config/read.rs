@@ -1,91 +1,67 @@
-//! Turns flat entries into a [`Config`].
+//! Turns flat settings into a [`Config`].
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 
-use super::backend::section::{BackendSection, Listed, SECRET_FORM};
+use super::backend::section::{BackendSection, Listed};
 use super::check::check_names;
 use super::error::{ConfigError, ConfigProblem, Origin};
-use super::format::{Node, shorten};
+use super::format::{Format, Node, shorten};
 use super::messages::Messages;
 use super::raw::{Environment, RawConfig, RawSetting};
-use super::secret::{Secret, SecretError, SecretSource};
+use super::setting::{Context, Settings as _};
 use super::suggest::similar_to;
-use super::{CompileCache, CompilePolicy, Compiler, Config, OnFull, OnLoadError, keys};
-use crate::cpu::EvictionPolicy;
-use crate::limits;
-use crate::memory::HugePages;
+use super::{Config, ReadConfig, keys};
 
-impl Config {
+impl ReadConfig {
     pub(super) fn parse(
         text: &str,
+        format: Format,
         origin: &Origin,
         base_dir: &Path,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        let mut raw = RawConfig::read(text, origin, environment)?;
-        let mut config = Self::default();
-        config.read_top_level(&mut raw)?;
+        let mut raw = RawConfig::read(text, format, origin, environment)?;
+        let context = Context { base_dir, environment };
+        let mut config = Config::default();
+        config.read_top_level(&mut raw, &context)?;
         let list = BackendList::read(&mut raw, origin)?;
         let mut sections = BTreeMap::<String, BackendSection>::new();
-        for entry in raw.sections {
-            match entry.key.split_once('.') {
-                Some((keys::KVTIER_SECTION, key)) => {
-                    config.read_kvtier(key, &entry, base_dir, environment)?;
-                }
+        for setting in raw.sections {
+            match setting.key.split_once('.') {
+                Some((keys::KVTIER_SECTION, _)) => config.read_kvtier(&setting, &context)?,
                 Some((_, backend)) => {
                     let (name, key) = backend.split_once('.').unwrap_or((backend, ""));
                     let (name, key) = (name.to_owned(), key.to_owned());
-                    sections.entry(name).or_default().add(key, entry)?;
+                    sections.entry(name).or_default().add(key, setting)?;
                 }
-                None => return Err(entry.wrong_hidden("a mapping of keys to values")),
+                None => return Err(setting.wrong_hidden("a mapping of keys to values")),
             }
         }
-        config.read_backends(&list, sections, base_dir, &mut raw.warnings)?;
-        config.notes = raw.notes.finish();
-        config.warnings = raw.warnings.finish();
-        Ok(config)
+        config.read_backends(&list, sections, &context, &mut raw.warnings)?;
+        Ok(Self { config, notes: raw.notes.finish(), warnings: raw.warnings.finish() })
     }
+}
 
-    fn read_top_level(&mut self, raw: &mut RawConfig) -> Result<(), ConfigError> {
-        if let Some(entry) = raw.take("chunk_size") {
-            self.chunk_size = entry.count(&limits::CHUNK_SIZE_TOKENS)?;
-        }
-        if let Some(entry) = raw.take("local_cpu") {
-            self.local_cpu = entry.boolean()?;
-        }
-        if let Some(entry) = raw.take("max_local_cpu_size") {
-            self.pool_size_bytes = entry.gib_as_bytes(&limits::POOL_SIZE_BYTES)?;
-            if self.pool_size_bytes == 0 {
+impl Config {
+    fn read_top_level(&mut self, raw: &mut RawConfig, context: &Context<'_>) -> Result<(), ConfigError> {
+        for key in keys::top_level_settings() {
+            let Some(setting) = raw.take(key) else { continue };
+            self.read_setting(key, &setting, context)?;
+            if key == "max_local_cpu_size" && self.pool_size_bytes == 0 {
                 raw.warnings.push("settings", || {
                     format!(
-                        "{}: `{}` is 0: the CPU tier keeps no chunks, and the buffer pool has only what one retrieval \
-                         needs at a time, so that longer prefixes are cut there",
-                        entry.origin, entry.key
+                        "{}: `{key}` is 0: the CPU tier keeps no chunks, and the buffer pool has only what one \
+                         retrieval needs at a time, so that longer prefixes are cut there",
+                        setting.origin
                     )
                 });
             }
         }
-        if let Some(entry) = raw.take("cache_policy") {
-            self.cache_policy = entry.choice(&EvictionPolicy::ALL.map(|policy| (policy.name(), policy)))?;
-        }
-        if let Some(entry) = raw.take("save_unfull_chunk") {
-            self.save_unfull_chunk = entry.boolean()?;
-        }
-        if let Some(entry) = raw.take("lookup_timeout_ms") {
-            self.lookup_timeout = entry.millis(&limits::LOOKUP_TIMEOUT_MS)?;
-        }
-        if let Some(entry) = raw.take("blocking_timeout_secs") {
-            self.blocking_timeout = entry.secs(&limits::BLOCKING_TIMEOUT_SECS)?;
-        }
-        if let Some(entry) = raw.take("pin_timeout_sec") {
-            self.pin_timeout = entry.secs(&limits::PIN_TIMEOUT_SECS)?;
-        }
-        if let Some(entry) = raw.skip_save.take().filter(|entry| !entry.value.is_blank()) {
-            self.skip_save = entry.boolean()?;
+        if let Some(setting) = raw.skip_save.take().filter(|setting| !setting.value.is_blank()) {
+            self.skip_save = setting.boolean()?;
             if self.skip_save {
-                raw.warnings.push("settings", || format!("{}: nothing is stored", entry.origin));
+                raw.warnings.push("settings", || format!("{}: nothing is stored", setting.origin));
             }
         }
         if self.pool_size_bytes == 0 {
@@ -94,76 +70,32 @@ impl Config {
         Ok(())
     }
 
-    fn read_kvtier(
-        &mut self,
-        key: &str,
-        entry: &RawSetting,
-        base_dir: &Path,
-        environment: &Environment,
-    ) -> Result<(), ConfigError> {
-        match key {
-            key if keys::may_be_blank(key) && entry.value.is_blank() => {}
-            "on_load_error" => {
-                let words = [("continue", OnLoadError::Continue), ("fail", OnLoadError::Fail)];
-                self.on_load_error = entry.choice(&words)?;
-            }
-            "on_full" => {
-                self.on_full = entry.choice(&[("drop", OnFull::Drop), ("wait", OnFull::Wait)])?;
-            }
-            "integrity_key" => {
-                self.integrity_key = Some(integrity_key(entry, base_dir, environment)?);
-            }
-            "compile_cache" => {
-                let path = entry.text("the path of a directory, or off")?;
-                self.compile_cache = match path {
-                    path if path.eq_ignore_ascii_case("off") => CompileCache::Off,
-                    path => CompileCache::Directory(base_dir.join(path)),
-                };
-            }
-            "compile" => {
-                let words = [("auto", CompilePolicy::Auto), ("cached_only", CompilePolicy::CachedOnly)];
-                self.compile = entry.choice(&words)?;
-            }
-            "compiler" => {
-                let path = entry.text("the path of a program, or off")?;
-                self.compiler = match path {
-                    path if path.eq_ignore_ascii_case("off") => Compiler::Off,
-                    path => Compiler::Program(base_dir.join(path)),
-                };
-            }
-            "compile_memory" => {
-                self.compile_limits.memory_bytes = entry.size_bytes(&limits::COMPILE_MEMORY_BYTES)?;
-            }
-            "compile_cpu_secs" => self.compile_limits.cpu = entry.secs(&limits::COMPILE_CPU_SECS)?,
-            "compile_timeout_ms" => {
-                self.compile_limits.timeout = entry.millis(&limits::COMPILE_TIMEOUT_MS)?;
-            }
-            // `kvtier: {pool: }`: a group with nothing in it.
-            "pool" if entry.value == Node::Null => {}
-            "pool.huge_pages" => {
-                let all = [HugePages::Off, HugePages::Transparent, HugePages::Explicit];
-                self.pool.huge_pages = entry.choice(&all.map(|pages| (pages.name(), pages)))?;
-            }
-            "pool.mlock" => self.pool.mlock = entry.boolean()?,
-            "pool.prefault" => self.pool.prefault = entry.boolean()?,
-            "lane_threads" => self.lane_threads = entry.count(&limits::LANE_THREADS)?,
-            "close_timeout_ms" => self.close_timeout = entry.millis(&limits::CLOSE_TIMEOUT_MS)?,
-            _ => {
-                let advice = match similar_to(key, keys::KVTIER) {
-                    Some(near) => format!("did you mean `{}.{near}`?", keys::KVTIER_SECTION),
-                    None => format!("`kvtier.` has the keys {}", keys::KVTIER.join(", ")),
-                };
-                return Err(entry.refuse(ConfigProblem::UnknownKey { key: entry.key.clone(), advice }));
-            }
+    fn read_kvtier(&mut self, raw: &RawSetting, context: &Context<'_>) -> Result<(), ConfigError> {
+        // `kvtier: {pool: }`: a group with nothing in it.
+        if raw.key == keys::POOL_GROUP && raw.value == Node::Null {
+            return Ok(());
         }
-        Ok(())
+        let is_known = self.read_setting(&raw.key, raw, context)?
+            || self.compile_limits.read_setting(&raw.key, raw, context)?
+            || self.pool.read_setting(&raw.key, raw, context)?;
+        if is_known {
+            return Ok(());
+        }
+        let below = |key: &'static str| key.trim_start_matches(keys::KVTIER_PREFIX);
+        let known: Vec<&str> = keys::kvtier().map(below).collect();
+        let key = raw.key.trim_start_matches(keys::KVTIER_PREFIX);
+        let advice = match similar_to(key, known.iter().copied()) {
+            Some(near) => format!("did you mean `{}{near}`?", keys::KVTIER_PREFIX),
+            None => format!("`{}` has the keys {}", keys::KVTIER_PREFIX, known.join(", ")),
+        };
+        Err(raw.refuse(ConfigProblem::UnknownKey { key: raw.key.clone(), advice }))
     }
 
     fn read_backends(
         &mut self,
         list: &BackendList,
         mut sections: BTreeMap<String, BackendSection>,
-        base_dir: &Path,
+        context: &Context<'_>,
         warnings: &mut Messages,
     ) -> Result<(), ConfigError> {
         check_names(&list.names, &list.origin, list.key)?;
@@ -174,7 +106,7 @@ impl Config {
         // What is left has keys but is not in the list.
         for (name, section) in listed {
             let listed = Listed { name, section: list.section, origin: &list.origin, unlisted: &sections };
-            self.backends.push(section.parse(&listed, base_dir, warnings)?);
+            self.backends.push(section.parse(&listed, context, warnings)?);
         }
         for name in sections.keys() {
             warnings.push("backends that have keys and are not listed", || {
@@ -189,7 +121,7 @@ impl Config {
     }
 }
 
-/// The listed names, and where the list stands.
+/// The listed names, and where the list is.
 struct BackendList {
     names: Vec<String>,
     key: &'static str,
@@ -201,19 +133,17 @@ impl BackendList {
     fn read(raw: &mut RawConfig, origin: &Origin) -> Result<Self, ConfigError> {
         let mut list: Option<Self> = None;
         for (key, section) in keys::BACKEND_LISTS.into_iter().zip(keys::BACKEND_SECTIONS) {
-            let Some(entry) = raw.take(key) else { continue };
-            let names = entry.names()?;
+            let Some(setting) = raw.take(key) else { continue };
+            let names = setting.names()?;
             match &list {
                 Some(first) if first.names != names => {
-                    return Err(entry.refuse(ConfigProblem::Conflict {
+                    return Err(setting.refuse(ConfigProblem::Conflict {
                         first: first.key.to_owned(),
                         second: key.to_owned(),
                     }));
                 }
                 Some(_) => {}
-                None => {
-                    list = Some(Self { names, key, section, origin: entry.origin });
-                }
+                None => list = Some(Self { names, key, section, origin: setting.origin }),
             }
         }
         Ok(list.unwrap_or_else(|| Self {
@@ -223,24 +153,4 @@ impl BackendList {
             origin: origin.clone(),
         }))
     }
-}
-
-fn integrity_key(
-    entry: &RawSetting,
-    base_dir: &Path,
-    environment: &Environment,
-) -> Result<Secret, ConfigError> {
-    let source = match &entry.value {
-        Node::Text(text) => SecretSource::parse(text, base_dir),
-        _ => None,
-    };
-    let source = source.ok_or_else(|| entry.wrong_hidden(SECRET_FORM))?;
-    let min = limits::INTEGRITY_KEY_BYTES_MIN;
-    source
-        .resolve_with(|name| environment.get(name).map(OsString::from))
-        .and_then(|secret| match secret.len_bytes() {
-            found if found < min => Err(SecretError::TooShort { place: source.to_string(), found, min }),
-            _ => Ok(secret),
-        })
-        .map_err(|reason| entry.refuse(ConfigProblem::Secret { key: entry.key.clone(), reason }))
 }

@@ -55,7 +55,7 @@ impl EngineBuilder {
     /// # Errors
     /// [`ConfigError`]
     pub fn from_file(path: impl AsRef<Path>, metadata: EngineMetadata) -> Result<Self, ConfigError> {
-        Ok(Self::new(Config::from_file(path)?, metadata))
+        Ok(Self::new(Config::from_file(path)?.log(), metadata))
     }
 
     /// Names the device that chunks are copied to, for backends that want to know; `cpu` by default.
@@ -121,8 +121,6 @@ impl EngineBuilder {
         if let Some((name, _)) = native.iter().find(|(name, _)| !names.insert(name)) {
             return Err(BuildError::DuplicateName(name.clone()));
         }
-        config.notes.iter().for_each(|note| tracing::info!("{note}"));
-        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
         let namespace = Namespace::new(&metadata);
         let sealer = match &config.integrity_key {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kvtier::Config;
-use kvtier::config::{IpNetwork, NetGrant, NetHost, Sha256Digest};
+use kvtier::config::{IpNetwork, NetGrant, NetHost, ReadConfig, Sha256Digest};
 use kvtier::wasm::kebab;
 
 /// A text that must not show in any message: it is put where secrets stand.
@@ -33,10 +33,11 @@ fn names_files(text: &str) -> bool {
 
 fn check(text: &str, variables: &[(String, String)]) -> Option<Config> {
     let parse = || Config::from_yaml(text, Path::new("/base"), variables.iter().cloned());
-    let config = match (parse(), parse()) {
-        (Ok(config), Ok(again)) => {
-            assert_eq!(config, again);
-            config
+    let ReadConfig { config, notes, warnings, .. } = match (parse(), parse()) {
+        (Ok(read), Ok(again)) => {
+            assert_eq!(read.config, again.config);
+            assert_eq!((&read.notes, &read.warnings), (&again.notes, &again.warnings));
+            read
         }
         (Err(error), Err(again)) => {
             assert_eq!(error.to_string(), again.to_string());
@@ -48,9 +49,10 @@ fn check(text: &str, variables: &[(String, String)]) -> Option<Config> {
     if let Err(error) = config.validate() {
         panic!("what was accepted is not valid: {error}");
     }
-    let (bounded, unbounded) = (config.backends.len() <= 64, config.notes.len() + config.warnings.len());
+    let (bounded, unbounded) = (config.backends.len() <= 64, notes.len() + warnings.len());
     assert!(bounded && unbounded <= 1 << 20);
-    assert!(!format!("{config:?}").contains(CANARY), "a value is shown that may be a secret");
+    let shown = format!("{config:?} {:?}", config.shown());
+    assert!(!shown.contains(CANARY), "a value is shown that may be a secret");
     Some(config)
 }
 

@@ -1,5 +1,37 @@
-//! The text formats of a configuration. Both give the same tree.
+//! The text formats of a configuration. Both give the same tree; nothing outside knows their parsers.
 
+mod build;
+mod json;
 mod node;
+mod yaml;
 
 pub(super) use node::{Node, shorten};
+
+/// A text format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Json,
+}
+
+impl Format {
+    /// The format of configuration files.
+    pub(super) const FILE: Self = Self::Yaml;
+
+    /// Returns the name for messages.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Yaml => "YAML",
+            Self::Json => "JSON",
+        }
+    }
+
+    /// Parses a document. A byte order mark at its beginning is skipped.
+    pub(super) fn parse(self, text: &str) -> Result<Node, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        match self {
+            Self::Yaml => yaml::parse(text),
+            Self::Json => json::parse(text),
+        }
+    }
+}

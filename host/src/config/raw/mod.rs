@@ -7,60 +7,65 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use super::error::{ConfigError, ConfigProblem, Origin};
-use super::file::open_file;
-use super::format::{Node, shorten};
-use super::lmcache::{self, OtherVariable};
-use super::messages::Messages;
-use super::suggest::typo_of;
-use super::{SKIP_SAVE_VARIABLE, keys};
+use crate::config::error::{ConfigError, ConfigProblem, Origin};
+use crate::config::file::open_file;
+use crate::config::format::{Format, Node, shorten};
+use crate::config::lmcache::{self, OtherVariable};
+use crate::config::messages::Messages;
+use crate::config::suggest::typo_of;
+use crate::config::{SKIP_SAVE_VARIABLE, keys};
 use crate::limits::{CONFIG_BYTES_MAX, KEY_BYTES_MAX};
 
 /// One setting: its full dotted key, its value, and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct RawSetting {
-    pub(super) key: String,
-    pub(super) value: Node,
-    pub(super) origin: Origin,
+pub(in crate::config) struct RawSetting {
+    pub(in crate::config) key: String,
+    pub(in crate::config) value: Node,
+    pub(in crate::config) origin: Origin,
 }
 
 impl RawSetting {
-    pub(super) fn refuse(&self, problem: ConfigProblem) -> ConfigError {
+    pub(in crate::config) fn refuse(&self, problem: ConfigProblem) -> ConfigError {
         ConfigError::new(&self.origin, problem)
     }
 }
 
 /// All settings of one file and environment, sorted by section but not interpreted.
 #[derive(Debug)]
-pub(super) struct RawConfig {
+pub(in crate::config) struct RawConfig {
     /// Top-level keys that kvtier uses.
     top: BTreeMap<&'static str, RawSetting>,
     /// Flat entries of kvtier's sections of `extra_config`, in file order.
-    pub(super) sections: Vec<RawSetting>,
+    pub(in crate::config) sections: Vec<RawSetting>,
     /// Whether nothing is stored, if the environment says so.
-    pub(super) skip_save: Option<RawSetting>,
+    pub(in crate::config) skip_save: Option<RawSetting>,
     /// Things to tell an operator who looks for them.
-    pub(super) notes: Messages,
+    pub(in crate::config) notes: Messages,
     /// Things that an operator should see.
-    pub(super) warnings: Messages,
+    pub(in crate::config) warnings: Messages,
 }
 
 /// The environment as a map, and what the configuration asks of it.
-pub(super) type Environment = BTreeMap<String, String>;
+pub(in crate::config) type Environment = BTreeMap<String, String>;
 
 impl RawConfig {
     /// Takes the entry of a top-level key. No value counts as not given, and so does an empty text, which as a list is
     /// an empty one.
-    pub(super) fn take(&mut self, key: &str) -> Option<RawSetting> {
+    pub(in crate::config) fn take(&mut self, key: &str) -> Option<RawSetting> {
         let is_list = keys::BACKEND_LISTS.contains(&key);
         let is_given = |value: &Node| if is_list { *value != Node::Null } else { !value.is_blank() };
         self.top.remove(key).filter(|entry| is_given(&entry.value))
     }
 
-    /// Reads a YAML text and overrides it with `LMCACHE_<KEY>` variables.
-    pub(super) fn read(text: &str, origin: &Origin, environment: &Environment) -> Result<Self, ConfigError> {
+    /// Reads a text and overrides it with `LMCACHE_<KEY>` variables.
+    pub(in crate::config) fn read(
+        text: &str,
+        format: Format,
+        origin: &Origin,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
-        for (key, value) in parse_document(text, origin)? {
+        for (key, value) in parse_document(text, format, origin)? {
             reader.file_key(RawSetting { key, value, origin: origin.clone() })?;
         }
         for (variable, value) in environment {
@@ -73,7 +78,7 @@ impl RawConfig {
 }
 
 /// Reads a configuration file's text, within [`CONFIG_BYTES_MAX`].
-pub(super) fn read_file(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
+pub(in crate::config) fn read_file(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
     let refuse = |problem| ConfigError::new(origin, problem);
     let mut bytes = Vec::new();
     open_file(path)
@@ -85,14 +90,14 @@ pub(super) fn read_file(path: &Path, origin: &Origin) -> Result<String, ConfigEr
     String::from_utf8(bytes).map_err(|_| refuse(ConfigProblem::NotUtf8))
 }
 
-fn parse_document(text: &str, origin: &Origin) -> Result<Vec<(String, Node)>, ConfigError> {
+fn parse_document(text: &str, format: Format, origin: &Origin) -> Result<Vec<(String, Node)>, ConfigError> {
     let refuse = |problem| ConfigError::new(origin, problem);
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(refuse(ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
     }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let root =
-        Node::from_yaml(text).map_err(|message| refuse(ConfigProblem::Syntax { format: "YAML", message }))?;
+    let root = format
+        .parse(text)
+        .map_err(|message| refuse(ConfigProblem::Syntax { format: format.name(), message }))?;
     match root {
         Node::Null => Ok(Vec::new()),
         Node::Map(entries) => Ok(entries),
@@ -125,7 +130,7 @@ impl Reader {
         } else if let Some(rest) = key.strip_prefix("extra_config.") {
             let key = rest.to_owned();
             self.extra_from_file.push(RawSetting { key, ..entry });
-        } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, key) {
+        } else if let Some(used) = keys::find_top_level(key) {
             self.top.insert(used, entry);
         } else if lmcache::is_unused_key(key) {
             self.unused(&entry.origin, &format!("`{key}`"), key, &entry.value);
@@ -172,7 +177,7 @@ impl Reader {
         if known_key == keys::EXTRA_CONFIG {
             let key = known_key.to_owned();
             self.extra_from_variable = Some(extra_entries(RawSetting { key, value, origin })?);
-        } else if let Some(used) = keys::find(&keys::TOP_LEVEL_USED, known_key) {
+        } else if let Some(used) = keys::find_top_level(known_key) {
             if is_list || !value.is_blank() {
                 let key = used.to_owned();
                 self.override_top(used, RawSetting { key, value, origin });
@@ -244,7 +249,7 @@ impl Reader {
                 key,
             }));
         }
-        if keys::find(&keys::TOP_LEVEL_USED, &key).is_some() {
+        if keys::find_top_level(&key).is_some() {
             self.warnings.push("top-level keys under `extra_config`, which are ignored", || {
                 format!("{}: `{key}` under `extra_config` is ignored; it is a top-level key", entry.origin)
             });
@@ -279,8 +284,8 @@ fn extra_entries(entry: RawSetting) -> Result<Vec<RawSetting>, ConfigError> {
         Node::Text(text) if text.len() as u64 > CONFIG_BYTES_MAX => {
             return Err(ConfigError::new(&origin, ConfigProblem::TooLarge { max_bytes: CONFIG_BYTES_MAX }));
         }
-        Node::Text(text) => Node::from_json(text.trim_start_matches('\u{feff}')).map_err(|message| {
-            ConfigError::new(&origin, ConfigProblem::Syntax { format: "JSON", message })
+        Node::Text(text) => Format::Json.parse(&text).map_err(|message| {
+            ConfigError::new(&origin, ConfigProblem::Syntax { format: Format::Json.name(), message })
         })?,
         other => other,
     };

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::super::{Config, ConfigProblem, limits};
-use super::{disk_with, extra_config, read, read_with};
+use super::super::{Config, ConfigProblem};
+use super::{disk_with, extra_config, read, read_all, read_with};
+use crate::limits;
 
 fn refusal(text: &str) -> String {
     read(text).unwrap_err().to_string()
@@ -46,9 +47,9 @@ fn files_that_cannot_be_read() {
 fn what_is_quoted_of_a_configuration_is_escaped_and_cut() {
     assert_snapshot!(refusal(r#"extra_config: {"kvtier.\e[31mred\n": 1}"#), @r"configuration text: unknown key `kvtier.\u{1b}[31mred\n`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
     assert_snapshot!(refusal(r#"external_backends: ["\e]0;title\a"]"#), @r#"configuration text: `external_backends`: "\u{1b}]0;title\u{7}" cannot name a backend; use 1 to 64 letters, digits, `_` or `-`"#);
-    let unknown = read("\"loud\\a\": 1\nextra_config: {\"quiet\\e\": 1}\n").unwrap();
-    assert_snapshot!(unknown.warnings.join("\n"), @r"configuration text: unknown key `loud\u{7}` is ignored");
-    assert_snapshot!(unknown.notes.join("\n"), @r"configuration text: `extra_config.quiet\u{1b}` is not used by kvtier");
+    let read = read_all("\"loud\\a\": 1\nextra_config: {\"quiet\\e\": 1}\n").unwrap();
+    assert_snapshot!(read.warnings.join("\n"), @r"configuration text: unknown key `loud\u{7}` is ignored");
+    assert_snapshot!(read.notes.join("\n"), @r"configuration text: `extra_config.quiet\u{1b}` is not used by kvtier");
     let refused = refusal_of_path(Path::new("DIR"), &"x".repeat(100_000));
     assert!(refused.len() <= limits::CONFIG_MESSAGE_BYTES_MAX, "{}", refused.len());
     assert!(refused.contains("x [...] x") && refused.ends_with("; check the path"), "{refused}");
@@ -100,7 +101,7 @@ fn values_of_wrong_types_in_a_backend() {
     assert_snapshot!(refusal_of_disk("allow.fs: /data"), @r#"configuration text: `external_backend.disk.allow.fs`: expected `HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path without `.` or `..` (several grants as a list), found the text "/data""#);
     assert_snapshot!(refusal_of_disk("allow.net: [cache.example:6379]"), @r#"configuration text: `external_backend.disk.allow.net`: expected `tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or `http(s)://HOST[:PORT]` (several grants as a list), found the text "cache.example:6379""#);
     assert_snapshot!(refusal_of_disk("allow.env: {A: 1}"), @"configuration text: unknown key `external_backend.disk.allow.env.A`; did you mean `external_backend.disk.allow.env`?");
-    assert_snapshot!(refusal_of_disk("secrets.password: hunter2"), @"configuration text: `external_backend.disk.secrets.password`: expected `env:NAME` or `file:PATH` (a secret never stands in the configuration itself), found another text of 7 bytes (not shown)");
+    assert_snapshot!(refusal_of_disk("secrets.password: hunter2"), @"configuration text: `external_backend.disk.secrets.password`: expected `env:NAME` or `file:PATH` (a secret is never written into the configuration itself), found another text of 7 bytes (not shown)");
     let class = disk_with("").replace("class_name: Class", "class_name: 'My Class'");
     assert_snapshot!(refusal(&class), @r#"configuration text: `external_backend.disk.class_name`: expected the name of a class, such as ExternalLogBackend, found the text "My Class""#);
     let module = disk_with("").replace("module_path: disk.wasm", "module_path: [disk.wasm]");
@@ -125,7 +126,7 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");
     assert_snapshot!(refusal_of_disk("limit.memory: 5"), @"configuration text: unknown key `external_backend.disk.limit.memory`; did you mean `external_backend.disk.limits.memory`?");
     assert_snapshot!(refusal_of_disk("allow.http: 'http://a'"), @"configuration text: unknown key `external_backend.disk.allow.http`; did you mean `external_backend.disk.allow.net`?");
-    assert_snapshot!(refusal_of_disk("root: /data"), @"configuration text: unknown key `external_backend.disk.root`; a backend has module_path, class_name, digest, lanes, allow.fs, allow.net, allow.env, tls.ca_file, limits.memory, limits.call_timeout_ms, limits.min_bytes_per_s, limits.open_timeout_ms, limits.close_timeout_ms, limits.lane_stall_ms, limits.abandoned_calls_max, limits.calls_in_flight_max, limits.batch_chunks_max, limits.table_elements, limits.handles_max, limits.hostcall_bytes, limits.random_bytes, limits.log_lines_per_s, limits.log_bytes_per_s, limits.bytes_in_flight, limits.open_files_max, limits.file_operations_max, limits.file_names_bytes, limits.connect_timeout_ms, limits.tls_timeout_ms, limits.request_timeout_ms, limits.http_requests_max, limits.component_bytes, breaker.failures, breaker.window, breaker.pause_ms, breaker.pause_max_ms, config.* and secrets.*; keys for the class itself stand under `config.`");
+    assert_snapshot!(refusal_of_disk("root: /data"), @"configuration text: unknown key `external_backend.disk.root`; a backend has module_path, class_name, digest, tls.ca_file, lanes, allow.fs, allow.net, allow.env, limits.memory, limits.call_timeout_ms, limits.min_bytes_per_s, limits.open_timeout_ms, limits.close_timeout_ms, limits.lane_stall_ms, limits.abandoned_calls_max, limits.calls_in_flight_max, limits.batch_chunks_max, limits.table_elements, limits.handles_max, limits.hostcall_bytes, limits.random_bytes, limits.log_lines_per_s, limits.log_bytes_per_s, limits.bytes_in_flight, limits.open_files_max, limits.file_operations_max, limits.file_names_bytes, limits.connect_timeout_ms, limits.tls_timeout_ms, limits.request_timeout_ms, limits.http_requests_max, limits.component_bytes, breaker.failures, breaker.window, breaker.pause_ms, breaker.pause_max_ms, config.* and secrets.*; write keys for the class itself under `config.`");
     let long = "k".repeat(limits::KEY_BYTES_MAX / 2 + 1);
     assert_snapshot!(refusal(&format!("extra_config: {{kvtier.{long}: {{{long}: 1}}}}")), @"configuration text: unknown key `kvtier.kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...`; a key has at most 512 bytes, with all that it is nested in");
     assert_snapshot!(refusal(&format!("{long}{long}: 1")), @"configuration text: is not valid YAML: the key `kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...` has 514 bytes; a key has at most 512");
@@ -218,7 +219,7 @@ fn python_modules() {
 #[test]
 fn integrity_keys() {
     let key = |source: &str| format!("extra_config: {{kvtier.integrity_key: '{source}'}}");
-    assert_snapshot!(refusal(&key("swordfish")), @"configuration text: `kvtier.integrity_key`: expected `env:NAME` or `file:PATH` (a secret never stands in the configuration itself), found another text of 9 bytes (not shown)");
+    assert_snapshot!(refusal(&key("swordfish")), @"configuration text: `kvtier.integrity_key`: expected `env:NAME` or `file:PATH` (a secret is never written into the configuration itself), found another text of 9 bytes (not shown)");
     let optional = refusal(&key("env:KVTIER_KEY?"));
     assert!(
         optional.contains("expected `env:NAME` or `file:PATH`"),

@@ -1,38 +1,38 @@
 //! What is in files and environments of `LMCache`, of Kubernetes and of others, and means nothing here.
 
 use super::super::lmcache::UNUSED_KEYS;
-use super::{read, read_with};
+use super::{read_all, read_all_with};
 use crate::limits::MESSAGES_OF_A_KIND_MAX;
 
 #[test]
 fn keys_of_lmcache_without_a_meaning_here_are_noted_and_do_not_refuse_start() {
-    let config = read(
+    let read = read_all(
         "use_layerwise: true\npd_role: null\nnixl_receiver_host: h\nblend_recompute_ratio: 0.15\n\
          use_gpu_connector_v2: true\nec_chunk_size: 64\nlocal_disk: null\nremote_url: ''\n\
          extra_config: {audit_backend_enabled: true, gpu_to_numa_mapping: {0: 1}}\n",
     )
     .unwrap();
-    assert_eq!(config.notes.len(), 10);
-    assert_eq!(config.notes[0], "configuration text: `use_layerwise` is not used by kvtier");
-    assert!(config.warnings.is_empty());
+    assert_eq!(read.notes.len(), 10);
+    assert_eq!(read.notes[0], "configuration text: `use_layerwise` is not used by kvtier");
+    assert!(read.warnings.is_empty());
 }
 
 #[test]
 fn a_key_that_lmcache_has_is_never_taken_for_a_typo() {
     for key in UNUSED_KEYS {
-        let config = read(&format!("{key}: null")).unwrap_or_else(|error| panic!("{key}: {error}"));
-        assert!(config.warnings.is_empty(), "{key}: {:?}", config.warnings);
+        let read = read_all(&format!("{key}: null")).unwrap_or_else(|error| panic!("{key}: {error}"));
+        assert!(read.warnings.is_empty(), "{key}: {:?}", read.warnings);
         let variable = format!("LMCACHE_{}", key.to_uppercase());
-        read_with("", &[(variable.as_str(), "")]).unwrap_or_else(|error| panic!("{variable}: {error}"));
+        read_all_with("", &[(variable.as_str(), "")]).unwrap_or_else(|error| panic!("{variable}: {error}"));
     }
     // A neighbour of a key that means nothing here means nothing either.
-    let config = read("nixl_receiver_hots: h").unwrap();
-    assert_eq!(config.warnings, ["configuration text: unknown key `nixl_receiver_hots` is ignored"]);
+    let read = read_all("nixl_receiver_hots: h").unwrap();
+    assert_eq!(read.warnings, ["configuration text: unknown key `nixl_receiver_hots` is ignored"]);
 }
 
 #[test]
 fn tiers_that_kvtier_does_not_have_are_warned_of_wherever_they_are_asked_for() {
-    let config = read_with(
+    let read = read_all_with(
         "local_disk: file:///data/x\nremote_url: lm://user:hunter2@h:1\nenable_p2p: false\n\
          extra_config: {enable_nixl_storage: true, dax.path: /dev/dax0}\n",
         &[("LMCACHE_GDS_PATH", "/mnt")],
@@ -46,29 +46,29 @@ fn tiers_that_kvtier_does_not_have_are_warned_of_wherever_they_are_asked_for() {
         "dax.path",
     ];
     for what in asked {
-        let found = config.warnings.iter().filter(|warning| warning.contains(what)).count();
-        assert_eq!(found, 1, "{what}: {:?}", config.warnings);
+        let found = read.warnings.iter().filter(|warning| warning.contains(what)).count();
+        assert_eq!(found, 1, "{what}: {:?}", read.warnings);
     }
-    assert_eq!(config.warnings.len(), asked.len());
-    assert!(!format!("{:?}", config.warnings).contains("hunter2"));
+    assert_eq!(read.warnings.len(), asked.len());
+    assert!(!format!("{:?}", read.warnings).contains("hunter2"));
 }
 
 #[test]
 fn no_hot_cache_and_the_smallest_pool_is_what_a_size_of_zero_means() {
     for zero in ["0", "0.0", "'0'"] {
-        let config = read(&format!("local_cpu: true\nmax_local_cpu_size: {zero}")).unwrap();
-        assert_eq!((config.local_cpu, config.pool_size_bytes), (false, 0));
-        assert!(config.warnings[0].contains("`max_local_cpu_size` is 0: the CPU tier keeps no chunks"));
+        let read = read_all(&format!("local_cpu: true\nmax_local_cpu_size: {zero}")).unwrap();
+        assert_eq!((read.config.local_cpu, read.config.pool_size_bytes), (false, 0));
+        assert!(read.warnings[0].contains("`max_local_cpu_size` is 0: the CPU tier keeps no chunks"));
         // What may be in flight, and the batch that goes beyond it.
-        assert_eq!(config.pool_bytes(1), (128 + 16) << 20);
-        assert_eq!(config.pool_bytes((64 << 20) + 1), (192 << 20) + 4096);
+        assert_eq!(read.config.pool_bytes(1), (128 + 16) << 20);
+        assert_eq!(read.config.pool_bytes((64 << 20) + 1), (192 << 20) + 4096);
     }
-    assert_eq!(read("max_local_cpu_size: 1").unwrap().pool_bytes(64 << 20), 1 << 30);
+    assert_eq!(read_all("max_local_cpu_size: 1").unwrap().config.pool_bytes(64 << 20), 1 << 30);
 }
 
 #[test]
 fn variables_with_unknown_names_never_refuse_start() {
-    let config = read_with(
+    let read = read_all_with(
         "",
         &[
             // What Kubernetes sets for services called `lmcache-p2p` and `lmcache-mp`.
@@ -82,13 +82,13 @@ fn variables_with_unknown_names_never_refuse_start() {
         ],
     )
     .unwrap();
-    assert_eq!(config.notes.len(), 4);
+    assert_eq!(read.notes.len(), 4);
     assert_eq!(
-        config.notes[0],
+        read.notes[0],
         "environment variable `LMCACHE_MP_PORT`: ignored; Kubernetes sets it for a service of that name"
     );
     assert_eq!(
-        config.warnings,
+        read.warnings,
         [
             "environment variable `LMCACHE_RESP_PASSWORD`: a variable of LMCache that has no effect on kvtier",
             "environment variable `LMCACHE_STORAGE_PLUGIN`: unknown, and ignored; did you mean `LMCACHE_STORAGE_PLUGINS`?",
@@ -98,9 +98,9 @@ fn variables_with_unknown_names_never_refuse_start() {
 
 #[test]
 fn the_variable_that_forbids_storing_is_read() {
-    let skip = |value: &str| read_with("", &[("LMCACHE_FORCE_SKIP_SAVE", value)]).unwrap();
+    let skip = |value: &str| read_all_with("", &[("LMCACHE_FORCE_SKIP_SAVE", value)]).unwrap();
     for (value, skips) in [("1", true), ("True", true), ("0", false), ("false", false), ("", false)] {
-        assert_eq!(skip(value).skip_save, skips, "{value}");
+        assert_eq!(skip(value).config.skip_save, skips, "{value}");
     }
     assert_eq!(skip("1").warnings, ["environment variable `LMCACHE_FORCE_SKIP_SAVE`: nothing is stored"]);
 }
@@ -109,8 +109,8 @@ fn the_variable_that_forbids_storing_is_read() {
 fn ninety_thousand_unknown_keys_are_a_few_lines() {
     // The distance to each known key was computed for each of them, which took 18 s.
     let text: Vec<String> = (0..90_000).map(|index| format!("xk{index}:\n")).collect();
-    let config = read(&text.concat()).unwrap();
-    let warnings = &config.warnings;
+    let read = read_all(&text.concat()).unwrap();
+    let warnings = &read.warnings;
     assert_eq!(warnings.len(), MESSAGES_OF_A_KIND_MAX + 1);
     assert_eq!(
         warnings.last().unwrap(),
@@ -119,7 +119,7 @@ fn ninety_thousand_unknown_keys_are_a_few_lines() {
     // The same of keys of LMCache's, of extra keys, and of backends that nobody lists.
     let extra = |index| format!("  e{index}: 1\n  external_backend.b{index}.lanes: 1\n");
     let extra: Vec<String> = (0..20_000).map(extra).collect();
-    let config = read(&format!("extra_config:\n{}", extra.concat())).unwrap();
-    assert_eq!(config.warnings.len(), MESSAGES_OF_A_KIND_MAX + 1);
-    assert_eq!(config.notes.len(), MESSAGES_OF_A_KIND_MAX + 1);
+    let read = read_all(&format!("extra_config:\n{}", extra.concat())).unwrap();
+    assert_eq!(read.warnings.len(), MESSAGES_OF_A_KIND_MAX + 1);
+    assert_eq!(read.notes.len(), MESSAGES_OF_A_KIND_MAX + 1);
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::super::Config;
-use super::{extra_config, names, read, read_with};
+use super::{extra_config, names, read, read_all, read_all_with, read_with};
 use crate::cpu::EvictionPolicy;
 
 #[test]
 fn the_template_example_loads_with_its_placeholders_filled() {
-    let config = read(
+    let read = read_all(
         "chunk_size: 64\n\
          local_cpu: False\n\
          max_local_cpu_size: 5\n\
@@ -18,13 +18,13 @@ fn the_template_example_loads_with_its_placeholders_filled() {
          \x20 external_backend.my_backend.class_name: MyBackend\n",
     )
     .unwrap();
-    assert_eq!(config.chunk_size, 64);
-    assert!(!config.local_cpu);
-    assert_eq!(config.pool_size_bytes, 5 << 30);
-    assert_eq!(names(&config), ["my_backend"]);
-    assert_eq!(config.backends[0].module_path, Path::new("/etc/kvtier/backends/mine.wasm"));
-    assert_eq!(config.backends[0].class_name, "MyBackend");
-    assert!(config.warnings.is_empty() && config.notes.is_empty());
+    assert_eq!(read.config.chunk_size, 64);
+    assert!(!read.config.local_cpu);
+    assert_eq!(read.config.pool_size_bytes, 5 << 30);
+    assert_eq!(names(&read.config), ["my_backend"]);
+    assert_eq!(read.config.backends[0].module_path, Path::new("/etc/kvtier/backends/mine.wasm"));
+    assert_eq!(read.config.backends[0].class_name, "MyBackend");
+    assert!(read.warnings.is_empty() && read.notes.is_empty());
 }
 
 #[test]
@@ -66,10 +66,10 @@ fn t2_tiers_come_in_the_order_of_the_list() {
 
 #[test]
 fn t3_keys_without_a_list_load_nothing_and_warn() {
-    let config = read(&extra_config(&["a"])).unwrap();
-    assert!(config.backends.is_empty());
+    let read = read_all(&extra_config(&["a"])).unwrap();
+    assert!(read.config.backends.is_empty());
     assert_eq!(
-        config.warnings,
+        read.warnings,
         ["backend `a` has keys under `extra_config` but is not listed in `external_backends`; \
           it is not loaded"]
     );
@@ -104,14 +104,14 @@ fn t7_variables_override_the_files_list_in_either_spelling_without_a_warning() {
     for file_key in ["external_backends", "storage_plugins"] {
         for variable in ["LMCACHE_EXTERNAL_BACKENDS", "LMCACHE_STORAGE_PLUGINS"] {
             let text = format!("{file_key}: a\n{extra}");
-            let config = read_with(&text, &[(variable, "c,b")]).unwrap();
-            assert_eq!(names(&config), ["c", "b"], "{file_key} {variable}");
+            let read = read_all_with(&text, &[(variable, "c,b")]).unwrap();
+            assert_eq!(names(&read.config), ["c", "b"], "{file_key} {variable}");
             // The only warning is about `a`, which is left without its place in the list.
-            assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+            assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
         }
     }
-    let config = read_with("external_backends: a", &[("LMCACHE_STORAGE_PLUGINS", "")]).unwrap();
-    assert!(config.backends.is_empty());
+    let read = read_all_with("external_backends: a", &[("LMCACHE_STORAGE_PLUGINS", "")]).unwrap();
+    assert!(read.config.backends.is_empty());
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn t8_both_spellings_of_a_backends_keys_work_under_either_list_without_a_warning
     let new = old.replace("external_backend.", "storage_plugin.");
     for list in ["external_backends", "storage_plugins"] {
         for extra in [&old, &new] {
-            let config = read(&format!("{list}: a\n{extra}")).unwrap();
-            assert_eq!(config.backends[0].class_name, "Class");
-            assert!(config.warnings.is_empty() && config.notes.is_empty());
+            let read = read_all(&format!("{list}: a\n{extra}")).unwrap();
+            assert_eq!(read.config.backends[0].class_name, "Class");
+            assert!(read.warnings.is_empty() && read.notes.is_empty());
         }
     }
 }
@@ -236,14 +236,14 @@ fn every_variable_overrides_its_key_and_loses_its_quotes() {
         ("PATH", "/bin"),
     ];
     // The file's value would refuse start; the variable takes its place before it is read.
-    let config = read_with("chunk_size: many\nlocal_cpu: true\n", &variables).unwrap();
-    assert_eq!(config.chunk_size, 32);
-    assert!(!config.local_cpu);
-    assert_eq!(config.pool_size_bytes, 1 << 29);
-    assert_eq!(config.cache_policy, EvictionPolicy::Mru);
-    assert!(config.save_unfull_chunk);
-    assert_eq!(config.lookup_timeout.as_millis(), 7);
-    assert_eq!(config.blocking_timeout.as_secs(), 8);
-    assert_eq!(config.pin_timeout.as_secs(), 9);
-    assert!(config.warnings.is_empty() && config.notes.is_empty());
+    let read = read_all_with("chunk_size: many\nlocal_cpu: true\n", &variables).unwrap();
+    assert_eq!(read.config.chunk_size, 32);
+    assert!(!read.config.local_cpu);
+    assert_eq!(read.config.pool_size_bytes, 1 << 29);
+    assert_eq!(read.config.cache_policy, EvictionPolicy::Mru);
+    assert!(read.config.save_unfull_chunk);
+    assert_eq!(read.config.lookup_timeout.as_millis(), 7);
+    assert_eq!(read.config.blocking_timeout.as_secs(), 8);
+    assert_eq!(read.config.pin_timeout.as_secs(), 9);
+    assert!(read.warnings.is_empty() && read.notes.is_empty());
 }

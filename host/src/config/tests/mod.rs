@@ -5,9 +5,10 @@ mod foreign;
 mod lmcache;
 mod read;
 mod reference;
+mod show;
 mod vectors;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, ReadConfig};
 
 /// Directory that relative paths of the tests' texts are taken from. Nothing is read there.
 const BASE_DIR: &str = "/etc/kvtier";
@@ -19,11 +20,20 @@ fn read(text: &str) -> Result<Config, ConfigError> {
 
 /// Reads a configuration text with some variables.
 fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    read_all_with(text, variables).map(|read| read.config)
+}
+
+/// Reads a configuration text with an empty environment, and what is to be told about it.
+fn read_all(text: &str) -> Result<ReadConfig, ConfigError> {
+    read_all_with(text, &[])
+}
+
+fn read_all_with(text: &str, variables: &[(&str, &str)]) -> Result<ReadConfig, ConfigError> {
     let env = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let config = Config::from_yaml(text, BASE_DIR, env)?;
+    let read = Config::from_yaml(text, BASE_DIR, env)?;
     // Reading must not let through what a configuration made in code may not have.
-    config.validate().unwrap();
-    Ok(config)
+    read.config.validate().unwrap();
+    Ok(read)
 }
 
 /// Returns the names of the backends, in order.

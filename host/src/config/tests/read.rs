@@ -6,7 +6,7 @@ use super::super::{
     BackendConfig, BackendLimits, BreakerConfig, CompileCache, CompileLimits, CompilePolicy, Compiler,
     Config, EnvGrant, FsAccess, FsGrant, OnFull, OnLoadError, SecretSource, Sha256Digest,
 };
-use super::{disk_with, extra_config, names, read, read_with};
+use super::{disk_with, extra_config, names, read, read_all, read_all_with, read_with};
 use crate::memory::{HugePages, PoolOptions};
 
 #[test]
@@ -211,19 +211,19 @@ fn a_file_is_read_with_paths_relative_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kvtier.yaml");
     std::fs::write(&path, format!("external_backends: a\n{}", extra_config(&["a"]))).unwrap();
-    let config =
-        Config::from_file_with_env(&path, [("LMCACHE_CHUNK_SIZE".to_owned(), "8".to_owned())]).unwrap();
+    let env = [("LMCACHE_CHUNK_SIZE".to_owned(), "8".to_owned())];
+    let config = Config::from_file_with_env(&path, env).unwrap().config;
     assert_eq!(names(&config), ["a"]);
     assert_eq!(config.backends[0].module_path, dir.path().join("a.wasm"));
     assert_eq!(config.chunk_size, 8);
-    assert_eq!(Config::from_file(&path).unwrap().backends, config.backends);
+    assert_eq!(Config::from_file(&path).unwrap().config.backends, config.backends);
 }
 
 #[test]
 fn unknown_top_level_keys_and_variables_warn_by_name() {
-    let config = read_with("colour: red\n", &[("LMCACHE_COLOUR", "red")]).unwrap();
+    let read = read_all_with("colour: red\n", &[("LMCACHE_COLOUR", "red")]).unwrap();
     assert_eq!(
-        config.warnings,
+        read.warnings,
         [
             "configuration text: unknown key `colour` is ignored",
             "environment variable `LMCACHE_COLOUR`: unknown, and ignored",
@@ -231,21 +231,21 @@ fn unknown_top_level_keys_and_variables_warn_by_name() {
     );
     // Not of our making, so no reason not to start; but whoever meant one of ours should hear of it.
     for name in ["LMCACHE_CHUNKSIZE", "LMCACHE_chunk_size"] {
-        let config = read_with("", &[(name, "64")]).unwrap();
+        let read = read_all_with("", &[(name, "64")]).unwrap();
         let expected = format!(
             "environment variable `{name}`: unknown, and ignored; did you mean `LMCACHE_CHUNK_SIZE`?"
         );
-        assert_eq!(config.warnings, [expected]);
+        assert_eq!(read.warnings, [expected]);
     }
-    let config = read("extra_config: {chunk_size: 64}").unwrap();
-    assert_eq!(config.chunk_size, Config::default().chunk_size);
-    assert_eq!(config.warnings.len(), 1);
+    let read = read_all("extra_config: {chunk_size: 64}").unwrap();
+    assert_eq!(read.config.chunk_size, Config::default().chunk_size);
+    assert_eq!(read.warnings.len(), 1);
 }
 
 #[test]
 fn a_secret_never_shows() {
     let key = "correct horse battery";
-    let config = read_with(
+    let read = read_all_with(
         &format!(
             "{}  kvtier.integrity_key: env:KEY\n",
             disk_with(
@@ -256,7 +256,8 @@ fn a_secret_never_shows() {
         &[("KEY", key), ("PW", "hunter2")],
     )
     .unwrap();
-    let shown = format!("{config:?} {config:#?} {:?} {:?}", config.warnings, config.notes);
+    let (config, rows) = (&read.config, read.config.shown());
+    let shown = format!("{config:?} {config:#?} {:?} {:?} {rows:?}", read.warnings, read.notes);
     assert!(shown.contains("Secret(21 bytes)"), "{shown}");
     assert!(shown.contains("(\"password\", \"7 bytes\")"), "{shown}");
     assert!(!shown.contains(key) && !shown.contains("hunter2"), "{shown}");
@@ -274,22 +275,22 @@ fn a_secret_never_shows() {
         "config.password: !!int hunter2",
         "config.password: {hunter2",
     ] {
-        let error = read(&disk_with(line)).unwrap_err();
+        let error = read_with(&disk_with(line), &[]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
 }
 
 #[test]
 fn what_sounds_like_a_secret_in_the_file_is_pointed_out_and_kept_out_of_logs() {
-    let config = read(&disk_with(
+    let read = read_all(&disk_with(
         "config.password: hunter2\nconfig.max_tokens: 4096\nconfig.servers: 'redis://bob:swordfish@a, carl@b'\n\
          allow.env: [API_TOKEN=opensesame, MODE=fast]",
     ))
     .unwrap();
     let expected = "configuration text: `external_backend.disk.config.password` sounds like a secret; take it out of the file \
                     and give `external_backend.disk.secrets.password: env:NAME` or `file:PATH`";
-    assert_eq!(config.warnings, [expected]);
-    let hidden = config.backends[0].unnamed_secrets();
+    assert_eq!(read.warnings, [expected]);
+    let hidden = read.config.backends[0].unnamed_secrets();
     assert_eq!(hidden, ["hunter2", "bob:swordfish", "swordfish", "carl", "opensesame"]);
 }
 

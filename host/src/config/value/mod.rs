@@ -6,13 +6,12 @@ pub(super) mod size;
 use std::time::Duration;
 
 use self::scalar::{BOOLEAN_FORM, WHOLE_FORM, boolean, has_leading_zero, whole};
-use self::size::{SIZE_FORM, SizeError, parse_size, show_size};
+use self::size::{BYTES_PER_GIB, SIZE_FORM, SizeError, parse_size, show_gib, show_size};
 use crate::config::error::{ConfigError, ConfigProblem};
 use crate::config::format::{Node, shorten};
 use crate::config::raw::RawSetting;
-use crate::limits::{Bound, SIZE_BYTES_MAX};
-
-const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
+use crate::config::setting::Bound;
+use crate::limits::SIZE_BYTES_MAX;
 
 impl RawSetting {
     /// Says that the value is of the wrong type or form, showing it.
@@ -52,7 +51,7 @@ impl RawSetting {
         let number = number.ok_or_else(|| self.wrong(WHOLE_FORM))?;
         u64::try_from(number)
             .ok()
-            .filter(|value| bound.contains(*value))
+            .filter(|value| bound.accepts(*value))
             .ok_or_else(|| self.out_of_range(bound.min.to_string(), bound.max.to_string()))
     }
 
@@ -89,11 +88,10 @@ impl RawSetting {
             }
             _ => return Err(self.wrong(SIZE_FORM)),
         };
-        if bound.contains(bytes) { Ok(bytes) } else { Err(range()) }
+        if bound.accepts(bytes) { Ok(bytes) } else { Err(range()) }
     }
 
-    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes. Zero, which `LMCache` allows, is in every
-    /// bound.
+    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes.
     pub(in crate::config) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let gib = match &self.value {
             Node::Int(value) => Some(*value as f64),
@@ -106,17 +104,13 @@ impl RawSetting {
             .filter(|value: &f64| !value.is_nan())
             .ok_or_else(|| self.wrong("a number of GiB such as 5 or 0.5"))?;
         let bytes = gib * BYTES_PER_GIB;
-        if bytes == 0.0 {
+        if bytes == 0.0 && bound.or_zero {
             return Ok(0);
         }
         if bytes >= bound.min as f64 && bytes <= bound.max as f64 {
             Ok(bytes as u64)
         } else {
-            // Rounded up, so that the smallest shown value is an accepted one.
-            let shown = |bytes: u64| {
-                let gib = (bytes as f64 / BYTES_PER_GIB * 1e6).ceil() / 1e6;
-                format!("{gib} GiB")
-            };
+            let shown = |bytes| format!("{} GiB", show_gib(bytes));
             Err(self.out_of_range(shown(bound.min), shown(bound.max)))
         }
     }

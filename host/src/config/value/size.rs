@@ -60,6 +60,13 @@ pub(in crate::config) fn parse_size(text: &str) -> Result<u64, SizeError> {
     if (0.0..=SIZE_BYTES_MAX as f64).contains(&bytes) { Ok(bytes as u64) } else { Err(SizeError::Range) }
 }
 
+pub(in crate::config) const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
+
+/// Shows a size in GiB, with up to six decimals, rounded up so that the smallest shown value is an accepted one.
+pub(in crate::config) fn show_gib(bytes: u64) -> String {
+    ((bytes as f64 / BYTES_PER_GIB * 1e6).ceil() / 1e6).to_string()
+}
+
 /// Shows a size in the largest binary unit that divides it.
 pub(crate) fn show_size(bytes: u64) -> String {
     const SHOWN: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

@@ -6,7 +6,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::config::Sha256Digest;
-use crate::limits::BACKEND_COMPONENT_BYTES;
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::wasm::class::{self, ClassReport};
 use crate::wasm::component::{ComponentError, Source, ensure_light, foreign_text};
 use crate::wasm::engine::engine_config;
@@ -32,7 +32,7 @@ pub struct Inspection {
 /// # Errors
 /// [`ComponentError`]
 pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
-    let source = Source::read(path, BACKEND_COMPONENT_BYTES.max, None)?;
+    let source = Source::read(path, COMPONENT_BYTES_MAX, None)?;
     ensure_light(path, &source)?;
     let Source { bytes, digest } = source;
     let invalid = |error: wasmtime::Error| ComponentError::invalid(path, &error);

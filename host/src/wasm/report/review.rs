@@ -101,15 +101,14 @@ pub fn review(compilation: &Compilation, config: &BackendConfig) -> Result<Revie
     )?;
     let inspection = Inspection::new(&engine, &loaded.component, loaded.digest, loaded.component_bytes);
     let not_offered = inspection.imports.iter().map(|(name, _)| name).filter(|name| !offers(name));
-    let settings = config.limits.settings();
-    let changed = settings.into_iter().filter(|(_, value, bound)| *value != bound.default);
+    let changed = config.limits.changed().into_iter();
     Ok(Review {
         class: class::check(&inspection.classes, &config.class_name).map(|(_, blocking)| blocking),
         pinned: config.digest.is_some(),
         overlap: overlap::check(&config.allow, compilation).err(),
         not_offered: not_offered.cloned().collect(),
         reaches: reaches(config, &inspection),
-        limits: changed.map(|(name, value, bound)| Limit { name, value, default: bound.default }).collect(),
+        limits: changed.map(|(name, value, default)| Limit { name, value, default }).collect(),
         inspection,
     })
 }

@@ -9,7 +9,7 @@ use super::super::entry::{Entry, Fingerprint, Identity};
 use super::super::read::digest_of;
 use super::protocol::{Failure, FailureKind, Order};
 use crate::config::CompileLimits;
-use crate::limits::BACKEND_COMPONENT_BYTES;
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::wasm::engine::engine_config;
 
 /// Does what [`COMPILER_COMMAND`](super::COMPILER_COMMAND) stands for: limits this process's memory and
@@ -41,7 +41,7 @@ fn compile(words: &[String], input: &mut dyn Read) -> Result<Entry, Failure> {
         .map_err(|error| Failure::unable(format!("cannot limit itself: {error}")))?;
     let mut bytes = Vec::new();
     input
-        .take(BACKEND_COMPONENT_BYTES.max + 1)
+        .take(COMPONENT_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::unable(format!("cannot read the component: {error}")))?;
     let identity = |engine: &Engine| Identity { engine: Fingerprint::of(engine), component: order.component };
