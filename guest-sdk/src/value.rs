@@ -129,7 +129,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    const VECTORS: &str = include_str!("../../tests/vectors/values.txt");
+    const VECTORS: &str = include_str!("../wit/values.txt");
 
     fn outcome<T: ToString>(read: Result<T, String>) -> String {
         match read {

@@ -6,6 +6,7 @@ mod deny;
 mod fuzz;
 mod guests;
 mod manifest;
+mod packages;
 mod servers;
 mod step;
 mod stress;
@@ -86,6 +87,13 @@ fn test(runner: &mut Runner, arguments: &[String]) -> Result<()> {
     let mut arguments = guests::target_arguments(&packages);
     arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
     runner.cargo("lints of the guests", "clippy", &arguments)?;
+    packages::check(runner)?;
+    runner.cargo_with(
+        "documentation",
+        "doc",
+        &["--workspace", "--no-deps", "--lib"],
+        ("RUSTDOCFLAGS", "-D warnings"),
+    )?;
     runner.cargo_with("tests", "test", &["--workspace"], (servers::WITHOUT, &without))?;
     runner.done("all checks passed");
     Ok(())

@@ -136,7 +136,7 @@ mod tests {
         let namespace = Namespace::new(&metadata());
         let tokens: Vec<u32> = (0..600).collect();
         let shown: Vec<String> = keys(namespace, &tokens, 256).iter().map(ToString::to_string).collect();
-        let page = include_str!("../../../docs/keys.md");
+        let page = include_str!("../../docs/keys.md");
         for vector in [namespace.to_string(), shown.join("\n")] {
             assert!(page.contains(&format!("```\n{vector}\n```")), "docs/keys.md does not have\n{vector}");
         }

@@ -14,7 +14,7 @@ use crate::transfer::{Sinks, Sources};
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated")]
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         additional_derives: [PartialEq],
         world: "kvtier:storage/imports",
         imports: {

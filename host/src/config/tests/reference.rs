@@ -6,7 +6,7 @@ use super::super::setting::{Number, Setting, Settings};
 use super::super::{BackendConfig, BackendLimits, Config, ReadConfig, keys};
 use super::{extra_config, read, read_all};
 
-const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
+const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 
 /// Returns the cells of all table rows whose first cell is a key, by key.
 fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {

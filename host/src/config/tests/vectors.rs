@@ -4,7 +4,7 @@ use super::super::value::scalar::{boolean, whole};
 use super::super::value::size::{SizeError, parse_size};
 use super::{disk_with, read, read_with};
 
-const VECTORS: &str = include_str!("../../../../tests/vectors/values.txt");
+const VECTORS: &str = include_str!("../../../wit/values.txt");
 
 /// Returns kind, text and outcome of each row.
 fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {

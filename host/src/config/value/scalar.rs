@@ -1,5 +1,5 @@
 //! Booleans and whole numbers as people write them. The SDK of backends reads `config.*` by the same rules, and both
-//! run `tests/vectors/values.txt`.
+//! run `wit/values.txt`.
 
 /// What a boolean may look like, for error messages.
 pub(in crate::config) const BOOLEAN_FORM: &str = "true or false (or 1/0, yes/no, on/off)";

@@ -1,5 +1,5 @@
 //! Sizes in bytes, as people write them. The SDK of backends reads `config.*` by the same rules, and both run
-//! `tests/vectors/values.txt`.
+//! `wit/values.txt`.
 
 use super::scalar::has_leading_zero;
 use crate::limits::SIZE_BYTES_MAX;

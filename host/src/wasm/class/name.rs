@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn class_names_become_the_resource_names_of_the_shared_vectors() {
-        let vectors = include_str!("../../../../wit/class-names.txt");
+        let vectors = include_str!("../../../wit/class-names.txt");
         let mut n_vectors = 0;
         for line in vectors.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let mut words = line.split_whitespace();

@@ -1,0 +1,90 @@
+//! What people read in this repository: no misspelt words.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use typos::tokens::{Identifier, Tokenizer, Word};
+use typos::{Dictionary, Status};
+
+/// What is read, by the ending of its name.
+const ENDINGS: [&str; 7] = ["md", "rs", "wit", "toml", "yaml", "yml", "sh"];
+
+/// Folders that hold nothing that was written by hand.
+const SKIPPED: [&str; 2] = ["target", ".git"];
+
+/// Words that are no mistake: misspelt keys that tests give on purpose, and a constant of the system.
+const WORDS: [&str; 5] = ["acces", "capcity", "sice", "sise", "wronly"];
+
+struct English;
+
+impl Dictionary for English {
+    fn correct_ident<'s>(&'s self, _: Identifier<'_>) -> Option<Status<'s>> {
+        None
+    }
+
+    fn correct_word<'s>(&'s self, word: Word<'_>) -> Option<Status<'s>> {
+        // Short ones are names of variables, and parts of hexadecimal digits.
+        if word.token().len() < 4 || WORDS.contains(&word.token().to_lowercase().as_str()) {
+            return None;
+        }
+        let corrections = typos_dict::WORD.find(&word.token().into())?;
+        Some(Status::Corrections(corrections.iter().map(|&correction| Cow::Borrowed(correction)).collect()))
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn files() -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![root().to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let (kind, path) = (entry.file_type().unwrap(), entry.path());
+            if kind.is_dir() && !SKIPPED.iter().any(|&skipped| entry.file_name() == skipped) {
+                folders.push(path);
+            } else if kind.is_file()
+                && path.extension().is_some_and(|e| ENDINGS.iter().any(|&ending| e == ending))
+            {
+                files.push(path);
+            }
+        }
+    }
+    assert!(files.len() > 300, "only {} files were found", files.len());
+    files.sort();
+    files
+}
+
+/// Returns what `check` finds in each line of each file, as `file:line: finding`.
+fn findings(check: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for path in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let shown = path.strip_prefix(root()).unwrap().display();
+        let found = |(index, line)| check(&path, line).into_iter().map(move |found| (index + 1, found));
+        let found = text.lines().enumerate().flat_map(found);
+        findings.extend(found.map(|(line, found)| format!("{shown}:{line}: {found}")));
+    }
+    findings
+}
+
+fn misspelt(line: &str) -> Vec<String> {
+    let tokenizer = Tokenizer::new();
+    let found = typos::check_str(line, &tokenizer, &English);
+    found.map(|typo| format!("`{}`, should it be {:?}?", typo.typo, typo.corrections)).collect()
+}
+
+#[test]
+fn no_word_is_misspelt() {
+    let findings = findings(|_, line| misspelt(line));
+    assert!(findings.is_empty(), "{} words:\n{}", findings.len(), findings.join("\n"));
+}
+
+#[test]
+fn a_misspelt_word_is_found() {
+    let found = misspelt(&["the c", "omponant of a tier"].concat());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(misspelt("the component of a tier"), Vec::<String>::new());
+}
