@@ -30,6 +30,7 @@ Usage: cargo xtask COMMAND
   fuzz     fuzz each target for a while: [--seconds N] [TARGET...]; needs a C++ compiler
   stress   run all tests N times (10) while four threads compute: `cargo xtask stress [N]`
   guests   build the WebAssembly components into target/kvtier-guests
+  packages pack what is published, and compile what was packed
   deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
   help     show this
 ";
@@ -62,6 +63,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "crash" => crash(&mut runner, rest)?,
         "fuzz" => fuzz::run(&mut runner, rest)?,
         "stress" => stress::run(&mut runner, rest)?,
+        "packages" => packages::check(&mut runner)?,
         "guests" => _ = guests::build(&mut runner)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("there is no command `{command}`\n\n{HELP}"),
