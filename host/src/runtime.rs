@@ -2,7 +2,7 @@
 //! fire on time whatever guests do on their own threads.
 //!
 //! Invariant: a future of this crate asks nothing of the executor that polls it. Whatever polls it, a task of
-//! tokio's or a bare thread, it gets on by its own wakers alone: see [`anywhere`] and [`yield_now`].
+//! tokio's or a bare thread, it gets on by its own wakers alone: see `anywhere` and `yield_now`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

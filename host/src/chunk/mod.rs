@@ -1,7 +1,7 @@
 //! Chunks: the bytes of one chunk of KV, first writable with one owner, then immutable and shared.
 //!
 //! [`ChunkWriter`] is the writable state, [`freeze`](ChunkWriter::freeze) ends it, [`Chunk`] is the
-//! shared one. Nothing here knows tiers; an index that keeps chunks learns through a [`Watcher`] when
+//! shared one. Nothing here knows tiers; an index that keeps chunks learns through a `Watcher` when
 //! the last reader of one is gone.
 //!
 //! Invariant: once frozen, a chunk's bytes never change, and its memory goes back to the provider

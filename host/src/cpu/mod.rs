@@ -1,7 +1,7 @@
 //! The CPU tier: chunks in host memory, found by key and shared without a copy.
 //!
 //! All operations are synchronous, and never wait for memory, a backend or an executor; whoever wants
-//! to wait for memory does so with a [`Waiter`](crate::memory::Waiter). Searching and reading take no
+//! to wait for memory does so with a [`Waiter`]. Searching and reading take no
 //! lock of the index, whatever else goes on; what changes it takes the one lock, once for a list of
 //! keys. The tier is also the place where buffers are allocated, with the hot cache on or off: an
 //! allocation that finds no room evicts chunks that nobody holds, as many as it needs, in the order of the

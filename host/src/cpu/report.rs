@@ -40,7 +40,7 @@ pub enum Inserted {
     InAnotherTier,
 }
 
-/// What [`CpuTier::clear`] took out.
+/// What [`CpuTier::clear`](super::CpuTier::clear) took out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
     /// Number of chunks.

@@ -1,8 +1,8 @@
-//! The WebAssembly tier: a class of a component as a [`Tier`].
+//! The WebAssembly tier: a class of a component as a [`Tier`](crate::tier::Tier).
 //!
-//! The only part of the library that names wasmtime. Files are read and compiled in [`component`], classes
-//! found and checked in [`class`], methods bound in [`contract`]; a [`lane`] runs one instance in a
-//! [`state`], [`imports`] is what that instance can call, and [`policy`] what it may reach.
+//! The only part of the library that names wasmtime. Files are read and compiled in `component`, classes
+//! found and checked in `class`, methods bound in `contract`; a `lane` runs one instance in a
+//! `state`, `imports` is what that instance can call, and `policy` what it may reach.
 
 mod class;
 mod component;
