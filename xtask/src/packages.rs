@@ -53,10 +53,8 @@ fn lay_out(runner: &mut Runner, copy: &Path) -> Result<()> {
     }
     let mut manifest = read(&root.join("Cargo.toml"))?;
     // A packed manifest names versions of the others, not their folders.
-    manifest.push_str("\n[patch.crates-io]\n");
-    for (name, folder) in PACKAGES {
-        manifest.push_str(&format!("{name} = {{ path = \"{folder}\" }}\n"));
-    }
+    let packed = PACKAGES.map(|(name, folder)| format!("{name} = {{ path = \"{folder}\" }}"));
+    manifest += &format!("\n[patch.crates-io]\n{}\n", packed.join("\n"));
     write(&copy.join("Cargo.toml"), &manifest)?;
     write(&copy.join("Cargo.lock"), &read(&root.join("Cargo.lock"))?)?;
     for (name, folder) in PACKAGES {
