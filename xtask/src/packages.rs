@@ -51,10 +51,10 @@ fn lay_out(runner: &mut Runner, copy: &Path) -> Result<()> {
     for folder in OTHERS {
         symlink(root.join(folder), copy.join(folder)).with_context(|| format!("cannot link {folder}"))?;
     }
-    let mut manifest = read(&root.join("Cargo.toml"))?;
+    let manifest = read(&root.join("Cargo.toml"))?;
     // A packed manifest names versions of the others, not their folders.
     let packed = PACKAGES.map(|(name, folder)| format!("{name} = {{ path = \"{folder}\" }}"));
-    manifest += &format!("\n[patch.crates-io]\n{}\n", packed.join("\n"));
+    let manifest = format!("{manifest}\n[patch.crates-io]\n{}\n", packed.join("\n"));
     write(&copy.join("Cargo.toml"), &manifest)?;
     write(&copy.join("Cargo.lock"), &read(&root.join("Cargo.lock"))?)?;
     for (name, folder) in PACKAGES {
