@@ -301,7 +301,7 @@ fn metrics_name_every_counter_by_tier() {
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
     }
     for start in [
-        r#"kvtier_latency_seconds{tier="counted",operation="put",quantile="0.99"} "#,
+        r#"kvtier_latency_seconds_bucket{tier="counted",operation="put",le="1.073741824"} "#,
         r#"kvtier_latency_seconds_count{tier="cpu",operation="allocate"} "#,
     ] {
         assert!(metrics.lines().any(|found| found.starts_with(start)), "{start} in\n{metrics}");

@@ -141,7 +141,7 @@ impl Chain for EngineChain {
 fn counters(counts: &TierCounts) -> TierCounters {
     let latency = counts.latency.iter().map(|(operation, latency)| {
         let mut histogram = Histogram::default();
-        latency.buckets.iter().for_each(|&(ns, n)| histogram.record_n(ns, n));
+        latency.buckets.iter().for_each(|bucket| histogram.record_n(bucket.upper_ns, bucket.n));
         (operation.name().to_owned(), histogram)
     });
     let errors = counts.errors.iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));

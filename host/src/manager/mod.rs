@@ -30,8 +30,8 @@ use tokio::sync::Notify;
 
 pub(crate) use backend::{MadeTier, TierFactory};
 pub use backend::{Offer, RecreateError};
+pub(crate) use breaker::Breakers;
 pub use breaker::{BreakerState, BreakerStatus};
-pub(crate) use breaker::{Breakers, Direction};
 pub use fetched::Miss;
 pub use lifecycle::{CloseError, FailedClose, FlushError, HotCache, PendingPuts};
 pub use lookup::{Lookup, Served};

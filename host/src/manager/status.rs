@@ -50,7 +50,7 @@ impl StorageManager {
 
     /// Returns all counters and latencies as Prometheus text.
     pub fn metrics(&self) -> String {
-        metrics::prometheus(&self.counts())
+        metrics::prometheus(self.counts())
     }
 }
 

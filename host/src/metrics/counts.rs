@@ -1,0 +1,142 @@
+//! What a tier counts, and the typed snapshot of it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Histogram, Latency, Operation};
+use crate::sync::lock;
+
+/// What one tier counts.
+#[derive(Default)]
+pub(crate) struct TierMetrics {
+    pub(crate) hits: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    pub(crate) pins_expired: AtomicU64,
+    shared: AtomicU64,
+    misses: Mutex<BTreeMap<&'static str, u64>>,
+    errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    drops: Mutex<BTreeMap<&'static str, u64>>,
+    latency: [Histogram; Operation::ALL.len()],
+}
+
+fn bump<K: Ord>(counts: &Mutex<BTreeMap<K, u64>>, key: K, by: u64) {
+    if by > 0 {
+        *lock(counts).entry(key).or_default() += by;
+    }
+}
+
+impl TierMetrics {
+    pub(crate) fn hit(&self, n_chunks: u64, bytes: u64) {
+        self.hits.fetch_add(n_chunks, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn share(&self, n_chunks: u64) {
+        self.shared.fetch_add(n_chunks, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stored(&self, n_chunks: u64, bytes: u64) {
+        self.puts.fetch_add(n_chunks, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn miss(&self, reason: &'static str, n_chunks: u64) {
+        bump(&self.misses, reason, n_chunks);
+    }
+
+    pub(crate) fn error(&self, operation: Operation, kind: &'static str) {
+        bump(&self.errors, (operation.name(), kind), 1);
+    }
+
+    pub(crate) fn drop_puts(&self, reason: &'static str, n_chunks: u64) {
+        bump(&self.drops, reason, n_chunks);
+    }
+
+    pub(crate) fn took(&self, operation: Operation, time: Duration) {
+        self.latency[operation as usize].record(time);
+    }
+
+    pub(crate) fn snapshot(&self, name: &str) -> TierCounts {
+        let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| lock(counts).clone();
+        let latency =
+            Operation::ALL.map(|operation| (operation, self.latency[operation as usize].snapshot()));
+        TierCounts {
+            name: name.to_owned(),
+            hits: self.hits.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            puts: self.puts.load(Ordering::Relaxed),
+            pins_expired: self.pins_expired.load(Ordering::Relaxed),
+            shared: self.shared.load(Ordering::Relaxed),
+            misses: copy(&self.misses),
+            errors: lock(&self.errors).clone(),
+            drops: copy(&self.drops),
+            evictions: 0,
+            lane_restarts: 0,
+            guest_memory_bytes: 0,
+            host_memory_bytes: 0,
+            is_up: true,
+            reading: BreakerCounts::default(),
+            writing: BreakerCounts::default(),
+            latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
+        }
+    }
+}
+
+/// What one tier has counted so far.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TierCounts {
+    /// The tier's name.
+    pub name: String,
+    /// Chunks served.
+    pub hits: u64,
+    /// Payload bytes served.
+    pub bytes_read: u64,
+    /// Payload bytes stored; in the CPU tier also those of promoted chunks.
+    pub bytes_written: u64,
+    /// Chunks stored; in the CPU tier also promoted ones.
+    pub puts: u64,
+    /// Chunks that a retrieval asked for and did not get here, by reason.
+    pub misses: BTreeMap<&'static str, u64>,
+    /// Failed calls and failed chunks, by operation and kind.
+    pub errors: BTreeMap<(&'static str, &'static str), u64>,
+    /// Puts that were given up before the tier had them, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Chunks evicted to make room; for backends 0, they do not say.
+    pub evictions: u64,
+    /// Lanes retired and replaced.
+    pub lane_restarts: u64,
+    /// Linear memory of the tier's instances at the moment, in bytes; not a count.
+    pub guest_memory_bytes: u64,
+    /// Host memory held for them outside of it at the moment, as far as it is counted, in bytes; not a count.
+    pub host_memory_bytes: u64,
+    /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
+    pub pins_expired: u64,
+    /// Chunks that a retrieval got from a fetch which another had begun; not among those served.
+    pub shared: u64,
+    /// Whether the tier can serve at the moment; not a count.
+    pub is_up: bool,
+    /// What the breaker of `contains`, `get`, `pin` and `unpin` counts.
+    pub reading: BreakerCounts,
+    /// What the breaker of `put` and `remove` counts.
+    pub writing: BreakerCounts,
+    /// Latency of calls, by operation.
+    pub latency: Vec<(Operation, Latency)>,
+}
+
+/// What the breaker of one direction of a tier counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerCounts {
+    /// Whether the tier is passed over in this direction because it fails; not a count.
+    pub is_open: bool,
+    /// How often it opened, after a failed probe included.
+    pub opened: u64,
+    /// Operations that passed the tier over because it was open.
+    pub skipped: u64,
+}
