@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
 
-use super::breaker::Verdict;
+use super::breaker::Health;
 use crate::chunk::Chunk;
 use crate::integrity::Flaw;
 use crate::tier::TierError;
@@ -56,27 +56,27 @@ impl Miss {
 pub(super) type Fetched = Result<Chunk, Miss>;
 
 /// Judges a tier by one chunk that it was asked for.
-pub(super) fn verdict(fetched: &Fetched) -> Verdict {
+pub(super) fn health(fetched: &Fetched) -> Health {
     match fetched {
-        Ok(_) => Verdict::Works,
-        Err(miss) => miss.verdict(),
+        Ok(_) => Health::Works,
+        Err(miss) => miss.health(),
     }
 }
 
 impl Miss {
-    fn verdict(&self) -> Verdict {
+    fn health(&self) -> Health {
         match self {
-            Self::NotFound => Verdict::Declines,
-            Self::Error(error) => Verdict::of_error(error),
+            Self::NotFound => Health::Declines,
+            Self::Error(error) => Health::of_error(error),
             // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
-            Self::Flaw(Flaw::OtherAlgorithm) | Self::NoMemory => Verdict::Silent,
-            Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Verdict::Fails(self.to_string()),
+            Self::Flaw(Flaw::OtherAlgorithm) | Self::NoMemory => Health::Unknown,
+            Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Health::Fails(self.to_string()),
         }
     }
 
     /// Reports whether the tier has answered that it does not deliver the chunk, be it as a miss or as a refusal.
     pub(super) fn is_declined(&self) -> bool {
-        self.verdict() == Verdict::Declines
+        self.health() == Health::Declines
     }
 }
 

@@ -29,17 +29,17 @@ pub struct Lookup {
     pub n_chunks: usize,
     /// Who serves it: adjoining ranges in ascending order that cover `0..n_chunks`.
     pub served: Vec<Served>,
-    /// When the tiers were asked; `None` if they were not.
-    pub(super) asked: Option<Asked>,
+    /// When the tiers were stamp; `None` if they were not.
+    pub(super) stamp: Option<LookupStamp>,
 }
 
-/// When tiers were asked what they have.
+/// When tiers were stamp what they have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct LookupStamp {
     /// By the clock of pins and breakers.
     pub(super) at: Duration,
     /// How many removals the chain had done by then.
-    pub(super) n_removals: u64,
+    pub(super) removal_generation: u64,
 }
 
 impl PartialEq for Lookup {
@@ -70,7 +70,7 @@ impl Lookup {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let (start, end) = (range.start.min(self.n_chunks), range.end.min(self.n_chunks));
-        let mut slice = Self { asked: self.asked, ..Self::default() };
+        let mut slice = Self { stamp: self.stamp, ..Self::default() };
         for Served { tier, range } in &self.served {
             let n_chunks = range.end.min(end).saturating_sub(range.start.max(start));
             if n_chunks > 0 {
@@ -84,9 +84,9 @@ impl Lookup {
 impl StorageManager {
     /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as
     /// any tier extends it. A tier that fails or does not answer in time is passed over; its time is what is
-    /// left, divided by the number of backends that may still have to be asked.
+    /// left, divided by the number of backends that may still have to be stamp.
     ///
-    /// Cost: one hash lookup per key in the CPU tier; one call per backend that is asked, and one more for
+    /// Cost: one hash lookup per key in the CPU tier; one call per backend that is stamp, and one more for
     /// every change from tier to tier.
     pub async fn contains(&self, keys: &[ChunkKey], tiers: &Tiers) -> Lookup {
         self.find(keys, tiers, None).await
@@ -102,11 +102,13 @@ impl StorageManager {
 
     async fn find(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: Option<&str>) -> Lookup {
         let deadline = Instant::now() + self.0.options.lookup_timeout;
-        let asked =
-            Asked { at: self.0.options.clock.now(), n_removals: self.0.removals.load(Ordering::Acquire) };
-        let mut lookup = Lookup { asked: Some(asked), ..Lookup::default() };
+        let stamp = LookupStamp {
+            at: self.0.options.clock.now(),
+            removal_generation: self.0.removal_generation.load(Ordering::Acquire),
+        };
+        let mut lookup = Lookup { stamp: Some(stamp), ..Lookup::default() };
         let mut hold = Hold { manager: self, lookup_id, held: Held::default() };
-        // Where each tier's run ended: it has not the next chunk. `None`: to be asked.
+        // Where each tier's run ended: it has not the next chunk. `None`: to be stamp.
         let mut ends: Vec<Option<usize>> = vec![None; self.0.backends.len() + 1];
         let mut failed = vec![false; ends.len()];
         while lookup.n_chunks < keys.len() {

@@ -94,7 +94,7 @@ struct Inner {
     options: ManagerOptions,
     cpu_metrics: TierMetrics,
     /// Counts removals over the whole chain.
-    removals: Arc<AtomicU64>,
+    removal_generation: Arc<AtomicU64>,
     closed: AtomicBool,
     closing: OnceLock<tokio::sync::watch::Receiver<Option<Result<(), CloseError>>>>,
     cpu: CpuTier,
@@ -110,7 +110,7 @@ impl StorageManager {
     ) -> Self {
         let share = cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR;
         let budget = share as usize / backends.len().max(1);
-        let removals = Arc::new(AtomicU64::new(0));
+        let removal_generation = Arc::new(AtomicU64::new(0));
         let flights = Arc::<Flights>::default();
         let make = |(place, new): (usize, NewBackend)| {
             let (sealer, flights) = (options.sealer.clone(), Arc::clone(&flights));
@@ -119,7 +119,7 @@ impl StorageManager {
                 place,
                 budget,
                 sealer,
-                Arc::clone(&removals),
+                Arc::clone(&removal_generation),
                 flights,
                 control.clone(),
             ))
@@ -138,7 +138,7 @@ impl StorageManager {
             pinned: Arc::default(),
             options,
             cpu_metrics: TierMetrics::default(),
-            removals,
+            removal_generation,
             closed: AtomicBool::new(false),
             closing: OnceLock::new(),
             cpu,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::fetching::{Fetching, Wanted};
-use super::flights::Seat;
+use super::flights::Subscription;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::Chunk;
 use crate::key::{ChunkKey, ChunkSpec};
@@ -62,12 +62,20 @@ impl StorageManager {
         }
         let mut served = vec![TierIndex(0); keys.len()];
         // Kept until what was fetched is in the CPU tier, so that who comes meanwhile finds it there or in its flight.
-        let mut seats: Vec<Seat> = Vec::new();
+        let mut subscriptions: Vec<Subscription> = Vec::new();
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
         if n_cpu < keys.len() && self.may_have_more(tiers, plan) {
-            let (misses, seats) = (&mut retrieved.misses, &mut seats);
-            let fetching =
-                self.fetch_missing(chunks, &keys, tiers, plan, &mut found, &mut served, misses, seats);
+            let (misses, subscriptions) = (&mut retrieved.misses, &mut subscriptions);
+            let fetching = self.fetch_missing(
+                chunks,
+                &keys,
+                tiers,
+                plan,
+                &mut found,
+                &mut served,
+                misses,
+                subscriptions,
+            );
             anywhere(fetching).await;
         }
         // The answer ends at the first gap; what was fetched behind it goes back.
@@ -80,7 +88,7 @@ impl StorageManager {
         self.0.cpu_metrics.hit(n_hits, n_bytes);
         if (n_hits as usize) < n_run {
             // What a removal has overtaken does not come back by way of the CPU tier.
-            let stale: HashSet<usize> = seats.iter().filter_map(Seat::is_stale).collect();
+            let stale: HashSet<usize> = subscriptions.iter().filter_map(Subscription::is_stale).collect();
             let fetched = retrieved.chunks.iter().enumerate().filter(|(index, _)| !in_cpu[*index]);
             let promoted = fetched.filter(|(index, _)| !stale.contains(index));
             let promoted: Vec<Chunk> = promoted.map(|(_, chunk)| chunk.clone()).collect();
@@ -111,7 +119,7 @@ impl StorageManager {
         found: &mut [Option<Chunk>],
         served: &mut [TierIndex],
         misses: &mut Vec<MissedChunk>,
-        seats: &mut Vec<Seat>,
+        subscriptions: &mut Vec<Subscription>,
     ) {
         let deadline = self.deadline();
         let asked;
@@ -148,7 +156,7 @@ impl StorageManager {
                 found[index] = Some(chunk);
                 served[index] = tier;
             }
-            seats.extend(delivered.seats);
+            subscriptions.extend(delivered.subscriptions);
             let at_tier = |(position, miss)| MissedChunk { position, tier, miss };
             misses.extend(delivered.misses.into_iter().map(at_tier));
             if delivered.out_of_memory {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::Backend;
 use crate::chunk::ChunkWriter;
 use crate::key::ChunkKey;
-use crate::manager::breaker::Verdict;
-use crate::manager::fetched::{Fetched, Miss, accept, verdict};
+use crate::manager::breaker::Health;
+use crate::manager::fetched::{Fetched, Miss, accept, health};
 use crate::manager::flights::Call;
 use crate::metrics::Operation;
 use crate::tier::TierError;
@@ -30,14 +30,14 @@ impl Backend {
     ) -> Vec<Fetched> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers, &self.sealer);
-        let _lent = Lent(&sinks);
-        let removals = self.removals.load(Ordering::Acquire);
+        let _guard = SinksGuard(&sinks);
+        let removals = self.removal_generation.load(Ordering::Acquire);
         let tier = self.tier();
         let started = Instant::now();
         let answer = tier.get(Arc::clone(&keys), sinks.clone(), deadline).await;
         self.metrics.took(Operation::Get, started.elapsed());
-        let is_unheard = matches!(answer, Err(TierError::Timeout(_))) && call.is_one_silence_of_several();
-        if let (Err(error), false) = (&answer, is_unheard) {
+        let is_repeated_timeout = matches!(answer, Err(TierError::Timeout(_))) && call.note_timeout();
+        if let (Err(error), false) = (&answer, is_repeated_timeout) {
             self.metrics.error(Operation::Get, error.kind());
             tracing::debug!(backend = %self.name, %error, "get failed");
         }
@@ -83,10 +83,10 @@ impl Backend {
             }
         }
         self.remove_later(damaged);
-        match Verdict::of_chunks(fetched.iter().map(verdict)) {
-            Verdict::Declines if is_undecided => {}
-            _ if is_unheard => drop(call.take_permit()),
-            verdict => self.settle_owned(call.take_permit(), verdict),
+        match Health::of_chunks(fetched.iter().map(health)) {
+            Health::Declines if is_undecided => {}
+            _ if is_repeated_timeout => drop(call.take_permit()),
+            health => self.settle_owned(call.take_permit(), health),
         }
         fetched
     }
@@ -120,9 +120,9 @@ impl Drop for Moving {
 }
 
 /// Buffers that are lent to a call, and taken back also when it is abandoned.
-struct Lent<'a>(&'a Sinks);
+struct SinksGuard<'a>(&'a Sinks);
 
-impl Drop for Lent<'_> {
+impl Drop for SinksGuard<'_> {
     fn drop(&mut self) {
         drop(self.0.revoke());
     }

@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use self::contains::Questions;
+use self::contains::SharedLookups;
 use self::owed::Owed;
 use self::queue::PutQueue;
 pub use self::recreate::RecreateError;
 pub use self::store::Offer;
 use super::NewBackend;
-use super::breaker::{Breakers, OwnedPermit, Permit, Verdict};
+use super::breaker::{Breakers, Health, OwnedPermit, Permit};
 use super::flights::Flights;
 use crate::clock::Clock;
 use crate::integrity::Sealer;
@@ -44,7 +44,7 @@ pub(in crate::manager) struct Backend {
     /// Its place among the backends.
     pub(in crate::manager) place: usize,
     /// Counts removals over the whole chain: what backends are known to have holds until the next one.
-    pub(in crate::manager) removals: Arc<AtomicU64>,
+    pub(in crate::manager) removal_generation: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
     pub(in crate::manager) breakers: Arc<Breakers>,
@@ -57,7 +57,7 @@ pub(in crate::manager) struct Backend {
     pub(in crate::manager) queue: PutQueue,
     /// Chunks of the whole chain that are on their way.
     flights: Arc<Flights>,
-    pub(in crate::manager) questions: Questions,
+    pub(in crate::manager) shared_lookups: SharedLookups,
     /// What fetches in flight move.
     pub(in crate::manager) n_bytes_moving: AtomicUsize,
     /// How many lookups hold each key; the tier hears the first and the last.
@@ -79,14 +79,14 @@ impl Backend {
         place: usize,
         put_budget_bytes: usize,
         sealer: Sealer,
-        removals: Arc<AtomicU64>,
+        removal_generation: Arc<AtomicU64>,
         flights: Arc<Flights>,
         control: Control,
     ) -> Self {
         Self {
             name: new.name,
             place,
-            removals,
+            removal_generation,
             tier: RwLock::new(new.tier),
             factory: new.factory,
             breakers: new.breakers,
@@ -96,7 +96,7 @@ impl Backend {
             closed: AtomicBool::new(false),
             queue: PutQueue::new(put_budget_bytes),
             flights,
-            questions: Questions::default(),
+            shared_lookups: SharedLookups::default(),
             n_bytes_moving: AtomicUsize::new(0),
             pins: Mutex::default(),
             has_no_pins: AtomicBool::new(false),
@@ -137,15 +137,15 @@ impl Backend {
     }
 
     /// Tells the breaker what a call says of the tier, and the tier if it is passed over from here on.
-    pub(in crate::manager) fn settle(&self, permit: Permit<'_>, verdict: Verdict) {
-        if let Some(pause) = permit.settle(verdict) {
+    pub(in crate::manager) fn settle(&self, permit: Permit<'_>, health: Health) {
+        if let Some(pause) = permit.settle(health) {
             self.tier().passed_over(pause);
         }
     }
 
     /// As [`Backend::settle`], unless somebody has done so.
-    pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, verdict: Verdict) {
-        if let Some(pause) = permit.and_then(|permit| permit.settle(verdict)) {
+    pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, health: Health) {
+        if let Some(pause) = permit.and_then(|permit| permit.settle(health)) {
             self.tier().passed_over(pause);
         }
     }
@@ -154,7 +154,7 @@ impl Backend {
     /// stored or removed: who asks afterwards must find it so.
     pub(in crate::manager) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
         self.flights.forget(self.place, keys);
-        self.questions.forget();
+        self.shared_lookups.forget();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::manager::breaker::Verdict;
+use crate::manager::breaker::Health;
 use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::{Pinning, TierError};
@@ -34,7 +34,7 @@ impl Backend {
             if fresh.is_empty() {
                 n_present
             } else {
-                let mut doubt = PinDoubt { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
+                let mut uncertain = UncertainPins { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
                 let call = async {
                     match tier.pin(Arc::clone(&fresh_keys), deadline).await {
                         // It never evicts, or cannot protect: as good as pinned.
@@ -46,14 +46,14 @@ impl Backend {
                     }
                 };
                 let n_pinned = self.counted(Operation::Contains, call).await?;
-                doubt.keys = None;
+                uncertain.keys = None;
                 fresh.get(n_pinned).copied().unwrap_or(n_present)
             }
         } else {
-            let mut doubt = PinDoubt { backend: self, keys: Some(keys.into()) };
+            let mut uncertain = UncertainPins { backend: self, keys: Some(keys.into()) };
             let call = async { within(tier.contains(keys.into(), Pinning::Pin, deadline).await?, keys) };
             let n_run = self.counted(Operation::Contains, call).await?;
-            doubt.keys = None;
+            uncertain.keys = None;
             n_run
         };
         let mut pins = self.lock_pins();
@@ -92,7 +92,7 @@ impl Backend {
             return Ok(());
         };
         let outcome = self.tier().unpin(free.into(), deadline).await;
-        self.settle(permit, Verdict::of(&outcome));
+        self.settle(permit, Health::of(&outcome));
         match outcome {
             Ok(_) => Ok(()),
             Err(TierError::Unsupported) => {
@@ -131,13 +131,13 @@ impl Backend {
 }
 
 /// A call that may have pinned without saying so: it failed, or its caller left.
-struct PinDoubt<'a> {
+struct UncertainPins<'a> {
     backend: &'a Backend,
     /// Taken out when the call has answered.
     keys: Option<Arc<[ChunkKey]>>,
 }
 
-impl Drop for PinDoubt<'_> {
+impl Drop for UncertainPins<'_> {
     fn drop(&mut self) {
         if let Some(keys) = self.keys.take() {
             self.backend.unpin_later(&keys);

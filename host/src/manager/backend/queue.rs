@@ -24,7 +24,7 @@ pub(in crate::manager) enum Offered {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     queue: VecDeque<Chunk>,
     /// Keys queued (`false`) or in flight (`true`).
     keys: HashMap<ChunkKey, bool>,
@@ -36,7 +36,7 @@ struct State {
 }
 
 pub(in crate::manager) struct PutQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     budget_bytes: usize,
     /// Something was queued, or the queue opened or closed.
     work: Notify,
@@ -71,7 +71,7 @@ impl PutQueue {
         Self { state: Mutex::default(), budget_bytes, work: Notify::new(), settled: Notify::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         lock(&self.state)
     }
 
@@ -185,7 +185,7 @@ pub(in crate::manager) struct Cancelled {
     pub(in crate::manager) in_flight: Vec<ChunkKey>,
 }
 
-fn take(state: &mut State, n_chunks_max: usize) -> Vec<Chunk> {
+fn take(state: &mut QueueState, n_chunks_max: usize) -> Vec<Chunk> {
     let mut batch = Vec::new();
     let mut n_bytes = 0;
     while let Some(chunk) = state.queue.front() {

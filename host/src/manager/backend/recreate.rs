@@ -38,7 +38,7 @@ impl Backend {
             return Err(RecreateError::Closed);
         }
         // What the old instance had pinned, and perhaps what it had stored, went with it.
-        self.removals.fetch_add(1, Ordering::AcqRel);
+        self.removal_generation.fetch_add(1, Ordering::AcqRel);
         self.forget_on_the_way(None);
         self.lock_pins().clear();
         self.has_no_pins.store(false, Ordering::Relaxed);

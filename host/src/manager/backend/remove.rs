@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::queue::Cancelled;
 use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::manager::breaker::Verdict;
+use crate::manager::breaker::Health;
 use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::TierError;
@@ -55,7 +55,7 @@ impl Backend {
             let permit = self.breakers.writing.admit();
             let outcome = self.removed(keys, deadline).await;
             if let Some(permit) = permit {
-                self.settle(permit, Verdict::of(&outcome));
+                self.settle(permit, Health::of(&outcome));
             }
             return outcome;
         }
@@ -93,9 +93,9 @@ impl Backend {
         };
         // Before, for lookups and retrievals that it overtakes; after the answer, for what was stored by then and may
         // have been removed as well.
-        self.removals.fetch_add(1, Ordering::AcqRel);
+        self.removal_generation.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
-        self.removals.fetch_add(1, Ordering::AcqRel);
+        self.removal_generation.fetch_add(1, Ordering::AcqRel);
         self.forget_on_the_way(Some(keys));
         outcome
     }
@@ -136,23 +136,23 @@ impl Backend {
         let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;
-        let verdict = Verdict::of(&outcome);
-        let is_answered = matches!(verdict, Verdict::Works | Verdict::Declines);
-        match &verdict {
-            Verdict::Works | Verdict::Declines => {
+        let health = Health::of(&outcome);
+        let is_answered = matches!(health, Health::Works | Health::Declines);
+        match &health {
+            Health::Works | Health::Declines => {
                 self.owed.take_off(&keys);
                 tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
             }
-            Verdict::Fails(_) | Verdict::Silent if permit.is_some() => {
+            Health::Fails(_) | Health::Unknown if permit.is_some() => {
                 let n_given_up = self.owed.failed();
                 if n_given_up > 0 {
                     tracing::warn!(backend = %self.name, n_given_up, ?outcome, "owed removals are given up");
                 }
             }
-            Verdict::Fails(_) | Verdict::Silent => {}
+            Health::Fails(_) | Health::Unknown => {}
         }
         if let Some(permit) = permit {
-            self.settle(permit, verdict);
+            self.settle(permit, health);
         }
         is_answered
     }
@@ -168,16 +168,16 @@ impl Backend {
             // Tried also while nothing is written, at no caller's cost, but then it says nothing.
             let permit = backend.breakers.writing.admit();
             let tier = backend.tier();
-            backend.removals.fetch_add(1, Ordering::AcqRel);
+            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
             let keys: Arc<[ChunkKey]> = keys.into();
             let outcome = tier.remove(Arc::clone(&keys), Instant::now() + tier.call_limit(0)).await;
             if let Err(error) = &outcome {
                 tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
             }
-            backend.removals.fetch_add(1, Ordering::AcqRel);
+            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
             backend.forget_on_the_way(Some(&keys));
             if let Some(permit) = permit {
-                backend.settle(permit, Verdict::of(&outcome));
+                backend.settle(permit, Health::of(&outcome));
             }
         });
     }

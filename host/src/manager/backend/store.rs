@@ -9,7 +9,7 @@ use super::Backend;
 use super::queue::{Batch, Cancelled, Offered};
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
-use crate::manager::breaker::{Direction, Verdict};
+use crate::manager::breaker::{Direction, Health};
 use crate::metrics::Operation;
 use crate::tier::TierError;
 use crate::transfer::Sources;
@@ -30,7 +30,7 @@ impl Backend {
             offer.n_dropped = chunks.len();
             return offer;
         }
-        let removals = self.removals.load(Ordering::Acquire);
+        let removals = self.removal_generation.load(Ordering::Acquire);
         for chunk in chunks {
             if chunk.has_holder(self.place, removals) {
                 offer.n_present += 1;
@@ -90,7 +90,7 @@ impl Backend {
         // Batches share the store's speed.
         let (_, n_bytes_pending) = self.queue.pending();
         let deadline = Instant::now() + tier.call_limit(n_bytes.max(n_bytes_pending));
-        let removals = self.removals.load(Ordering::Acquire);
+        let removals = self.removal_generation.load(Ordering::Acquire);
         let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
         sources.revoke();
         let answer = answer.and_then(|results| match results.len() {
@@ -104,8 +104,8 @@ impl Backend {
         self.settle(
             permit,
             match &answer {
-                Ok(results) => Verdict::of_chunks(results.iter().map(Verdict::of)),
-                Err(error) => Verdict::of_error(error),
+                Ok(results) => Health::of_chunks(results.iter().map(Health::of)),
+                Err(error) => Health::of_error(error),
             },
         );
         // Also of a call that failed: it may have stored something.

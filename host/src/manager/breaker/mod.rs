@@ -12,18 +12,18 @@
 //! Invariant: of any number of concurrent calls one at most is the probe; a probe that ends in whatever way ends
 //! the half-open state, and one that does not end is replaced after the longest pause.
 
+mod health;
 mod pair;
 mod status;
-mod verdict;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+pub(super) use self::health::Health;
 pub(super) use self::pair::OwnedPermit;
 pub(crate) use self::pair::{Breakers, Direction};
 pub use self::status::{BreakerState, BreakerStatus};
-pub(super) use self::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
@@ -46,10 +46,10 @@ pub(super) struct Breaker {
     /// Moves when what calls under way will say is out of date. Written under the state's lock only.
     epoch: AtomicU64,
     skipped: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<BreakerWindow>,
 }
 
-struct State {
+struct BreakerWindow {
     phase: Phase,
     /// The last calls, one bit each, the newest lowest; a failure is a 1.
     calls: u64,
@@ -77,7 +77,7 @@ struct Down {
     retry_at: Duration,
 }
 
-/// What a verdict has changed, to be logged outside the lock.
+/// What a health has changed, to be logged outside the lock.
 enum Change {
     Nothing,
     Opened { cause: String, pause: Duration },
@@ -88,7 +88,7 @@ enum Change {
 impl Breaker {
     fn new(name: String, direction: Direction, config: BreakerConfig, clock: Clock) -> Self {
         let backoff = Backoff::new(config.pause, config.pause_max);
-        let state = State {
+        let state = BreakerWindow {
             phase: Phase::Closed,
             calls: 0,
             backoff,
@@ -110,7 +110,7 @@ impl Breaker {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BreakerWindow> {
         lock(&self.state)
     }
 
@@ -170,7 +170,7 @@ impl Breaker {
         }
     }
 
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &BreakerWindow) {
         let from = |time: Duration| (time.as_millis() as u64).max(CLOSED + 1);
         let gate = match state.phase {
             _ if state.down.is_some() => NEVER,
@@ -182,14 +182,14 @@ impl Breaker {
     }
 
     /// Judges a call, and returns the pause if no further one is let through for it.
-    fn settle(&self, permit: &Permit<'_>, verdict: Verdict) -> Option<Duration> {
+    fn settle(&self, permit: &Permit<'_>, health: Health) -> Option<Duration> {
         let change = {
             let mut state = self.lock();
             // A call from before the last opening says nothing new.
             if permit.epoch != self.epoch.load(Ordering::Acquire) {
                 return None;
             }
-            let change = self.judge(&mut state, permit.is_probe, verdict);
+            let change = self.judge(&mut state, permit.is_probe, health);
             self.publish(&state);
             change
         };
@@ -217,17 +217,17 @@ impl Breaker {
         }
     }
 
-    fn judge(&self, state: &mut State, is_probe: bool, verdict: Verdict) -> Change {
+    fn judge(&self, state: &mut BreakerWindow, is_probe: bool, health: Health) -> Change {
         let now = self.clock.now();
         let decides = is_probe && state.phase == Phase::HalfOpen;
-        match verdict {
-            Verdict::Silent => {
+        match health {
+            Health::Unknown => {
                 if decides {
                     state.enter(Phase::Open { until: now }, now);
                 }
                 Change::Nothing
             }
-            Verdict::Works | Verdict::Declines => {
+            Health::Works | Health::Declines => {
                 state.calls = self.window(state.calls << 1);
                 if state.calls == 0 {
                     state.backoff.reset();
@@ -238,7 +238,7 @@ impl Breaker {
                 state.enter(Phase::Closed, now);
                 Change::Closed
             }
-            Verdict::Fails(cause) => {
+            Health::Fails(cause) => {
                 state.calls = self.window(state.calls << 1 | 1);
                 state.last_cause = Some(cause.clone());
                 let n_failures = state.calls.count_ones() as usize;
@@ -297,7 +297,7 @@ impl Breaker {
     }
 
     /// Opens, because the tier is not running.
-    fn stand_down(&self, tier: u64, cause: &str, retry_in: Duration) {
+    fn mark_down(&self, tier: u64, cause: &str, retry_in: Duration) {
         let mut state = self.lock();
         if state.tier != tier {
             return;
@@ -306,7 +306,7 @@ impl Breaker {
         if state.down.is_none() {
             state.opened += 1;
             self.begin_epoch();
-            // The probe, if one is under way, has ended without a verdict.
+            // The probe, if one is under way, has ended without a health.
             if state.phase == Phase::HalfOpen {
                 state.phase = Phase::Open { until: now };
             }
@@ -318,7 +318,7 @@ impl Breaker {
     }
 
     /// Goes on where it was before the tier stopped running, and reports whether it had.
-    fn stand_up(&self, tier: u64) -> bool {
+    fn mark_up(&self, tier: u64) -> bool {
         let mut state = self.lock();
         if state.tier != tier || state.down.take().is_none() {
             return false;
@@ -349,14 +349,14 @@ impl Breaker {
     }
 }
 
-impl State {
+impl BreakerWindow {
     fn enter(&mut self, phase: Phase, now: Duration) {
         self.phase = phase;
         self.since = now;
     }
 }
 
-/// A call that was let through. Dropped without a verdict it says nothing; a probe gives its place back.
+/// A call that was let through. Dropped without a health it says nothing; a probe gives its place back.
 pub(super) struct Permit<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
@@ -366,8 +366,8 @@ pub(super) struct Permit<'a> {
 
 impl Permit<'_> {
     /// Judges the call, and returns the pause if no further one is let through for it.
-    pub(super) fn settle(self, verdict: Verdict) -> Option<Duration> {
-        let pause = self.breaker.settle(&self, verdict);
+    pub(super) fn settle(self, health: Health) -> Option<Duration> {
+        let pause = self.breaker.settle(&self, health);
         std::mem::forget(self);
         pause
     }
@@ -376,7 +376,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            let _none = self.breaker.settle(self, Verdict::Silent);
+            let _none = self.breaker.settle(self, Health::Unknown);
         }
     }
 }

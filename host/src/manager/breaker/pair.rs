@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Breaker, Permit, Verdict};
+use super::{Breaker, Health, Permit};
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::tier::Liveness;
@@ -88,8 +88,8 @@ impl OwnedPermit {
     }
 
     /// Judges the call, and returns the pause if no further one is let through for it.
-    pub(in crate::manager) fn settle(mut self, verdict: Verdict) -> Option<Duration> {
-        self.take().and_then(|permit| permit.settle(verdict))
+    pub(in crate::manager) fn settle(mut self, health: Health) -> Option<Duration> {
+        self.take().and_then(|permit| permit.settle(health))
     }
 
     fn take(&mut self) -> Option<Permit<'_>> {
@@ -112,14 +112,14 @@ struct Attached {
 
 impl Liveness for Attached {
     fn down(&self, cause: &str, retry_in: Duration) {
-        self.breakers.reading.stand_down(self.tier, cause, retry_in);
-        self.breakers.writing.stand_down(self.tier, cause, retry_in);
+        self.breakers.reading.mark_down(self.tier, cause, retry_in);
+        self.breakers.writing.mark_down(self.tier, cause, retry_in);
     }
 
     fn up(&self) {
-        let was_down = self.breakers.reading.stand_up(self.tier);
+        let was_down = self.breakers.reading.mark_up(self.tier);
         // Both are told, whatever the first says.
-        if self.breakers.writing.stand_up(self.tier) || was_down {
+        if self.breakers.writing.mark_up(self.tier) || was_down {
             tracing::info!(backend = %self.breakers.name, "backend is running");
         }
     }

@@ -28,8 +28,8 @@ impl Rig {
     /// Makes a call if it is let through, and says whether it was.
     fn call(&self, works: bool) -> bool {
         let permit = self.breaker().admit();
-        let verdict = if works { Verdict::Works } else { Verdict::Fails("on purpose".into()) };
-        permit.map(|permit| permit.settle(verdict)).is_some()
+        let health = if works { Health::Works } else { Health::Fails("on purpose".into()) };
+        permit.map(|permit| permit.settle(health)).is_some()
     }
 
     fn state(&self) -> BreakerState {
@@ -111,7 +111,7 @@ fn after_the_pause_one_call_decides() {
     let probe = rig.breaker().admit().unwrap();
     assert!(!rig.breaker().is_ready() && !rig.call(true), "one only");
     assert_eq!(rig.state(), BreakerState::HalfOpen);
-    probe.settle(Verdict::Fails("still".into()));
+    probe.settle(Health::Fails("still".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Open, 2));
     rig.wait();
     assert!(rig.call(true));
@@ -172,7 +172,7 @@ fn of_many_callers_at_the_same_time_one_is_the_probe() {
                     barrier.wait();
                     if let Some(permit) = permit {
                         n_probes.fetch_add(1, Ordering::SeqCst);
-                        permit.settle(Verdict::Works);
+                        permit.settle(Health::Works);
                     }
                 });
             }
@@ -187,14 +187,14 @@ fn a_call_that_its_caller_dropped_says_nothing_and_a_dropped_probe_gives_its_pla
     let rig = Rig::new(2, 4);
     for _ in 0..10 {
         drop(rig.breaker().admit().unwrap());
-        rig.breaker().admit().unwrap().settle(Verdict::Silent);
+        rig.breaker().admit().unwrap().settle(Health::Unknown);
     }
     assert_eq!((rig.breaker().status().failures, rig.opened()), (0, 0));
     rig.open();
     rig.wait();
     let failures = rig.breaker().status().failures;
     drop(rig.breaker().admit().unwrap());
-    rig.breaker().admit().unwrap().settle(Verdict::Silent);
+    rig.breaker().admit().unwrap().settle(Health::Unknown);
     assert_eq!((rig.breaker().status().failures, rig.opened()), (failures, 1));
     assert!(rig.call(true), "at once, without another pause");
     assert_eq!(rig.state(), BreakerState::Closed);
@@ -211,9 +211,9 @@ fn a_probe_that_never_ends_is_replaced_and_not_heard_any_more() {
     rig.clock.advance(Duration::from_millis(1));
     let probe = rig.breaker().admit().unwrap();
     assert!(!rig.call(true), "one only");
-    stuck.settle(Verdict::Fails("late".into()));
+    stuck.settle(Health::Fails("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
-    probe.settle(Verdict::Works);
+    probe.settle(Health::Works);
     assert_eq!(rig.state(), BreakerState::Closed);
 }
 
@@ -222,14 +222,14 @@ fn outcomes_of_calls_from_before_the_opening_change_nothing() {
     let rig = Rig::new(2, 4);
     let [early, late, later] = [0, 1, 2].map(|_| rig.breaker().admit().unwrap());
     rig.open();
-    early.settle(Verdict::Works);
+    early.settle(Health::Works);
     assert_eq!(rig.state(), BreakerState::Open);
     rig.wait();
     let probe = rig.breaker().admit().unwrap();
-    late.settle(Verdict::Fails("late".into()));
+    late.settle(Health::Fails("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
-    probe.settle(Verdict::Works);
-    later.settle(Verdict::Fails("later".into()));
+    probe.settle(Health::Works);
+    later.settle(Health::Fails("later".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 1));
     assert_eq!(rig.breaker().status().last_cause.as_deref(), Some("on purpose"));
 }
@@ -263,7 +263,7 @@ fn a_tier_that_stops_during_the_probe_does_not_leave_it_half_open_for_ever() {
     let probe = rig.breaker().admit().unwrap();
     tier.down("stopped", PAUSE);
     tier.up();
-    probe.settle(Verdict::Works);
+    probe.settle(Health::Works);
     assert_eq!(rig.state(), BreakerState::HalfOpen);
     assert!(rig.call(true));
     assert_eq!(rig.state(), BreakerState::Closed);
@@ -276,7 +276,7 @@ fn a_tier_that_was_replaced_is_not_heard_any_more_and_the_new_one_starts_clean()
     let calls = [0, 1].map(|_| rig.breaker().admit().unwrap());
     let new = rig.breakers.attach();
     for call in calls {
-        call.settle(Verdict::Fails("lost with the old one".into()));
+        call.settle(Health::Fails("lost with the old one".into()));
     }
     assert_eq!(rig.breaker().status().failures, 0);
     rig.open();
@@ -297,7 +297,7 @@ fn a_tier_that_starts_anew_is_let_work_at_once_and_calls_from_before_say_nothing
     let call = rig.breaker().admit().unwrap();
     rig.open();
     tier.renewed();
-    call.settle(Verdict::Fails("lost with the old instance".into()));
+    call.settle(Health::Fails("lost with the old instance".into()));
     assert_eq!((rig.state(), rig.breaker().status().failures), (BreakerState::Closed, 0));
     tier.down("stopped", PAUSE);
     tier.renewed();
@@ -322,28 +322,28 @@ fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
         TierError::Other(text()),
     ];
     for error in &fails {
-        assert_eq!(Verdict::of_error(error), Verdict::Fails(error.to_string()));
+        assert_eq!(Health::of_error(error), Health::Fails(error.to_string()));
     }
     for error in [TierError::NoSpace, TierError::InvalidArgument(text()), TierError::Unsupported] {
-        assert_eq!(Verdict::of_error(&error), Verdict::Declines, "{error}");
+        assert_eq!(Health::of_error(&error), Health::Declines, "{error}");
     }
     for error in [TierError::Busy, TierError::BreakerOpen, TierError::Timeout(Duration::ZERO)] {
-        assert_eq!(Verdict::of_error(&error), Verdict::Silent, "{error}");
+        assert_eq!(Health::of_error(&error), Health::Unknown, "{error}");
     }
-    assert_eq!(Verdict::of(&Ok(())), Verdict::Works);
+    assert_eq!(Health::of(&Ok(())), Health::Works);
 }
 
 #[test]
 fn a_call_fails_if_it_moved_no_chunk_and_failed_at_one() {
-    use Verdict::{Declines, Silent, Works};
-    let fails = || Verdict::Fails("text".into());
-    assert_eq!(Verdict::of_chunks([fails(), Works, fails()]), Works);
-    assert_eq!(Verdict::of_chunks([Silent, fails(), Silent]), fails());
-    for order in [[Declines, fails(), Silent], [fails(), Silent, Declines], [Silent, Declines, fails()]] {
-        assert_eq!(Verdict::of_chunks(order), fails(), "a miss among failures hides none");
+    use Health::{Declines, Unknown, Works};
+    let fails = || Health::Fails("text".into());
+    assert_eq!(Health::of_chunks([fails(), Works, fails()]), Works);
+    assert_eq!(Health::of_chunks([Unknown, fails(), Unknown]), fails());
+    for order in [[Declines, fails(), Unknown], [fails(), Unknown, Declines], [Unknown, Declines, fails()]] {
+        assert_eq!(Health::of_chunks(order), fails(), "a miss among failures hides none");
     }
-    assert_eq!(Verdict::of_chunks([Silent, Declines]), Declines);
-    assert_eq!(Verdict::of_chunks([]), Silent);
+    assert_eq!(Health::of_chunks([Unknown, Declines]), Declines);
+    assert_eq!(Health::of_chunks([]), Unknown);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     let states = || both.map(|breaker| breaker.status().state);
     let fail = |direction| {
         for _ in 0..2 {
-            rig.breakers.of(direction).admit().unwrap().settle(Verdict::Fails("on purpose".into()));
+            rig.breakers.of(direction).admit().unwrap().settle(Health::Fails("on purpose".into()));
         }
     };
     fail(Direction::Writing);
@@ -364,7 +364,7 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     assert_eq!(states(), [BreakerState::Open; 2]);
     // Behind both pauses, which differ.
     rig.clock.advance(PAUSE);
-    rig.breakers.writing.admit().unwrap().settle(Verdict::Works);
+    rig.breakers.writing.admit().unwrap().settle(Health::Works);
     assert_eq!(states(), [BreakerState::HalfOpen, BreakerState::Closed], "one probe for each");
     assert!(rig.call(true));
     tier.down("stopped", PAUSE);
@@ -395,7 +395,7 @@ fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
                 0..=2 => out.extend(rig.breaker().admit()),
                 3 | 4 if !out.is_empty() => {
                     let permit = out.swap_remove(draw(out.len() as u64) as usize);
-                    permit.settle(if draw(2) == 0 { Verdict::Works } else { Verdict::Fails("no".into()) });
+                    permit.settle(if draw(2) == 0 { Health::Works } else { Health::Fails("no".into()) });
                 }
                 5 if !out.is_empty() => drop(out.swap_remove(draw(out.len() as u64) as usize)),
                 6 => rig.clock.advance(Duration::from_millis(draw(3000))),

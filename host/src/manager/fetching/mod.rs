@@ -1,10 +1,10 @@
-//! One tier's part of a retrieval: a seat in the flight of each chunk, and calls for those that nobody fetches yet, several
+//! One tier's part of a retrieval: a subscription in the flight of each chunk, and calls for those that nobody fetches yet, several
 //! of them in flight at a time.
 //!
 //! Calls run on the control threads under a limit of their own; what a retrieval waits for is the end of flights, its own calls'
 //! and others', until its deadline. See [`flights`](super::flights).
 //!
-//! Invariant: no more batches and bytes are lent to the tier than this retrieval may lend and the tier takes; one
+//! Invariant: no more batches and bytes are own_calls to the tier than this retrieval may lend and the tier takes; one
 //! batch always is. Memory is handed out in the order of the request, so that what runs out is missing at its end.
 //!
 //! What the tier's own lookup has promised a moment before, or has pinned, binds it: a tier that then delivers not one
@@ -22,8 +22,10 @@ use futures::future::{Either, select};
 
 use self::promises::Promises;
 use super::backend::Backend;
-use super::breaker::{Direction, OwnedPermit, Verdict};
-use super::flights::{Bell, Call, Claims, Flight, Flights, Group, Left, Progress, Route, Seat};
+use super::breaker::{Direction, Health, OwnedPermit};
+use super::flights::{
+    Call, CallGroup, Claims, Departure, Flight, FlightKey, Flights, Notifications, Progress, Subscription,
+};
 use super::{Lookup, Miss, StorageManager, TierIndex};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::TRAILER_BYTES;
@@ -46,8 +48,8 @@ pub(super) struct Delivered {
     pub(super) chunks: Vec<(usize, Chunk)>,
     /// What the CPU tier had by the time that the tier would have been asked.
     pub(super) promoted: Vec<(usize, Chunk)>,
-    /// The seats in the chunks' flights: kept until the chunks can be found elsewhere.
-    pub(super) seats: Vec<Seat>,
+    /// The subscriptions in the chunks' flights: kept until the chunks can be found elsewhere.
+    pub(super) subscriptions: Vec<Subscription>,
     /// What it did not deliver, in the order of the request.
     pub(super) misses: Vec<(usize, Miss)>,
     /// The same, to be asked of the next tier.
@@ -59,7 +61,7 @@ pub(super) struct Delivered {
 /// A chunk of which it is not known yet whether it comes.
 struct Pending {
     spec: ChunkSpec,
-    seat: Seat,
+    subscription: Subscription,
     /// The tier's own lookup has promised it.
     is_promised: bool,
     /// The call of this retrieval that fetches it.
@@ -67,7 +69,7 @@ struct Pending {
 }
 
 /// A call of this retrieval that is in flight.
-struct Lent {
+struct OwnCall {
     call: Arc<Call>,
     n_chunks_left: usize,
     n_bytes: usize,
@@ -78,21 +80,21 @@ pub(super) struct Fetching<'a> {
     backend: &'a Arc<Backend>,
     deadline: Instant,
     flights: &'a Arc<Flights>,
-    bell: Arc<Bell>,
+    notifications: Arc<Notifications>,
     /// By position in the request.
     pending: BTreeMap<usize, Pending>,
     /// By number.
-    lent: BTreeMap<usize, Lent>,
-    n_bytes_lent: usize,
+    own_calls: BTreeMap<usize, OwnCall>,
+    n_bytes_in_calls: usize,
     n_calls: usize,
-    group: Arc<Group>,
+    group: Arc<CallGroup>,
     /// What was promised and declined, with whether it is this retrieval that counts it.
     unkept: Vec<(usize, Miss, bool)>,
     /// Calls of this retrieval that moved nothing because of these.
     undecided: Vec<Arc<Call>>,
     limits: Limits,
     /// The tier has let a call expire.
-    silence: Option<Miss>,
+    timed_out: Option<Miss>,
     delivered: Delivered,
 }
 
@@ -116,34 +118,34 @@ impl<'a> Fetching<'a> {
             batches: GET_BATCHES_IN_FLIGHT.min(served.calls_at_once()),
             bytes: GET_BYTES_IN_FLIGHT_MAX.min(served.bytes_in_flight_max()),
         };
-        let (flights, bell) = (&manager.0.flights, Arc::<Bell>::default());
-        let route = |wanted: &Wanted| Route {
+        let (flights, notifications) = (&manager.0.flights, Arc::<Notifications>::default());
+        let flight_key = |wanted: &Wanted| FlightKey {
             place: backend.place,
             key: wanted.spec.key,
             size_bytes: wanted.spec.size_bytes,
         };
-        let wanted = asked.iter().map(|wanted| (wanted.index, route(wanted), wanted.after.as_ref()));
-        let seats = flights.board(wanted, &bell);
+        let wanted = asked.iter().map(|wanted| (wanted.index, flight_key(wanted), wanted.after.as_ref()));
+        let subscriptions = flights.subscribe(wanted, &notifications);
         let promises = Promises { manager, backend, tier, plan };
-        let pending = asked.iter().zip(seats).map(|(wanted, seat)| {
+        let pending = asked.iter().zip(subscriptions).map(|(wanted, subscription)| {
             let is_promised = promises.bind(wanted.index, wanted.spec.key);
-            (wanted.index, Pending { spec: wanted.spec, seat, is_promised, call: None })
+            (wanted.index, Pending { spec: wanted.spec, subscription, is_promised, call: None })
         });
         Self {
             manager,
             backend,
             deadline,
             flights,
-            bell,
+            notifications,
             pending: pending.collect(),
-            lent: BTreeMap::new(),
-            n_bytes_lent: 0,
+            own_calls: BTreeMap::new(),
+            n_bytes_in_calls: 0,
             n_calls: 0,
             group: Arc::default(),
             unkept: Vec::new(),
             undecided: Vec::new(),
             limits,
-            silence: None,
+            timed_out: None,
             delivered: Delivered::default(),
         }
     }
@@ -165,28 +167,29 @@ impl<'a> Fetching<'a> {
     /// Fetches and verifies what is asked for, as far as the tier delivers it in time.
     ///
     /// # Cancellation
-    /// The seats are left; calls for which nobody waits any more end, and what they were lent is taken back.
+    /// The subscriptions are left; calls for which nobody waits any more end, and what they were own_calls is taken back.
     pub(super) async fn run(mut self) -> Delivered {
         if self.backend.control.is_left_behind() {
             self.leave_all(&Miss::Error(TierError::Forked), false);
         }
-        self.look(self.bell.take());
+        self.look(self.notifications.take());
         if Instant::now() >= self.deadline {
             // The tiers before have taken it all.
             self.leave_all(&Miss::Error(TierError::Timeout(Duration::ZERO)), false);
         }
         while !self.pending.is_empty() {
-            while self.silence.is_none() && self.lend().await {}
-            if let Some(miss) = self.silence.take() {
+            while self.timed_out.is_none() && self.lend().await {}
+            if let Some(miss) = self.timed_out.take() {
                 self.leave_all(&miss, false);
                 break;
             }
             if self.pending.is_empty() {
                 break;
             }
-            let bell = Arc::clone(&self.bell);
+            let notifications = Arc::clone(&self.notifications);
             let started = Instant::now();
-            let heard = self.backend.control.until(self.deadline, async move { bell.heard().await }).await;
+            let heard =
+                self.backend.control.until(self.deadline, async move { notifications.heard().await }).await;
             match heard {
                 Ok(indices) => self.look(indices),
                 Err(_elapsed) => {
@@ -213,7 +216,7 @@ impl<'a> Fetching<'a> {
         };
         let permit = OwnedPermit::new(&backend.breakers, Direction::Reading, permit);
         let writers = self.buffers_for(&specs).await;
-        if self.silence.is_some() {
+        if self.timed_out.is_some() {
             // While there was no memory.
             return false;
         }
@@ -229,33 +232,34 @@ impl<'a> Fetching<'a> {
         true
     }
 
-    /// Claims the next batch, as far as it may be lent now.
+    /// Claims the next batch, as far as it may be own_calls now.
     fn claim(&self) -> Option<Claims> {
-        let (lent, limits) = (&self.lent, &self.limits);
-        let cut = |routes: &[Route], n_under_way: usize| {
+        let (own_calls, limits) = (&self.own_calls, &self.limits);
+        let cut = |flight_keys: &[FlightKey], n_under_way: usize| {
             if n_under_way > 0 && !self.backend.breakers.reading.is_ready() {
                 // What is in flight decides; it may be the probe.
                 return 0;
             }
-            let (n_chunks, n_bytes) = cut(routes);
-            let has_room = lent.len() < limits.batches && self.n_bytes_lent + n_bytes <= limits.bytes;
-            if lent.is_empty() || has_room { n_chunks } else { 0 }
+            let (n_chunks, n_bytes) = cut(flight_keys);
+            let has_room =
+                own_calls.len() < limits.batches && self.n_bytes_in_calls + n_bytes <= limits.bytes;
+            if own_calls.is_empty() || has_room { n_chunks } else { 0 }
         };
-        let seats = self.pending.values().map(|pending| &pending.seat);
-        let claims = self.flights.claim(seats, limits.batch_chunks, cut);
+        let subscriptions = self.pending.values().map(|pending| &pending.subscription);
+        let claims = self.flights.claim(subscriptions, limits.batch_chunks, cut);
         (!claims.is_empty()).then_some(claims)
     }
 
     /// Finds a buffer for each chunk, as far as there is memory before the deadline; hears meanwhile what has landed.
     async fn buffers_for(&mut self, specs: &[ChunkSpec]) -> Vec<ChunkWriter> {
-        let (manager, bell) = (self.manager, Arc::clone(&self.bell));
+        let (manager, notifications) = (self.manager, Arc::clone(&self.notifications));
         let mut buffers = pin!(manager.buffers_for(specs, self.deadline));
         loop {
-            match select(buffers.as_mut(), pin!(bell.heard())).await {
+            match select(buffers.as_mut(), pin!(notifications.heard())).await {
                 Either::Left((writers, _)) => return writers,
                 Either::Right((indices, _)) => self.look(indices),
             }
-            if self.silence.is_some() {
+            if self.timed_out.is_some() {
                 return Vec::new();
             }
         }
@@ -289,28 +293,28 @@ impl<'a> Fetching<'a> {
                 n_bytes += pending.spec.size_bytes + TRAILER_BYTES;
             }
         }
-        let landing = claims.begin(permit, &self.group);
-        let call = Arc::clone(&landing.call);
+        let running = claims.begin(permit, &self.group);
+        let call = Arc::clone(&running.call);
         let backend = Arc::clone(self.backend);
         let soon = self.pending.values().map(|pending| pending.spec.size_bytes).sum::<usize>();
         let moving = backend.move_bytes(n_bytes, soon.min(self.limits.bytes));
         let task = self.backend.control.handle().spawn(async move {
             let deadline = moving.deadline;
-            let outcomes = backend.fetch(&landing.call, writers, &promised, deadline).await;
+            let outcomes = backend.fetch(&running.call, writers, &promised, deadline).await;
             drop(moving);
-            landing.land(outcomes);
+            running.finish(outcomes);
         });
         call.runs_as(task.abort_handle());
-        self.n_bytes_lent += n_bytes;
-        self.lent.insert(number, Lent { call, n_chunks_left: indices.len(), n_bytes });
+        self.n_bytes_in_calls += n_bytes;
+        self.own_calls.insert(number, OwnCall { call, n_chunks_left: indices.len(), n_bytes });
     }
 
     /// Takes what has landed.
     fn look(&mut self, indices: Vec<usize>) {
         for index in indices {
             let Some(pending) = self.pending.get(&index) else { continue };
-            let Progress::Landed(outcome) = self.flights.progress(&pending.seat) else { continue };
-            let Some(Pending { spec, seat, is_promised, call }) = self.pending.remove(&index) else {
+            let Progress::Done(outcome) = self.flights.progress(&pending.subscription) else { continue };
+            let Some(Pending { spec, subscription, is_promised, call }) = self.pending.remove(&index) else {
                 continue;
             };
             let is_own = call.is_some();
@@ -323,18 +327,18 @@ impl<'a> Fetching<'a> {
                         self.backend.metrics.share(1);
                     }
                     self.delivered.chunks.push((index, chunk));
-                    self.delivered.seats.push(seat);
+                    self.delivered.subscriptions.push(subscription);
                 }
                 Err(miss) => {
                     if matches!(miss, Miss::Error(TierError::Timeout(_))) {
-                        self.silence = Some(miss.clone());
+                        self.timed_out = Some(miss.clone());
                     }
                     if is_promised && miss.is_declined() {
                         self.unkept.push((index, miss, is_own));
                     } else {
                         self.delivered.misses.push((index, miss));
                     }
-                    let after = Some(Arc::clone(&seat.flight));
+                    let after = Some(Arc::clone(&subscription.flight));
                     self.delivered.left.push(Wanted { index, spec, after });
                 }
             }
@@ -343,14 +347,14 @@ impl<'a> Fetching<'a> {
 
     /// Notes that one chunk of a call has landed.
     fn take_back(&mut self, number: usize) {
-        let Some(lent) = self.lent.get_mut(&number) else { return };
-        lent.n_chunks_left -= 1;
-        if lent.n_chunks_left == 0
-            && let Some(lent) = self.lent.remove(&number)
+        let Some(own_calls) = self.own_calls.get_mut(&number) else { return };
+        own_calls.n_chunks_left -= 1;
+        if own_calls.n_chunks_left == 0
+            && let Some(own_calls) = self.own_calls.remove(&number)
         {
-            self.n_bytes_lent -= lent.n_bytes;
-            if lent.call.is_undecided() {
-                self.undecided.push(lent.call);
+            self.n_bytes_in_calls -= own_calls.n_bytes;
+            if own_calls.call.is_undecided() {
+                self.undecided.push(own_calls.call);
             }
         }
     }
@@ -360,24 +364,24 @@ impl<'a> Fetching<'a> {
     /// time that was over, the first of them has expired.
     fn leave_all(&mut self, miss: &Miss, is_expired: bool) {
         // What has landed by now is not left.
-        self.look(self.bell.take());
+        self.look(self.notifications.take());
         self.leave(miss, is_expired);
     }
 
     fn leave(&mut self, miss: &Miss, is_expired: bool) {
         let mut n_over = 0;
         let mut expired = is_expired;
-        for (index, Pending { spec, seat, .. }) in std::mem::take(&mut self.pending) {
-            let after = Some(Arc::clone(&seat.flight));
-            match seat.leave() {
-                Left::Others | Left::Before => {}
-                Left::Nobody => n_over += 1,
-                Left::Call(call) => {
+        for (index, Pending { spec, subscription, .. }) in std::mem::take(&mut self.pending) {
+            let after = Some(Arc::clone(&subscription.flight));
+            match subscription.leave() {
+                Departure::OthersRemain | Departure::AlreadyLeft => {}
+                Departure::NobodyRemains => n_over += 1,
+                Departure::CallAbandoned(call) => {
                     n_over += 1;
                     if std::mem::take(&mut expired) {
                         let error = TierError::Timeout(self.deadline.saturating_duration_since(call.started));
                         self.backend.metrics.error(Operation::Get, error.kind());
-                        self.backend.settle_owned(call.take_permit(), Verdict::of_error(&error));
+                        self.backend.settle_owned(call.take_permit(), Health::of_error(&error));
                     }
                     call.abort();
                 }
@@ -390,7 +394,8 @@ impl<'a> Fetching<'a> {
 
     /// Leaves what is not in flight to the next tier.
     fn skip(&mut self, miss: &Miss) {
-        let waits = |pending: &Pending| matches!(self.flights.progress(&pending.seat), Progress::Waiting);
+        let waits =
+            |pending: &Pending| matches!(self.flights.progress(&pending.subscription), Progress::Waiting);
         let (leave, stay): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| waits(pending));
         self.pending = leave;
@@ -414,12 +419,12 @@ impl<'a> Fetching<'a> {
             self.backend.settle_owned(
                 call.take_permit(),
                 match n {
-                    _ if has_delivered => Verdict::Declines,
+                    _ if has_delivered => Health::Declines,
                     // The calls of one retrieval are one failure.
-                    0 => Verdict::Fails(format!(
+                    0 => Health::Fails(format!(
                         "delivered none of {n_unkept} chunks that its own lookup had promised"
                     )),
-                    _ => Verdict::Silent,
+                    _ => Health::Unknown,
                 },
             );
         }
@@ -427,10 +432,10 @@ impl<'a> Fetching<'a> {
 }
 
 /// Returns how many chunks the next call carries, one at least if there is any, and the bytes of their buffers.
-fn cut(routes: &[Route]) -> (usize, usize) {
+fn cut(flight_keys: &[FlightKey]) -> (usize, usize) {
     let (mut n_chunks, mut n_bytes) = (0, 0);
-    for route in routes {
-        let more = n_bytes + route.size_bytes;
+    for flight_key in flight_keys {
+        let more = n_bytes + flight_key.size_bytes;
         if n_chunks > 0 && more > BATCH_BYTES_MAX {
             break;
         }

@@ -20,11 +20,11 @@ impl Promises<'_> {
     /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
     /// has pinned the chunk, and nothing was removed since.
     pub(super) fn bind(&self, index: usize, key: ChunkKey) -> bool {
-        let Some(asked) = self.plan.asked else { return false };
+        let Some(stamp) = self.plan.stamp else { return false };
         let manager = &self.manager.0;
-        let age = manager.options.clock.now().saturating_sub(asked.at);
+        let age = manager.options.clock.now().saturating_sub(stamp.at);
         self.plan.tier_of(index) == Some(self.tier)
-            && manager.removals.load(Ordering::Acquire) == asked.n_removals
+            && manager.removal_generation.load(Ordering::Acquire) == stamp.removal_generation
             && (age <= PROMISE_AGE_MAX || self.backend.protects(key))
     }
 }

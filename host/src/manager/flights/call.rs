@@ -15,8 +15,8 @@ use crate::tier::TierError;
 
 /// The calls that one retrieval has in flight. They began together, so they expire together, which is one failure.
 #[derive(Default)]
-pub(in crate::manager) struct Group {
-    is_silent: AtomicBool,
+pub(in crate::manager) struct CallGroup {
+    has_timed_out: AtomicBool,
 }
 
 /// A call that fetches some flights' chunks.
@@ -25,7 +25,7 @@ pub(in crate::manager) struct Call {
     permit: Mutex<Option<OwnedPermit>>,
     /// Until they have landed. Changed under the table's lock.
     pub(super) flights: Mutex<Vec<Arc<Flight>>>,
-    group: Arc<Group>,
+    group: Arc<CallGroup>,
     /// Flights in which somebody sits. Changed under the table's lock.
     pub(super) n_wanted: Mutex<usize>,
     task: Mutex<Option<AbortHandle>>,
@@ -43,8 +43,8 @@ impl Call {
     }
 
     /// Reports whether a call of the same retrieval has expired before this one, which has as well.
-    pub(in crate::manager) fn is_one_silence_of_several(&self) -> bool {
-        self.group.is_silent.swap(true, Ordering::AcqRel)
+    pub(in crate::manager) fn note_timeout(&self) -> bool {
+        self.group.has_timed_out.swap(true, Ordering::AcqRel)
     }
 
     /// Notes the task that makes the call.
@@ -80,11 +80,11 @@ impl Claims {
     /// Gives up all but the first `n`.
     pub(in crate::manager) fn truncate(&mut self, n: usize) {
         let rest = self.claimed.split_off(n.min(self.claimed.len()));
-        self.flights.vacate(&rest);
+        self.flights.release(&rest);
     }
 
     /// Begins one call for the claimed flights. The caller makes it, and lands it.
-    pub(in crate::manager) fn begin(mut self, permit: OwnedPermit, group: &Arc<Group>) -> Landing {
+    pub(in crate::manager) fn begin(mut self, permit: OwnedPermit, group: &Arc<CallGroup>) -> RunningCall {
         let claimed = std::mem::take(&mut self.claimed);
         let flights: Vec<_> = claimed.into_iter().map(|(_, flight)| flight).collect();
         let call = Arc::new(Call {
@@ -97,35 +97,35 @@ impl Claims {
         });
         let table = lock(&self.flights.0);
         for flight in &flights {
-            flight.lock().phase = Phase::Flying(Arc::clone(&call));
+            flight.lock().phase = Phase::InCall(Arc::clone(&call));
         }
         drop(table);
-        Landing { flights: Arc::clone(&self.flights), call }
+        RunningCall { flights: Arc::clone(&self.flights), call }
     }
 }
 
 impl Drop for Claims {
     fn drop(&mut self) {
-        self.flights.vacate(&self.claimed);
+        self.flights.release(&self.claimed);
     }
 }
 
 /// A call under way. Dropped before it has landed, its flights land without their chunks.
-pub(in crate::manager) struct Landing {
+pub(in crate::manager) struct RunningCall {
     flights: Arc<Flights>,
     pub(in crate::manager) call: Arc<Call>,
 }
 
-impl Landing {
-    pub(in crate::manager) fn land(self, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
-        self.flights.land(&self.call, outcomes);
+impl RunningCall {
+    pub(in crate::manager) fn finish(self, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
+        self.flights.finish(&self.call, outcomes);
     }
 }
 
-impl Drop for Landing {
+impl Drop for RunningCall {
     fn drop(&mut self) {
         let ended =
             Miss::Error(TierError::Down("the call that fetched it has ended without an answer".into()));
-        self.flights.land(&self.call, std::iter::repeat(Err(ended)));
+        self.flights.finish(&self.call, std::iter::repeat(Err(ended)));
     }
 }

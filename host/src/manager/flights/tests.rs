@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::call::Landing;
+use super::call::RunningCall;
 use super::*;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
@@ -13,12 +13,12 @@ use crate::memory::{BufferMut, Pool, Provider};
 const N_KEYS: u64 = 3;
 const N_RETRIEVALS: usize = 4;
 
-/// A retrieval as far as flights know it: one seat for each key that it wants, in one of two tiers.
+/// A retrieval as far as flights know it: one subscription for each key that it wants, in one of two tiers.
 #[derive(Default)]
 struct Retrieval {
-    bell: Arc<Bell>,
+    notifications: Arc<Notifications>,
     place: usize,
-    seats: BTreeMap<usize, Seat>,
+    subscriptions: BTreeMap<usize, Subscription>,
     /// What it has not got from the first tier.
     after: BTreeMap<usize, Arc<Flight>>,
     claims: Option<Claims>,
@@ -28,7 +28,7 @@ struct Retrieval {
 
 /// A call under way.
 struct Begun {
-    landing: Landing,
+    running: RunningCall,
     /// Those of the call, which lets go of them with its end.
     flights: Vec<Arc<Flight>>,
     /// How many removals of each key there had been.
@@ -51,8 +51,8 @@ fn key(n: u64) -> ChunkKey {
     ChunkKey { hi: n, lo: n }
 }
 
-fn route(place: usize, n: usize) -> Route {
-    Route { place, key: key(n as u64), size_bytes: 1 }
+fn flight_key(place: usize, n: usize) -> FlightKey {
+    FlightKey { place, key: key(n as u64), size_bytes: 1 }
 }
 
 impl Model {
@@ -91,10 +91,10 @@ impl Model {
         match self.below(12) {
             0..=2 => self.join(who),
             3..=5 => self.claim(who),
-            6 => self.vacate(who),
+            6 => self.release(who),
             7 | 8 => self.begin(who),
             9 => self.leave(who),
-            10 => self.land(),
+            10 => self.finish(),
             _ => self.remove(),
         }
         self.check();
@@ -104,19 +104,24 @@ impl Model {
     fn join(&mut self, who: usize) {
         let n = 1 + self.below(N_KEYS as usize);
         let retrieval = &mut self.retrievals[who];
-        if !retrieval.seats.is_empty() {
+        if !retrieval.subscriptions.is_empty() {
             return;
         }
         let wanted: Vec<_> = if retrieval.after.is_empty() {
             retrieval.place = 0;
             retrieval.got.clear();
-            (0..n).map(|index| (index, route(0, index), None)).collect()
+            (0..n).map(|index| (index, flight_key(0, index), None)).collect()
         } else {
             retrieval.place = 1;
-            retrieval.after.iter().map(|(index, after)| (*index, route(1, *index), Some(after))).collect()
+            retrieval
+                .after
+                .iter()
+                .map(|(index, after)| (*index, flight_key(1, *index), Some(after)))
+                .collect()
         };
-        let seats = self.flights.board(wanted, &retrieval.bell);
-        retrieval.seats = seats.into_iter().map(|seat| (seat.index, seat)).collect();
+        let subscriptions = self.flights.subscribe(wanted, &retrieval.notifications);
+        retrieval.subscriptions =
+            subscriptions.into_iter().map(|subscription| (subscription.index, subscription)).collect();
         if retrieval.place == 1 {
             retrieval.after.clear();
         }
@@ -127,12 +132,14 @@ impl Model {
         let n_max = 1 + self.below(2);
         let retrieval = &mut self.retrievals[who];
         if retrieval.claims.is_none() {
-            let claims = self.flights.claim(retrieval.seats.values(), n_max, |routes, _| routes.len());
+            let claims = self
+                .flights
+                .claim(retrieval.subscriptions.values(), n_max, |flight_keys, _| flight_keys.len());
             retrieval.claims = (!claims.is_empty()).then_some(claims);
         }
     }
 
-    fn vacate(&mut self, who: usize) {
+    fn release(&mut self, who: usize) {
         self.retrievals[who].claims = None;
         self.hear_all();
     }
@@ -146,9 +153,9 @@ impl Model {
         let n_removals = claims.indices().iter().map(|index| self.n_removals[*index]).collect();
         let permit = self.breakers.reading.admit().expect("nothing fails here");
         let permit = OwnedPermit::new(&self.breakers, Direction::Reading, permit);
-        let landing = claims.begin(permit, &Arc::default());
-        let flights = lock(&landing.call.flights).clone();
-        self.calls.push(Begun { landing, flights, n_removals });
+        let running = claims.begin(permit, &Arc::default());
+        let flights = lock(&running.call.flights).clone();
+        self.calls.push(Begun { running, flights, n_removals });
     }
 
     /// Leaves everything, as a caller does who gives up.
@@ -158,32 +165,32 @@ impl Model {
         let claims = retrieval.claims.take();
         let claims = if claims_last { claims } else { None };
         retrieval.after.clear();
-        for (_, seat) in std::mem::take(&mut retrieval.seats) {
-            drop(seat);
+        for (_, subscription) in std::mem::take(&mut retrieval.subscriptions) {
+            drop(subscription);
         }
         drop(claims);
-        self.retrievals[who].bell.take();
+        self.retrievals[who].notifications.take();
         self.hear_all();
     }
 
-    fn land(&mut self) {
+    fn finish(&mut self) {
         if self.calls.is_empty() {
             return;
         }
         let at = self.below(self.calls.len());
-        let Begun { landing, flights, .. } = self.calls.swap_remove(at);
+        let Begun { running, flights, .. } = self.calls.swap_remove(at);
         let kind = self.below(3);
         let outcomes = flights.iter().enumerate().map(|(n, flight)| match kind {
             0 => Err(Miss::NotFound),
             1 if n == 0 => Err(Miss::NotFound),
-            _ => Ok(self.chunk(flight.route.key)),
+            _ => Ok(self.chunk(flight.flight_key.key)),
         });
         let outcomes: Vec<_> = outcomes.collect();
         if self.below(8) == 0 {
             // As if its task had panicked.
-            drop(landing);
+            drop(running);
         } else {
-            landing.land(outcomes);
+            running.finish(outcomes);
         }
         self.hear_all();
     }
@@ -200,20 +207,20 @@ impl Model {
         (0..N_RETRIEVALS).for_each(|who| self.hear(who));
     }
 
-    /// Takes what has landed, and only looks where the bell says.
+    /// Takes what has landed, and only looks where the notifications says.
     fn hear(&mut self, who: usize) {
         let retrieval = &mut self.retrievals[who];
-        for index in retrieval.bell.take() {
-            let Some(seat) = retrieval.seats.get(&index) else { continue };
-            let Progress::Landed(outcome) = self.flights.progress(seat) else { continue };
-            let seat = retrieval.seats.remove(&index).expect("looked at");
+        for index in retrieval.notifications.take() {
+            let Some(subscription) = retrieval.subscriptions.get(&index) else { continue };
+            let Progress::Done(outcome) = self.flights.progress(subscription) else { continue };
+            let subscription = retrieval.subscriptions.remove(&index).expect("looked at");
             match outcome {
                 Ok(chunk) => {
                     assert_eq!(chunk.key(), key(index as u64));
                     retrieval.got.insert(index, retrieval.place);
                 }
                 Err(_) if retrieval.place == 0 => {
-                    retrieval.after.insert(index, Arc::clone(&seat.flight));
+                    retrieval.after.insert(index, Arc::clone(&subscription.flight));
                 }
                 Err(_) => {}
             }
@@ -223,35 +230,35 @@ impl Model {
     /// What holds between any two steps.
     fn check(&self) {
         let table = lock(&self.flights.0);
-        for (route, flight) in &table.joinable {
+        for (flight_key, flight) in &table.joinable {
             let state = flight.lock();
-            assert_eq!(*route, flight.route);
+            assert_eq!(*flight_key, flight.flight_key);
             assert!(!state.is_stale, "a removal has returned since");
-            assert!(!matches!(state.phase, Phase::Abandoned | Phase::Landed(Err(_))), "over");
-            let goes_on = matches!(state.phase, Phase::Flying(_));
-            assert!(goes_on || !state.passengers.is_empty(), "nobody wants it");
+            assert!(!matches!(state.phase, Phase::Abandoned | Phase::Done(Err(_))), "over");
+            let goes_on = matches!(state.phase, Phase::InCall(_));
+            assert!(goes_on || !state.subscribers.is_empty(), "nobody wants it");
         }
         drop(table);
-        for Begun { landing, flights, n_removals } in &self.calls {
-            let wanted = |flight: &&Arc<Flight>| !flight.lock().passengers.is_empty();
+        for Begun { running, flights, n_removals } in &self.calls {
+            let wanted = |flight: &&Arc<Flight>| !flight.lock().subscribers.is_empty();
             let n_wanted = flights.iter().filter(wanted).count();
             let is_abandoned = flights.iter().all(|flight| matches!(flight.lock().phase, Phase::Abandoned));
             assert_eq!(is_abandoned, n_wanted == 0, "abandoned exactly when the last has left");
             if !is_abandoned {
-                assert_eq!(*lock(&landing.call.n_wanted), n_wanted);
+                assert_eq!(*lock(&running.call.n_wanted), n_wanted);
             }
             for (flight, n_removals) in flights.iter().zip(n_removals) {
-                let n_now = self.n_removals[flight.route.key.lo as usize];
+                let n_now = self.n_removals[flight.flight_key.key.lo as usize];
                 let table = lock(&self.flights.0);
                 let joinable =
-                    table.joinable.get(&flight.route).is_some_and(|other| Arc::ptr_eq(other, flight));
+                    table.joinable.get(&flight.flight_key).is_some_and(|other| Arc::ptr_eq(other, flight));
                 assert!(!joinable || n_now == *n_removals, "begun before a removal returned");
             }
         }
         for retrieval in &self.retrievals {
             // Who sits has not missed the end of a flight.
-            for seat in retrieval.seats.values() {
-                assert!(!matches!(self.flights.progress(seat), Progress::Landed(_)), "unheard");
+            for subscription in retrieval.subscriptions.values() {
+                assert!(!matches!(self.flights.progress(subscription), Progress::Done(_)), "unheard");
             }
         }
     }
@@ -259,7 +266,7 @@ impl Model {
     /// Everybody goes home: nothing may be left.
     fn end(mut self) {
         while !self.calls.is_empty() {
-            self.land();
+            self.finish();
         }
         (0..N_RETRIEVALS).for_each(|who| self.leave(who));
         assert!(lock(&self.flights.0).joinable.is_empty(), "a flight is left");
@@ -284,7 +291,7 @@ fn a_chunk_that_several_want_is_asked_for_once_in_each_tier_if_none_of_them_leav
     for seed in 0..400 {
         let mut model = Model::new(seed);
         for who in 0..N_RETRIEVALS {
-            while model.retrievals[who].seats.len() < N_KEYS as usize {
+            while model.retrievals[who].subscriptions.len() < N_KEYS as usize {
                 model.leave(who);
                 model.join(who);
             }
@@ -296,14 +303,14 @@ fn a_chunk_that_several_want_is_asked_for_once_in_each_tier_if_none_of_them_leav
                 0 => model.claim(who),
                 1 => model.begin(who),
                 2 => {
-                    if let Some(Begun { landing, flights, .. }) = model.calls.pop() {
-                        let place = flights.first().map(|flight| flight.route.place);
+                    if let Some(Begun { running, flights, .. }) = model.calls.pop() {
+                        let place = flights.first().map(|flight| flight.flight_key.place);
                         let outcome = |flight: &Arc<Flight>| match place {
                             Some(0) => Err(Miss::NotFound),
-                            _ => Ok(model.chunk(flight.route.key)),
+                            _ => Ok(model.chunk(flight.flight_key.key)),
                         };
                         let outcomes: Vec<_> = flights.iter().map(outcome).collect();
-                        landing.land(outcomes);
+                        running.finish(outcomes);
                         model.hear_all();
                     }
                 }

@@ -1,4 +1,4 @@
-//! How a retrieval hears of its flights: it waits for one bell, whichever of them changes.
+//! How a retrieval hears of its flights: it waits for one notifications, whichever of them changes.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -6,24 +6,24 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 
-use super::State;
+use super::FlightState;
 use crate::sync::lock;
 
 /// Tells a retrieval which of its flights have changed.
 #[derive(Default)]
-pub(in crate::manager) struct Bell {
-    rung_for: Mutex<Vec<usize>>,
+pub(in crate::manager) struct Notifications {
+    changed: Mutex<Vec<usize>>,
     waker: AtomicWaker,
 }
 
-impl Bell {
+impl Notifications {
     pub(super) fn note(&self, index: usize) {
-        lock(&self.rung_for).push(index);
+        lock(&self.changed).push(index);
     }
 
     /// Returns the positions of flights that have changed since the last time, without waiting.
     pub(in crate::manager) fn take(&self) -> Vec<usize> {
-        std::mem::take(&mut lock(&self.rung_for))
+        std::mem::take(&mut lock(&self.changed))
     }
 
     /// Waits until a flight has changed, and returns the positions of all that have.
@@ -41,19 +41,19 @@ impl Bell {
 
 /// Whom to wake when the table's lock is free again.
 #[derive(Default)]
-pub(super) struct ToWake(Vec<Arc<Bell>>);
+pub(super) struct ToWake(Vec<Arc<Notifications>>);
 
 impl ToWake {
-    pub(super) fn tell(&mut self, state: &State) {
-        for passenger in &state.passengers {
-            passenger.bell.note(passenger.index);
-            if !self.0.iter().any(|bell| Arc::ptr_eq(bell, &passenger.bell)) {
-                self.0.push(Arc::clone(&passenger.bell));
+    pub(super) fn tell(&mut self, state: &FlightState) {
+        for subscriber in &state.subscribers {
+            subscriber.notifications.note(subscriber.index);
+            if !self.0.iter().any(|notifications| Arc::ptr_eq(notifications, &subscriber.notifications)) {
+                self.0.push(Arc::clone(&subscriber.notifications));
             }
         }
     }
 
     pub(super) fn wake(self) {
-        self.0.iter().for_each(|bell| bell.waker.wake());
+        self.0.iter().for_each(|notifications| notifications.waker.wake());
     }
 }

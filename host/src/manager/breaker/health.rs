@@ -4,7 +4,7 @@ use crate::tier::TierError;
 
 /// What a call says of its tier, in the direction of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::manager) enum Verdict {
+pub(in crate::manager) enum Health {
     /// The tier works: it did what was asked.
     Works,
     /// The tier works: it answered, though with a miss or a refusal.
@@ -12,10 +12,10 @@ pub(in crate::manager) enum Verdict {
     /// The tier is broken, for this cause.
     Fails(String),
     /// Nothing: the call did not reach the tier, or nobody waited for its answer.
-    Silent,
+    Unknown,
 }
 
-impl Verdict {
+impl Health {
     /// Judges a call by its outcome.
     pub(in crate::manager) fn of<T>(outcome: &Result<T, TierError>) -> Self {
         match outcome {
@@ -28,8 +28,8 @@ impl Verdict {
         match error {
             TierError::NoSpace | TierError::InvalidArgument(_) | TierError::Unsupported => Self::Declines,
             // No time was left to answer in.
-            TierError::Timeout(given) if given.is_zero() => Self::Silent,
-            TierError::Busy | TierError::BreakerOpen | TierError::Forked => Self::Silent,
+            TierError::Timeout(given) if given.is_zero() => Self::Unknown,
+            TierError::Busy | TierError::BreakerOpen | TierError::Forked => Self::Unknown,
             TierError::Timeout(_)
             | TierError::Lost(_)
             | TierError::Trap(_)
@@ -44,14 +44,14 @@ impl Verdict {
 
     /// Judges a call by those of its chunks. One that was moved clears the tier, so that one damaged chunk among good
     /// ones says nothing of it. A miss or a refusal clears no tier of what it failed at for other chunks.
-    pub(in crate::manager) fn of_chunks(verdicts: impl IntoIterator<Item = Self>) -> Self {
-        let mut whole = Self::Silent;
-        for verdict in verdicts {
-            match verdict {
+    pub(in crate::manager) fn of_chunks(healths: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::Unknown;
+        for health in healths {
+            match health {
                 Self::Works => return Self::Works,
-                Self::Fails(_) if !matches!(whole, Self::Fails(_)) => whole = verdict,
-                Self::Declines if whole == Self::Silent => whole = verdict,
-                Self::Fails(_) | Self::Declines | Self::Silent => {}
+                Self::Fails(_) if !matches!(whole, Self::Fails(_)) => whole = health,
+                Self::Declines if whole == Self::Unknown => whole = health,
+                Self::Fails(_) | Self::Declines | Self::Unknown => {}
             }
         }
         whole
