@@ -243,7 +243,7 @@ mod tests {
             let found = text.lines().find_map(|line| line.strip_prefix(&row));
             found.unwrap_or_else(|| panic!("{row} in {text}")).to_owned()
         };
-        let bounds = ["0.000001024", "0.000004096", "0.001048576", "1.073741824", "34.359738368", "+Inf"];
+        let bounds = ["1.024e-06", "4.096e-06", "0.001048576", "1.073741824", "34.359738368", "+Inf"];
         assert_eq!(bounds.map(n_within), ["1", "2", "3", "4", "4", "5"]);
         assert!(text.contains("# TYPE kvtier_latency_seconds histogram\n"), "{text}");
         assert!(text.contains("kvtier_latency_seconds_count{tier=\"a\",operation=\"get\"} 5\n"), "{text}");

@@ -1,4 +1,4 @@
-//! From claimed flights to a call, and from its end to their outcomes.
+//! A call that fetches chunks: from claimed flights to the call, and from its end to their outcomes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
-use super::{Flight, Flights, Phase};
+use super::Flights;
+use super::flight::{Flight, Phase};
 use crate::chunk::Chunk;
 use crate::manager::Miss;
 use crate::manager::breaker::OwnedPermit;
 use crate::sync::lock;
 use crate::tier::TierError;
 
-/// The calls that one retrieval has in flight. They began together, so they expire together, which is one failure.
+/// The calls that one retrieval has in flight. They begin together, so they time out together: that is one failure.
 #[derive(Default)]
 pub(in crate::manager) struct CallGroup {
     has_timed_out: AtomicBool,
@@ -23,36 +24,36 @@ pub(in crate::manager) struct CallGroup {
 pub(in crate::manager) struct Call {
     pub(in crate::manager) started: Instant,
     permit: Mutex<Option<OwnedPermit>>,
-    /// Until they have landed. Changed under the table's lock.
+    /// Until the call has ended. Changed under the table's lock.
     pub(super) flights: Mutex<Vec<Arc<Flight>>>,
     group: Arc<CallGroup>,
-    /// Flights in which somebody sits. Changed under the table's lock.
+    /// The number of flights that have subscribers. Changed under the table's lock.
     pub(super) n_wanted: Mutex<usize>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Call {
-    /// Takes out what the breaker is told through; the first to do so is heard.
+    /// Takes the permit through which the breaker learns of the outcome. Only the first caller gets it.
     pub(in crate::manager) fn take_permit(&self) -> Option<OwnedPermit> {
         lock(&self.permit).take()
     }
 
-    /// Reports whether the breaker has yet to be told.
+    /// Reports whether the breaker does not know the outcome yet.
     pub(in crate::manager) fn is_undecided(&self) -> bool {
         lock(&self.permit).is_some()
     }
 
-    /// Reports whether a call of the same retrieval has expired before this one, which has as well.
+    /// Notes that the call has timed out, and reports whether another call of the same retrieval has before.
     pub(in crate::manager) fn note_timeout(&self) -> bool {
         self.group.has_timed_out.swap(true, Ordering::AcqRel)
     }
 
-    /// Notes the task that makes the call.
+    /// Notes the task that runs the call.
     pub(in crate::manager) fn runs_as(&self, task: AbortHandle) {
         *lock(&self.task) = Some(task);
     }
 
-    /// Ends the call as if it had expired: what it was lent goes back as its transfers end.
+    /// Ends the call as if it had timed out. Its buffers are released when its transfers end.
     pub(in crate::manager) fn abort(&self) {
         let task = lock(&self.task).take();
         if let Some(task) = task {
@@ -61,7 +62,7 @@ impl Call {
     }
 }
 
-/// Flights that one retrieval is about to begin. What it does not begin is free for others.
+/// Flights that one retrieval is about to begin. Those that it does not begin are free for others.
 pub(in crate::manager) struct Claims {
     pub(super) flights: Arc<Flights>,
     pub(super) claimed: Vec<(usize, Arc<Flight>)>,
@@ -83,7 +84,7 @@ impl Claims {
         self.flights.release(&rest);
     }
 
-    /// Begins one call for the claimed flights. The caller makes it, and lands it.
+    /// Begins one call for the claimed flights. The caller runs it and finishes it.
     pub(in crate::manager) fn begin(mut self, permit: OwnedPermit, group: &Arc<CallGroup>) -> RunningCall {
         let claimed = std::mem::take(&mut self.claimed);
         let flights: Vec<_> = claimed.into_iter().map(|(_, flight)| flight).collect();
@@ -110,13 +111,14 @@ impl Drop for Claims {
     }
 }
 
-/// A call under way. Dropped before it has landed, its flights land without their chunks.
+/// A call under way. If it is dropped unfinished, its flights end without their chunks.
 pub(in crate::manager) struct RunningCall {
     flights: Arc<Flights>,
     pub(in crate::manager) call: Arc<Call>,
 }
 
 impl RunningCall {
+    /// Ends the flights with their outcomes, in the order in which they were claimed.
     pub(in crate::manager) fn finish(self, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
         self.flights.finish(&self.call, outcomes);
     }
@@ -124,8 +126,7 @@ impl RunningCall {
 
 impl Drop for RunningCall {
     fn drop(&mut self) {
-        let ended =
-            Miss::Error(TierError::Down("the call that fetched it has ended without an answer".into()));
+        let ended = Miss::Error(TierError::Down("the call that fetched it ended without an answer".into()));
         self.flights.finish(&self.call, std::iter::repeat(Err(ended)));
     }
 }

@@ -1,25 +1,27 @@
-//! Chunks on their way from backends: each is fetched once for all retrievals that want it at the time.
+//! Chunks that are being fetched from backends: each is fetched once for all retrievals that want it at the time.
 //!
-//! A retrieval takes a [`Subscription`] in the [`Flight`] of each chunk that it wants from a backend. Whoever has room first
-//! claims flights that nobody has begun, finds memory for them, and begins one [`Call`] for them; the others wait for
-//! its end.
-//! What a claimer cannot begin is free for the next. A flight that landed with its chunk can be joined as long as
-//! somebody has a subscription in it; one that landed without is over, and those who were in it ask the next tier together.
+//! A retrieval subscribes to the [`Flight`] of each chunk that it wants from a backend. The first retrieval with room
+//! claims flights that are not under way, finds memory for them, and begins one [`Call`] for them; the others wait for
+//! its end. What it claims and cannot begin is free for the next retrieval. A flight that ended with its chunk can be
+//! joined as long as it has a subscriber. One that ended without is over, and its subscribers ask the next tier together.
 //!
-//! Nothing here waits, and nothing moves bytes: see `fetching` for a retrieval's part and [`Backend::fetch`] for the call.
+//! Nothing here waits, and nothing moves bytes: `fetching` is the part of a retrieval, and [`Backend::fetch`] the call.
 //!
-//! Invariants: of one chunk from one backend one flight at most can be joined; a call goes on while a subscription in any of
-//! its flights is taken and is abandoned with the last; who has a subscription hears of every change.
+//! Invariants: for one chunk of one backend, at most one flight can be joined. A call goes on while any of its flights
+//! has a subscriber, and is abandoned with the last. A subscriber is notified of every change.
 //!
 //! [`Backend::fetch`]: super::backend::Backend::fetch
 
 mod call;
+mod flight;
 mod notifications;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 pub(super) use self::call::{Call, CallGroup, Claims};
+pub(super) use self::flight::{Flight, FlightKey};
+use self::flight::{Phase, Subscriber, Table};
 pub(super) use self::notifications::Notifications;
 use self::notifications::ToWake;
 use super::Miss;
@@ -27,55 +29,11 @@ use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::sync::lock;
 
-/// A chunk of one size in one backend, which is named by its place in the chain.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct FlightKey {
-    pub(super) place: usize,
-    pub(super) key: ChunkKey,
-    pub(super) size_bytes: usize,
-}
-
 /// All flights of a chain that can be joined.
 #[derive(Default)]
 pub(super) struct Flights(Mutex<Table>);
 
-#[derive(Default)]
-struct Table {
-    joinable: HashMap<FlightKey, Arc<Flight>>,
-}
-
-/// One chunk on its way, or about to be.
-pub(super) struct Flight {
-    flight_key: FlightKey,
-    /// Locked under the table's lock only.
-    state: Mutex<FlightState>,
-}
-
-struct FlightState {
-    phase: Phase,
-    subscribers: Vec<Subscriber>,
-    /// Where its chunk was asked for next by those who did not get it here.
-    next_flights: Vec<Arc<Flight>>,
-    /// A removal has returned since it was begun.
-    is_stale: bool,
-}
-
-enum Phase {
-    /// Nobody fetches it.
-    Waiting,
-    /// A retrieval is about to, and looks for memory.
-    Claimed,
-    InCall(Arc<Call>),
-    Done(Result<Chunk, Miss>),
-    Abandoned,
-}
-
-struct Subscriber {
-    notifications: Arc<Notifications>,
-    index: usize,
-}
-
-/// A retrieval's place in one flight. Dropping it leaves the flight.
+/// A retrieval's subscription to one flight. Dropping it leaves the flight.
 pub(super) struct Subscription {
     flights: Arc<Flights>,
     pub(super) flight: Arc<Flight>,
@@ -83,64 +41,12 @@ pub(super) struct Subscription {
     index: usize,
 }
 
-/// What a flight has come to.
+/// How far a flight has come.
 pub(super) enum Progress {
-    /// Anybody may claim it.
+    /// Any subscriber may claim it.
     Waiting,
     UnderWay,
     Done(Result<Chunk, Miss>),
-}
-
-impl Flight {
-    fn lock(&self) -> MutexGuard<'_, FlightState> {
-        lock(&self.state)
-    }
-}
-
-impl FlightState {
-    /// Reports whether somebody who was in the same flight before may go on with this one.
-    fn can_be_followed(&self) -> bool {
-        !self.is_stale && !matches!(self.phase, Phase::Abandoned)
-    }
-}
-
-impl Table {
-    /// Returns the flight that a chunk is to be had from, one that is there already if there is any.
-    fn flight_to(&mut self, flight_key: FlightKey, after: Option<&Arc<Flight>>) -> Arc<Flight> {
-        let followed = after.and_then(|after| {
-            let state = after.lock();
-            let next_flights = state
-                .next_flights
-                .iter()
-                .find(|flight| flight.flight_key == flight_key && flight.lock().can_be_followed());
-            next_flights.cloned()
-        });
-        let flight = followed.or_else(|| self.joinable.get(&flight_key).cloned()).unwrap_or_else(|| {
-            let state = FlightState {
-                phase: Phase::Waiting,
-                subscribers: Vec::new(),
-                next_flights: Vec::new(),
-                is_stale: false,
-            };
-            let flight = Arc::new(Flight { flight_key, state: Mutex::new(state) });
-            self.joinable.insert(flight_key, Arc::clone(&flight));
-            flight
-        });
-        if let Some(after) = after {
-            let mut state = after.lock();
-            if !state.next_flights.iter().any(|next_flights| Arc::ptr_eq(next_flights, &flight)) {
-                state.next_flights.push(Arc::clone(&flight));
-            }
-        }
-        flight
-    }
-
-    /// Has nobody join a flight any more.
-    fn close(&mut self, flight: &Arc<Flight>) {
-        if self.joinable.get(&flight.flight_key).is_some_and(|joinable| Arc::ptr_eq(joinable, flight)) {
-            self.joinable.remove(&flight.flight_key);
-        }
-    }
 }
 
 impl Flights {
@@ -155,15 +61,15 @@ impl Flights {
             let mut state = flight.lock();
             if matches!(state.phase, Phase::Claimed) {
                 state.phase = Phase::Waiting;
-                to_wake.tell(&state);
+                to_wake.notify(&state);
             }
         }
         drop(table);
         to_wake.wake();
     }
 
-    /// Takes a subscription in the flight of each chunk of `wanted`: its position in the request, its flight_key, and the flight in
-    /// which it did not come from a tier before. A flight that cannot be joined is made.
+    /// Subscribes to the flight of each chunk of `wanted`: its position in the request, its flight's key, and the flight
+    /// in which an earlier tier did not deliver it. Where no flight can be joined, one is made.
     pub(super) fn subscribe<'f>(
         self: &Arc<Self>,
         wanted: impl IntoIterator<Item = (usize, FlightKey, Option<&'f Arc<Flight>>)>,
@@ -191,8 +97,8 @@ impl Flights {
         wanted.into_iter().map(subscribe).collect()
     }
 
-    /// Claims those of `subscriptions` whose flights wait to be begun, in this order, as many as `cut` chooses: it is told the
-    /// flight_keys of up to `n_max`, and how many flights before them are under way.
+    /// Claims flights of `subscriptions` that are not under way, in this order, as many as `cut` returns. `cut` gets the
+    /// keys of up to `n_max` such flights, and the number of flights before them that are under way.
     pub(super) fn claim<'s>(
         self: &Arc<Self>,
         subscriptions: impl IntoIterator<Item = &'s Subscription>,
@@ -216,7 +122,7 @@ impl Flights {
         waiting.truncate(cut(&flight_keys, n_under_way));
         let claim = |subscription: &Subscription| {
             let mut state = subscription.flight.lock();
-            // A chunk that is asked for twice is claimed once.
+            // A chunk that is requested twice is claimed once.
             matches!(state.phase, Phase::Waiting).then(|| {
                 state.phase = Phase::Claimed;
                 (subscription.index, Arc::clone(&subscription.flight))
@@ -227,7 +133,7 @@ impl Flights {
         Claims { flights: Arc::clone(self), claimed }
     }
 
-    /// Returns what the flight of a subscription has come to.
+    /// Returns how far the flight of a subscription has come.
     pub(super) fn progress(&self, subscription: &Subscription) -> Progress {
         let _table = lock(&self.0);
         match &subscription.flight.lock().phase {
@@ -237,7 +143,7 @@ impl Flights {
         }
     }
 
-    /// Has nobody join what is on its way at this moment from one backend: of some keys, or all of it.
+    /// Lets no later retrieval join the flights that exist now for one backend, of some keys or of all.
     pub(super) fn forget(&self, place: usize, keys: Option<&[ChunkKey]>) {
         let mut table = lock(&self.0);
         if table.joinable.is_empty() {
@@ -257,10 +163,10 @@ impl Flights {
     /// Gives every flight of a call its outcome. Those that were abandoned stay so.
     fn finish(&self, call: &Arc<Call>, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
         let mut to_wake = ToWake::default();
-        // Memory goes back outside of the lock.
+        // Their memory is released after the lock.
         let mut unwanted = Vec::new();
         let mut table = lock(&self.0);
-        // With the call's own hold on them: who is woken may count on the chunks' memory.
+        // Takes the call's own references too: a woken retrieval may count on the memory of the chunks.
         let flights = std::mem::take(&mut *lock(&call.flights));
         for (flight, outcome) in flights.iter().zip(outcomes) {
             let mut state = flight.lock();
@@ -270,7 +176,7 @@ impl Flights {
             }
             let is_over = outcome.is_err() || state.subscribers.is_empty();
             state.phase = Phase::Done(outcome);
-            to_wake.tell(&state);
+            to_wake.notify(&state);
             drop(state);
             if is_over {
                 table.close(flight);
@@ -281,7 +187,7 @@ impl Flights {
         to_wake.wake();
     }
 
-    /// Takes a subscriber out. Returns what was abandoned with that.
+    /// Removes a subscriber, and returns what became of its flight.
     fn leave(&self, subscription: &Subscription) -> Departure {
         let mut table = lock(&self.0);
         let mut state = subscription.flight.lock();
@@ -300,7 +206,7 @@ impl Flights {
                 let mut n_wanted = lock(&call.n_wanted);
                 *n_wanted -= 1;
                 if *n_wanted > 0 {
-                    // Goes on for the call's other chunks, and can be joined again.
+                    // The call goes on for its other chunks, and the flight can be joined again.
                     return Departure::NobodyRemains;
                 }
                 drop(n_wanted);
@@ -326,27 +232,27 @@ impl Flights {
     }
 }
 
-/// Who is left in a flight that somebody has left.
+/// What became of a flight that a subscriber has left.
 pub(super) enum Departure {
-    /// It was left before.
+    /// The subscriber had left it before.
     AlreadyLeft,
-    /// Others, or there is nothing to go on with.
+    /// It has other subscribers, or it is over.
     OthersRemain,
-    /// Nobody. If the call of the flight goes on, it does for its other chunks.
+    /// It has no subscriber. If its call goes on, it does so for other chunks.
     NobodyRemains,
-    /// Nobody, and nobody in any flight of this call, which is to be ended.
+    /// No flight of this call has a subscriber. The caller must end the call.
     CallAbandoned(Arc<Call>),
 }
 
 impl Subscription {
-    /// Returns the chunk's position if a removal has returned since the flight was begun.
+    /// Returns the chunk's position if a removal has returned since the flight began.
     pub(super) fn is_stale(&self) -> Option<usize> {
         self.flight.lock().is_stale.then_some(self.index)
     }
 
-    /// Leaves the flight, and leaves what is to be done with its call to the caller.
+    /// Leaves the flight. What follows for its call is up to the caller.
     pub(super) fn leave(self) -> Departure {
-        // Dropping it afterwards finds that it has been left.
+        // The drop that follows finds the subscription gone.
         self.flights.leave(&self)
     }
 }

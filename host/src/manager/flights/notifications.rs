@@ -1,4 +1,4 @@
-//! How a retrieval hears of its flights: it waits for one notifications, whichever of them changes.
+//! How a retrieval learns of changes of its flights.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -6,10 +6,10 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 
-use super::FlightState;
+use super::flight::FlightState;
 use crate::sync::lock;
 
-/// Tells a retrieval which of its flights have changed.
+/// The changes that a retrieval has not seen yet: one queue for all of its flights.
 #[derive(Default)]
 pub(in crate::manager) struct Notifications {
     changed: Mutex<Vec<usize>>,
@@ -17,17 +17,18 @@ pub(in crate::manager) struct Notifications {
 }
 
 impl Notifications {
+    /// Notes a change of the flight at this position of the request.
     pub(super) fn note(&self, index: usize) {
         lock(&self.changed).push(index);
     }
 
-    /// Returns the positions of flights that have changed since the last time, without waiting.
+    /// Returns the positions of flights that have changed since the last call, without waiting.
     pub(in crate::manager) fn take(&self) -> Vec<usize> {
         std::mem::take(&mut lock(&self.changed))
     }
 
-    /// Waits until a flight has changed, and returns the positions of all that have.
-    pub(in crate::manager) async fn heard(&self) -> Vec<usize> {
+    /// Waits for a change, and returns the positions of all flights that have changed.
+    pub(in crate::manager) async fn next(&self) -> Vec<usize> {
         poll_fn(|context| {
             self.waker.register(context.waker());
             match self.take() {
@@ -39,12 +40,13 @@ impl Notifications {
     }
 }
 
-/// Whom to wake when the table's lock is free again.
+/// Retrievals to wake once the table is unlocked.
 #[derive(Default)]
 pub(super) struct ToWake(Vec<Arc<Notifications>>);
 
 impl ToWake {
-    pub(super) fn tell(&mut self, state: &FlightState) {
+    /// Notifies the subscribers of a flight; they wake later.
+    pub(super) fn notify(&mut self, state: &FlightState) {
         for subscriber in &state.subscribers {
             subscriber.notifications.note(subscriber.index);
             if !self.0.iter().any(|notifications| Arc::ptr_eq(notifications, &subscriber.notifications)) {
