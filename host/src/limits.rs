@@ -19,19 +19,19 @@ pub const CONFIG_BYTES_MAX: u64 = MIB;
 /// [`NODE_COST_BYTES`] for each value. An alias may repeat an anchor of any size, so the size of the
 /// file bounds nothing.
 pub const EXPANDED_BYTES_MAX: u64 = 8 * MIB;
-/// What one value counts towards [`EXPANDED_BYTES_MAX`] beside its text, in bytes.
+/// Cost of one value towards [`EXPANDED_BYTES_MAX`] beside its text, in bytes.
 pub const NODE_COST_BYTES: u64 = 16;
-/// Longest key of a configuration text, in bytes, with all keys that it is nested in. A long one repeated before each of
-/// many others would take memory without end.
+/// Longest key of a configuration text, in bytes, including the keys that it is nested in. A long prefix of many keys
+/// would take unbounded memory.
 pub const KEY_BYTES_MAX: usize = 512;
-/// Messages of one kind that reading a configuration gives; the rest is counted.
+/// Messages of one kind about a configuration; the rest is counted.
 pub const MESSAGES_OF_A_KIND_MAX: usize = 16;
-/// Bytes of what `{model}` or `{namespace}` becomes.
+/// Longest replacement of `{model}` or `{namespace}`, in bytes.
 pub const PATH_COMPONENT_BYTES_MAX: usize = 128;
 /// Largest file of certificates in `tls.ca_file`, in bytes. All authorities that browsers trust take some 250 KB.
 pub const CA_FILE_BYTES_MAX: u64 = 4 * MIB;
-/// How long the host says nothing after it has logged a message of a kind that each chunk or key can cause. The next one
-/// has the number of those that were left out.
+/// Pause between two log messages of a kind that each chunk or key can cause. The second one has the number of those
+/// that were left out.
 pub const REPEATED_LOG_PAUSE: Duration = Duration::from_mins(1);
 /// Deepest nesting of lists and mappings in a configuration text.
 pub const NESTING_DEPTH_MAX: usize = 64;
@@ -66,44 +66,42 @@ pub const PUT_BATCHES_IN_FLIGHT: usize = 4;
 pub const GET_BATCHES_IN_FLIGHT: usize = 4;
 /// Bytes of one retrieval in flight in one backend, beyond the first batch.
 pub const GET_BYTES_IN_FLIGHT_MAX: usize = 128 << 20;
-/// Bytes per batch of puts or gets, beyond the first chunk. A part of what is in flight, so that one batch
-/// moves while others are on their way.
+/// Bytes per batch of puts or gets, beyond the first chunk. A part of the bytes in flight, so that batches overlap.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Above this many bytes that were not hashed as they came, verifying leaves the calling thread.
+/// Above this many bytes that were not hashed on arrival, verifying leaves the calling thread.
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
-/// Lookup ids whose pins are held at a time; the oldest goes first.
+/// Lookup ids whose pins are held at a time; the oldest is dropped first.
 pub const LOOKUP_IDS_MAX: usize = 1 << 16;
-/// Keys of chunks that a backend is still to be told to remove, because it could not be asked.
+/// Keys of chunks that a backend still has to remove, because it could not be called.
 pub const REMOVALS_OWED_MAX: usize = 1 << 14;
-/// How often a backend that is let work again is asked to remove them before they are given up.
+/// How often a backend that can be called again is asked to remove them before they are given up.
 pub const REMOVAL_TRIES_MAX: u32 = 8;
-/// How old a lookup may be for a backend that then delivers none of what it counted to have failed at reading. Older
-/// ones bind it for pinned chunks only: stores evict.
+/// How old a lookup may be for a backend that then delivers none of the counted chunks to count as failed at reading.
+/// Older ones bind it for pinned chunks only: stores evict.
 pub const PROMISE_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a backend that has stored a chunk is believed to have it still. Then the chunk is offered again,
-/// which stores it anew if it was evicted, and counts as a use if not.
+/// How long a backend that has stored a chunk is assumed to have it still. Then the chunk is offered again, which
+/// stores it again if it was evicted, and counts as a use if not.
 pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
 
 // Fixed: what one instance may have.
 
-/// Uses of chunks that the CPU tier notes before whoever notes the next counts them.
+/// Uses of chunks that the CPU tier collects before the next use makes it count them.
 pub const TOUCHES_MAX: usize = 256;
 
 /// Core instances that a component may consist of.
 pub const CORE_INSTANCES_MAX: usize = 128;
 /// Component instances that a component may consist of, itself included, counted after multiplication. One of Rust has
-/// as many as it exports classes, and one more: 32 is the largest of ours. One of Python has 3, of JavaScript 5, of C 2.
+/// one more than it exports classes, 32 at most among ours. One of Python has 3, of JavaScript 5, of C 2.
 pub const COMPONENT_INSTANCES_MAX: u64 = 128;
 /// Exports of a component, those of exported instances included. Each takes some 1.7 KB of the host's memory, once for
 /// each backend. One of Rust with 31 classes has 500.
 pub const EXPORTS_MAX: u64 = 32 << 10;
-/// Functions, globals and other items that all instances of a component may have together, imported ones included. What
-/// weighs how much stands in `wasm/component/weight.rs`. Components of Python and JavaScript have
-/// some 32,000.
+/// Functions, globals and other items that all instances of a component may have together, imported ones included.
+/// `wasm/component/weight.rs` lists the weights. Components of Python and JavaScript have some 32,000.
 pub const INSTANCE_ITEMS_MAX: u64 = 512 << 10;
 /// Bytes of the host's memory that one item takes at most, so that all take 16 MiB for each lane.
 pub const INSTANCE_ITEM_BYTES: u64 = 32;
-/// Linear memories that a component may have. Each reserves address space of the host's.
+/// Linear memories that a component may have. Each reserves address space of the host.
 pub const MEMORIES_MAX: usize = 16;
 /// Tables that a component may have.
 pub const TABLES_MAX: usize = 64;
@@ -113,37 +111,37 @@ pub const HANDLES_PER_CALL: usize = 8;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one log line as it is written; longer ones are cut.
 pub const LOG_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a host name that a backend may ask for; none is longer.
+/// Longest host name that a backend may ask for, in bytes; DNS has no longer ones.
 pub const HOST_NAME_BYTES_MAX: usize = 255;
-/// Bytes of what a guest says of an error; longer texts are cut.
+/// Bytes of the text of a guest's error; longer texts are cut.
 pub const ERROR_BYTES_MAX: usize = 2 << 10;
 /// Bytes of standard error that are kept of a guest, the last ones, for the cause of a trap.
 pub const STDERR_BYTES_MAX: usize = 16 << 10;
-/// Bytes that a guest is told it may write to a standard stream at a time.
+/// Bytes that a guest may write to a standard stream at a time.
 pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
 /// Bytes a second that the host moves from its own streams, such as a file's, to the standard output and error of one
-/// instance, together. Nobody reads them, and no guest has anything to do with it.
+/// instance, together. No guest needs this, and nobody reads the output.
 pub const STDIO_PIPED_BYTES_PER_S: u64 = MIB;
 /// Bytes of a chunk that are moved at a time, so that they are still in the processor's cache when they are hashed.
 pub const PIECE_BYTES: usize = 256 << 10;
-/// Bytes that direct I/O moves at a time: many blocks, so that the disk has something to do.
+/// Bytes that direct I/O moves at a time: many blocks, so that the disk is kept busy.
 pub const DIRECT_PIECE_BYTES: usize = 4 << 20;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
-/// Bytes that a host function copies or hashes at a stretch on a thread that runs guests. More is done beside it, and a
-/// stream lets others run after so many. The piece in which the SDK copies chunks.
+/// Bytes that a host function copies or hashes at a stretch on a thread that runs guests. Larger work goes to another
+/// thread, and a stream yields after so many. The SDK copies chunks in pieces of this size.
 pub const LANE_BYTES_MAX: usize = 1 << 20;
 /// Bytes that a stream moves at a time: out of a chunk when the receiver names no amount, and into a buffer at most.
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
 /// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.
 pub const SPLICES_MAX: usize = 16;
-/// What a pending operation on files is taken to hold of the host's memory beside names, in bytes.
+/// Estimated host memory of a pending operation on files beside names, in bytes.
 pub const FILE_OPERATION_BYTES: u64 = 512;
 /// Bytes that one step of a stream from or to a file of WASI 0.3 moves at most.
 pub const FILE_PIECE_BYTES: usize = 64 << 10;
-/// Bytes that one `write` to a file of WASI 0.2 moves at most; what is more is left to the next one.
+/// Bytes that one `write` to a file of WASI 0.2 moves at most; the rest is left to the next one.
 pub const FILE_WRITE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a path that a guest may name, as the operating system has it.
+/// Longest path that a guest may name, in bytes, as in the operating system.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Entries of a directory that are read at a time, for a stream of them.
 pub const LISTED_AT_ONCE: usize = 256;
@@ -194,8 +192,8 @@ pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 /// Threads of one backend for what blocks: being loaded, splices, its other file work. One more looks after its
 /// HTTP connections, its sockets of WASI 0.2 and its timers.
 pub const BLOCKING_THREADS_MAX: usize = 32;
-/// How long after the end of a store the allocator is told to give back what is free. Stores that end at about the
-/// same time are one occasion.
+/// How long after the end of a store the allocator returns free memory. Stores that end at about the same time share
+/// one call.
 pub const TRIM_PAUSE: Duration = Duration::from_secs(1);
 /// How long closing a backend waits at least for its own threads to end. Those that have nothing to do end at once.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(2);
@@ -217,9 +215,10 @@ pub const RESTART_SPENT_FREE: Duration = Duration::from_secs(1);
 /// How long an instance must have served for the pause after its successor fails to start small again.
 pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
 
-// Fixed: what is told of a backend.
+// Fixed: what is shown of a backend.
 
-/// Different denials of one kind that are logged of a backend; of others one a [`REPEATED_LOG_PAUSE`], with their number.
+/// Different denials of one kind that a backend logs; of further ones, one each [`REPEATED_LOG_PAUSE`], with their
+/// number.
 pub const DENIALS_LOGGED_MAX: usize = 8;
 /// Denials that one error names: the latest different ones.
 pub const DENIALS_PER_ERROR_MAX: usize = 4;

@@ -1,6 +1,6 @@
-//! Texts that others wrote, as they may be shown: on one line, without what moves a cursor, and of bounded length.
+//! Makes foreign text safe to show: one line, no control characters, bounded length.
 
-/// Escapes control characters and whatever else does not print. Quotes and backslashes stay as they are.
+/// Escapes control characters and everything else that does not print. Quotes and backslashes stay.
 pub(crate) fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -12,8 +12,8 @@ pub(crate) fn one_line(text: &str) -> String {
     shown
 }
 
-/// As [`one_line`], without the middle of a text that is longer than `bytes_max`: a message says at its beginning what
-/// is wrong and at its end what to do.
+/// Escapes as [`one_line`], and cuts the middle out of a text that is longer than `bytes_max`: the beginning of a
+/// message is what is wrong, its end what to do.
 pub(crate) fn shown(text: &str, bytes_max: usize) -> String {
     const CUT: &str = " [...] ";
     let line = one_line(text);
@@ -25,7 +25,7 @@ pub(crate) fn shown(text: &str, bytes_max: usize) -> String {
     format!("{}{CUT}{}", &line[..head], &line[tail..])
 }
 
-/// Joins as many of `texts` as `bytes_max` has room for, the first in any case, and says how many more there are.
+/// Joins as many of `texts` as fit into `bytes_max`, the first in any case, and adds the number of the rest.
 pub(crate) fn joined<T: AsRef<str>>(texts: &[T], separator: &str, bytes_max: usize) -> String {
     let mut line = String::new();
     for (index, text) in texts.iter().map(AsRef::as_ref).enumerate() {

@@ -12,8 +12,8 @@ use super::{Config, keys};
 use crate::limits;
 
 impl Config {
-    /// Checks a configuration made in code: the ranges of all settings, and the backends. Those that were
-    /// read from a text are checked already.
+    /// Checks a configuration made in code: the ranges of all settings, and the backends. One that was read from a text
+    /// is checked already.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let origin = &Origin::Code;
         self.check_ranges(origin, str::to_owned)?;
@@ -52,8 +52,7 @@ pub(super) fn check_names(names: &[String], origin: &Origin, key: &str) -> Resul
 }
 
 impl BackendConfig {
-    /// Checks everything about this backend that its types leave open. `section` is where it stands, in
-    /// messages.
+    /// Checks everything about this backend that its types leave open. `section` names its place in messages.
     pub(super) fn check(&self, origin: &Origin, section: &str) -> Result<(), ConfigError> {
         let refuse = |problem| ConfigError::new(origin, problem);
         let key = |key: &str| format!("{section}.{}.{key}", self.name);

@@ -96,7 +96,7 @@ settings! {
 }
 
 settings! {
-    /// Bounds what compiling one component may take. Holds only for a compiler in a process of its own.
+    /// Bounds what compiling one component may take. Applies only to a compiler in a separate process.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct CompileLimits {
         /// Address space of the compiler, in bytes.
@@ -128,7 +128,7 @@ pub enum CompileCache {
     /// `kvtier` in the user's cache directory (`$XDG_CACHE_HOME`, or `.cache` in `$HOME`); nowhere without these.
     #[default]
     User,
-    /// In this directory, which must belong to the user and which others cannot write to.
+    /// In this directory, which must belong to the user and must not be writable for others.
     Directory(PathBuf),
     /// Nowhere.
     Off,
@@ -137,10 +137,10 @@ pub enum CompileCache {
 /// Chooses whether components are compiled when they are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompilePolicy {
-    /// Those that are not in the cache are compiled.
+    /// Components that are not in the cache are compiled.
     #[default]
     Auto,
-    /// None: what is not in the cache is not loaded.
+    /// None are compiled; a component that is not in the cache is not loaded.
     CachedOnly,
 }
 
@@ -159,7 +159,7 @@ pub enum Compiler {
 /// Chooses what happens when a valid backend cannot be loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnLoadError {
-    /// The other tiers run, and the backend is tried again in the background.
+    /// The other tiers run, and the backend is retried in the background.
     #[default]
     Continue,
     /// Start fails.

@@ -14,7 +14,8 @@ use crate::text::shown;
 pub enum Origin {
     /// A configuration file.
     File(PathBuf),
-    /// A text handed to [`Config::from_yaml`](super::Config::from_yaml).
+    /// A text given to [`Config::from_yaml`](super::Config::from_yaml) or
+    /// [`Config::from_json`](super::Config::from_json).
     Text,
     /// An environment variable.
     Variable(String),
@@ -35,8 +36,8 @@ impl fmt::Display for Origin {
 
 /// Reports why a configuration was refused: the place and the problem.
 ///
-/// The message is complete; there is no further source. It is one line: what it quotes of a configuration is escaped,
-/// and cut if it is long.
+/// The message is complete; there is no further source. It is one line: quotes from a configuration are escaped, and
+/// cut if they are long.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", shown(&format!("{origin}: {problem}"), CONFIG_MESSAGE_BYTES_MAX))]
 pub struct ConfigError {
@@ -50,7 +51,7 @@ impl ConfigError {
         Self { origin: origin.clone(), problem: Box::new(problem) }
     }
 
-    /// Returns where the refused setting stands.
+    /// Returns where the refused setting comes from.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
@@ -63,7 +64,7 @@ impl ConfigError {
     }
 }
 
-/// Says what is wrong with a configuration.
+/// Names what is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each variant's message explains its fields")]
@@ -77,7 +78,7 @@ pub enum ConfigProblem {
     /// The text is not UTF-8.
     #[error("is not UTF-8 text; give a YAML text file")]
     NotUtf8,
-    /// The text is not what its format asks.
+    /// The text does not follow its format.
     #[error("is not valid {format}: {message}")]
     Syntax { format: &'static str, message: String },
     /// The document is a list or a scalar.
@@ -106,10 +107,10 @@ pub enum ConfigProblem {
         "backend `{backend}` is listed but `{key}` is missing; give it {place}or take the name off the list"
     )]
     MissingKey { backend: String, key: String, place: String },
-    /// A backend name with other characters than the allowed ones.
+    /// A backend name with characters that are not allowed.
     #[error("`{key}`: {name:?} cannot name a backend; use 1 to {chars_max} letters, digits, `_` or `-`")]
     InvalidName { key: String, name: String, chars_max: usize },
-    /// A backend name that a built-in tier has.
+    /// A backend name that belongs to a built-in tier.
     #[error("`{key}`: the backend name `{name}` belongs to a built-in tier; choose another name")]
     ReservedName { key: String, name: String },
     /// A backend name that is listed twice.
@@ -118,7 +119,7 @@ pub enum ConfigProblem {
     /// More backends than a chain may have.
     #[error("`{key}`: {found} backends are listed; a chain has at most {max}")]
     TooManyBackends { key: String, found: usize, max: usize },
-    /// A `module_path` as `LMCache` has it.
+    /// A Python module as `module_path`, as in files of `LMCache`.
     #[error(
         "`{key}`: `{found}` looks like a Python module; kvtier loads WebAssembly components, so give the path \
          of a `.wasm` file such as `{example}`, relative to the configuration file (write `./{found}` if it \
@@ -128,7 +129,7 @@ pub enum ConfigProblem {
     /// Two entries of a list that must differ.
     #[error("`{key}`: {what} is given twice; keep one")]
     Repeated { key: String, what: String },
-    /// A word in braces that is nearly a placeholder.
+    /// A word in braces that looks like a misspelt placeholder.
     #[error("`{key}`: `{{{found}}}` is not a placeholder; did you mean `{{{near}}}`?")]
     Placeholder { key: String, found: String, near: &'static str },
     /// A secret that could not be resolved.

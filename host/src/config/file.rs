@@ -7,13 +7,13 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Opens a regular file for reading, and waits for nobody: of a pipe that nobody writes to, a device or a socket, it
-/// says that it is one.
+/// Opens a regular file for reading. It refuses a pipe, a device or a socket at once, instead of waiting for its other
+/// end.
 ///
 /// # Errors
-/// The system's, and one of the kind `InvalidInput` for what is not a regular file.
+/// The system's, and one of the kind `InvalidInput` if the path is not a regular file.
 pub fn open_file(path: &Path) -> io::Result<File> {
-    // Opening a pipe waits for its other end, and reading some files of the system for news, unless told otherwise.
+    // Without `NONBLOCK`, opening a pipe waits for its other end, and reading some system files waits for new data.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let kind = file.metadata()?.file_type();

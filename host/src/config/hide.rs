@@ -1,18 +1,19 @@
-//! What may be a secret although nobody said so: values of keys that sound like one, and the user part of a URL.
+//! Finds what may be a secret although it is not declared as one: values of keys that sound like a secret, and the user
+//! part of a URL.
 
 use std::borrow::Cow;
 
-/// What is shown in the place of the user part of a URL.
+/// Replaces a hidden value.
 pub(super) const HIDDEN: &str = "[hidden]";
 
 /// Parts of keys whose values are secrets, or may be.
 const WORDS: [&str; 11] =
     ["secret", "pass", "pwd", "token", "credential", "private", "auth", "bearer", "apikey", "_key", "-key"];
 
-/// Parts of keys whose values are secrets beyond doubt.
+/// Parts of keys whose values are certainly secrets.
 const SURE_WORDS: [&str; 5] = ["secret", "password", "passwd", "passphrase", "private_key"];
 
-/// Reports whether a key of `config.*` sounds as if its value were a secret. It rather says yes.
+/// Reports whether a key of `config.*` sounds as if its value were a secret. In doubt it does.
 #[must_use]
 pub fn sounds_secret(key: &str) -> bool {
     secret_word(key).is_some()
@@ -32,7 +33,7 @@ pub(super) fn is_surely_secret(key: &str) -> bool {
 }
 
 /// Cuts the user part out of the URLs and addresses in a text: from the scheme, or else the beginning, to the last `@`.
-/// It rather cuts too much, since a password may have any character.
+/// In doubt it cuts too much, since a password may have any character.
 #[must_use]
 pub fn without_user_parts(text: &str) -> Cow<'_, str> {
     let (Some(first), Some(last)) = (text.find('@'), text.rfind('@')) else { return Cow::Borrowed(text) };

@@ -14,14 +14,14 @@ pub(super) const BACKEND_LISTS: [&str; 2] = ["external_backends", "storage_plugi
 pub(super) const BACKEND_SECTIONS: [&str; 2] = ["external_backend", "storage_plugin"];
 /// The section of kvtier's own settings.
 pub(super) const KVTIER_SECTION: &str = "kvtier";
-/// What all keys of that section begin with.
+/// Prefix of all keys of that section.
 pub(super) const KVTIER_PREFIX: &str = "kvtier.";
 /// The group of its settings of the buffer pool.
 pub(super) const POOL_GROUP: &str = "kvtier.pool";
 /// All sections of `extra_config` that kvtier reads.
 pub(super) const SECTIONS: [&str; 3] = [BACKEND_SECTIONS[0], BACKEND_SECTIONS[1], KVTIER_SECTION];
 
-/// Groups of a backend whose keys the backend's author chooses.
+/// Groups of a backend whose keys its author chooses.
 pub(super) const BACKEND_FREE_GROUPS: [&str; 2] = ["config", "secrets"];
 /// Groups of a backend that are mappings.
 pub(super) const BACKEND_GROUPS: [&str; 6] = ["config", "secrets", "allow", "tls", "limits", "breaker"];

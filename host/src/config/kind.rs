@@ -20,7 +20,7 @@ pub(super) const fn count(key: &'static str, default: u64, range: RangeInclusive
     number(key, default as usize, bound, RawSetting::count, |value| *value as u64, |n| n.to_string())
 }
 
-/// Makes a setting that counts something of which there may be more than fits into memory.
+/// Makes a setting that is a rate or another number that is not an index.
 pub(super) const fn whole(key: &'static str, default: u64, range: RangeInclusive<u64>) -> Field<u64> {
     number(key, default, Bound::new(default, &range), RawSetting::whole, |value| *value, |n| n.to_string())
 }
@@ -63,7 +63,7 @@ pub(super) const fn word<V: Word>(key: &'static str, default: V) -> Field<V> {
     other(key, default, Blank::NotGiven, |raw, _| raw.choice(&V::words()), show)
 }
 
-/// Makes a setting that is read and shown in a way of its own.
+/// Makes a setting with its own way of being read and shown.
 pub(super) const fn other<V>(
     key: &'static str,
     default: V,

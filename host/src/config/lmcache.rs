@@ -1,17 +1,19 @@
-//! Which keys and variables `LMCache` has, and what becomes of those that have no meaning for kvtier.
+//! The keys and variables of `LMCache`, and how those without a meaning for kvtier are treated.
 //!
-//! A genuine file of `LMCache` loads as it is: none of these keys is taken for a mistyped one. The lists are those of
-//! its releases 0.3.7, 0.3.9 and 0.5.6, and of files that are older.
+//! A genuine file of `LMCache` loads unchanged: none of these keys is taken for a mistyped one. The lists are from its
+//! releases 0.3.7, 0.3.9 and 0.5.6, and from older files. They are half of this file, which is longer than others for
+//! it.
 
 use super::format::Node;
 
-/// Says whether `LMCache` has this top-level key, or one like it, without a meaning for kvtier.
+/// Reports whether this top-level key, or one like it, exists in `LMCache` and has no meaning for kvtier.
 pub(super) fn is_unused_key(key: &str) -> bool {
     // Settings of its encoder cache: `ec_chunk_size` and so on, or a mapping.
     UNUSED_KEYS.binary_search(&key).is_ok() || key == "ec" || key.starts_with("ec_")
 }
 
-/// Says whether the value of an unused top-level key asks for a tier, or a source of chunks, that is not there.
+/// Reports whether the value of an unused top-level key asks for a tier, or a source of chunks, that kvtier does not
+/// have.
 pub(super) fn asks_for_tier(key: &str, value: &Node) -> bool {
     if !TIER_KEYS.contains(&key) {
         return false;
@@ -29,14 +31,14 @@ pub(super) fn asks_for_tier(key: &str, value: &Node) -> bool {
     }
 }
 
-/// Says whether a key of `extra_config` belongs to a tier of `LMCache`'s own, which it switches on.
+/// Reports whether a key of `extra_config` switches on a tier of `LMCache`.
 pub(super) fn asks_for_tier_in_extra(key: &str, value: &Node) -> bool {
     let first = key.split('.').next().unwrap_or_default();
     matches!(first, "remote_storage_plugin" | "rust_raw_block" | "dax")
         || (key == "enable_nixl_storage" && matches!(value, Node::Bool(true)))
 }
 
-/// Says what a variable with `LMCache`'s prefix is that overrides no key, if it is known.
+/// Returns the kind of a known variable with `LMCache`'s prefix that overrides no key.
 pub(super) fn other_variable(name: &str, value: &str) -> Option<OtherVariable> {
     if is_service_link(name, value) {
         return Some(OtherVariable::ServiceLink);
@@ -48,18 +50,18 @@ pub(super) fn other_variable(name: &str, value: &str) -> Option<OtherVariable> {
     is_known.then_some(OtherVariable::Ignored)
 }
 
-/// A variable that is none of the configuration's.
+/// A variable that is not part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OtherVariable {
-    /// Nobody misses it here: what it says is of `LMCache`'s log, banner or telemetry.
+    /// It concerns the log, banner or telemetry of `LMCache`, and can be ignored in silence.
     Quiet,
-    /// It changes what `LMCache` does, and does nothing here.
+    /// It changes how `LMCache` behaves, and has no effect here.
     Ignored,
     /// Kubernetes sets it for a service whose name begins with `lmcache`.
     ServiceLink,
 }
 
-/// Recognises what Kubernetes sets in every container for a service `lmcache-p2p`: `LMCACHE_P2P_SERVICE_HOST`,
+/// Reports whether Kubernetes sets this variable for a service such as `lmcache-p2p`: `LMCACHE_P2P_SERVICE_HOST`,
 /// `LMCACHE_P2P_SERVICE_PORT`, `LMCACHE_P2P_SERVICE_PORT_HTTP`, `LMCACHE_P2P_PORT=tcp://10.0.0.1:80`, and
 /// `LMCACHE_P2P_PORT_80_TCP` with `_PROTO`, `_PORT` and `_ADDR` behind it.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
@@ -72,7 +74,7 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;
     }
-    // What goes before the parts of one port is `_PORT_80_TCP`.
+    // The parts of one port follow `_PORT_80_TCP`.
     let parts: Vec<&str> = name.rsplitn(5, '_').collect();
     matches!(parts.as_slice(), ["PROTO" | "PORT" | "ADDR", protocol, number, "PORT", _]
         if protocols.contains(&protocol.to_ascii_lowercase().as_str())
@@ -95,7 +97,7 @@ const TIER_KEYS: [&str; 12] = [
     "weka_path",
 ];
 
-/// Variables about which nothing is said.
+/// Variables that are ignored in silence.
 const QUIET_VARIABLES: [&str; 12] = [
     super::CONFIG_FILE_VARIABLE,
     "LMCACHE_DEBUG",
@@ -111,7 +113,7 @@ const QUIET_VARIABLES: [&str; 12] = [
     "LMCACHE_USE_EXPERIMENTAL",
 ];
 
-/// Variables that change what `LMCache` does.
+/// Variables that change how `LMCache` behaves.
 const VARIABLES: [&str; 9] = [
     "LMCACHE_DEVICE_BACKEND",
     "LMCACHE_GPU_STAGING_BUFFER_BYTES",
@@ -124,7 +126,7 @@ const VARIABLES: [&str; 9] = [
     "LMCACHE_SERVER_URL",
 ];
 
-/// What such variables of one part of `LMCache` begin with.
+/// Prefixes of such variables of one part of `LMCache`.
 const VARIABLE_GROUPS: [&str; 7] = [
     "LMCACHE_AEROSPIKE_",
     "LMCACHE_CONTROLLER_",

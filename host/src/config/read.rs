@@ -71,7 +71,7 @@ impl Config {
     }
 
     fn read_kvtier(&mut self, raw: &RawSetting, context: &Context<'_>) -> Result<(), ConfigError> {
-        // `kvtier: {pool: }`: a group with nothing in it.
+        // `kvtier: {pool: }`: an empty group.
         if raw.key == keys::POOL_GROUP && raw.value == Node::Null {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Config {
         for name in &list.names {
             listed.push((name, sections.remove(name).unwrap_or_default()));
         }
-        // What is left has keys but is not in the list.
+        // The remaining sections belong to names that are not in the list.
         for (name, section) in listed {
             let listed = Listed { name, section: list.section, origin: &list.origin, unlisted: &sections };
             self.backends.push(section.parse(&listed, context, warnings)?);

@@ -14,7 +14,7 @@ pub(super) fn typo_of<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     nearest(&word, candidates, distance_max)
 }
 
-/// Returns the candidate that `word` most likely meant, for advice where the key is refused anyway.
+/// Returns the candidate most similar to `word`, for advice where the key is refused anyway.
 pub(super) fn similar_to<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = fold(word);
     let distance_max = (word.chars().count() / 3).max(1);
@@ -43,9 +43,9 @@ fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// How long a word is, and how often each character occurs in it, by its last five bits. Words that differ by few edits
-/// have nearly the same, and counting costs a fraction of a distance, which a file of unknown keys would ask for a
-/// million times.
+/// The length of a word, and how often each character occurs in it, by its last five bits. Words that differ by few
+/// edits have nearly the same counts, and counting costs a fraction of a distance, which a file of unknown keys would
+/// need a million times.
 struct Letters {
     n: usize,
     counts: [u8; 32],
@@ -62,7 +62,7 @@ impl Letters {
         Self { n, counts }
     }
 
-    /// Returns a number of edits below which no way from one word to the other goes.
+    /// Returns a lower bound of the number of edits between the words.
     fn edits_min(&self, other: &Self) -> usize {
         let (mut more, mut fewer) = (0_usize, 0_usize);
         for (a, b) in self.counts.iter().zip(&other.counts) {

@@ -26,7 +26,8 @@ settings! {
     #[derive(Clone, PartialEq, Eq)]
     pub struct BackendConfig {
         /// The component's file. Whether it exists shows when the backend is loaded.
-        module_path: PathBuf = other("module_path", PathBuf::new(), Blank::NotGiven, read_module_path, |path| show_path(path)),
+        module_path: PathBuf =
+            other("module_path", PathBuf::new(), Blank::NotGiven, read_module_path, |path| show_path(path)),
         /// The class to construct.
         class_name: String = other("class_name", String::new(), Blank::NotGiven, read_class_name, String::clone),
         /// The hash that the component's file must have, if it is pinned.

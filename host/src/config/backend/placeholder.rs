@@ -10,12 +10,12 @@ use crate::limits::PATH_COMPONENT_BYTES_MAX;
 
 const NAMES: [&str; 4] = ["worker_id", "world_size", "model", "namespace"];
 
-/// What placeholders stand for.
+/// The values of placeholders.
 pub(crate) struct Facts<'a> {
     pub(crate) worker_id: u32,
     pub(crate) world_size: u32,
     pub(crate) model: &'a str,
-    /// In the form in which a class is told of it.
+    /// In the form that a class gets.
     pub(crate) namespace: &'a str,
 }
 
@@ -46,16 +46,16 @@ impl Facts<'_> {
     }
 }
 
-/// A directory that a grant for writing names with a placeholder, so that nobody can make it beforehand.
+/// A directory that a writable grant names with a placeholder, so that nobody can make it beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnDirectory {
-    /// What must be there, such as the place where a disk is mounted.
+    /// The part that must exist, such as the mount point of a disk.
     within: PathBuf,
     path: PathBuf,
 }
 
 impl OwnDirectory {
-    /// Makes the directory if the one that it lies in is there. If not, opening the grant says so.
+    /// Makes the directory if the one that it lies in exists. If not, opening the grant fails.
     ///
     /// # Errors
     /// The system's.
@@ -66,7 +66,7 @@ impl OwnDirectory {
 
 impl BackendConfig {
     /// Replaces the placeholders in the values of `config.*` and in the host's paths of `allow.fs`. Returns the
-    /// directories that become this backend's own by it.
+    /// directories that belong to this backend alone because of them.
     pub(crate) fn fill(&mut self, facts: &Facts<'_>) -> Vec<OwnDirectory> {
         for (_, value) in &mut self.config {
             if has_placeholder(value) {
@@ -75,7 +75,7 @@ impl BackendConfig {
         }
         let mut own = Vec::new();
         for grant in &mut self.allow.fs {
-            // A path that is not UTF-8 was not written in the configuration.
+            // A path that is not UTF-8 does not come from a text.
             let Some(path) = grant.host_dir.to_str().filter(|path| has_placeholder(path)) else { continue };
             let is_fixed = |part: &Component<'_>| !part.as_os_str().to_str().is_some_and(has_placeholder);
             let within = grant.host_dir.components().take_while(is_fixed).collect();
@@ -93,7 +93,8 @@ fn has_placeholder(text: &str) -> bool {
     words(text).any(|(_, word)| NAMES.contains(&word))
 }
 
-/// Refuses a word in braces that is nearly a placeholder, with that one. Other braces may mean anything.
+/// Refuses a word in braces that looks like a misspelt placeholder, and returns the right one. Other braces may mean
+/// anything.
 pub(in crate::config) fn check_placeholders(text: &str) -> Result<(), (String, &'static str)> {
     for (_, word) in words(text).filter(|(_, word)| !NAMES.contains(word)) {
         if let Some(near) = typo_of(word, NAMES) {
@@ -129,8 +130,8 @@ fn next_word(text: &str) -> Option<(usize, &str)> {
     }
 }
 
-/// Makes one component of a path of a text: letters, digits, `.`, `_` and `-` stay, everything else becomes `_`, and so
-/// does a dot at the beginning. Two texts may become one: chunks are told apart by their namespace, not by where they lie.
+/// Turns a text into one component of a path: letters, digits, `.`, `_` and `-` stay, everything else becomes `_`, and
+/// so does a dot at the beginning. Two texts may give the same one: namespaces tell chunks apart, not directories.
 pub(crate) fn path_component(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
     let mut component: String = text.chars().take(PATH_COMPONENT_BYTES_MAX).map(safe).collect();

@@ -21,7 +21,7 @@ pub(in crate::config) struct BackendSection {
     index_by_key: HashMap<String, usize>,
 }
 
-/// Names what a required key lacks, for [`BackendSection::parse`].
+/// The place of a backend in the list, for messages.
 pub(in crate::config) struct Listed<'a> {
     pub(in crate::config) name: &'a str,
     /// The spelling of the section that goes with the list's spelling.
@@ -79,7 +79,7 @@ impl BackendSection {
                 return Err(listed.missing(key));
             }
         }
-        // The first setting stands for all: a section is seldom spread over a file and a variable.
+        // The origin of the first setting is used for all: a section is seldom spread over a file and a variable.
         let origin = self.settings.first().map_or(listed.origin, |(_, raw)| &raw.origin);
         backend.check(origin, listed.section)?;
         Ok(backend)

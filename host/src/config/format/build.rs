@@ -1,6 +1,6 @@
 //! Builds the tree of a text within a budget.
 //!
-//! An own tree instead of `serde_yaml::Value`, because it must refuse duplicate keys in both formats, keep the order of
+//! The tree is not `serde_yaml::Value`, because it must refuse duplicate keys in both formats, keep the order of
 //! mappings, and stay bounded when aliases repeat large anchors.
 
 use std::cell::Cell;
@@ -15,7 +15,7 @@ fn too_deep() -> String {
     format!("lists and mappings are nested deeper than {NESTING_DEPTH_MAX} levels")
 }
 
-/// What one parse may still take.
+/// What one parse may still use.
 pub(super) struct Budget {
     bytes_left: Cell<u64>,
     is_too_deep: Cell<bool>,
@@ -30,9 +30,8 @@ impl Budget {
         NodeSeed { budget: self, depth: 0 }.deserialize(deserializer)
     }
 
-    /// Returns an error's text. That of too deep nesting is ours alone, because the parser would put the
-    /// whole way down in front of it.
-    /// A value that does not fit its tag (`!!int x`) is left out.
+    /// Returns an error's text. The one of too deep nesting replaces the parser's, which would begin with the whole
+    /// path. A value that does not fit its tag (`!!int x`) is left out, since it may be a secret.
     pub(super) fn explain(&self, error: &dyn fmt::Display) -> String {
         if self.is_too_deep.get() {
             return too_deep();

@@ -11,17 +11,17 @@ pub(super) fn parse(text: &str) -> Result<Node, String> {
     budget.build(serde_yaml::Deserializer::from_str(text)).map_err(|error| budget.explain(&error))
 }
 
-/// Refuses texts that would keep the YAML scanner busy: its time grows with the number of tokens times the
-/// depth of open brackets (500 kB of `[a: ` took 220 s). Brackets are counted wherever they stand, because
-/// telling comments and quotes from the rest would take a scanner of our own.
+/// Refuses texts that would keep the YAML scanner busy: its time grows with the number of tokens times the depth of
+/// open brackets (500 kB of `[a: ` took 220 s). All brackets count, also in comments and quotes, because recognising
+/// those would take another scanner.
 ///
-/// Directives (`%TAG`) are compared with each other, and 60,000 of them took minutes; no configuration has any use for
-/// them.
+/// Directives (`%TAG`) are compared with each other, and 60,000 of them took minutes; a configuration needs none.
 fn refuse_costly_scan(text: &str) -> Result<(), String> {
     let n_directives = text.lines().filter(|line| line.starts_with('%')).count();
     if n_directives > DIRECTIVES_MAX {
         return Err(format!(
-            "{n_directives} lines that begin with `%` are too many; YAML takes them for directives, so indent or quote them"
+            "{n_directives} lines that begin with `%` are too many; YAML takes them for directives, so indent or quote \
+             them"
         ));
     }
     let n_brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() as u64;

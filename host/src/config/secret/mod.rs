@@ -48,11 +48,11 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecretSource {
-    /// An environment variable of the host process (`env:NAME`); one line break at its end does not count.
+    /// An environment variable of the host process (`env:NAME`); one line break at its end is removed.
     Env(String),
-    /// A file (`file:PATH`); one line break at its end does not count.
+    /// A file (`file:PATH`); one line break at its end is removed.
     File(PathBuf),
-    /// Another source that may have nothing (`?` at its end).
+    /// Another source that may be empty or missing (`?` at its end).
     Optional(Box<SecretSource>),
 }
 
@@ -80,7 +80,7 @@ pub enum SecretError {
     /// The secret has no bytes.
     #[error("the secret in {place} is empty")]
     Empty { place: String },
-    /// The secret is shorter than its use asks.
+    /// The secret is too short for its use.
     #[error("the secret in {place} has {found} bytes; it needs at least {min}")]
     TooShort { place: String, found: usize, min: usize },
 }

@@ -1,4 +1,4 @@
-//! Reads a secret from where it is, and points out what is odd about it.
+//! Reads a secret from its source, and logs what is suspicious about it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ impl SecretSource {
         self.resolve_with(|name| std::env::var_os(name))
     }
 
-    /// Reads the secret, or returns `None` if it is optional and there is none: no such variable or file, or an empty one.
+    /// Reads the secret, or returns `None` if it is optional and its variable or file is missing or empty.
     pub fn read(&self) -> Result<Option<Secret>, SecretError> {
         match (self, self.resolve()) {
             (Self::Optional(_), Err(error)) if error.is_absence() => Ok(None),
@@ -47,7 +47,7 @@ impl SecretSource {
         if let Some(what) = stray(&bytes).filter(|_| is_news(&self.to_string())) {
             let n_bytes = bytes.len();
             tracing::warn!(
-                "the secret in {self} {what}, which is taken as part of it ({n_bytes} bytes); if it is refused, look there"
+                "the secret in {self} {what}, which is part of it ({n_bytes} bytes); if it is refused, look there"
             );
         }
         if bytes.len() as u64 > SECRET_BYTES_MAX {
@@ -87,7 +87,7 @@ fn without_line_break(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// Returns what is at an end of a secret although it seldom belongs there. It is kept: a password may have it.
+/// Returns what is unusual at an end of a secret. It is kept, since a password may have it.
 fn stray(bytes: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(bytes).ok()?;
     match text {

@@ -1,4 +1,4 @@
-//! Turns the value of one entry into a typed value, or says what was expected.
+//! Turns the value of one setting into a typed value, or returns what was expected.
 
 pub(super) mod scalar;
 pub(super) mod size;
@@ -14,12 +14,12 @@ use crate::config::setting::Bound;
 use crate::limits::SIZE_BYTES_MAX;
 
 impl RawSetting {
-    /// Says that the value is of the wrong type or form, showing it.
+    /// Makes the error of a value of the wrong type or form, and shows it.
     pub(in crate::config) fn wrong(&self, expected: impl Into<String>) -> ConfigError {
         self.wrong_found(expected, self.value.describe())
     }
 
-    /// Says that the value is of the wrong type or form, without showing it.
+    /// Makes the error of a value of the wrong type or form, without showing it.
     pub(in crate::config) fn wrong_hidden(&self, expected: impl Into<String>) -> ConfigError {
         self.wrong_found(expected, self.value.describe_type())
     }
@@ -160,7 +160,7 @@ impl RawSetting {
         }
     }
 
-    /// Reads a list of texts; one text stands for a list of it alone.
+    /// Reads a list of texts; one text is a list of one.
     pub(in crate::config) fn items(&self, expected: &str) -> Result<Vec<String>, ConfigError> {
         match &self.value {
             Node::Text(text) => Ok(vec![text.clone()]),

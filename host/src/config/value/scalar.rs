@@ -1,10 +1,10 @@
 //! Booleans and whole numbers as people write them. The SDK of backends reads `config.*` by the same rules, and both
 //! run `wit/values.txt`.
 
-/// What a boolean may look like, for error messages.
+/// Forms of a boolean, for error messages.
 pub(in crate::config) const BOOLEAN_FORM: &str = "true or false (or 1/0, yes/no, on/off)";
 
-/// What a whole number may look like, for error messages. YAML 1.1 reads `020` as 16, YAML 1.2 as 20.
+/// Form of a whole number, for error messages. YAML 1.1 reads `020` as 16, YAML 1.2 as 20.
 pub(in crate::config) const WHOLE_FORM: &str =
     "a whole number in decimal digits, without leading zeros and `_`";
 
@@ -17,8 +17,8 @@ pub(in crate::config) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads decimal digits with a sign, and perhaps a fraction of zeros, as JSON writers put out. Numbers beyond 128 bits
-/// become the nearest that is in no range.
+/// Reads decimal digits, optionally with a sign and a fraction of zeros, which some JSON writers add. Numbers beyond
+/// 128 bits become the nearest one, which no range contains.
 pub(in crate::config) fn whole(text: &str) -> Option<i128> {
     let text = text.trim();
     let text = match text.split_once('.') {
@@ -34,7 +34,7 @@ pub(in crate::config) fn whole(text: &str) -> Option<i128> {
     Some(text.parse().unwrap_or(saturated))
 }
 
-/// Reports whether a number begins with a zero that says nothing, which some languages read as "octal".
+/// Reports whether a number begins with a redundant zero, which some languages read as octal.
 pub(in crate::config) fn has_leading_zero(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text).as_bytes();
     matches!(digits, [b'0', b'0'..=b'9', ..])

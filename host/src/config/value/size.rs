@@ -4,7 +4,7 @@
 use super::scalar::has_leading_zero;
 use crate::limits::SIZE_BYTES_MAX;
 
-/// What a size may look like, for error messages. `M` alone is 10^6 in Kubernetes and 2^20 elsewhere.
+/// Form of a size, for error messages. `M` alone is 10^6 in Kubernetes and 2^20 elsewhere.
 pub(in crate::config) const SIZE_FORM: &str =
     "a size in bytes such as 67108864, \"64MiB\", \"64Mi\" or \"64MB\" (`M` alone has two meanings)";
 
@@ -24,17 +24,17 @@ const UNITS: [(&str, u64); 13] = [
     ("ti", 1 << 40),
 ];
 
-/// Why a text is no size.
+/// Why a text is not a size.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::config) enum SizeError {
-    /// Not of the form of a size.
+    /// It does not look like a size.
     Form,
-    /// A size, but negative or beyond [`SIZE_BYTES_MAX`].
+    /// It is negative or beyond [`SIZE_BYTES_MAX`].
     Range,
 }
 
-/// Parses `64MiB`, `64Mi`, `1.5 GiB`, `500KB` or plain bytes. Fractions of a byte are dropped, and bytes have none but
-/// zeros.
+/// Parses `64MiB`, `64Mi`, `1.5 GiB`, `500KB` or plain bytes. Fractions of a byte are dropped; plain bytes may only
+/// have a fraction of zeros.
 pub(in crate::config) fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let digits_end =

@@ -43,7 +43,7 @@ impl Default for Grants {
     }
 }
 
-/// States what may be done in a granted directory.
+/// What may be done in a granted directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsAccess {
     /// Files may be read and listed.
@@ -52,7 +52,7 @@ pub enum FsAccess {
     ReadWrite,
 }
 
-/// Grants one directory of the host under a path of the guest's own.
+/// Grants one directory of the host under a path for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FsGrant {
     /// Directory on the host.
@@ -100,7 +100,7 @@ pub enum NetHost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpNetwork(IpNet);
 
-/// Tells apart HTTP requests with and without TLS.
+/// Whether HTTP requests use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpScheme {
     /// `http`, port 80 unless another is given.
@@ -121,7 +121,7 @@ pub struct PortRange {
 /// Grants one environment variable.
 #[derive(Clone, PartialEq, Eq)]
 pub enum EnvGrant {
-    /// The host's own variable of this name, if it is set when the backend is loaded.
+    /// The host's variable of this name, if it is set when the backend is loaded.
     Inherit(String),
     /// A variable with a value from the configuration.
     Set {

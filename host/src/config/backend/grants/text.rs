@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use super::{EnvGrant, FsAccess, FsGrant, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 
 /// Forms of the grants, for error messages.
-pub(in crate::config) const FS_FORM: &str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path without `.` or `..` \
-     (several grants as a list)";
-pub(in crate::config) const NET_FORM: &str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or `http(s)://HOST[:PORT]` \
-     (several grants as a list)";
-pub(in crate::config) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a list)";
+pub(super) const FS_FORM: &str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path \
+     without `.` or `..` (several grants as a list)";
+pub(super) const NET_FORM: &str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or \
+     `http(s)://HOST[:PORT]` (several grants as a list)";
+pub(super) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a list)";
 
 impl FsGrant {
     /// Parses `HOST_DIR:GUEST_PATH:ro|rw`; a relative host directory is taken from `base_dir`.
@@ -28,7 +28,7 @@ impl FsGrant {
         if host_dir.is_empty() || host_dir.contains('\0') {
             return None;
         }
-        // One spelling a path, so that a repeated one is noticed.
+        // One spelling for each path, so that a repeated one is noticed.
         let inner = guest_path.strip_prefix('/')?;
         let inner = inner.strip_suffix('/').unwrap_or(inner);
         let valid = inner.is_empty()
@@ -51,7 +51,7 @@ impl NetGrant {
             }
             "http" | "https" => {
                 let scheme = if scheme == "http" { HttpScheme::Http } else { HttpScheme::Https };
-                // A lone slash is how browsers show a host.
+                // Browsers show a host with a lone slash.
                 let (host, port) = split_target(target.strip_suffix('/').unwrap_or(target))?;
                 let host = NetHost::parse(host)?;
                 let is_network = matches!(host, NetHost::Network(_));
@@ -63,7 +63,7 @@ impl NetGrant {
     }
 }
 
-/// Splits `HOST[:PORTS]`; an IPv6 host or network stands in brackets, which are taken off.
+/// Splits `HOST[:PORTS]`; the brackets around an IPv6 host or network are removed.
 fn split_target(target: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = target.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
