@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::super::{Config, ConfigProblem};
+use super::super::{BackendConfig, Config, ConfigProblem};
 use super::{disk_with, extra_config, read, read_all, read_with};
 use crate::limits;
 
@@ -126,7 +126,10 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");
     assert_snapshot!(refusal_of_disk("limit.memory: 5"), @"configuration text: unknown key `external_backend.disk.limit.memory`; did you mean `external_backend.disk.limits.memory`?");
     assert_snapshot!(refusal_of_disk("allow.http: 'http://a'"), @"configuration text: unknown key `external_backend.disk.allow.http`; did you mean `external_backend.disk.allow.net`?");
-    assert_snapshot!(refusal_of_disk("root: /data"), @"configuration text: unknown key `external_backend.disk.root`; a backend has module_path, class_name, digest, tls.ca_file, lanes, allow.fs, allow.net, allow.env, limits.memory, limits.call_timeout_ms, limits.min_bytes_per_s, limits.open_timeout_ms, limits.close_timeout_ms, limits.lane_stall_ms, limits.abandoned_calls_max, limits.calls_in_flight_max, limits.batch_chunks_max, limits.table_elements, limits.handles_max, limits.hostcall_bytes, limits.random_bytes, limits.log_lines_per_s, limits.log_bytes_per_s, limits.bytes_in_flight, limits.open_files_max, limits.file_operations_max, limits.file_names_bytes, limits.connect_timeout_ms, limits.tls_timeout_ms, limits.request_timeout_ms, limits.http_requests_max, limits.component_bytes, breaker.failures, breaker.window, breaker.pause_ms, breaker.pause_max_ms, config.* and secrets.*; write keys for the class itself under `config.`");
+    // The list of all keys is the table's, and as long as it.
+    let keys: Vec<&str> = BackendConfig::known_keys().collect();
+    let root = refusal_of_disk("root: /data").replace(&keys.join(", "), "KEYS");
+    assert_snapshot!(root, @"configuration text: unknown key `external_backend.disk.root`; a backend has KEYS, config.* and secrets.*; write keys for the class itself under `config.`");
     let long = "k".repeat(limits::KEY_BYTES_MAX / 2 + 1);
     assert_snapshot!(refusal(&format!("extra_config: {{kvtier.{long}: {{{long}: 1}}}}")), @"configuration text: unknown key `kvtier.kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...`; a key has at most 512 bytes, including the keys that it is nested in");
     assert_snapshot!(refusal(&format!("{long}{long}: 1")), @"configuration text: is not valid YAML: the key `kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...` has 514 bytes; a key has at most 512");

@@ -149,35 +149,31 @@ fn every_key_of_a_backend_is_read() {
             EnvGrant::Set { name: "MODE".to_owned(), value: "a=b".to_owned() }
         ]
     );
-    assert_eq!(
-        disk.limits,
-        BackendLimits {
-            memory_bytes: 128 << 20,
-            call_timeout: Duration::from_millis(1),
-            min_bytes_per_s: 1000,
-            open_timeout: Duration::from_millis(2),
-            close_timeout: Duration::from_millis(3),
-            lane_stall: Duration::from_millis(4),
-            abandoned_calls_max: 0,
-            calls_in_flight_max: 6,
-            batch_chunks_max: 7,
-            table_elements: 8,
-            handles_max: 64,
-            hostcall_bytes: 2 << 20,
-            random_bytes: 1 << 10,
-            log_lines_per_s: 9,
-            log_bytes_per_s: 10 << 10,
-            bytes_in_flight: 11,
-            open_files_max: 13,
-            file_operations_max: 18,
-            file_names_bytes: 1 << 20,
-            connect_timeout: Duration::from_millis(14),
-            tls_timeout: Duration::from_millis(15),
-            request_timeout: Duration::from_millis(16),
-            http_requests_max: 17,
-            component_bytes: 12_000_000,
-        }
-    );
+    let limits = &disk.limits;
+    assert_eq!(limits.memory_bytes, 128 << 20);
+    assert_eq!(limits.call_timeout, Duration::from_millis(1));
+    assert_eq!(limits.min_bytes_per_s, 1000);
+    assert_eq!(limits.open_timeout, Duration::from_millis(2));
+    assert_eq!(limits.close_timeout, Duration::from_millis(3));
+    assert_eq!(limits.lane_stall, Duration::from_millis(4));
+    assert_eq!(limits.abandoned_calls_max, 0);
+    assert_eq!(limits.calls_in_flight_max, 6);
+    assert_eq!(limits.batch_chunks_max, 7);
+    assert_eq!(limits.table_elements, 8);
+    assert_eq!(limits.handles_max, 64);
+    assert_eq!(limits.hostcall_bytes, 2 << 20);
+    assert_eq!(limits.random_bytes, 1 << 10);
+    assert_eq!(limits.log_lines_per_s, 9);
+    assert_eq!(limits.log_bytes_per_s, 10 << 10);
+    assert_eq!(limits.bytes_in_flight, 11);
+    assert_eq!(limits.open_files_max, 13);
+    assert_eq!(limits.file_operations_max, 18);
+    assert_eq!(limits.file_names_bytes, 1 << 20);
+    assert_eq!(limits.connect_timeout, Duration::from_millis(14));
+    assert_eq!(limits.tls_timeout, Duration::from_millis(15));
+    assert_eq!(limits.request_timeout, Duration::from_millis(16));
+    assert_eq!(limits.http_requests_max, 17);
+    assert_eq!(limits.component_bytes, 12_000_000);
     let (pause, pause_max) = (Duration::from_millis(10), Duration::from_millis(11));
     assert_eq!(disk.breaker, BreakerConfig { failures: 8, window: 9, pause, pause_max });
     assert_eq!(disk.ca_file, Some("/etc/kvtier/ca.pem".into()));

@@ -90,6 +90,19 @@ fn every_limit_of_a_backend_accepts_its_range_and_nothing_beyond() {
 }
 
 #[test]
+fn every_limit_of_a_backend_is_read_into_a_field_of_its_own() {
+    for setting in BackendLimits::SETTINGS {
+        let Number { bound, .. } = (setting.number)(&BackendLimits::default()).unwrap();
+        let value = if bound.default == bound.max { bound.min } else { bound.max };
+        let extra = extra_config(&["a"]);
+        let text = format!("external_backends: a\n{extra}  external_backend.a.{}: {value}\n", setting.key);
+        let limits = read(&text).unwrap().backends.remove(0).limits;
+        let key = setting.key.trim_start_matches("limits.");
+        assert_eq!(limits.changed(), [(key, value, bound.default)]);
+    }
+}
+
+#[test]
 fn the_references_example_loads() {
     let example = REFERENCE.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
     let ReadConfig { config, notes, warnings } = read_all(example).unwrap();
