@@ -14,7 +14,7 @@ use kvtier::tier::{Pinning, Tier, TierError, TierFuture};
 use kvtier::transfer::{Sinks, Sources};
 use kvtier::{ChunkKey, EngineBuilder};
 use kvtier_cli::args::{Cli, Command, ReplayArgs};
-use kvtier_cli::command::{self, Ready};
+use kvtier_cli::commands::replay::{self as command, Ready};
 use kvtier_cli::engine::{self, EngineChain};
 use kvtier_cli::generate::{self, Generator, Workload};
 use kvtier_cli::replay::{Fault, WrongBytes};

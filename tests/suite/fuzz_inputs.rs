@@ -9,7 +9,7 @@ use std::time::Duration;
 use kvtier::config::{Config, OnFull};
 use kvtier::manager::Tiers;
 use kvtier::runtime::block_on;
-use kvtier_cli::inspect;
+use kvtier_cli::commands::inspect;
 use kvtier_tests::fuzz::{self, TARGETS};
 
 use crate::scripted::{Scripted, engine_over};

@@ -521,9 +521,9 @@ fn inspected(text: &str) -> (String, Result<(), String>) {
     let config = folder.path().join("kvtier.yaml");
     fs::write(&config, format!("{text}  kvtier.compile_cache: cache\n")).unwrap();
     let program = support::kvtier_program();
-    let backends = kvtier_cli::review::look(&config, Some(&program)).unwrap();
-    let shown = kvtier_cli::review::render(&backends);
-    let verdict = kvtier_cli::review::ensure_usable(&backends).map_err(|error| error.to_string());
+    let backends = kvtier_cli::commands::config::look(&config, Some(&program)).unwrap();
+    let shown = kvtier_cli::commands::config::render(&backends);
+    let verdict = kvtier_cli::commands::config::ensure_usable(&backends).map_err(|error| error.to_string());
     (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)
 }
 

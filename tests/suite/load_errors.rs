@@ -11,7 +11,7 @@ use kvtier::limits::RESTART_PAUSE_MIN;
 use kvtier::manager::{HotCache, Tiers};
 use kvtier::runtime::block_on;
 use kvtier::{Engine, EngineBuilder};
-use kvtier_cli::inspect::Class;
+use kvtier_cli::commands::inspect::Class;
 use tempfile::TempDir;
 
 use crate::support;
@@ -194,17 +194,18 @@ fn assert_harmless(shown: &str) {
 fn names_in_a_hostile_component_reach_no_terminal_as_they_are() {
     let folder = folder();
     let backend = of_file(&folder, "hostile.wasm", &wat(HOSTILE));
-    let inspection = kvtier_cli::inspect::look(&backend.module_path).unwrap();
-    assert_harmless(&kvtier_cli::inspect::render(&inspection));
+    let inspection = kvtier_cli::commands::inspect::look(&backend.module_path).unwrap();
+    assert_harmless(&kvtier_cli::commands::inspect::render(&inspection));
     let mut usable = inspection;
     usable.classes = vec![Class { name: "Good".into(), interface: "a:b/c".into(), methods: Vec::new() }];
-    assert_harmless(&kvtier_cli::inspect::ensure_usable(&usable).unwrap_err().to_string());
+    assert_harmless(&kvtier_cli::commands::inspect::ensure_usable(&usable).unwrap_err().to_string());
     let text = "external_backends: store\nextra_config:\n  kvtier.compile_cache: cache\n  \
                 external_backend.store.module_path: hostile.wasm\n  external_backend.store.class_name: Good\n";
     fs::write(folder.path().join("kvtier.yaml"), text).unwrap();
     let program = support::kvtier_program();
-    let reviewed = kvtier_cli::review::look(&folder.path().join("kvtier.yaml"), Some(&program)).unwrap();
-    assert_harmless(&kvtier_cli::review::render(&reviewed));
+    let reviewed =
+        kvtier_cli::commands::config::look(&folder.path().join("kvtier.yaml"), Some(&program)).unwrap();
+    assert_harmless(&kvtier_cli::commands::config::render(&reviewed));
     assert_harmless(&refused(backend));
 }
 

@@ -4,29 +4,22 @@
 //! host library's engine: the replay reaches it through [`replay::Chain`].
 
 pub mod args;
-pub mod command;
-pub mod compile;
+pub mod commands;
 pub mod content;
 pub mod engine;
 pub mod format;
 pub mod generate;
-mod input;
-pub mod inspect;
-pub mod json;
 pub mod logging;
 pub mod machine;
-mod number;
 pub mod presets;
 pub mod progress;
 mod random;
 pub mod redact;
 pub mod replay;
 pub mod report;
-pub mod review;
 #[cfg(test)]
 mod sample;
-pub mod stats;
-pub mod table;
+pub mod series;
 pub mod trace;
 
 use std::io::{self, Write as _};
@@ -37,6 +30,7 @@ use kvtier::config::CompileLimits;
 use kvtier::wasm;
 
 use crate::args::{Cli, Command, InspectArgs, TraceCommand};
+use crate::commands::{compile, config as review, inspect, replay as command};
 
 /// Runs one command. `command_line` is what a report shows of it, `program` the `kvtier` command's own file, which
 /// compiles components unless the configuration names another compiler.

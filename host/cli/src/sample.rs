@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::random::Random;
 use crate::replay::{Calls, Outcome, StoredCounts, TierCounters};
-use crate::stats::{Histogram, Series};
+use crate::series::{Histogram, Series};
 
 /// Latencies around `typical_ns`, with a long tail.
 fn latency(random: &mut Random, typical_ns: u64, n: u64) -> Histogram {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError};
 use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape};
-use kvtier_cli::inspect;
+use kvtier_cli::commands::inspect;
 
 /// What `inspect` may print of a component of so many bytes.
 const TEXT_BYTES_MAX: usize = 1 << 20;

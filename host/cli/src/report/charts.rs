@@ -4,7 +4,7 @@ use super::latency_rows;
 use super::markup::{colour, escape, path, shorten};
 use crate::format::{bytes, count, duration_ns, percent};
 use crate::replay::{Outcome, ratio};
-use crate::stats::{Histogram, Point};
+use crate::series::{Histogram, Point};
 
 const WIDTH: f64 = 1000.0;
 

@@ -13,7 +13,7 @@ use kvtier::config::without_user_parts;
 use crate::format::{bytes, count, microseconds, percent};
 use crate::redact::redact;
 use crate::replay::{Outcome, ratio};
-use crate::stats::Histogram;
+use crate::series::Histogram;
 use markup::{colour, escape};
 
 /// What the report says about the run, besides its outcome.
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn tags_are_balanced_and_numbers_are_finite() {
         let mut empty = sample::outcome();
-        empty.series = crate::stats::Series::new(3);
+        empty.series = crate::series::Series::new(3);
         empty.calls = crate::replay::Calls::default();
         empty.tiers = vec![crate::replay::TierCounters::default(); 3];
         for outcome in [sample::outcome(), empty] {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kvtier_cli::table::{lines, table};
+use kvtier_cli::replay::text::{lines, table};
 
 use super::words::{digits, figure, place, spread, target, value, verdict};
 use crate::report::{Report, Row, Series};

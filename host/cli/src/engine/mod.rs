@@ -15,12 +15,12 @@ use kvtier::runtime::block_on;
 use kvtier::{Chunk, ChunkKey, ChunkSpec, Config, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
 
 use crate::args::{Policy, ReplayArgs};
-use crate::command::Ready;
-use crate::compile;
+use crate::commands::compile;
+use crate::commands::replay::Ready;
 use crate::format::{bytes, count};
 use crate::machine;
 use crate::replay::{Chain, Retrieved, Stored, TierCounters};
-use crate::stats::Histogram;
+use crate::series::Histogram;
 
 /// The share of the pool that retrieved chunks may hold, as its divisor: as much as puts in flight may. The rest is
 /// for what is being fetched and stored meanwhile.

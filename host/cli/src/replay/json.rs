@@ -3,7 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::replay::Outcome;
-use crate::stats::Histogram;
+use crate::series::Histogram;
 
 /// A map that keeps its order, here the chain's.
 struct InOrder<K, V>(Vec<(K, V)>);

@@ -4,6 +4,9 @@
 //! The reader streams, so a trace may be larger than memory. It checks the form of each line, not the
 //! sense of the numbers: traces with other block sizes than 512 tokens are read as well.
 
+mod input;
+mod number;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,8 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::input;
-use crate::number::{rounded, whole};
+use number::{rounded, whole};
 
 /// The longest line that is read, in bytes. A prompt of a million tokens takes about 20 KB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;

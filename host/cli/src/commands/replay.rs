@@ -10,7 +10,8 @@ use crate::args::{GenerateArgs, ReplayArgs};
 use crate::generate::{Generator, Workload};
 use crate::progress::Progress;
 use crate::replay::{self, Chain, Outcome};
-use crate::{generate, json, report, table, trace};
+use crate::replay::{json, text as table};
+use crate::{generate, report, trace};
 
 /// A chain that is ready for a replay, and what is to be said about it.
 pub struct Ready<C> {

@@ -13,7 +13,7 @@ use kvtier::wasm::{self, CodeOrigin, Compilation};
 
 use crate::args::{CompileArgs, CompileOneArgs};
 use crate::format::{bytes, duration_ns};
-use crate::table;
+use crate::replay::text as table;
 
 /// Takes this program as the compiler, unless the configuration names one.
 pub(crate) fn choose_compiler(config: &mut Config, program: Option<&Path>) {

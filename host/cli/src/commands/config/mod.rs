@@ -8,7 +8,7 @@ use kvtier::Config;
 use kvtier::config::BackendConfig;
 use kvtier::wasm::{self, Compilation, ComponentError, Limit, Reach, Verdict};
 
-use crate::compile::choose_compiler;
+use crate::commands::compile::choose_compiler;
 
 /// A backend as the configuration has it, and what was found out about its component.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::format::{bytes, count, microseconds, percent};
 use crate::replay::{Outcome, ratio};
-use crate::stats::Histogram;
+use crate::series::Histogram;
 
 /// Renders the summary, one line for each tier, latencies, and what went wrong, if anything did.
 pub fn render(outcome: &Outcome) -> String {

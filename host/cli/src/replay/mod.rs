@@ -7,6 +7,9 @@
 //! A hit is a chunk of the leading run that was retrieved and verified. The chain is reached through [`Chain`]
 //! only; nothing here knows an engine.
 
+pub mod json;
+pub mod text;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,7 @@ use kvtier::{ChunkKey, ChunkSpec};
 
 use crate::content::{self, Mismatch};
 use crate::progress::Progress;
-use crate::stats::{Histogram, Series};
+use crate::series::{Histogram, Series};
 use crate::trace::Request;
 
 /// What became of an offered chunk.
