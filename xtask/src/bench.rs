@@ -8,13 +8,13 @@ use anyhow::Result;
 use crate::guests;
 use crate::step::Runner;
 
-/// The part that is a bench of its own: it takes the integration tests' components apart.
+/// The part that is another program: it uses the components of the integration tests.
 const FAULTS: &str = "faults";
 
-/// The part that needs the program with other caches, and is run when no part is named.
+/// The part that needs the program with other caches. It runs if no part is named.
 const COMPARE: &str = "compare";
 
-/// The options with a value, which is no part's name.
+/// The options with a value, which does not name a part.
 const WITH_VALUE: [&str; 2] = ["--trace", "--out"];
 
 pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {
@@ -42,7 +42,7 @@ pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {
     runner.run("measurements", &mut bench)
 }
 
-/// Says whether the comparison is among the parts.
+/// Reports whether the comparison is among the parts.
 fn needs_peers(arguments: &[String]) -> bool {
     let mut names_a_part = false;
     let mut words = arguments.iter().map(String::as_str);

@@ -1,4 +1,4 @@
-//! The demonstration: a trace of chats goes through CPU tier, `log` and `fs`; then a new process replays it on the
+//! The demonstration: a trace of chats is replayed through CPU tier, `log` and `fs`. Then a new process replays it on the
 //! same folder, and the disk serves what the first one stored.
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::step::Runner;
 /// A few thousand requests, so that each replay takes seconds.
 const REQUESTS: &str = "2000";
 
-/// Chunks that the CPU tier holds: a fraction of the trace's, so that the disk has something to serve.
+/// Capacity of the CPU tier: a fraction of the trace's chunks, so that the disk has something to serve.
 const CAPACITY_CHUNKS: &str = "1000";
 
 pub(crate) fn run(runner: &mut Runner) -> Result<()> {
@@ -53,16 +53,16 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
         reports.push(report);
     }
     runner.done("demo done");
-    println!("\nThe first replay's chunks were still on disk for the second one: compare the line `disk`.");
+    println!("\nThe second replay found the first one's chunks on disk: compare the lines `disk`.");
     for report in reports {
         println!("report: {}", report.display());
     }
     Ok(())
 }
 
-/// The configuration in `docs/examples`, which supposes the usual target folder, for the target folder in use.
+/// Adapts the configuration in `docs/examples`, which names the default target folder, to the one in use.
 fn config_text(example: &str, target: &Path) -> String {
-    // Paths stand as YAML's single-quoted text there: only the quote itself is special.
+    // The paths are single-quoted YAML, where only the quote itself is special.
     let target = target.display().to_string().replace('\'', "''");
     example.replace("'../../target/", &format!("'{target}/"))
 }

@@ -1,4 +1,4 @@
-//! Licences, bans, sources and advisories of everything that is compiled in, by cargo-deny.
+//! Licences, bans, sources and advisories of all dependencies, by cargo-deny.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,17 +7,17 @@ use anyhow::Result;
 
 use crate::step::Runner;
 
-/// The version that is installed where there is none.
+/// The version to install if there is none.
 const VERSION: &str = "0.20.2";
 
-/// Checks what needs no database, or what is named; `install` only sees to it that there is a cargo-deny.
+/// Runs the checks that need no database, or the named ones. `install` only installs cargo-deny.
 pub(crate) fn run(runner: &mut Runner, checks: &[String]) -> Result<()> {
     let cargo_deny = find_or_install(runner)?;
     if checks == ["install"] {
         return Ok(());
     }
     let mut command = Command::new(cargo_deny);
-    // Called as cargo would call it.
+    // As cargo would call it.
     command.args(["deny", "--all-features", "check", "--hide-inclusion-graph"]);
     if checks.is_empty() {
         command.args(["licenses", "bans", "sources"]);

@@ -1,30 +1,30 @@
-//! `cargo xtask fuzz`: runs the fuzz targets one after the other, and says what came of it.
+//! `cargo xtask fuzz`: runs the fuzz targets one after the other and reports the outcome.
 //!
-//! libFuzzer finds its way by the edges of the program that an input has reached. Only the workspace's own crates
-//! count them: this program stands between cargo and rustc for these, and adds the flags.
+//! libFuzzer is guided by the edges of the program that an input reaches. Only the workspace's own crates count them:
+//! cargo starts this program in the place of rustc for these crates, and it adds the flags.
 
-mod options;
 mod outcome;
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
 
 use self::outcome::Outcome;
 use crate::guests;
 use crate::step::{Runner, Workspace};
-use options::Options;
 
-/// Set where this program is run in rustc's place.
+/// Set when cargo runs this program in the place of rustc.
 const WRAPS_RUSTC: &str = "KVTIER_XTASK_WRAPS_RUSTC";
 
-/// Makes rustc count edges for libFuzzer, and report what integers are compared with.
+/// Makes rustc count edges for libFuzzer and report the operands of integer comparisons.
 const COVERAGE: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -34,8 +34,8 @@ const COVERAGE: [&str; 6] = [
     "-Ccodegen-units=1",
 ];
 
-/// The targets, with the largest input in bytes and the time in seconds after which one input is a hang. Their
-/// functions are in `kvtier_tests::fuzz`.
+/// The targets, with the largest input in bytes and the seconds after which an input counts as a hang. Their functions
+/// are in `kvtier_tests::fuzz`.
 const TARGETS: [(&str, u64, u64); 8] = [
     ("config", 4 << 10, 10),
     ("values", 512, 10),
@@ -47,10 +47,21 @@ const TARGETS: [(&str, u64, u64); 8] = [
     ("chain", 8 + 4 * 400, 60),
 ];
 
+/// What to fuzz, and for how long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Seconds for each target.
+    #[arg(long, value_name = "N", default_value = "60")]
+    seconds: NonZeroU64,
+    /// Targets; all if none is named.
+    #[arg(value_name = "TARGET", value_parser = PossibleValuesParser::new(TARGETS.map(|(name, ..)| name)))]
+    targets: Vec<String>,
+}
+
 /// Memory of one target in MiB; more is a crash.
 const MEMORY_MIB: u64 = 3072;
 
-/// Runs rustc with coverage, if this program was started by cargo in rustc's place; then it does not return.
+/// Runs rustc with coverage and does not return, if cargo started this program in the place of rustc.
 pub(crate) fn wrap_rustc() -> Result<()> {
     if env::var_os(WRAPS_RUSTC).is_none() {
         return Ok(());
@@ -62,25 +73,24 @@ pub(crate) fn wrap_rustc() -> Result<()> {
 }
 
 /// Fuzzes.
-pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {
-    let names: Vec<&str> = TARGETS.iter().map(|(name, ..)| *name).collect();
-    let options = Options::parse(arguments, &names)?;
+pub(crate) fn run(runner: &mut Runner, options: &Options) -> Result<()> {
     guests::build(runner)?;
     let program = build(runner)?;
     let mut outcomes = Vec::new();
     for (name, bytes_max, seconds_max) in TARGETS {
-        if options.targets.iter().any(|target| target == name) {
-            let fuzzed = fuzz(runner.workspace, &program, (name, bytes_max, seconds_max), options.seconds);
+        if options.targets.is_empty() || options.targets.iter().any(|target| target == name) {
+            let fuzzed =
+                fuzz(runner.workspace, &program, (name, bytes_max, seconds_max), options.seconds.get());
             outcomes.push(fuzzed.with_context(|| format!("target `{name}`"))?);
         }
     }
-    println!("{}", outcome::table(&outcomes));
+    print!("{}", outcome::table(&outcomes));
     let crashes: Vec<&PathBuf> = outcomes.iter().flat_map(|outcome| &outcome.crashes).collect();
     if let Some(first) = crashes.first() {
         let target = first.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         bail!(
             "{} crashes, the first in {}; repeat it with `KVTIER_FUZZ_TARGET={target} {} {}`, and keep it in \
-             tests/fuzz/crashes/{target} once it is mended",
+             tests/fuzz/crashes/{target} once it is fixed",
             crashes.len(),
             first.display(),
             program.display(),
@@ -132,7 +142,7 @@ fn fuzz(
     Ok(Outcome::read(name, &text, n_before, files(&corpus)?.len(), crashes))
 }
 
-/// Runs the fuzzer to its end, keeps what it says in a file, and shows the latest line on a terminal.
+/// Runs the fuzzer to its end, writes its output to a file, and shows the latest line on a terminal.
 fn watch(fuzzer: &mut Command, name: &str, log: &Path) -> Result<String> {
     let mut file = fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     fuzzer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -157,7 +167,7 @@ fn watch(fuzzer: &mut Command, name: &str, log: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The folders of a target's inputs beside its corpus: those in the repository, and for components the guests.
+/// Returns the folders of a target's inputs besides its corpus: those in the repository, and for components the guests.
 fn seeds(workspace: &Workspace, name: &str) -> Vec<OsString> {
     let fuzz = workspace.root.join("tests/fuzz");
     let mut folders = vec![fuzz.join("seeds").join(name), fuzz.join("crashes").join(name)];
@@ -171,4 +181,41 @@ fn seeds(workspace: &Workspace, name: &str) -> Vec<OsString> {
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(text: &str) -> Result<Options, clap::Error> {
+        Cli::try_parse_from(["fuzz"].into_iter().chain(text.split_whitespace())).map(|cli| cli.options)
+    }
+
+    #[test]
+    fn seconds_and_targets_have_defaults() {
+        let read = |text: &str| {
+            let Options { seconds, targets } = parse(text).expect(text);
+            (seconds.get(), targets.join(" "))
+        };
+        assert_eq!(read(""), (60, String::new()));
+        assert_eq!(read("resp --seconds 600 chain"), (600, "resp chain".into()));
+    }
+
+    #[test]
+    fn wrong_words_are_named() {
+        for (text, word) in
+            [("c", "'c'"), ("--seconds", "--seconds"), ("--seconds x", "'x'"), ("--seconds 0", "'0'")]
+        {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
 }

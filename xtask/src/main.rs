@@ -5,39 +5,81 @@ mod demo;
 mod deny;
 mod fuzz;
 mod guests;
-mod manifest;
 mod packages;
 mod servers;
 mod step;
 mod stress;
+// By path, so that cargo does not compile the host before xtask.
+#[expect(unreachable_pub, reason = "it is public in the crate that it belongs to")]
+#[path = "../../host/cli/src/table.rs"]
+mod table;
 
-use std::env;
+use std::env::consts::EXE_SUFFIX;
+use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
 use crate::step::{Runner, Workspace};
 
-const HELP: &str = "\
-Usage: cargo xtask COMMAND
+/// The commands of kvtier's repository.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 120, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
 
-  demo     build, generate a trace, and replay it through CPU tier, log and fs, twice
-  test     check and test everything: guests, format, lints, tests, on real servers (Redis is installed if root runs
-           this on Debian and it is missing; `--without redis` leaves its tests out)
-  bench    measure everything, or parts, beside references: [PART...] [--quick] [--trace FILE]; `--help` lists the parts;
-           `faults` prints what faults of backends cost
-  crash    kill a process that stores chunks, again and again: `--kills N`, `--seed S`
-  fuzz     fuzz each target for a while: [--seconds N] [TARGET...]; needs a C++ compiler
-  stress   run all tests N times (10) while four threads compute: `cargo xtask stress [N]`
-  guests   build the WebAssembly components into target/kvtier-guests
-  packages pack what is published, and compile what was packed
-  deny     check licences, bans and sources of all dependencies, or what is named: `cargo xtask deny advisories`
-  help     show this
-";
+#[derive(Subcommand)]
+enum Task {
+    /// Build, generate a trace, and replay it twice through CPU tier, log and fs.
+    Demo,
+    /// Check and test everything: guests, format, lints, tests, with real servers.
+    ///
+    /// Installs a missing redis-server if root runs this on Debian.
+    Test {
+        /// Leave out the tests that need these servers.
+        #[arg(long, value_name = "NAME[,NAME]")]
+        without: Option<String>,
+    },
+    /// Measure everything, or parts, beside references.
+    ///
+    /// `faults` measures what faults of backends cost. `--help` lists the other parts and the options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Parts and options of the bench.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Kill a process that stores chunks, again and again.
+    #[command(disable_help_flag = true)]
+    Crash {
+        /// Options of the harness: `--kills N`, `--seed S`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Fuzz each target for a while. Needs a C++ compiler.
+    Fuzz(fuzz::Options),
+    /// Run all tests several times while four threads compute.
+    Stress {
+        /// Number of runs.
+        #[arg(value_name = "N", default_value = "10")]
+        runs: NonZeroUsize,
+    },
+    /// Build the WebAssembly components into target/kvtier-guests.
+    Guests,
+    /// Pack what is published, and compile what was packed.
+    Packages,
+    /// Check licences, bans and sources of all dependencies.
+    Deny {
+        /// What to check instead, for instance `advisories`; `install` only installs cargo-deny.
+        checks: Vec<String>,
+    },
+}
 
 fn main() -> ExitCode {
-    let arguments = || env::args().skip(1).collect::<Vec<String>>();
-    match fuzz::wrap_rustc().and_then(|()| run(&arguments())) {
+    match fuzz::wrap_rustc().and_then(|()| run(Cli::parse().task)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -46,43 +88,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &[String]) -> Result<()> {
-    let Some((command, rest)) = arguments.split_first() else {
-        bail!("no command\n\n{HELP}");
-    };
-    if !["bench", "crash", "deny", "fuzz", "stress", "test"].contains(&command.as_str()) && !rest.is_empty() {
-        bail!("`cargo xtask {command}` takes no arguments, but got `{}`\n\n{HELP}", rest.join(" "));
-    }
+fn run(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
     let mut runner = Runner::new(&workspace);
-    match command.as_str() {
-        "demo" => demo::run(&mut runner)?,
-        "test" => test(&mut runner, rest)?,
-        "bench" => bench::run(&mut runner, rest)?,
-        "deny" => deny::run(&mut runner, rest)?,
-        "crash" => crash(&mut runner, rest)?,
-        "fuzz" => fuzz::run(&mut runner, rest)?,
-        "stress" => stress::run(&mut runner, rest)?,
-        "packages" => packages::check(&mut runner)?,
-        "guests" => _ = guests::build(&mut runner)?,
-        "help" | "--help" | "-h" => print!("{HELP}"),
-        _ => bail!("there is no command `{command}`\n\n{HELP}"),
+    match task {
+        Task::Demo => demo::run(&mut runner),
+        Task::Test { without } => test(&mut runner, without),
+        Task::Bench { arguments } => bench::run(&mut runner, &arguments),
+        Task::Crash { arguments } => crash(&mut runner, &arguments),
+        Task::Fuzz(options) => fuzz::run(&mut runner, &options),
+        Task::Stress { runs } => stress::run(&mut runner, runs.get()),
+        Task::Guests => guests::build(&mut runner).map(drop),
+        Task::Packages => packages::check(&mut runner),
+        Task::Deny { checks } => deny::run(&mut runner, &checks),
     }
-    Ok(())
 }
 
 /// Kills a process that stores chunks; the harness is `tests/crash`.
 fn crash(runner: &mut Runner, arguments: &[String]) -> Result<()> {
     guests::build(runner)?;
     runner.cargo("harness", "build", &["--workspace", "--bin", "kvtier-crash"])?;
-    let harness = format!("kvtier-crash{}", env::consts::EXE_SUFFIX);
-    let harness = runner.workspace.target.join("debug").join(harness);
+    let harness = runner.workspace.target.join("debug").join(format!("kvtier-crash{EXE_SUFFIX}"));
     runner.run("kills", Command::new(harness).args(arguments))
 }
 
 /// The native steps take the same packages, profile and flags, so that no dependency is compiled twice.
-fn test(runner: &mut Runner, arguments: &[String]) -> Result<()> {
-    let without = servers::ensure(runner, arguments)?;
+fn test(runner: &mut Runner, without: Option<String>) -> Result<()> {
+    let without = servers::ensure(runner, without)?;
     runner.cargo("format", "fmt", &["--all", "--check"])?;
     let packages = guests::build(runner)?;
     runner.cargo("lints", "clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
@@ -99,4 +131,21 @@ fn test(runner: &mut Runner, arguments: &[String]) -> Result<()> {
     runner.cargo_with("tests", "test", &["--workspace"], (servers::WITHOUT, &without))?;
     runner.done("all checks passed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent_and_options_reach_the_programs() {
+        Cli::command().debug_assert();
+        let words = "cargo-xtask bench cpu --quick --help".split(' ');
+        let Task::Bench { arguments } = Cli::try_parse_from(words).expect("valid").task else {
+            panic!("bench")
+        };
+        assert_eq!(arguments, ["cpu", "--quick", "--help"]);
+    }
 }

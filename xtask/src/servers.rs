@@ -1,4 +1,4 @@
-//! The servers that the tests start: found, or installed, or switched off by name.
+//! The servers that the tests start: found, installed, or switched off by name.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,10 +9,10 @@ use anyhow::{Result, bail, ensure};
 
 use crate::step::Runner;
 
-/// Tells the tests which servers they do without, by names with commas between them.
+/// Names the servers that are switched off, separated by commas.
 pub(crate) const WITHOUT: &str = "KVTIER_TESTS_WITHOUT";
 
-/// A server that tests need: its name, the program, and Debian's package.
+/// A server that tests need: its name, its program, and Debian's package.
 struct Server {
     name: &'static str,
     program: &'static str,
@@ -22,21 +22,15 @@ struct Server {
 /// The S3 server is not among them: it is a crate, and built with the tests.
 const SERVERS: [Server; 1] = [Server { name: "redis", program: "redis-server", package: "redis-server" }];
 
-/// Sees to it that all servers are there but for those that are switched off: with `--without NAME[,NAME]`, or by the
-/// variable [`WITHOUT`]. Returns the ones switched off, for the tests.
-pub(crate) fn ensure(runner: &mut Runner, arguments: &[String]) -> Result<String> {
-    let without = match arguments {
-        [] => env::var(WITHOUT).unwrap_or_default(),
-        [flag, names] if flag == "--without" => names.clone(),
-        _ => {
-            bail!("`cargo xtask test` takes only `--without NAME[,NAME]`, but got `{}`", arguments.join(" "))
-        }
-    };
+/// Ensures that all servers exist, except those that `without` or the variable [`WITHOUT`] switches off. Returns the
+/// names of the latter, for the tests.
+pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<String> {
+    let without = without.unwrap_or_else(|| env::var(WITHOUT).unwrap_or_default());
     let off: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     for name in &off {
         ensure!(
             SERVERS.iter().any(|server| server.name == *name),
-            "there is no server `{name}` to do without; there are {}",
+            "there is no server `{name}` to leave out; the servers are {}",
             SERVERS.map(|server| server.name).join(", ")
         );
     }
@@ -47,7 +41,7 @@ pub(crate) fn ensure(runner: &mut Runner, arguments: &[String]) -> Result<String
         install(runner, &missing)?;
     }
     for name in &off {
-        eprintln!("    NOT TESTED: what needs the server {name}, which is switched off");
+        eprintln!("    NOT TESTED: everything that needs the server {name}, which is switched off");
     }
     Ok(off.join(","))
 }
@@ -56,7 +50,7 @@ fn is_on(path: &OsStr, program: &str) -> bool {
     env::split_paths(path).any(|folder| folder.join(program).is_file())
 }
 
-/// Lists what is missing, with the command that installs it, and runs that where it may be run without asking.
+/// Lists the missing servers and the command that installs them. Runs it where root may.
 fn install(runner: &mut Runner, missing: &[&Server]) -> Result<()> {
     let packages: Vec<&str> = missing.iter().map(|server| server.package).collect();
     let command = format!("apt-get install --yes {}", packages.join(" "));
@@ -71,13 +65,13 @@ fn install(runner: &mut Runner, missing: &[&Server]) -> Result<()> {
     if !(is_root && is_on(&env::var_os("PATH").unwrap_or_default(), "apt-get")) {
         let names: Vec<&str> = missing.iter().map(|server| server.name).collect();
         bail!(
-            "servers are missing; install them with `sudo {command}`, or do without their tests: \
+            "servers are missing; install them with `sudo {command}`, or leave out their tests: \
              `cargo xtask test --without {}`",
             names.join(",")
         );
     }
     runner.run("list of packages", Command::new("apt-get").args(["update", "--quiet"]))?;
-    // They are started by the tests, on ports of their own, and not by the system.
+    // The tests start them on free ports; the system must not start them.
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages);
     runner.run("servers", install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))

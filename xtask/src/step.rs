@@ -1,4 +1,4 @@
-//! Runs one command after the other, says which one and how long it took, and stops at the first that fails.
+//! Runs commands one after the other, prints each with its time, and stops at the first that fails.
 
 use std::env;
 use std::ffi::OsStr;
@@ -53,7 +53,7 @@ impl<'a> Runner<'a> {
         self.run(name, cargo(command, arguments).env(variable, value))
     }
 
-    /// Runs one step; its output goes where ours goes.
+    /// Runs one step, which inherits the standard output and error.
     pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let shown = show(command, &self.workspace.root);
         eprintln!("==> {name}: {shown}");
@@ -69,20 +69,20 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Says that everything is done, and how long it took.
+    /// Prints that everything is done, and how long it took.
     pub(crate) fn done(&self, what: &str) {
         eprintln!("==> {what} in {:.1} s", self.start.elapsed().as_secs_f64());
     }
 }
 
-/// The command `cargo COMMAND ARGUMENTS`.
+/// Returns the command `cargo COMMAND ARGUMENTS`.
 pub(crate) fn cargo(command: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(command).args(arguments);
     cargo
 }
 
-/// The command as one would type it in the repository's root: cargo by its name, our own programs by their path.
+/// Returns the command as a user would type it in the repository's root: cargo by its name, our programs by their path.
 fn show(command: &Command, root: &Path) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());

@@ -1,7 +1,7 @@
 //! `cargo xtask stress [N]`: runs all tests N times while four threads compute without a pause.
 //!
-//! A test that passes on a quiet machine only is a bug: this finds it. Everything is built before the threads start, so
-//! that the tests have the competition and the compiler has not.
+//! A test that passes only on a quiet machine is a bug, and this finds it. Everything is built before the threads start,
+//! so that they compete with the tests and not with the compiler.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,28 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::guests;
 use crate::servers;
 use crate::step::{self, Runner};
 
-const RUNS: usize = 10;
-
-/// Threads that compute beside the tests. The tests of the README's machine, of two cores, get a third of it.
+/// Threads that compute beside the tests. On two cores they leave the tests a third of the time.
 const BUSY_THREADS: usize = 4;
 
-/// Words after which a line of the test programs' output names a test that failed.
+/// The end of a line that names a failed test.
 const FAILED: &str = " ... FAILED";
 
-pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {
-    let n_runs = match arguments {
-        [] => RUNS,
-        [n] => n.parse().with_context(|| format!("`{n}` is not a number of runs"))?,
-        _ => bail!("`cargo xtask stress` takes the number of runs, but got `{}`", arguments.join(" ")),
-    };
-    ensure!(n_runs > 0, "give at least one run");
-    let without = servers::ensure(runner, &[])?;
+pub(crate) fn run(runner: &mut Runner, n_runs: usize) -> Result<()> {
+    let without = servers::ensure(runner, None)?;
     guests::build(runner)?;
     runner.cargo("tests, built", "test", &["--workspace", "--no-run"])?;
 
@@ -99,6 +91,6 @@ fn compute_until(stop: &AtomicBool) {
     let mut state = 1_u64;
     while !stop.load(Ordering::Relaxed) {
         // Any work that the compiler keeps.
-        state = std::hint::black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        state = std::hint::black_box(state.wrapping_add(1));
     }
 }

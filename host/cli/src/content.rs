@@ -1,24 +1,34 @@
-//! Payloads that follow from the chunk's key, so that every byte that comes back can be checked without
-//! keeping a copy.
+//! Payloads computed from the chunk's key, so that every byte that comes back can be checked without a copy.
 //!
-//! Word `j` (little-endian) of the 64-byte block `i` is `mix(lo + i * gamma) ^ hi ^ lane[j]`: each word depends on
-//! the whole key and on its place, so a swapped key, shifted, repeated or stale content, and zeroed memory all
-//! show. It is no check against an adversary who knows the formula; the integrity trailer is for that.
+//! Word `j` (little-endian) of the 64-byte block `i` is `mix(lo + i * gamma) ^ hi ^ lane[j]`. Each word depends on the
+//! whole key and on its position, so swapped keys, shifted, repeated or stale content, and zeroed memory are all
+//! detected. This does not stop an adversary who knows the formula; the integrity trailer does.
+//!
+//! The formula may not change: stores keep chunks that earlier releases filled.
 
 use std::fmt;
 
 use kvtier::ChunkKey;
 
-use crate::random::{GOLDEN_GAMMA, mix};
+/// 2^64 divided by the golden ratio, made odd.
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The first byte that is not what the key says.
+/// Mixes the bits of `x`, so that neighbouring inputs give unrelated outputs. A bijection, the last step of SplitMix64.
+#[inline]
+const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The first wrong byte of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Its place in the payload.
+    /// Its position in the payload.
     pub offset: usize,
-    /// What the key says.
+    /// The byte that belongs there.
     pub expected: u8,
-    /// What was read.
+    /// The byte that was read.
     pub found: u8,
 }
 
@@ -30,11 +40,11 @@ impl fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// Words that share one mixing step; without it, mixing would be slower than memory.
+/// Words that share one mixing step. Mixing each word would be slower than memory.
 const LANES: usize = 8;
 const BLOCK_BYTES: usize = LANES * 8;
 
-/// What tells the words of a block apart.
+/// Distinguishes the words of a block.
 const LANE: [u64; LANES] = {
     let mut lane = [0; LANES];
     let mut index = 0;
@@ -45,7 +55,7 @@ const LANE: [u64; LANES] = {
     lane
 };
 
-/// The words of block `index`.
+/// Returns the words of block `index`.
 #[inline]
 fn block(key: ChunkKey, index: usize) -> [u64; LANES] {
     let base = mix(key.lo.wrapping_add((index as u64).wrapping_mul(GOLDEN_GAMMA))) ^ key.hi;
@@ -65,7 +75,7 @@ fn block_bytes(key: ChunkKey, index: usize) -> [u8; BLOCK_BYTES] {
     bytes
 }
 
-/// Fills `payload` with the content of `key`.
+/// Fills `payload` with the content for `key`.
 pub fn fill(key: ChunkKey, payload: &mut [u8]) {
     let (blocks, tail) = payload.as_chunks_mut::<BLOCK_BYTES>();
     let n_blocks = blocks.len();
@@ -75,7 +85,7 @@ pub fn fill(key: ChunkKey, payload: &mut [u8]) {
     tail.copy_from_slice(&block_bytes(key, n_blocks)[..tail.len()]);
 }
 
-/// Checks every byte of `payload` against the content of `key`, in place.
+/// Checks every byte of `payload` against the content for `key`, in place.
 ///
 /// # Errors
 /// The first byte that differs.
@@ -83,7 +93,7 @@ pub fn verify(key: ChunkKey, payload: &[u8]) -> Result<(), Mismatch> {
     let (blocks, tail) = payload.as_chunks::<BLOCK_BYTES>();
     for (index, bytes) in blocks.iter().enumerate() {
         let words = bytes.as_chunks::<8>().0.iter().zip(block(key, index));
-        // One branch a block; a comparison of each word would not be vectorised.
+        // One branch per block: comparing word by word would prevent vectorisation.
         let difference = words.fold(0, |sum, (bytes, word)| sum | (u64::from_le_bytes(*bytes) ^ word));
         if difference != 0 {
             return Err(first_difference(key, index, bytes));

@@ -9,6 +9,7 @@ pub mod content;
 pub mod engine;
 pub mod format;
 pub mod generate;
+pub mod histogram;
 pub mod logging;
 pub mod machine;
 pub mod presets;
@@ -20,6 +21,8 @@ pub mod report;
 #[cfg(test)]
 mod sample;
 pub mod series;
+pub mod svg;
+pub mod table;
 pub mod trace;
 
 use std::io::{self, Write as _};

@@ -1,46 +1,33 @@
-//! A small seeded generator (SplitMix64), so that a seed gives the same trace on every machine and in every
-//! release. The `rand` crate's generators and distributions promise neither.
+//! Seeded random numbers: a seed gives the same trace on every machine and in every release.
+//!
+//! The generator is SplitMix64 by name, whose sequence is published. The distributions are our own: those of `rand` may
+//! change between its releases.
 
-/// The increment of SplitMix64: 2^64 divided by the golden ratio, made odd.
-pub(crate) const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Mixes the bits of `x`, so that neighbouring inputs give unrelated outputs. A bijection.
-#[inline]
-pub(crate) const fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 /// A sequence of random numbers that depends on the seed only.
 #[derive(Debug, Clone)]
-pub(crate) struct Random {
-    state: u64,
-}
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self(SplitMix64::seed_from_u64(seed))
     }
 
-    pub(crate) fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(GOLDEN_GAMMA);
-        mix(self.state)
-    }
-
-    /// Draws from `0..n`. The bias, n / 2^64, does not matter here.
+    /// Draws from `0..n`. The bias of `n / 2^64` does not matter here.
     ///
     /// # Panics
-    /// When `n` is 0.
+    /// If `n` is 0.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "nothing to draw from");
-        ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.0.next_u64()) * u128::from(n)) >> 64) as u64
     }
 
     /// Draws a length between half and twice `typical`, as often below it as above. At least 1.
     pub(crate) fn around(&mut self, typical: u64) -> u64 {
         let low = if self.below(2) == 0 { typical / 2 } else { typical };
-        (low + self.below((low).max(1))).max(1)
+        (low + self.below(low.max(1))).max(1)
     }
 }
 
@@ -52,12 +39,12 @@ mod tests {
     fn the_sequence_is_the_published_one() {
         // The reference values of SplitMix64 for the seed 1234567.
         let mut random = Random::new(1_234_567);
-        let first: [u64; 3] = std::array::from_fn(|_| random.next_u64());
+        let first: [u64; 3] = std::array::from_fn(|_| random.0.next_u64());
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
     #[test]
-    fn lengths_stay_between_half_and_twice_the_typical_one() {
+    fn lengths_are_between_half_and_twice_the_typical_one() {
         let mut random = Random::new(0);
         let lengths: Vec<u64> = (0..10_000).map(|_| random.around(100)).collect();
         assert!(lengths.iter().all(|&length| (50..200).contains(&length)));

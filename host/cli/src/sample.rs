@@ -1,13 +1,14 @@
-//! An outcome for the tests of what shows outcomes.
+//! An outcome for tests of the reports.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::histogram::Histogram;
 use crate::random::Random;
 use crate::replay::{Calls, Outcome, StoredCounts, TierCounters};
-use crate::series::{Histogram, Series};
+use crate::series::Series;
 
-/// Latencies around `typical_ns`, with a long tail.
+/// Returns latencies around `typical_ns`, with a long tail.
 fn latency(random: &mut Random, typical_ns: u64, n: u64) -> Histogram {
     let mut histogram = Histogram::default();
     for _ in 0..n {
@@ -18,7 +19,7 @@ fn latency(random: &mut Random, typical_ns: u64, n: u64) -> Histogram {
     histogram
 }
 
-/// Three tiers, of which the second one has an unfriendly name; half of 36,000 chunks are hits.
+/// Returns the outcome of three tiers, the second one with an unfriendly name; half of 36,000 chunks are hits.
 pub(crate) fn outcome() -> Outcome {
     let mut random = Random::new(1);
     let mut series = Series::new(3);
@@ -44,7 +45,11 @@ pub(crate) fn outcome() -> Outcome {
     let log = TierCounters {
         bytes_read: 0,
         misses: counts(&[("not_found", 26_993)]),
-        errors: counts(&[("unavailable", 7)]),
+        errors: counts(&[("put_unavailable", 7)]),
+        dropped: counts(&[("breaker_open", 12)]),
+        skipped: counts(&[("writing", 3)]),
+        events: counts(&[("writing_breaker_opened", 1)]),
+        last_causes: [("writing".to_owned(), "no <route>".to_owned())].into(),
         ..tier(18_000, &["contains", "put"])
     };
     let disk = TierCounters {

@@ -1,22 +1,22 @@
-//! What came of a target, and the table of it.
+//! The outcome of a target, and the table of outcomes.
 
 use std::path::PathBuf;
 
-/// What came of one target.
+/// The outcome of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     name: String,
     executions: u64,
     executions_per_s: u64,
-    /// Inputs that the run has added to the corpus.
+    /// Inputs that the run added to the corpus.
     n_new: usize,
-    /// Inputs of the corpus.
+    /// Inputs in the corpus.
     n_corpus: usize,
     /// The inputs that crashed, took too long or too much memory.
     pub(super) crashes: Vec<PathBuf>,
 }
 
-/// Keeps of the fuzzer's lines what [`Outcome::read`] needs: the last one of progress, and the statistics.
+/// Keeps the lines that [`Outcome::read`] needs: the last line of progress, and the statistics.
 pub(super) fn keep(text: &mut String, line: &str) {
     if line.starts_with('#') {
         text.clear();
@@ -28,7 +28,7 @@ pub(super) fn keep(text: &mut String, line: &str) {
 }
 
 impl Outcome {
-    /// Reads the numbers from what [`keep`] has kept. A run that crashed has no statistics, only progress.
+    /// Reads the numbers from the lines that [`keep`] kept. A run that crashed has progress but no statistics.
     pub(super) fn read(
         name: &str,
         text: &str,
@@ -61,11 +61,9 @@ impl Outcome {
     }
 }
 
-/// Renders outcomes as an aligned table.
+/// Renders outcomes as a table.
 pub(super) fn table(outcomes: &[Outcome]) -> String {
-    let mut rows =
-        vec![["target", "executions", "exec/s", "new inputs", "corpus", "crashes"].map(str::to_owned)];
-    rows.extend(outcomes.iter().map(|outcome| {
+    let rows = outcomes.iter().map(|outcome| {
         let Outcome { name, executions, executions_per_s, n_new, n_corpus, crashes } = outcome;
         [
             name.clone(),
@@ -75,15 +73,8 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
             n_corpus.to_string(),
             crashes.len().to_string(),
         ]
-    }));
-    let widths: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 6]| {
-        let first = format!("{:<1$}", row[0], widths[0]);
-        let numbers = row.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
-        first + &numbers.collect::<String>()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    crate::table::table(&["target", "executions", "exec/s", "new inputs", "corpus", "crashes"], 1, rows)
 }
 
 #[cfg(test)]
@@ -125,7 +116,8 @@ mod tests {
         let expected = "\
 target     executions  exec/s  new inputs  corpus  crashes
 config        1234567      20           1       7        1
-component           5      20           1       7        1";
+component           5      20           1       7        1
+";
         assert_eq!(table(&[outcome("config", 1_234_567), outcome("component", 5)]), expected);
     }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use comfy_table::Row;
 use kvtier::Config;
 use kvtier::config::{BackendConfig, CompileCache, Compiler, Sha256Digest};
 use kvtier::limits::COMPONENT_BYTES_MAX;
@@ -13,7 +12,7 @@ use kvtier::wasm::{self, CodeOrigin, Compilation};
 
 use crate::args::{CompileArgs, CompileOneArgs};
 use crate::format::{bytes, duration_ns};
-use crate::replay::text as table;
+use crate::table::table;
 
 /// Takes this program as the compiler, unless the configuration names one.
 pub(crate) fn choose_compiler(config: &mut Config, program: Option<&Path>) {
@@ -44,7 +43,7 @@ pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write)
         config.backends.iter().map(of_backend).collect();
     components.extend(args.components.iter().map(|path| (path.clone(), COMPONENT_BYTES_MAX, None)));
 
-    let mut rows = table::table(&["file", "code", "digest", "size", "code size", "time"], 3);
+    let mut rows = Vec::new();
     let mut failures = Vec::new();
     for (path, max_bytes, pinned) in &components {
         let start = Instant::now();
@@ -54,20 +53,21 @@ pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write)
                     CodeOrigin::Cache => "cached already".to_owned(),
                     origin => origin.to_string(),
                 };
-                rows.add_row(Row::from([
+                rows.push([
                     path.display().to_string(),
                     state,
                     compiled.digest.to_string(),
                     bytes(compiled.component_bytes),
                     bytes(compiled.code_bytes),
                     duration_ns(start.elapsed().as_nanos() as f64),
-                ]));
+                ]);
             }
             Err(error) => failures.push(error.to_string()),
         }
     }
     if failures.len() < components.len() {
-        write!(out, "{}", table::lines(&rows)).context("cannot write to the standard output")?;
+        let text = table(&["file", "code", "digest", "size", "code size", "time"], 3, rows);
+        out.write_all(text.as_bytes()).context("cannot write to the standard output")?;
     }
     if !failures.is_empty() {
         bail!("{} of {} components failed\n  {}", failures.len(), components.len(), failures.join("\n  "));

@@ -1,5 +1,6 @@
 //! The replay's chain over the host library's engine, and how a command line becomes one.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use kvtier::config::{OnFull, OnLoadError, open_file};
 use kvtier::cpu;
 use kvtier::key::KeyChain;
 use kvtier::limits::CONFIG_BYTES_MAX;
-use kvtier::manager::{Lookup, StorageManager, Tiers};
+use kvtier::manager::{BackendStatus, Lookup, StorageManager, Tiers};
 use kvtier::memory::PAGE_BYTES;
 use kvtier::metrics::TierCounts;
 use kvtier::runtime::block_on;
@@ -18,9 +19,9 @@ use crate::args::{Policy, ReplayArgs};
 use crate::commands::compile;
 use crate::commands::replay::Ready;
 use crate::format::{bytes, count};
+use crate::histogram::Histogram;
 use crate::machine;
 use crate::replay::{Chain, Retrieved, Stored, TierCounters};
-use crate::series::Histogram;
 
 /// The share of the pool that retrieved chunks may hold, as its divisor: as much as puts in flight may. The rest is
 /// for what is being fetched and stored meanwhile.
@@ -129,7 +130,12 @@ impl Chain for EngineChain {
     }
 
     fn counters(&self) -> Result<Vec<TierCounters>> {
-        Ok(self.storage().counts().iter().map(counters).collect())
+        let status = self.storage().status();
+        let of_tier = |counts: &TierCounts| {
+            let backend = status.backends.iter().find(|backend| backend.name == counts.name);
+            TierCounters { last_causes: backend.map(last_causes).unwrap_or_default(), ..counters(counts) }
+        };
+        Ok(self.storage().counts().iter().map(of_tier).collect())
     }
 
     fn close(&mut self) -> Result<()> {
@@ -137,31 +143,47 @@ impl Chain for EngineChain {
     }
 }
 
-/// Translates what the library counts. What an operator should look at all stands under the errors.
+/// Translates the library's counters.
 fn counters(counts: &TierCounts) -> TierCounters {
     let latency = counts.latency.iter().map(|(operation, latency)| {
         let mut histogram = Histogram::default();
         latency.buckets.iter().for_each(|bucket| histogram.record_n(bucket.upper_ns, bucket.n));
         (operation.name().to_owned(), histogram)
     });
+    let by_reason = |counts: &BTreeMap<&'static str, u64>| {
+        counts.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect()
+    };
     let errors = counts.errors.iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));
-    let drops = counts.drops.iter().map(|(reason, n)| (format!("put_dropped_{reason}"), *n));
-    let events = [
-        ("lane_restarted", counts.lane_restarts),
-        ("reading_breaker_opened", counts.reading.opened),
-        ("reading_skipped", counts.reading.skipped),
-        ("writing_breaker_opened", counts.writing.opened),
-        ("writing_skipped", counts.writing.skipped),
-    ];
-    let events = events.into_iter().filter(|(_, n)| *n > 0).map(|(event, n)| (event.to_owned(), n));
     TierCounters {
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,
         evictions: counts.evictions,
         latency: latency.collect(),
-        misses: counts.misses.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
-        errors: errors.chain(drops).chain(events).collect(),
+        misses: by_reason(&counts.misses),
+        errors: errors.collect(),
+        dropped: by_reason(&counts.drops),
+        skipped: not_zero([("reading", counts.reading.skipped), ("writing", counts.writing.skipped)]),
+        events: not_zero([
+            ("lane_restarted", counts.lane_restarts),
+            ("reading_breaker_opened", counts.reading.opened),
+            ("writing_breaker_opened", counts.writing.opened),
+        ]),
+        last_causes: BTreeMap::new(),
     }
+}
+
+fn not_zero<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counts.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+}
+
+/// Returns the last failure of each direction of a backend, and the reason of its last new lane.
+fn last_causes(backend: &BackendStatus) -> BTreeMap<String, String> {
+    let causes = [
+        ("lanes", &backend.health.last_restart),
+        ("reading", &backend.reading.last_cause),
+        ("writing", &backend.writing.last_cause),
+    ];
+    causes.into_iter().filter_map(|(what, cause)| Some((what.to_owned(), cause.clone()?))).collect()
 }
 
 /// Makes the chain that a command line asks for. A replay measures: puts wait for room instead of being dropped, and

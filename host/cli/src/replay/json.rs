@@ -1,11 +1,13 @@
 //! The `--json` object. Its field names are an interface: scripts read them.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::histogram::Histogram;
 use crate::replay::Outcome;
-use crate::series::Histogram;
 
-/// A map that keeps its order, here the chain's.
+/// A map that keeps its order, which is the chain's.
 struct InOrder<K, V>(Vec<(K, V)>);
 
 impl<K: Serialize, V: Serialize> Serialize for InOrder<K, V> {
@@ -25,7 +27,7 @@ struct Document<'a> {
     chunk_bytes: usize,
     hits: InOrder<&'a str, u64>,
     hit_ratio: f64,
-    /// Found by the lookup, but not delivered.
+    /// Found by the lookup but not delivered.
     lost: u64,
     evictions: u64,
     stored: StoredView,
@@ -36,9 +38,17 @@ struct Document<'a> {
     /// Whole calls, as the serving runtime sees them.
     call_latency_us: InOrder<&'a str, LatencyView>,
     /// By tier and reason.
-    misses: InOrder<&'a str, &'a std::collections::BTreeMap<String, u64>>,
+    misses: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// By tier and kind.
-    errors: InOrder<&'a str, &'a std::collections::BTreeMap<String, u64>>,
+    errors: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// Puts, by tier and reason.
+    dropped: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// Operations that an open breaker kept from the tier, by tier and direction.
+    skipped: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// By tier and event.
+    events: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// The last failure, by tier and what failed.
+    last_causes: InOrder<&'a str, &'a BTreeMap<String, String>>,
     elapsed_s: f64,
     requests_per_s: f64,
 }
@@ -106,6 +116,10 @@ pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
         ),
         misses: by_tier(outcome, |tier| &tier.misses),
         errors: by_tier(outcome, |tier| &tier.errors),
+        dropped: by_tier(outcome, |tier| &tier.dropped),
+        skipped: by_tier(outcome, |tier| &tier.skipped),
+        events: by_tier(outcome, |tier| &tier.events),
+        last_causes: by_tier(outcome, |tier| &tier.last_causes),
         elapsed_s: outcome.elapsed.as_secs_f64(),
         requests_per_s: outcome.requests_per_s(),
     })
@@ -130,7 +144,11 @@ mod tests {
         let p50 = value["latency_us"]["disk"]["get"]["p50"].as_f64().unwrap();
         assert!((150.0..350.0).contains(&p50), "{p50}");
         assert_eq!(value["misses"]["disk"]["corrupt"], 2);
-        assert_eq!(value["errors"]["<log> & co"]["unavailable"], 7);
+        assert_eq!(value["errors"]["<log> & co"]["put_unavailable"], 7);
+        assert_eq!(value["dropped"]["<log> & co"]["breaker_open"], 12);
+        assert_eq!(value["skipped"]["<log> & co"]["writing"], 3);
+        assert_eq!(value["events"]["<log> & co"]["writing_breaker_opened"], 1);
+        assert_eq!(value["last_causes"]["<log> & co"]["writing"], "no <route>");
 
         let at = |name: &str| text.find(&format!("\"{name}\": ")).expect("the tier's name");
         assert!(at("cpu") < at("<log> & co") && at("<log> & co") < at("disk"));

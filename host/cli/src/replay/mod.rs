@@ -1,237 +1,36 @@
-//! The replay itself: each request of a trace goes through a chain of tiers as a serving runtime would send it.
+//! The replay: each request of a trace goes through a chain of tiers as a serving runtime would send it.
 //!
-//! Per request: look up the leading run of its chunks; retrieve the run and verify every byte; then offer all of
-//! the request's chunks to the chain, from the last to the first, so that the head of a prefix is touched last and
-//! outlives its tail. A chunk that was evicted in between is stored again.
+//! For each request: look up the prefix; retrieve it and verify every byte; then offer all chunks of the request to the
+//! chain. Offers go from the last chunk to the first, so that the head of a prefix is used last and outlives its tail.
+//! A chunk that was evicted in between is stored again.
 //!
-//! A hit is a chunk of the leading run that was retrieved and verified. The chain is reached through [`Chain`]
-//! only; nothing here knows an engine.
+//! A hit is a chunk of the prefix that was retrieved and verified. The chain is reached through [`Chain`] only; nothing
+//! here depends on an engine.
 
+mod chain;
 pub mod json;
+mod outcome;
 pub mod text;
+mod wrong_bytes;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kvtier::{ChunkKey, ChunkSpec};
+use kvtier::ChunkSpec;
 
-use crate::content::{self, Mismatch};
+pub use self::chain::{Chain, Retrieved, Stored, TierCounters};
+pub use self::outcome::{Calls, Outcome, StoredCounts, ratio};
+pub use self::wrong_bytes::{Fault, WrongBytes};
+use crate::content;
 use crate::progress::Progress;
-use crate::series::{Histogram, Series};
+use crate::series::Series;
 use crate::trace::Request;
-
-/// What became of an offered chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// The chain took the payload.
-    New,
-    /// The first tier had it already; the offer counted as a touch.
-    Present,
-    /// No memory could be had for it.
-    Refused,
-}
-
-/// A chunk that came back.
-pub struct Retrieved<C> {
-    /// The tier that served it, by its place in the chain.
-    pub tier: usize,
-    /// The payload.
-    pub chunk: C,
-}
-
-/// What one tier did, from the chain's own counters.
-#[derive(Debug, Clone, Default)]
-pub struct TierCounters {
-    /// Payload bytes that the tier delivered.
-    pub bytes_read: u64,
-    /// Payload bytes that the tier took.
-    pub bytes_written: u64,
-    /// Chunks that made room for others. Only what the host sees: a backend's own evictions are its own.
-    pub evictions: u64,
-    /// Latency by operation.
-    pub latency: BTreeMap<String, Histogram>,
-    /// Chunks asked for and not served, by reason.
-    pub misses: BTreeMap<String, u64>,
-    /// Failed operations, by kind.
-    pub errors: BTreeMap<String, u64>,
-}
-
-/// What a replay needs of the chain of tiers.
-pub trait Chain {
-    /// A retrieved payload.
-    type Chunk: AsRef<[u8]>;
-
-    /// Answers the tiers' names, in the chain's order.
-    fn tier_names(&self) -> Vec<String>;
-
-    /// Answers how many chunks may be retrieved at once; at least 1.
-    fn window(&self) -> usize;
-
-    /// Answers the keys of a prompt whose chunks have these ids as their content.
-    fn keys(&self, block_ids: &[u64]) -> Vec<ChunkKey>;
-
-    /// Answers how many of the leading `keys` the chain has. Retrievals in the order of `keys` follow, until
-    /// [`Chain::release`].
-    fn lookup(&mut self, keys: &[ChunkKey]) -> Result<usize>;
-
-    /// Retrieves the chunks before the first gap.
-    fn retrieve(&mut self, chunks: &[ChunkSpec]) -> Result<Vec<Retrieved<Self::Chunk>>>;
-
-    /// Lets go of what the chain keeps for the last [`Chain::lookup`].
-    fn release(&mut self) -> Result<()>;
-
-    /// Offers a chunk to every tier. `fill` is called with the buffer if the payload is needed.
-    fn store(&mut self, chunk: ChunkSpec, fill: &mut dyn FnMut(&mut [u8])) -> Result<Stored>;
-
-    /// Waits until all tiers have what was stored.
-    fn flush(&mut self) -> Result<()>;
-
-    /// Answers the tiers' counters, in the chain's order.
-    fn counters(&self) -> Result<Vec<TierCounters>>;
-
-    /// Closes all tiers, after a replay that ended or failed.
-    fn close(&mut self) -> Result<()>;
-}
-
-/// What a replay found out.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The tiers' names, in the chain's order.
-    pub tier_names: Vec<String>,
-    /// Payload bytes of each chunk.
-    pub chunk_bytes: usize,
-    /// Requests replayed.
-    pub requests: u64,
-    /// Chunks of all requests.
-    pub chunks: u64,
-    /// Chunks served and verified, by tier.
-    pub hits: Vec<u64>,
-    /// Chunks that were found by the lookup, but did not arrive.
-    pub lost: u64,
-    /// Chunks offered, by what became of them: new, present, refused.
-    pub stored: StoredCounts,
-    /// Wall time, the final flush included.
-    pub elapsed: Duration,
-    /// Hits over the trace.
-    pub series: Series,
-    /// Latency of the calls as the serving runtime sees them. `store` is without the time to fill the buffer.
-    pub calls: Calls,
-    /// The tiers' counters.
-    pub tiers: Vec<TierCounters>,
-}
-
-/// Offered chunks by what became of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StoredCounts {
-    /// See [`Stored::New`].
-    pub new: u64,
-    /// See [`Stored::Present`].
-    pub present: u64,
-    /// See [`Stored::Refused`].
-    pub refused: u64,
-}
-
-/// Latency of the calls as the serving runtime sees them.
-#[derive(Debug, Clone, Default)]
-pub struct Calls {
-    /// One for each request.
-    pub lookup: Histogram,
-    /// One for each window of chunks.
-    pub retrieve: Histogram,
-    /// One for each chunk.
-    pub store: Histogram,
-}
-
-impl Calls {
-    /// Answers the operations with their names, in the order in which a request makes them.
-    pub fn by_name(&self) -> [(&'static str, &Histogram); 3] {
-        [("lookup", &self.lookup), ("retrieve", &self.retrieve), ("store", &self.store)]
-    }
-}
-
-impl Outcome {
-    /// Answers the chunks served by any tier.
-    pub fn hits_total(&self) -> u64 {
-        self.hits.iter().sum()
-    }
-
-    /// Answers the share of all chunks that was served; 0 without chunks.
-    pub fn hit_ratio(&self) -> f64 {
-        ratio(self.hits_total(), self.chunks)
-    }
-
-    /// Answers the evictions of all tiers.
-    pub fn evictions(&self) -> u64 {
-        self.tiers.iter().map(|tier| tier.evictions).sum()
-    }
-
-    /// Answers the payload bytes that were compared.
-    pub fn bytes_verified(&self) -> u64 {
-        self.hits_total() * self.chunk_bytes as u64
-    }
-
-    /// Answers the requests per second of wall time.
-    pub fn requests_per_s(&self) -> f64 {
-        self.requests as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-}
-
-/// Answers `part / whole`, and 0 for a whole of 0.
-pub fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// A tier served bytes that are not the chunk's. Nothing after this can be trusted, so the replay ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongBytes {
-    /// The tier's name.
-    pub tier: String,
-    /// The chunk.
-    pub key: ChunkKey,
-    /// The request, counted from 1.
-    pub request: u64,
-    /// The chunk's place in the request.
-    pub chunk_index: usize,
-    /// What is wrong.
-    pub fault: Fault,
-}
-
-/// What is wrong with a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The length in bytes.
-    Length {
-        /// Bytes of a chunk.
-        expected: usize,
-        /// Bytes that came.
-        found: usize,
-    },
-    /// A byte.
-    Content(Mismatch),
-}
-
-impl std::fmt::Display for WrongBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tier, key, request, chunk_index, .. } = self;
-        write!(
-            f,
-            "tier `{tier}` served wrong bytes for chunk {key} (request {request}, chunk {chunk_index}): "
-        )?;
-        match self.fault {
-            Fault::Length { expected, found } => write!(f, "{found} bytes instead of {expected}"),
-            Fault::Content(mismatch) => write!(f, "{mismatch}"),
-        }
-    }
-}
-
-impl std::error::Error for WrongBytes {}
 
 /// Sends `requests` through `chain`.
 ///
 /// # Errors
-/// A broken line of the trace, an operation of the chain that fails as a whole (a tier that fails alone does
-/// not), and [`WrongBytes`].
+/// If a line of the trace is broken, if an operation of the whole chain fails (a single failing tier does not fail it),
+/// and with [`WrongBytes`].
 pub fn run<C: Chain>(
     chain: &mut C,
     requests: impl Iterator<Item = Result<Request>>,
@@ -285,7 +84,7 @@ impl<C: Chain> Replay<'_, C> {
         let n_found = self.chain.lookup(&keys)?.min(keys.len());
         self.outcome.calls.lookup.record(start.elapsed());
 
-        // Whatever goes wrong, what the chain keeps for the lookup ends here.
+        // Also after an error: the chain holds nothing for the lookup from here on.
         let retrieved = self.retrieve(&chunks[..n_found]);
         self.chain.release()?;
         let hits = retrieved?;
@@ -302,7 +101,7 @@ impl<C: Chain> Replay<'_, C> {
         Ok(())
     }
 
-    /// Retrieves and verifies `found`, and answers the hits by tier.
+    /// Retrieves and verifies the chunks of `found`, and returns the hits by tier.
     fn retrieve(&mut self, found: &[ChunkSpec]) -> Result<Vec<u64>> {
         let mut hits = vec![0; self.outcome.hits.len()];
         let window = self.chain.window().max(1);
@@ -340,8 +139,8 @@ impl<C: Chain> Replay<'_, C> {
         Err(WrongBytes { tier, key: chunk.key, request: self.outcome.requests, chunk_index, fault })
     }
 
-    /// Offers a chunk, from `start` on, and answers when it was done: reading the clock takes a good part of the time
-    /// of a small chunk.
+    /// Offers a chunk and returns the time of its end, which is the `start` of the next one: reading the clock takes a
+    /// good part of the time of a small chunk.
     fn store(&mut self, chunk: ChunkSpec, start: Instant) -> Result<Instant> {
         let mut filling = Duration::ZERO;
         let stored = self.chain.store(chunk, &mut |payload| {

@@ -4,7 +4,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use kvtier::ChunkKey;
+
 use super::*;
+use crate::content::Mismatch;
 
 pub(crate) type Damage = fn(&mut Vec<u8>);
 

@@ -1,92 +1,92 @@
-//! The report of a replay: one HTML file with its style and drawings inside. It needs no script, no font and no
+//! The report of a replay: one HTML file that contains its style and drawings. It needs no script, no font and no
 //! network, and follows the reader's choice of light or dark.
-#![expect(
-    clippy::format_push_string,
-    reason = "a report is written once, and `write!` would give an error that cannot happen"
-)]
 
 mod charts;
-pub mod markup;
+mod tables;
 
 use kvtier::config::without_user_parts;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::format::{bytes, count, microseconds, percent};
+use self::tables::{cell, table};
+use crate::format::{bytes, count, percent};
 use crate::redact::redact;
 use crate::replay::{Outcome, ratio};
-use crate::series::Histogram;
-use markup::{colour, escape};
+use crate::svg::{colour, document};
 
-/// What the report says about the run, besides its outcome.
+/// Keeps the page from loading anything.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+/// What the report shows of the run, besides its outcome.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// The command line.
     pub command: String,
     /// The configuration's name and text, as the user wrote it. Secrets are hidden before it is shown.
     pub config: Option<(String, String)>,
-    /// Things to know that the command line does not show, such as the chunk size of a model: name and value.
+    /// Facts that the command line does not show, such as the chunk size of a model: name and value.
     pub facts: Vec<(String, String)>,
 }
 
 /// Renders the report as a complete HTML document.
 pub fn render(outcome: &Outcome, setting: &Setting) -> String {
-    let mut body = String::new();
-    let (requests, chunks) = (count(outcome.requests), count(outcome.chunks));
-    let chain = outcome.tier_names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(" → ");
-    body += &format!(
-        "<header><h1>kvtier replay</h1><p>{requests} requests, {chunks} chunks of {} through {chain}. One block of the trace is one chunk.</p></header>",
-        bytes(outcome.chunk_bytes as u64)
-    );
-    body += &cards(outcome);
-    body += &troubles(outcome);
-    body += &section(
-        "Hit ratio over the trace",
-        "Share of each stretch's chunks that a tier served; every one of them was verified byte by byte.",
-        &format!("{}{}", hit_legend(outcome), charts::hit_ratio(outcome)),
-    );
-    body += &section(
-        "Tiers",
-        "Bytes and evictions as the host counted them, payload only.",
-        &format!("{}{}", tier_table(outcome), charts::bytes_moved(outcome)),
-    );
-    body += &section(
-        "Latency",
-        "Distribution of each operation on a logarithmic axis; each hill has its own height. Solid line: median. \
-         Dotted line: 99th percentile.",
-        &format!("{}{}", charts::latencies(outcome), latency_table(outcome)),
-    );
-    body += &misses_and_errors(outcome);
-    body += &run(setting);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>kvtier replay: {} hit ratio</title>\n<style>\n{}</style>\n</head>\n<body><main>\n{body}\n</main></body>\n</html>\n",
-        percent(outcome.hit_ratio()),
-        include_str!("style.css"),
-    )
+    document(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                title { "kvtier replay: " (percent(outcome.hit_ratio())) " hit ratio" }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body { main { (body(outcome, setting)) } }
+        }
+    })
 }
 
-/// The operations of the whole chain, then those of each tier: row name, operation, colour, latencies.
-fn latency_rows(outcome: &Outcome) -> Vec<(String, String, String, &Histogram)> {
-    let calls = outcome.calls.by_name().into_iter();
-    let mut rows: Vec<_> = calls
-        .map(|(operation, latency)| ("whole call".into(), operation.into(), "call".into(), latency))
-        .collect();
-    for (index, (name, tier)) in outcome.tier_names.iter().zip(&outcome.tiers).enumerate() {
-        let operations = tier.latency.iter();
-        rows.extend(
-            operations.map(|(operation, latency)| (name.clone(), operation.clone(), colour(index), latency)),
-        );
+fn body(outcome: &Outcome, setting: &Setting) -> Markup {
+    html! {
+        header {
+            h1 { "kvtier replay" }
+            p {
+                (count(outcome.requests)) " requests, " (count(outcome.chunks)) " chunks of "
+                (bytes(outcome.chunk_bytes as u64)) " through " (outcome.tier_names.join(" → "))
+                ". One block of the trace is one chunk."
+            }
+        }
+        (cards(outcome))
+        (remarks(outcome))
+        (section(
+            "Hit ratio over the trace",
+            "Share of each stretch's chunks that a tier served. Every one of them was verified byte by byte.",
+            &html! { (legend(outcome)) (charts::hit_ratio(outcome)) },
+        ))
+        (section(
+            "Tiers",
+            "Bytes of payload and evictions, as the host counted them.",
+            &html! { (tables::tiers(outcome)) (charts::bytes_moved(outcome)) },
+        ))
+        (section(
+            "Latency",
+            "Distribution of each operation on a logarithmic axis. Each hill has its own scale of height. \
+             Solid line: median. Dotted line: 99th percentile.",
+            &html! { (charts::latencies(outcome)) (tables::latencies(outcome)) },
+        ))
+        (section(
+            "Misses, errors, dropped and skipped puts",
+            "A miss is a chunk that a retrieval requested from a tier and did not get there; the retrieval then asks \
+             the next tier. Chunks that no lookup found are not requested. A tier is skipped while its breaker is open.",
+            &tables::reasons(outcome),
+        ))
+        (run(setting))
     }
-    rows.retain(|(.., latency)| latency.count() > 0);
-    rows
 }
 
-fn section(title: &str, explanation: &str, content: &str) -> String {
-    format!("<section><h2>{title}</h2><p>{explanation}</p>{content}</section>\n")
+fn section(title: &str, explanation: &str, content: &Markup) -> Markup {
+    html! { section { h2 { (title) } p { (explanation) } (content) } }
 }
 
-fn cards(outcome: &Outcome) -> String {
+fn cards(outcome: &Outcome) -> Markup {
     let served = outcome.tier_names.iter().zip(&outcome.hits).filter(|(_, hits)| **hits > 0);
     let served: Vec<String> =
         served.map(|(name, hits)| format!("{name} {}", percent(ratio(*hits, outcome.chunks)))).collect();
@@ -102,143 +102,61 @@ fn cards(outcome: &Outcome) -> String {
             format!("{:.2} s in all", outcome.elapsed.as_secs_f64()),
         ),
     ];
-    let cards = cards.iter().map(|(name, value, note)| {
-        format!("<div class=\"card\"><span>{name}</span><b>{value}</b><small>{}</small></div>", escape(note))
-    });
-    format!("<div class=\"cards\">{}</div>\n", cards.collect::<String>())
-}
-
-/// What an operator should look at first; nothing when there is nothing.
-fn troubles(outcome: &Outcome) -> String {
-    let mut items = String::new();
-    if outcome.lost > 0 {
-        items += &format!("<li>{} chunks were found, but did not arrive</li>", count(outcome.lost));
-    }
-    if outcome.stored.refused > 0 {
-        items +=
-            &format!("<li>{} chunks found no memory and were not stored</li>", count(outcome.stored.refused));
-    }
-    for (name, tier) in outcome.tier_names.iter().zip(&outcome.tiers) {
-        let errors: u64 = tier.errors.values().sum();
-        if errors > 0 {
-            items += &format!("<li>{}: {} errors</li>", escape(name), count(errors));
+    html! {
+        div class="cards" {
+            @for (name, value, note) in cards { div class="card" { span { (name) } b { (value) } small { (note) } } }
         }
     }
-    if items.is_empty() {
-        return String::new();
-    }
-    format!("<section class=\"notes\"><b>Look at</b><ul>{items}</ul></section>\n")
 }
 
-fn hit_legend(outcome: &Outcome) -> String {
-    let mut items = String::new();
-    for (index, (name, hits)) in outcome.tier_names.iter().zip(&outcome.hits).enumerate() {
-        items += &format!(
-            "<li><i class=\"{}\"></i>{} <b>{}</b></li>",
-            colour(index),
-            escape(name),
-            percent(ratio(*hits, outcome.chunks))
-        );
+/// Renders what an operator should look at first, or nothing.
+fn remarks(outcome: &Outcome) -> Markup {
+    let remarks = outcome.remarks();
+    html! {
+        @if !remarks.is_empty() {
+            section class="notes" { b { "Look at" } ul { @for remark in remarks { li { (remark) } } } }
+        }
     }
-    format!("<ul class=\"legend\">{items}<li><i class=\"dash\"></i>all tiers, from the start</li></ul>")
 }
 
-fn table(header: &[&str], n_text: usize, rows: impl Iterator<Item = Vec<String>>) -> String {
-    let class = |index: usize| {
-        if index < n_text { " class=\"left\"" } else { "" }
+fn legend(outcome: &Outcome) -> Markup {
+    html! {
+        ul class="legend" {
+            @for (index, (name, hits)) in outcome.tier_names.iter().zip(&outcome.hits).enumerate() {
+                li { i class=(colour(index)) {} (name) " " b { (percent(ratio(*hits, outcome.chunks))) } }
+            }
+            li { i class="dash" {} "all tiers, from the start" }
+        }
+    }
+}
+
+fn run(setting: &Setting) -> Markup {
+    let facts = setting.facts.iter().map(|(name, value)| [cell(name), cell(&without_user_parts(value))]);
+    let content = html! {
+        h3 { "Command" }
+        pre { (without_user_parts(&setting.command)) }
+        @if let Some((name, text)) = &setting.config {
+            h3 { (name) }
+            pre { (redact(text)) }
+        }
+        @if !setting.facts.is_empty() {
+            h3 { "Facts" }
+            (table(&["", ""], 2, facts))
+        }
     };
-    let mut html = String::from("<div class=\"scroll\"><table><thead><tr>");
-    for (index, title) in header.iter().enumerate() {
-        html += &format!("<th{}>{title}</th>", class(index));
-    }
-    html += "</tr></thead><tbody>";
-    for row in rows {
-        html += "<tr>";
-        for (index, cell) in row.iter().enumerate() {
-            html += &format!("<td{}>{cell}</td>", class(index));
-        }
-        html += "</tr>";
-    }
-    html + "</tbody></table></div>"
-}
-
-fn named(name: &str, colour: &str) -> String {
-    format!("<i class=\"{colour}\"></i>{}", escape(name))
-}
-
-fn tier_table(outcome: &Outcome) -> String {
-    let tiers = outcome.tier_names.iter().zip(&outcome.hits).zip(&outcome.tiers).enumerate();
-    let rows = tiers.map(|(index, ((name, hits), tier))| {
-        vec![
-            named(name, &colour(index)),
-            count(*hits),
-            percent(ratio(*hits, outcome.chunks)),
-            bytes(tier.bytes_read),
-            bytes(tier.bytes_written),
-            count(tier.evictions),
-            count(tier.misses.values().sum()),
-            count(tier.errors.values().sum()),
-        ]
-    });
-    table(&["tier", "hits", "hit ratio", "read", "written", "evicted", "misses", "errors"], 1, rows)
-}
-
-fn latency_table(outcome: &Outcome) -> String {
-    let rows = latency_rows(outcome).into_iter().map(|(name, operation, colour, latency)| {
-        let quantile = |q| microseconds(latency.quantile_us(q));
-        vec![
-            named(&name, &colour),
-            escape(&operation),
-            count(latency.count()),
-            quantile(0.5),
-            quantile(0.9),
-            quantile(0.99),
-            quantile(1.0),
-        ]
-    });
-    table(&["tier", "operation", "calls", "p50 µs", "p90 µs", "p99 µs", "longest µs"], 2, rows)
-}
-
-fn misses_and_errors(outcome: &Outcome) -> String {
-    let tiers = || outcome.tier_names.iter().zip(&outcome.tiers).enumerate();
-    let rows = tiers().flat_map(|(index, (name, tier))| {
-        let misses = tier.misses.iter().map(|(reason, n)| ("miss", reason, n));
-        let errors = tier.errors.iter().map(|(kind, n)| ("error", kind, n));
-        let all = misses.chain(errors);
-        all.map(move |(what, why, n)| {
-            vec![named(name, &colour(index)), what.to_owned(), escape(why), count(*n)]
-        })
-        .collect::<Vec<_>>()
-    });
-    section(
-        "Misses and errors",
-        "A miss is a chunk that a retrieval asked a tier for and did not get there; the next tier was asked then. What no lookup found is not asked for.",
-        &table(&["tier", "", "reason", "count"], 3, rows),
-    )
-}
-
-fn run(setting: &Setting) -> String {
-    let mut content = format!("<h3>Command</h3><pre>{}</pre>", escape(&without_user_parts(&setting.command)));
-    if let Some((name, text)) = &setting.config {
-        content += &format!("<h3>{}</h3><pre>{}</pre>", escape(name), escape(&redact(text)));
-    }
-    let rows =
-        setting.facts.iter().map(|(name, value)| vec![escape(name), escape(&without_user_parts(value))]);
-    if rows.len() > 0 {
-        content += "<h3>Facts</h3>";
-        content += &table(&["", ""], 2, rows);
-    }
     section("This run", "Enough to repeat it. Values that look like secrets are hidden.", &content)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::{Calls, TierCounters};
     use crate::sample;
+    use crate::series::Series;
 
     fn setting() -> Setting {
         Setting {
-            command: "kvtier replay --trace chat.jsonl --config <x>.yaml".into(),
+            command: "kvtier replay chat.jsonl --config <x>.yaml".into(),
             config: Some(("demo.yaml".into(), "a: \"<b>\"\nsecrets.password: hunter2".into())),
             facts: vec![("cores".into(), "2".into())],
         }
@@ -250,6 +168,7 @@ mod tests {
         assert!(!html.contains("<log>") && html.contains("&lt;log&gt; &amp; co"));
         assert!(!html.contains("<x>") && html.contains("&lt;x&gt;.yaml"));
         assert!(html.contains("a: &quot;&lt;b&gt;&quot;"));
+        assert!(html.contains("last failure of writing: no &lt;route&gt;"));
         assert!(!html.contains("hunter2"));
     }
 
@@ -264,14 +183,15 @@ mod tests {
     #[test]
     fn tags_are_balanced_and_numbers_are_finite() {
         let mut empty = sample::outcome();
-        empty.series = crate::series::Series::new(3);
-        empty.calls = crate::replay::Calls::default();
-        empty.tiers = vec![crate::replay::TierCounters::default(); 3];
+        empty.series = Series::new(3);
+        empty.calls = Calls::default();
+        empty.tiers = vec![TierCounters::default(); 3];
         for outcome in [sample::outcome(), empty] {
             let html = render(&outcome, &setting());
-            for tag in
-                ["section", "table", "tr", "td", "svg", "text", "g", "rect", "path", "ul", "li", "div", "pre"]
-            {
+            for tag in [
+                "section", "table", "tr", "td", "svg", "text", "g", "rect", "path", "line", "ul", "li",
+                "div", "pre",
+            ] {
                 let opened =
                     html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
                 let closed = html.matches(&format!("</{tag}>")).count();

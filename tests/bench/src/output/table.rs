@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kvtier_cli::replay::text::{lines, table};
+use kvtier_cli::table::table;
 
 use super::words::{digits, figure, place, spread, target, value, verdict};
 use crate::report::{Report, Row, Series};
@@ -31,9 +31,9 @@ pub(crate) fn render(report: &Report) -> String {
     text
 }
 
-/// A row stands on as many lines as it has references.
+/// Renders the rows of a part. A row has as many lines as references.
 fn rows(part: &str, rows: &[&Row]) -> String {
-    let mut table = table(&[part, "kvtier", "", "reference", "", "speed", "target", ""], 1);
+    let mut lines = Vec::new();
     for row in rows {
         let mut references = row.references.iter();
         let mut cells = |first: [String; 3], last: [String; 2]| {
@@ -47,7 +47,7 @@ fn rows(part: &str, rows: &[&Row]) -> String {
             let [what, own, spread] = first;
             let [name, theirs, speed] = reference.unwrap_or_default();
             let [target, verdict] = last;
-            table.add_row([what, own, spread, name, theirs, speed, target, verdict]);
+            lines.push([what, own, spread, name, theirs, speed, target, verdict]);
         };
         cells(
             [row.what.clone(), figure(&row.figure), spread(&row.figure)],
@@ -58,25 +58,25 @@ fn rows(part: &str, rows: &[&Row]) -> String {
         }
     }
     let notes = rows.iter().filter(|row| !row.note.is_empty());
-    notes.fold(lines(&table), |text, row| format!("{text}  {}: {}\n", row.what, row.note))
+    let header = [part, "kvtier", "", "reference", "", "speed", "target", ""];
+    notes.fold(table(&header, 1, lines), |text, row| format!("{text}  {}: {}\n", row.what, row.note))
 }
 
-/// A line of a series stands on a line, its points in columns.
+/// Renders a series: a row for each of its lines, a column for each point.
 fn series(series: &Series) -> String {
     let places = series.places();
     let mut header = vec![format!("{}, over {}", series.title, series.over)];
     header.extend(places.iter().map(|at| place(*at, series.over)));
-    let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>(), 1);
-    for line in &series.lines {
+    let rows = series.lines.iter().map(|line| {
         let cell = |at: &u64| {
             let point = line.points.iter().find(|(known, _)| known == at);
             point.map(|(_, figure)| value(figure.value, figure.unit)).unwrap_or_default()
         };
         let mut cells = vec![format!("  {}", line.name)];
         cells.extend(places.iter().map(cell));
-        table.add_row(cells);
-    }
-    lines(&table)
+        cells
+    });
+    table(&header.iter().map(String::as_str).collect::<Vec<_>>(), 1, rows)
 }
 
 fn summary(report: &Report) -> String {

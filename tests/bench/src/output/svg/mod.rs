@@ -1,13 +1,10 @@
-//! A report as one drawing that needs no other file, and follows the reader's choice of light or dark.
-#![expect(
-    clippy::format_push_string,
-    reason = "a drawing is written once, and `write!` would give an error that cannot happen"
-)]
+//! A report as one drawing that needs no other file and follows the reader's choice of light or dark.
 
 mod rows;
 mod series;
 
-use kvtier_cli::report::markup::escape;
+use kvtier_cli::svg::{document, px, text};
+use maud::{Markup, PreEscaped, html};
 
 use crate::report::Report;
 
@@ -16,56 +13,59 @@ const MARGIN: f64 = 28.0;
 
 /// Renders the report.
 pub(crate) fn render(report: &Report) -> String {
-    let mut top = 46.0;
-    let mut body = text(MARGIN, top, "start", "title", "kvtier bench");
-    let facts: Vec<String> = report.facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
-    for line in wrapped(&facts) {
-        top += 18.0;
-        body += &text(MARGIN, top, "start", "soft", &line);
-    }
-    if report.is_quick {
-        top += 18.0;
-        body += &text(MARGIN, top, "start", "bad", "a quick run: the figures mean nothing");
-    }
+    let (mut top, head) = head(report);
+    let mut drawings = Vec::new();
     for (height, drawing) in [rows::draw(report), series::draw(report)] {
-        body += &format!("<g transform=\"translate(0,{top:.1})\">{drawing}</g>");
+        drawings.push((top, drawing));
         top += height;
     }
-    let height = top + MARGIN;
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" \
-         height=\"{height:.0}\">\n<style>{}</style>\n<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n{body}\n</svg>\n",
-        include_str!("style.css")
-    )
+    let height = format!("{:.0}", top + MARGIN);
+    document(html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox=(format!("0 0 {WIDTH} {height}")) width=(WIDTH) height=(height) {
+            style { (PreEscaped(include_str!("style.css"))) }
+            rect class="page" width="100%" height="100%" {}
+            (head)
+            @for (top, drawing) in drawings { g transform=(moved(0.0, top)) { (drawing) } }
+        }
+    })
 }
 
-/// Puts words side by side, as many as fit on a line.
+/// Draws title and facts. Returns the height with the drawing.
+fn head(report: &Report) -> (f64, Markup) {
+    const LINE: f64 = 18.0;
+    let facts: Vec<String> = report.facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
+    let mut lines: Vec<(&str, String)> = wrapped(&facts).into_iter().map(|line| ("soft", line)).collect();
+    if report.is_quick {
+        lines.push(("bad", "a quick run: the figures mean nothing".to_owned()));
+    }
+    let top = 46.0;
+    let drawing = html! {
+        (text(MARGIN, top, "start", "title", "kvtier bench"))
+        @for (index, (class, line)) in lines.iter().enumerate() {
+            (text(MARGIN, top + LINE * (index + 1) as f64, "start", class, line))
+        }
+    };
+    (top + LINE * lines.len() as f64, drawing)
+}
+
+/// Returns the transformation that moves a drawing.
+fn moved(right: f64, down: f64) -> String {
+    format!("translate({},{})", px(right), px(down))
+}
+
+/// Joins words to lines, as many as fit on each.
 fn wrapped(words: &[String]) -> Vec<String> {
     const CHARACTERS_MAX: usize = 150;
     let mut lines: Vec<String> = Vec::new();
     for word in words {
         match lines.last_mut() {
             Some(line) if line.chars().count() + word.chars().count() < CHARACTERS_MAX => {
-                *line += &format!("; {word}");
+                line.extend(["; ", word]);
             }
             _ => lines.push(word.clone()),
         }
     }
     lines
-}
-
-fn text(x: f64, y: f64, anchor: &str, class: &str, text: &str) -> String {
-    format!(
-        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-        escape(text)
-    )
-}
-
-fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> String {
-    format!(
-        "<line class=\"{class}\" x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\"/>",
-        from.0, from.1, to.0, to.1
-    )
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
         let full = Report { rows: vec![named, alone], series: vec![series], ..Report::default() };
         for report in [full, Report::default()] {
             let svg = render(&report);
-            for tag in ["svg", "g", "text", "circle", "title", "path"] {
+            for tag in ["svg", "g", "text", "circle", "title", "path", "line", "rect"] {
                 let opened =
                     svg.matches(&format!("<{tag}>")).count() + svg.matches(&format!("<{tag} ")).count();
                 assert_eq!(opened, svg.matches(&format!("</{tag}>")).count(), "{tag}");
