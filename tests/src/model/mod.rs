@@ -19,6 +19,9 @@ use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
+
 pub use chaos::{Chaos, Fault};
 pub use script::{Choice, N_KEYS, N_SLOTS, Op, Run, STEPS_MAX, Script, Setup, Step, spec};
 pub use steady::Steady;
@@ -133,12 +136,9 @@ pub fn run(script: &Script, options: &Options) -> Result<Report, Failure> {
     run.finish().map_err(failure("at the end".into()))
 }
 
-/// Mixes the bits of `x`, so that neighbours give unrelated numbers.
+/// Returns the first number of the generator with the seed `x`: neighbouring seeds give unrelated numbers.
 fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    SplitMix64::seed_from_u64(x).next_u64()
 }
 
 /// Lets others run so many times.

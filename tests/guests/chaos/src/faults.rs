@@ -1,6 +1,9 @@
 //! What goes wrong, and when.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 /// A way to misbehave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,23 +91,18 @@ pub(crate) const IN_GETS: [Fault; 22] = [
 
 /// Says what goes wrong, by a seed.
 pub(crate) struct Dice {
-    state: Cell<u64>,
+    random: RefCell<SplitMix64>,
     rate_percent: u64,
 }
 
 impl Dice {
     pub(crate) fn new(seed: u64, rate_percent: u64) -> Self {
-        Self { state: Cell::new(seed), rate_percent }
+        Self { random: RefCell::new(SplitMix64::seed_from_u64(seed)), rate_percent }
     }
 
     /// Decides whether something goes wrong, and what; the number is for the details.
     pub(crate) fn roll<F: Copy>(&self, faults: &[F]) -> (Option<F>, u64) {
-        // SplitMix64.
-        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.state.set(state);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let x = x ^ (x >> 31);
+        let x = self.random.borrow_mut().next_u64();
         let fault = (x % 100 < self.rate_percent).then(|| faults[(x >> 8) as usize % faults.len()]);
         (fault, x >> 32)
     }
