@@ -24,9 +24,9 @@ use serde_json::Value;
 
 use crate::support::{self, CHUNK_BYTES};
 
-/// Reads `kvtier replay --json` and further words, of which none has a blank in it.
+/// Parses `kvtier replay --json` with further words, none of which contains a blank.
 fn replay_args(trace: &Path, words: &str) -> ReplayArgs {
-    let line = format!("kvtier replay --json --trace {} {words}", trace.display());
+    let line = format!("kvtier replay --json {} {words}", trace.display());
     match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
         Command::Replay(args) => args,
         other => panic!("{other:?}"),

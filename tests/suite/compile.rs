@@ -443,7 +443,7 @@ fn a_limit_of_the_process_that_is_too_small_is_named_with_what_was_asked_for() {
         .unwrap();
     let replay = |kib: u64| {
         let mut shell = Command::new("/bin/sh");
-        let line = format!("ulimit -v {kib} && exec '{KVTIER}' replay --config \"$0\" --trace \"$1\"");
+        let line = format!("ulimit -v {kib} && exec '{KVTIER}' replay \"$1\" --config \"$0\"");
         let output = shell.arg("-c").arg(line).arg(&config).arg(&trace).output().unwrap();
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -543,7 +543,7 @@ fn a_replay_compiles_with_the_commands_own_program() {
         .unwrap();
     let output = support::kvtier()
         .arg("replay")
-        .args([Path::new("--config"), &config, Path::new("--trace"), &trace])
+        .args([Path::new("--config"), &config, &trace])
         .env("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.01")
         .output()
         .unwrap();
@@ -565,7 +565,7 @@ fn a_component_is_looked_into_only_if_it_is_the_pinned_one_and_not_too_large_and
              external_backend.disk.module_path: fs.wasm\n  external_backend.disk.class_name: FsBackend\n  {setting}\n"
         );
         fs::write(at("kvtier.yaml"), text).unwrap();
-        let backends = kvtier_cli::commands::config::look(&at("kvtier.yaml"), None).unwrap();
+        let backends = kvtier_cli::commands::config::look(Some(&at("kvtier.yaml")), None).unwrap();
         assert!(kvtier_cli::commands::config::ensure_usable(&backends).is_err());
         kvtier_cli::commands::config::render(&backends)
     };

@@ -122,7 +122,8 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_named_at_once() {
         assert!(error.contains("cannot be read: it is a "), "{error}");
     }
     for words in [
-        ["replay", "--trace", "/dev/zero"],
+        ["replay", "/dev/zero", "--"],
+        ["config", "pipe", "--"],
         ["inspect", "--config", "pipe"],
         ["compile", "--config", "pipe"],
         ["inspect", "pipe", "--"],
@@ -136,11 +137,11 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_named_at_once() {
 }
 
 #[test]
-fn tiers_that_are_asked_for_in_vain_are_named_by_inspect() {
+fn tiers_that_are_asked_for_in_vain_are_named_by_config() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lmcache.yaml");
     fs::write(&path, "local_disk: file:///data\nmax_local_cpu_size: 0\n").unwrap();
-    let output = support::kvtier().args(["inspect", "--config"]).arg(&path).output().unwrap();
+    let output = support::kvtier().arg("config").arg(&path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("`local_disk` is ignored: kvtier has no such tier"), "{text}");
@@ -148,7 +149,7 @@ fn tiers_that_are_asked_for_in_vain_are_named_by_inspect() {
     // What the environment asks for is as good as what the file does.
     let mut command = support::kvtier();
     command.env("LMCACHE_REMOTE_URL", "lm://user:hunter2@host:65432");
-    let output = command.args(["inspect", "--config"]).arg(&path).output().unwrap();
+    let output = command.arg("config").arg(&path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("`LMCACHE_REMOTE_URL`: it is ignored") && !text.contains("hunter2"), "{text}");
 }

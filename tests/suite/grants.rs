@@ -509,8 +509,8 @@ fn a_key_of_several_lines_is_shown_in_no_part_by_errors_log_and_traps() {
     }
 }
 
-/// What `kvtier inspect --config` shows of a configuration's text, without the paths of this machine, and
-/// whether it is content.
+/// Returns what `kvtier config` prints of a configuration's text, without the paths of this machine, and whether it
+/// accepts the configuration.
 fn inspected(text: &str) -> (String, Result<(), String>) {
     let folder = tempfile::tempdir().unwrap();
     for component in ["fs", "intruder"] {
@@ -521,7 +521,7 @@ fn inspected(text: &str) -> (String, Result<(), String>) {
     let config = folder.path().join("kvtier.yaml");
     fs::write(&config, format!("{text}  kvtier.compile_cache: cache\n")).unwrap();
     let program = support::kvtier_program();
-    let backends = kvtier_cli::commands::config::look(&config, Some(&program)).unwrap();
+    let backends = kvtier_cli::commands::config::look(Some(&config), Some(&program)).unwrap();
     let shown = kvtier_cli::commands::config::render(&backends);
     let verdict = kvtier_cli::commands::config::ensure_usable(&backends).map_err(|error| error.to_string());
     (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)

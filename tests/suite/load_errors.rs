@@ -204,7 +204,7 @@ fn names_in_a_hostile_component_reach_no_terminal_as_they_are() {
     fs::write(folder.path().join("kvtier.yaml"), text).unwrap();
     let program = support::kvtier_program();
     let reviewed =
-        kvtier_cli::commands::config::look(&folder.path().join("kvtier.yaml"), Some(&program)).unwrap();
+        kvtier_cli::commands::config::look(Some(&folder.path().join("kvtier.yaml")), Some(&program)).unwrap();
     assert_harmless(&kvtier_cli::commands::config::render(&reviewed));
     assert_harmless(&refused(backend));
 }

@@ -34,7 +34,7 @@ fn config(redis: &Redis, s3: &S3Server, folder: &Path) -> PathBuf {
 fn replay(config: &Path, trace: &Path) -> Value {
     let mut replay = support::kvtier();
     replay.args(["replay", "--json", "--capacity-chunks", CAPACITY_CHUNKS]);
-    replay.arg("--config").arg(config).arg("--trace").arg(trace);
+    replay.arg(trace).arg("--config").arg(config);
     replay.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     replay.env("XDG_CACHE_HOME", support::compile_cache());
     let output = replay.output().unwrap();

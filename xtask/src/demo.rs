@@ -36,7 +36,7 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
 
     let trace = folder.join("chats.jsonl");
     let mut generate = Command::new(&kvtier);
-    generate.args(["trace", "generate", "--requests", REQUESTS, "--seed", "1", "--out"]).arg(&trace);
+    generate.args(["generate", "--requests", REQUESTS, "--seed", "1", "--out"]).arg(&trace);
     runner.run("trace", &mut generate)?;
 
     let runs = [
@@ -47,7 +47,7 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
     for (name, report) in runs {
         let report = folder.join(report);
         let mut replay = Command::new(&kvtier);
-        replay.arg("replay").arg("--config").arg(&config).arg("--trace").arg(&trace);
+        replay.arg("replay").arg(&trace).arg("--config").arg(&config);
         replay.args(["--capacity-chunks", CAPACITY_CHUNKS]).arg("--report").arg(&report);
         runner.run(name, &mut replay)?;
         reports.push(report);

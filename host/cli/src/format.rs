@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers and lines for people.
 
 /// Formats a count with thousands separators: `12,031`.
 pub fn count(n: u64) -> String {
@@ -29,12 +29,12 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Formats a share as percent: `21.16 %`.
+/// Formats a share as a percentage: `21.16 %`.
 pub fn percent(ratio: f64) -> String {
     format!("{:.2} %", ratio * 100.0)
 }
 
-/// Formats microseconds with three significant digits or more, without a unit: `0.84`, `12.3`, `1,250`.
+/// Formats microseconds with at least three significant digits and without a unit: `0.84`, `12.3`, `1,250`.
 pub fn microseconds(us: f64) -> String {
     if us >= 100.0 {
         count(us.round() as u64)
@@ -45,7 +45,7 @@ pub fn microseconds(us: f64) -> String {
     }
 }
 
-/// Formats a duration with a fitting unit: `840 ns`, `12 µs`, `3.4 ms`, `1.2 s`.
+/// Formats a duration with a suitable unit: `840 ns`, `12 µs`, `3.4 ms`, `1.2 s`.
 pub fn duration_ns(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 1e3 => (ns, "ns"),
@@ -58,6 +58,11 @@ pub fn duration_ns(ns: f64) -> String {
     } else {
         format!("{value:.0} {unit}")
     }
+}
+
+/// Indents each line by two blanks.
+pub fn indented(text: &str) -> String {
+    text.lines().flat_map(|line| ["  ", line, "\n"]).collect()
 }
 
 #[cfg(test)]

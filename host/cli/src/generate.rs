@@ -1,9 +1,9 @@
 //! Generates traces of multi-turn chats with shared system prompts.
 //!
-//! A fixed number of chats is open at any time. A chat starts with one of a few system prompts; each turn sends
-//! the whole history and a new message, and the answer joins the history. So the prompts of a chat share a
-//! growing prefix, and chats share their system prompt: the two kinds of reuse that a KV cache lives on.
-//! Each 512-token block, with its whole prefix, has an id of its own; ids rise as prompts grow.
+//! A fixed number of chats is open at any time. A chat starts with one of a few system prompts. Each turn sends the whole
+//! history and a new message, and the answer joins the history. So the prompts of a chat share a growing prefix, and
+//! chats share their system prompt: the two kinds of reuse that a KV cache exploits.
+//! Each 512-token block, together with its prefix, has a distinct id. Ids rise as prompts grow.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,31 +15,31 @@ use crate::trace::Request;
 /// Tokens of one block of the trace, as in Mooncake's traces.
 pub const BLOCK_TOKENS: u64 = 512;
 
-/// The longest prompt, in tokens. A chat that would exceed it ends, and another one takes its place.
+/// The longest prompt, in tokens. A chat that would exceed it ends, and a new one replaces it.
 pub const PROMPT_TOKENS_MAX: u64 = 128 * 1024;
 
-/// The usual time between an answer and the next message, in milliseconds.
+/// The typical time between an answer and the next message, in milliseconds.
 const THINK_MS: u64 = 20_000;
 
-/// The usual time to write one token of an answer, in milliseconds.
+/// The typical time to write one token of an answer, in milliseconds.
 const TOKEN_MS: u64 = 20;
 
-/// What to generate. Lengths are the usual ones: single values lie between half and twice of them.
+/// What to generate. Lengths are typical values: each draw is between half and twice of them.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Decides everything random.
+    /// Seed for all random choices.
     pub seed: u64,
-    /// Chats that are open at a time. At least 1.
+    /// Chats that are open at the same time, at least 1.
     pub sessions: u64,
-    /// Distinct system prompts. At least 1.
+    /// Distinct system prompts, at least 1.
     pub system_prompts: u64,
-    /// Usual tokens of a system prompt.
+    /// Typical tokens of a system prompt.
     pub system_tokens: u64,
-    /// Usual tokens of a user's message.
+    /// Typical tokens of a user's message.
     pub message_tokens: u64,
-    /// Usual tokens of an answer.
+    /// Typical tokens of an answer.
     pub answer_tokens: u64,
-    /// Usual turns of a chat.
+    /// Typical turns of a chat.
     pub turns: u64,
 }
 
@@ -57,7 +57,7 @@ impl Default for Workload {
     }
 }
 
-/// The beginning of a prompt: its length, and the ids of its full blocks.
+/// The beginning of a prompt: its length and the ids of its full blocks.
 #[derive(Debug, Clone, Default)]
 struct Prefix {
     tokens: u64,
@@ -81,10 +81,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Prepares the generator; equal workloads give equal sequences.
+    /// Prepares the generator. Equal workloads give equal sequences.
     ///
     /// # Panics
-    /// When `workload` has no sessions or no system prompts.
+    /// If `workload` has no sessions or no system prompts.
     pub fn new(workload: Workload) -> Self {
         assert!(
             workload.sessions > 0 && workload.system_prompts > 0,
@@ -152,7 +152,7 @@ impl Generator {
         self.extend(&mut prompt, message_tokens);
         let mut block_ids = prompt.full_blocks.clone();
         if !prompt.tokens.is_multiple_of(BLOCK_TOKENS) {
-            // The answer follows inside this block, so no later prompt has the same one.
+            // The answer follows inside this block, so no later prompt shares it.
             block_ids.push(self.fresh_id());
         }
         let request =

@@ -1,7 +1,7 @@
 //! The `kvtier` command, as a library so that tests can drive its parts.
 //!
-//! Commands are parsed by [`args`]; `main.rs` prints errors and decides the exit code. Only `engine` names the
-//! host library's engine: the replay reaches it through [`replay::Chain`].
+//! [`args`] defines the command line, [`run`] runs a command, and `main.rs` prints errors and sets the exit code. Only
+//! `engine` depends on the host library's engine: a replay reaches it through [`replay::Chain`].
 
 pub mod args;
 pub mod commands;
@@ -12,6 +12,7 @@ pub mod generate;
 pub mod histogram;
 pub mod logging;
 pub mod machine;
+mod output;
 pub mod presets;
 pub mod progress;
 mod random;
@@ -25,54 +26,54 @@ pub mod svg;
 pub mod table;
 pub mod trace;
 
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use kvtier::config::CompileLimits;
 use kvtier::wasm;
 
-use crate::args::{Cli, Command, InspectArgs, TraceCommand};
-use crate::commands::{compile, config as review, inspect, replay as command};
+use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
+use crate::commands::compile::{compile, compile_one};
+use crate::commands::completions::completions;
+use crate::commands::config::config;
+use crate::commands::generate::generate;
+use crate::commands::inspect::inspect;
+use crate::output::Output;
 
-/// Runs one command. `command_line` is what a report shows of it, `program` the `kvtier` command's own file, which
-/// compiles components unless the configuration names another compiler.
+/// Runs one command. A report shows `command_line`. `program` is the file of the `kvtier` command, which compiles
+/// components unless the configuration names another compiler.
 ///
 /// # Errors
-/// Whatever the command could not do, with its causes.
+/// If the command failed, with the causes.
 pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
+    let mut out = Output::new();
     match cli.command {
-        Command::Trace(TraceCommand::Generate(args)) => command::generate(&args),
-        Command::Replay(args) => {
-            command::replay(&args, command_line, &mut io::stdout(), || engine::open(&args, program))
+        Command::Replay(mut args) => {
+            args.is_quiet = cli.verbosity.quiet;
+            commands::replay::replay(&args, command_line, &mut out, || engine::open(&args, program))
         }
-        Command::Compile(args) => compile::compile(&args, program, &mut io::stdout()),
-        Command::CompileOne(args) => compile::compile_one(&args),
-        Command::Inspect(InspectArgs { component: Some(component), .. }) => {
+        Command::Generate(args) | Command::Trace(TraceCommand::Generate(args)) => generate(&args),
+        Command::Inspect(InspectArgs { component: Some(component), json, .. }) => {
             limit_this_process()?;
-            let inspection = inspect::look(&component)?;
-            print(&inspect::render(&inspection))?;
-            inspect::ensure_usable(&inspection)
+            inspect(&component, json, &mut out)
         }
-        Command::Inspect(InspectArgs { config, .. }) => {
+        Command::Inspect(InspectArgs { config: file, json, .. })
+        | Command::Config(ConfigArgs { file, json }) => {
             limit_this_process()?;
-            let reviews = review::look(&config.unwrap_or_default(), program)?;
-            print(&review::render(&reviews))?;
-            review::ensure_usable(&reviews)
+            config(file.as_deref(), json, program, &mut out)
         }
+        Command::Compile(args) => compile(&args, program, &mut out),
+        Command::Completions(args) => completions(&args, &mut out),
+        Command::CompileOne(args) => compile_one(&args),
     }
 }
 
-fn print(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")
-}
-
-/// For commands that compile components in this process, which has nothing else to do.
+/// Limits this process, for commands that compile components in it and do nothing else.
 fn limit_this_process() -> Result<()> {
     wasm::limit_process(&CompileLimits::default()).context("cannot limit this process")
 }
 
-/// Renders an error as the command prints it: what failed, then each cause that the lines before do not say already.
+/// Renders an error as the command prints it: the failure, then each cause that the lines before do not contain.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_is_part_of_the_message_is_not_said_twice() {
+    fn a_cause_that_is_part_of_the_message_is_not_repeated() {
         let error = anyhow::anyhow!("disk full").context("backend `a`: disk full").context("cannot open");
         assert_eq!(explain(&error), "error: cannot open\n  because: backend `a`: disk full\n");
         assert_eq!(explain(&anyhow::anyhow!("alone")), "error: alone\n");

@@ -1,10 +1,10 @@
-//! What the machine has.
+//! The machine's memory.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::format::bytes;
 
-/// Answers the machine's memory in bytes; `None` where the system does not tell it in Linux's way.
+/// Returns the machine's memory in bytes, or `None` where `/proc/meminfo` does not exist.
 pub fn memory_bytes() -> Option<u64> {
     parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -15,25 +15,25 @@ fn parse_meminfo(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Answers the bytes of a pool of `chunks` chunks.
+/// Returns the bytes of a pool of `chunks` chunks.
 ///
 /// # Errors
-/// When the number is too large to be bytes of anything.
+/// If the number overflows.
 pub fn pool_bytes(chunks: u64, chunk_bytes: u64) -> Result<u64> {
     chunks.checked_mul(chunk_bytes).with_context(|| {
         format!("a CPU tier of {chunks} chunks of {chunk_bytes} bytes is beyond any machine; lower --capacity-chunks")
     })
 }
 
-/// Refuses a pool that is larger than the machine's memory: a replay fills it, and would then measure the swap.
+/// Refuses a pool that is larger than the machine's memory: a replay fills it and would measure swapping.
 ///
 /// # Errors
-/// With both figures.
+/// Names both sizes.
 pub fn ensure_fits(pool_bytes: u64, memory_bytes: u64) -> Result<()> {
     ensure!(
         pool_bytes <= memory_bytes,
         "the CPU tier's pool of {} is larger than the machine's memory of {}; \
-         lower max_local_cpu_size or --capacity-chunks, or take smaller chunks with --chunk-bytes",
+         lower max_local_cpu_size or --capacity-chunks, or use smaller chunks with --chunk-bytes",
         bytes(pool_bytes),
         bytes(memory_bytes)
     );

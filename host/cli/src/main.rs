@@ -1,5 +1,6 @@
-//! The `kvtier` command. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! The `kvtier` command. Exit codes: 0 success, 1 failure, 2 wrong usage.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -11,10 +12,12 @@ fn main() -> ExitCode {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let command_line = std::iter::once("kvtier".to_owned()).chain(words).collect::<Vec<_>>().join(" ");
     let program = std::env::current_exe().ok();
-    match logging::start().and_then(|()| kvtier_cli::run(cli, &command_line, program.as_deref())) {
+    let started = logging::start(cli.verbosity);
+    match started.and_then(|()| kvtier_cli::run(cli, &command_line, program.as_deref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", explain(&error));
+            // There is nowhere to report that the standard error is closed.
+            std::io::stderr().write_all(explain(&error).as_bytes()).unwrap_or_default();
             ExitCode::FAILURE
         }
     }

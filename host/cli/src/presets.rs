@@ -1,4 +1,4 @@
-//! KV geometry of common models, so that a replay moves chunks of their real size.
+//! KV geometry of common models, so that a replay moves chunks of realistic size.
 
 use clap::ValueEnum;
 
@@ -34,12 +34,12 @@ pub enum Preset {
     DeepseekV3,
 }
 
-/// What one token takes in every layer.
+/// The size of one token's keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Attention layers.
     pub layers: u32,
-    /// 2 where keys and values are kept apart, 1 for a latent that serves as both.
+    /// 2 for separate keys and values, 1 for a latent vector that serves as both.
     pub kv: u32,
     /// KV heads of one layer, over all ranks.
     pub kv_heads: u32,
@@ -55,7 +55,7 @@ impl Geometry {
         Self { layers, kv: 2, kv_heads, head_size }
     }
 
-    /// Answers the bytes of a chunk of `chunk_size` tokens.
+    /// Returns the bytes of a chunk of `chunk_size` tokens.
     pub fn chunk_bytes(self, chunk_size: u32) -> u64 {
         u64::from(self.layers)
             * u64::from(self.kv)
@@ -67,10 +67,10 @@ impl Geometry {
 }
 
 impl Preset {
-    /// Answers the model's geometry.
+    /// Returns the model's geometry.
     ///
     /// # Source
-    /// The `config.json` that each model is published with: `num_hidden_layers`, `num_key_value_heads`, and
+    /// The `config.json` of each published model: `num_hidden_layers`, `num_key_value_heads`, and
     /// `head_dim` or `hidden_size / num_attention_heads`; for DeepSeek, `kv_lora_rank + qk_rope_head_dim`.
     pub fn geometry(self) -> Geometry {
         match self {
@@ -84,7 +84,7 @@ impl Preset {
         }
     }
 
-    /// Answers the name that the command line takes.
+    /// Returns the name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
-//! The progress bar on stderr. Hidden when stderr is no terminal, so that logs stay clean.
+//! The progress bar on the standard error. Hidden if that is not a terminal, so that logs stay clean.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Draws at most this often a second; a replay may tick hundreds of thousands of times.
+/// Largest number of drawings per second; a replay may tick hundreds of thousands of times.
 const DRAWS_PER_S: u8 = 10;
 
 /// The state of the bar.
@@ -11,7 +11,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Shows a bar over `n_requests`, or a counter where the number is not known.
+    /// Shows a bar over `n_requests`, or a counter if the number is not known.
     pub fn shown(n_requests: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(n_requests, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_S));
         let template = if n_requests.is_some() {

@@ -30,7 +30,7 @@ fn node(name: &str, server: &S3Server, folder: &Path) -> PathBuf {
 
 fn replay(config: &Path, trace: &Path) -> Child {
     let mut replay = support::kvtier();
-    replay.args(["replay", "--json", "--config"]).arg(config).arg("--trace").arg(trace);
+    replay.args(["replay", "--json", "--config"]).arg(config).arg(trace);
     replay.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     replay.env("XDG_CACHE_HOME", support::compile_cache());
     // As little memory as will do: tests run side by side.

@@ -1,12 +1,19 @@
 //! The command line.
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, which shows no markup")]
 
-use std::num::NonZeroU64;
+mod generate;
+mod replay;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::presets::Preset;
+pub use self::generate::{GenerateArgs, TraceCommand};
+pub use self::replay::ReplayArgs;
+
+/// The path that stands for the standard input.
+pub const STANDARD_INPUT: &str = "-";
 
 /// Tiered storage for the KV cache of large language models.
 #[derive(Debug, Parser)]
@@ -15,181 +22,144 @@ use crate::presets::Preset;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    after_help = "Log lines go to the standard error; KVTIER_LOG, or else RUST_LOG, says how many (default: warn)."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage. The help of a command says what fails it.\n\n\
+                  Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and \
+                  RUST_LOG do. The default is warn."
 )]
 pub struct Cli {
+    /// How much is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Verbosity {
+    /// Log more: -v info, -vv debug, -vvv trace.
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
+    pub verbose: u8,
+
+    /// Log errors only, and show no progress.
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 901)]
+    pub quiet: bool,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Send a trace of requests through a chain of tiers, and verify every byte that comes back.
+    /// Send a trace of requests through a chain of tiers and verify every byte that comes back.
     ///
-    /// For each request: look up its prefix, retrieve what is there and compare every byte with what the chunk's key
-    /// says, then offer all chunks of the request to all tiers. One block of the trace is one chunk, whatever
-    /// chunk_size says. Ends with exit code 1 if a tier serves wrong bytes.
+    /// For each request: look up its prefix, retrieve it and compare every byte with the content that belongs to the
+    /// chunk's key, then offer all chunks of the request to all tiers. One block of the trace is one chunk, whatever
+    /// chunk_size is.
+    #[command(
+        after_help = "Exit codes: 0 if all bytes were right, 1 if a tier served wrong bytes or the replay \
+                            failed, 2 for wrong usage."
+    )]
     Replay(ReplayArgs),
-    /// Make traces.
-    #[command(subcommand)]
+    /// Generate a trace of multi-turn chats with shared system prompts.
+    ///
+    /// Equal arguments give equal traces on every machine. Lengths are typical values: each draw is between half and
+    /// twice of them.
+    #[command(after_help = "Exit codes: 0 success, 1 if the trace cannot be written, 2 wrong usage.")]
+    Generate(GenerateArgs),
+    /// Another spelling of `generate`.
+    #[command(subcommand, hide = true)]
     Trace(TraceCommand),
-    /// Show a component's classes, whether they fulfil the contract, and what its imports are granted by.
+    /// Show a component's classes, whether they fulfil the contract, and which grants its imports need.
     ///
-    /// With --config: what each backend of a configuration asks for, what it is granted, and the difference.
-    ///
-    /// Runs none of the component's code. Ends with exit code 1 if no configuration can use the component, or if the
-    /// component of a backend of the configuration cannot be loaded. Whether directories, names and secrets exist shows
-    /// when the engine starts.
+    /// Runs none of the component's code.
+    #[command(
+        after_help = "Exit codes: 0 if a configuration can use the component, 1 if not or if it cannot be read, \
+                            2 for wrong usage."
+    )]
     Inspect(InspectArgs),
+    /// Show what each backend of a configuration asks for, what it is granted, and the difference.
+    ///
+    /// Compiles the components but runs none of their code. Whether directories, hosts and secrets exist is known when
+    /// the engine starts.
+    #[command(
+        after_help = "Exit codes: 0 if all components can be loaded, 1 if not or if the configuration is \
+                            invalid, 2 for wrong usage."
+    )]
+    Config(ConfigArgs),
     /// Compile components into the cache of compiled code, so that a host loads them at once.
     ///
-    /// Each component is compiled by a process of its own, within the limits kvtier.compile_memory,
-    /// kvtier.compile_cpu_secs and kvtier.compile_timeout_ms; digests that the configuration pins are checked before.
-    /// The cache must belong to the user that runs the host. Ends with exit code 1 if a component could not be
-    /// compiled; the others are.
+    /// Each component is compiled in its own process, within the limits kvtier.compile_memory, kvtier.compile_cpu_secs
+    /// and kvtier.compile_timeout_ms. Digests that the configuration pins are checked first. The cache must belong to
+    /// the user that runs the host.
+    #[command(
+        after_help = "Exit codes: 0 if all components are in the cache, 1 if some could not be compiled (the \
+                            others are), 2 for wrong usage."
+    )]
     Compile(CompileArgs),
+    /// Print the completions of a shell.
+    ///
+    /// For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier
+    Completions(CompletionsArgs),
     /// The compiler that the other commands and the library start: one component from the standard input.
     #[command(name = kvtier::wasm::COMPILER_COMMAND, hide = true)]
     CompileOne(CompileOneArgs),
 }
 
-/// The eviction policy of the CPU tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Policy {
-    /// Least recently used first.
-    Lru,
-    /// Least often used first.
-    Lfu,
-    /// Oldest first.
-    Fifo,
-    /// Most recently used first.
-    Mru,
-    /// Three queues: what came once goes before what came again.
-    S3Fifo,
-    /// Oldest first, but once spared for each use.
-    Sieve,
-}
-
-/// `kvtier replay`.
-#[derive(Debug, Args)]
-pub struct ReplayArgs {
-    /// Configuration in LMCache's form (YAML). Without it: a CPU tier alone. Whatever it says, a replay waits where a
-    /// queue is full, and stops if a backend cannot be loaded.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Trace: one JSON object a line with timestamp, input_length, output_length and hash_ids.
-    #[arg(long, value_name = "FILE")]
-    pub trace: PathBuf,
-
-    /// Payload of a chunk, in bytes.
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::new(4096).expect("4096 is not 0"), conflicts_with = "model")]
-    pub chunk_bytes: NonZeroU64,
-
-    /// Take the chunk size of a model instead, for the configured chunk_size.
-    #[arg(long, value_name = "MODEL", ignore_case = true)]
-    pub model: Option<Preset>,
-
-    /// Capacity of the CPU tier in chunks, in the place of max_local_cpu_size.
-    #[arg(long, value_name = "N")]
-    pub capacity_chunks: Option<NonZeroU64>,
-
-    /// Eviction policy of the CPU tier, in the place of the configured one.
-    #[arg(long, value_name = "NAME", ignore_case = true)]
-    pub policy: Option<Policy>,
-
-    /// Replay only the first N requests.
-    #[arg(long, value_name = "N")]
-    pub requests: Option<NonZeroU64>,
-
-    /// Print one JSON object instead of tables, and no progress bar.
-    #[arg(long)]
-    pub json: bool,
-
-    /// Write a report: one HTML file that needs no other.
-    #[arg(long, value_name = "FILE.html")]
-    pub report: Option<PathBuf>,
-}
-
-/// `kvtier trace`.
-#[derive(Debug, Subcommand)]
-pub enum TraceCommand {
-    /// Generate multi-turn chats with shared system prompts.
-    ///
-    /// Equal arguments give equal traces, on every machine. Lengths are the usual ones: single values lie between
-    /// half and twice of them.
-    Generate(GenerateArgs),
-}
-
-/// `kvtier trace generate`.
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    /// Number of requests.
-    #[arg(long, value_name = "N")]
-    pub requests: NonZeroU64,
-
-    /// Decides everything random.
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-
-    /// Chats that are open at a time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub sessions: u64,
-
-    /// Distinct system prompts.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub system_prompts: u64,
-
-    /// Tokens of a system prompt.
-    #[arg(long, value_name = "N", default_value_t = 2_048, value_parser = tokens())]
-    pub system_tokens: u64,
-
-    /// Tokens of a message.
-    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = tokens())]
-    pub message_tokens: u64,
-
-    /// Tokens of an answer.
-    #[arg(long, value_name = "N", default_value_t = 384, value_parser = tokens())]
-    pub answer_tokens: u64,
-
-    /// Turns of a chat.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    pub turns: u64,
-
-    /// Where to write; without it, to the standard output.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-}
-
 /// `kvtier inspect`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct InspectArgs {
     /// The component.
-    #[arg(value_name = "FILE.wasm")]
+    #[arg(value_name = "COMPONENT", required_unless_present = "config", conflicts_with = "config")]
     pub component: Option<PathBuf>,
 
-    /// A configuration, whose backends are compared with their components.
-    #[arg(long, value_name = "FILE")]
+    /// Another spelling of `kvtier config FILE`.
+    #[arg(long, value_name = "FILE", hide = true)]
     pub config: Option<PathBuf>,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kvtier config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration. Without it: the file that LMCACHE_CONFIG_FILE names, or the variables LMCACHE_* alone.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `kvtier compile`.
 #[derive(Debug, Args)]
 pub struct CompileArgs {
-    /// Components to compile, beside those of the configuration.
-    #[arg(value_name = "FILE.wasm", required_unless_present = "config")]
+    /// Components to compile, besides those of the configuration.
+    #[arg(value_name = "COMPONENT", required_unless_present = "config")]
     pub components: Vec<PathBuf>,
 
     /// Configuration in LMCache's form (YAML), which names components, the cache and the limits.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Directory of the cache, in the place of kvtier.compile_cache.
+    /// Directory of the cache, instead of kvtier.compile_cache.
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kvtier completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
 }
 
 /// The words of the library's own protocol.
@@ -200,22 +170,29 @@ pub struct CompileOneArgs {
     pub words: Vec<String>,
 }
 
-fn tokens() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=crate::generate::PROMPT_TOKENS_MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory as _;
+    use kvtier::cpu::EvictionPolicy;
 
     use super::*;
+    use crate::presets::Preset;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
     }
 
+    fn replay(line: &str) -> ReplayArgs {
+        match parse(line).unwrap().command {
+            Command::Replay(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn the_definition_holds_together_and_documents_every_flag() {
+    fn the_definition_is_consistent_and_documents_every_flag() {
         fn check(command: &clap::Command) {
             for arg in
                 command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
@@ -230,30 +207,52 @@ mod tests {
 
     #[test]
     fn a_replay_takes_all_its_options() {
-        let line = "kvtier replay --config c.yaml --trace t.jsonl --model Llama-3-8B --capacity-chunks 10 \
-                    --policy LRU --requests 5 --json --report r.html";
-        let Command::Replay(args) = parse(line).unwrap().command else { panic!("another command") };
-        assert_eq!((args.model, args.policy), (Some(Preset::Llama3_8b), Some(Policy::Lru)));
+        let args = replay(
+            "kvtier replay t.jsonl --config c.yaml --model Llama-3-8B --capacity-chunks 10 --policy lru \
+             --requests 5 --json --report r.html",
+        );
+        assert_eq!((args.model, args.policy), (Some(Preset::Llama3_8b), Some(EvictionPolicy::Lru)));
         assert_eq!((args.capacity_chunks.map(u64::from), args.requests.map(u64::from)), (Some(10), Some(5)));
         assert!(args.json && args.report.is_some() && args.config.is_some());
-        assert_eq!(args.chunk_bytes.get(), 4096);
+        assert_eq!((args.trace(), args.chunk_bytes.get()), (Path::new("t.jsonl"), 4096));
+    }
+
+    #[test]
+    fn former_spellings_are_understood() {
+        assert_eq!(replay("kvtier replay --trace t.jsonl").trace(), Path::new("t.jsonl"));
+        let trace = parse("kvtier trace generate --requests 1").unwrap().command;
+        assert!(matches!(trace, Command::Trace(TraceCommand::Generate(_))), "{trace:?}");
+        let inspect = parse("kvtier inspect --config c.yaml").unwrap().command;
+        assert!(matches!(inspect, Command::Inspect(InspectArgs { config: Some(_), .. })), "{inspect:?}");
+    }
+
+    #[test]
+    fn verbosity_is_set_before_or_after_the_command() {
+        for line in ["kvtier -vv replay t", "kvtier replay t -v -v", "kvtier replay t --verbose --verbose"] {
+            assert_eq!(parse(line).unwrap().verbosity.verbose, 2, "{line}");
+        }
+        assert!(parse("kvtier replay -q t").unwrap().verbosity.quiet);
     }
 
     #[test]
     fn nonsense_is_a_usage_error() {
         for line in [
             "kvtier replay",
-            "kvtier replay --trace t --chunk-bytes 0",
-            "kvtier replay --trace t --chunk-bytes 1 --model llama-3-8b",
-            "kvtier replay --trace t --model gpt-2",
-            "kvtier replay --trace t --policy random",
-            "kvtier replay --trace t --requests -1",
-            "kvtier trace generate",
-            "kvtier trace generate --requests 1 --sessions 0",
+            "kvtier replay t --trace t",
+            "kvtier replay t u",
+            "kvtier replay t --chunk-bytes 0",
+            "kvtier replay t --chunk-bytes 1 --model llama-3-8b",
+            "kvtier replay t --model gpt-2",
+            "kvtier replay t --policy random",
+            "kvtier replay t --requests -1",
+            "kvtier replay t -q -v",
+            "kvtier generate",
+            "kvtier generate --requests 1 --sessions 0",
             "kvtier inspect",
             "kvtier inspect a.wasm --config b.yaml",
             "kvtier compile",
             "kvtier compile --cache-dir d",
+            "kvtier completions cmd.exe",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -2,30 +2,32 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kvtier::Config;
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Sha256Digest};
+use kvtier::config::{BackendConfig, CompileCache, Sha256Digest};
 use kvtier::limits::COMPONENT_BYTES_MAX;
-use kvtier::wasm::{self, CodeOrigin, Compilation};
+use kvtier::wasm::{self, CodeOrigin, Compilation, Compiled};
+use serde_json::{Value, json};
 
+use super::{choose_compiler, print, print_json};
 use crate::args::{CompileArgs, CompileOneArgs};
 use crate::format::{bytes, duration_ns};
 use crate::table::table;
 
-/// Takes this program as the compiler, unless the configuration names one.
-pub(crate) fn choose_compiler(config: &mut Config, program: Option<&Path>) {
-    if let (Compiler::OnPath, Some(program)) = (&config.compiler, program) {
-        config.compiler = Compiler::Program(program.into());
-    }
+/// A component in the cache.
+struct Row {
+    file: PathBuf,
+    compiled: Compiled,
+    time: Duration,
 }
 
-/// Compiles the components that the arguments and the configuration name, and writes a table of them to `out`.
+/// Compiles the components that the arguments and the configuration name, and writes what came of each to `out`.
 ///
 /// # Errors
-/// A configuration that cannot be used; components that could not be compiled or kept, each with its cause, after
-/// the others were.
+/// If the configuration is invalid, and if components could not be compiled or kept, with the cause of each. The other
+/// components are compiled nevertheless.
 pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write) -> Result<()> {
     let mut config = match &args.config {
         Some(path) => Config::from_file(path)?.config,
@@ -36,49 +38,75 @@ pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write)
         config.compile_cache = CompileCache::Directory(directory.clone());
     }
     let compilation = Compilation::new(&config);
-    let of_backend = |backend: &BackendConfig| {
-        (backend.module_path.clone(), backend.limits.component_bytes, backend.digest)
-    };
-    let mut components: Vec<(PathBuf, u64, Option<Sha256Digest>)> =
-        config.backends.iter().map(of_backend).collect();
-    components.extend(args.components.iter().map(|path| (path.clone(), COMPONENT_BYTES_MAX, None)));
-
-    let mut rows = Vec::new();
-    let mut failures = Vec::new();
-    for (path, max_bytes, pinned) in &components {
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    let components = components(&config, args);
+    let n_components = components.len();
+    for (file, max_bytes, pinned) in components {
         let start = Instant::now();
-        match wasm::compile_into_cache(&compilation, path, *max_bytes, pinned.as_ref()) {
-            Ok(compiled) => {
-                let state = match &compiled.origin {
-                    CodeOrigin::Cache => "cached already".to_owned(),
-                    origin => origin.to_string(),
-                };
-                rows.push([
-                    path.display().to_string(),
-                    state,
-                    compiled.digest.to_string(),
-                    bytes(compiled.component_bytes),
-                    bytes(compiled.code_bytes),
-                    duration_ns(start.elapsed().as_nanos() as f64),
-                ]);
-            }
+        match wasm::compile_into_cache(&compilation, &file, max_bytes, pinned.as_ref()) {
+            Ok(compiled) => rows.push(Row { file, compiled, time: start.elapsed() }),
             Err(error) => failures.push(error.to_string()),
         }
     }
-    if failures.len() < components.len() {
-        let text = table(&["file", "code", "digest", "size", "code size", "time"], 3, rows);
-        out.write_all(text.as_bytes()).context("cannot write to the standard output")?;
+    if args.json {
+        print_json(out, &json(&rows, &failures))?;
+    } else if !rows.is_empty() {
+        print(out, &text(&rows))?;
     }
-    if !failures.is_empty() {
-        bail!("{} of {} components failed\n  {}", failures.len(), components.len(), failures.join("\n  "));
-    }
+    ensure!(
+        failures.is_empty(),
+        "{} of {n_components} components failed\n  {}",
+        failures.len(),
+        failures.join("\n  ")
+    );
     Ok(())
 }
 
-/// Serves as the compiler of one component; the host that started this process reads the outcome.
+/// Returns the components with their largest size and their pinned digest.
+fn components(config: &Config, args: &CompileArgs) -> Vec<(PathBuf, u64, Option<Sha256Digest>)> {
+    let of_backend = |backend: &BackendConfig| {
+        (backend.module_path.clone(), backend.limits.component_bytes, backend.digest)
+    };
+    let of_argument = |path: &PathBuf| (path.clone(), COMPONENT_BYTES_MAX, None);
+    config.backends.iter().map(of_backend).chain(args.components.iter().map(of_argument)).collect()
+}
+
+fn text(rows: &[Row]) -> String {
+    let cells = rows.iter().map(|Row { file, compiled, time }| {
+        let state = match &compiled.origin {
+            CodeOrigin::Cache => "cached already".to_owned(),
+            origin => origin.to_string(),
+        };
+        [
+            file.display().to_string(),
+            state,
+            compiled.digest.to_string(),
+            bytes(compiled.component_bytes),
+            bytes(compiled.code_bytes),
+            duration_ns(time.as_nanos() as f64),
+        ]
+    });
+    table(&["file", "code", "digest", "size", "code size", "time"], 3, cells)
+}
+
+fn json(rows: &[Row], failures: &[String]) -> Value {
+    let components = rows.iter().map(|Row { file, compiled, time }| {
+        json!({
+            "file": file.display().to_string(),
+            "cached": matches!(compiled.origin, CodeOrigin::Cache),
+            "digest": compiled.digest.to_string(),
+            "component_bytes": compiled.component_bytes,
+            "code_bytes": compiled.code_bytes,
+            "seconds": time.as_secs_f64(),
+        })
+    });
+    json!({ "components": components.collect::<Vec<_>>(), "failures": failures })
+}
+
+/// Compiles one component for the host that started this process and reads the outcome.
 ///
 /// # Errors
-/// When there is no code, which the host knows already.
+/// If there is no code. The host knows this already.
 pub(crate) fn compile_one(args: &CompileOneArgs) -> Result<()> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let has_code =

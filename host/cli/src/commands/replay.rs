@@ -1,19 +1,18 @@
-//! What the commands do, apart from what only an engine can do.
+//! `kvtier replay`, except for what only an engine can do.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::args::{GenerateArgs, ReplayArgs};
-use crate::generate::{Generator, Workload};
+use super::print;
+use crate::args::ReplayArgs;
 use crate::progress::Progress;
-use crate::replay::{self, Chain, Outcome};
-use crate::replay::{json, text as table};
-use crate::{generate, report, trace};
+use crate::replay::{self, Chain, Outcome, json, text};
+use crate::{report, trace};
 
-/// A chain that is ready for a replay, and what is to be said about it.
+/// A chain that is ready for a replay, and what the report shows of it.
 pub struct Ready<C> {
     /// The chain.
     pub chain: C,
@@ -21,15 +20,15 @@ pub struct Ready<C> {
     pub chunk_bytes: usize,
     /// The configuration's name and text, for the report.
     pub config: Option<(String, String)>,
-    /// Things to know about the run, for the report: name and value.
+    /// Facts about the run, for the report: name and value.
     pub facts: Vec<(String, String)>,
 }
 
-/// Replays a trace through the chain that `open` makes, and writes the results to `out` and to the report.
-/// The trace and the report's path are checked before `open` is called. The chain is closed in any case.
+/// Replays a trace through the chain that `open` makes, and writes the results to `out` and to the report. Checks the
+/// trace and creates the report before it calls `open`. Closes the chain in any case.
 ///
 /// # Errors
-/// As [`replay::run`]; and when the trace, the report or `out` cannot be read or written.
+/// Those of [`replay::run`], and if the trace cannot be read or the report or `out` cannot be written.
 pub fn replay<C: Chain>(
     args: &ReplayArgs,
     command_line: &str,
@@ -37,13 +36,13 @@ pub fn replay<C: Chain>(
     open: impl FnOnce() -> Result<Ready<C>>,
 ) -> Result<()> {
     let limit = args.requests.map_or(u64::MAX, u64::from);
-    let n_requests = trace::count_requests(&args.trace, limit)?;
-    let requests = trace::open(&args.trace)?.take(usize::try_from(limit).unwrap_or(usize::MAX));
+    let n_requests = trace::count_requests(args.trace(), limit)?;
+    let requests = trace::open(args.trace())?.take(usize::try_from(limit).unwrap_or(usize::MAX));
     let report = args.report.as_deref().map(|path| create(path, "report").map(|file| (path, file)));
     let report = report.transpose()?;
 
     let Ready { mut chain, chunk_bytes, config, facts } = open()?;
-    let progress = if args.json { Progress::hidden() } else { Progress::shown(n_requests) };
+    let progress = if args.json || args.is_quiet { Progress::hidden() } else { Progress::shown(n_requests) };
     let replayed = replay::run(&mut chain, requests, chunk_bytes, &progress);
     drop(progress);
     let closed = chain.close().context("cannot close the chain");
@@ -55,53 +54,15 @@ pub fn replay<C: Chain>(
         file.write_all(report::render(&outcome, &setting).as_bytes())
             .with_context(|| format!("cannot write the report {}", path.display()))?;
     }
-    print(&outcome, args, out).context("cannot write the results")
+    print(out, &rendered(&outcome, args)?)
 }
 
-fn print(outcome: &Outcome, args: &ReplayArgs, out: &mut impl Write) -> Result<()> {
+fn rendered(outcome: &Outcome, args: &ReplayArgs) -> Result<String> {
     if args.json {
-        writeln!(out, "{}", json::render(outcome)?)?;
-    } else {
-        write!(out, "{}", table::render(outcome))?;
-        if let Some(path) = &args.report {
-            writeln!(out, "\nreport: {}", path.display())?;
-        }
+        return Ok(json::render(outcome)? + "\n");
     }
-    Ok(out.flush()?)
-}
-
-/// Writes a generated trace to a file or to the standard output.
-///
-/// # Errors
-/// When the file cannot be written; the message names it.
-pub fn generate(args: &GenerateArgs) -> Result<()> {
-    let workload = Workload {
-        seed: args.seed,
-        sessions: args.sessions,
-        system_prompts: args.system_prompts,
-        system_tokens: args.system_tokens,
-        message_tokens: args.message_tokens,
-        answer_tokens: args.answer_tokens,
-        turns: args.turns,
-    };
-    let n_requests = args.requests.get();
-    match &args.out {
-        Some(path) => write_trace(create(path, "trace")?, workload, n_requests)
-            .with_context(|| format!("cannot write the trace {}", path.display())),
-        None => match write_trace(io::stdout().lock(), workload, n_requests) {
-            // The reader has seen enough, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.context("cannot write the trace to the standard output"),
-        },
-    }
-}
-
-fn write_trace(out: impl Write, workload: Workload, n_requests: u64) -> io::Result<()> {
-    let mut out = BufWriter::new(out);
-    for (_, request) in (0..n_requests).zip(Generator::new(workload)) {
-        generate::write_line(&mut out, &request)?;
-    }
-    out.flush()
+    let report = args.report.as_ref().map(|path| format!("\nreport: {}\n", path.display()));
+    Ok(text::render(outcome) + &report.unwrap_or_default())
 }
 
 fn create(path: &Path, what: &str) -> Result<File> {
@@ -115,13 +76,14 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::args::{Cli, Command, TraceCommand};
+    use crate::args::{Cli, Command};
+    use crate::commands::generate::generate;
     use crate::replay::tests::Maps;
 
     fn replay_args(folder: &Path, more: &[&str]) -> ReplayArgs {
         let trace = folder.join("chat.jsonl");
         let trace = trace.to_str().expect("a plain path");
-        let words = ["kvtier", "replay", "--trace", trace].into_iter().chain(more.iter().copied());
+        let words = ["kvtier", "replay", trace].into_iter().chain(more.iter().copied());
         let Command::Replay(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("another command")
         };
@@ -130,9 +92,9 @@ mod tests {
 
     fn write_trace_file(folder: &Path) {
         let out = folder.join("chat.jsonl");
-        let words = ["kvtier", "trace", "generate", "--requests", "50", "--sessions", "3", "--out"];
+        let words = ["kvtier", "generate", "--requests", "50", "--sessions", "3", "--out"];
         let words = words.iter().map(|word| (*word).to_owned()).chain([out.display().to_string()]);
-        let Command::Trace(TraceCommand::Generate(args)) = Cli::try_parse_from(words).unwrap().command else {
+        let Command::Generate(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("another command")
         };
         generate(&args).unwrap();

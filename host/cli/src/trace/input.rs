@@ -1,4 +1,4 @@
-//! Opening what may be a pipe on purpose: a trace that another program writes.
+//! Opens a trace, which may be a pipe that another program writes to.
 
 use std::fs::File;
 use std::io;
@@ -8,11 +8,11 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
-/// Opens a file or a pipe for reading. If nobody writes to the pipe yet, calls `waiting` and waits for it: opening a
-/// pipe would do the same without a word.
+/// Opens a file or a pipe for reading. If nothing writes to the pipe yet, calls `waiting` and waits. A plain `open`
+/// would wait without a message.
 ///
 /// # Errors
-/// The system's, and one of the kind `InvalidInput` for devices other than terminals, and for sockets.
+/// Those of the system, and one of the kind `InvalidInput` for sockets and for devices other than terminals.
 pub(crate) fn open(path: &Path, waiting: impl FnOnce(&Path)) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_is_waited_for_with_a_word() {
+    fn waiting_for_a_pipe_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
@@ -72,9 +72,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "text").unwrap();
-        let file = open(&path, |_| panic!("nobody is waited for")).unwrap();
+        let file = open(&path, |_| panic!("no pipe")).unwrap();
         assert_eq!(io::read_to_string(file).unwrap(), "text");
-        let error = open(Path::new("/dev/zero"), |_| panic!("nobody is waited for")).unwrap_err();
+        let error = open(Path::new("/dev/zero"), |_| panic!("no pipe")).unwrap_err();
         assert!(error.to_string().contains("a device or a socket"), "{error}");
     }
 }

@@ -1,25 +1,27 @@
-//! Reads traces of Mooncake's form: one JSON object a line with `timestamp`, `input_length`,
-//! `output_length` and `hash_ids`.
+//! Reads traces in Mooncake's form: one JSON object per line with `timestamp`, `input_length`, `output_length` and
+//! `hash_ids`.
 //!
-//! The reader streams, so a trace may be larger than memory. It checks the form of each line, not the
-//! sense of the numbers: traces with other block sizes than 512 tokens are read as well.
+//! The reader streams, so a trace may be larger than memory. It checks the form of each line, not whether the numbers
+//! fit together: block sizes other than 512 tokens are accepted.
 
 mod input;
 mod number;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use number::{rounded, whole};
+use self::number::{rounded, whole};
+use crate::args::STANDARD_INPUT;
 
-/// The longest line that is read, in bytes. A prompt of a million tokens takes about 20 KB.
+/// The largest length of a line, in bytes. A prompt of a million tokens takes about 20 KB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What some editors put before a text.
+/// Some editors put it before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One request of a trace.
@@ -35,8 +37,8 @@ pub struct Request {
     pub block_ids: Vec<u64>,
 }
 
-/// A line as it stands in the file. Fields that other tools add are ignored. Some write all numbers as floats, and
-/// times in fractions of a millisecond.
+/// A line of the file. Fields that other tools add are ignored. Some tools write all numbers as floats, and times in
+/// fractions of a millisecond.
 #[derive(Deserialize)]
 struct Line {
     #[serde(deserialize_with = "rounded")]
@@ -48,9 +50,7 @@ struct Line {
     hash_ids: Vec<u64>,
 }
 
-/// Iterates over the requests of a trace, in the file's order.
-///
-/// After an error the iterator ends.
+/// Iterates over the requests of a trace in the order of the file. Ends after an error.
 pub struct TraceReader<R> {
     input: R,
     path: PathBuf,
@@ -60,28 +60,38 @@ pub struct TraceReader<R> {
     ended: bool,
 }
 
-/// Opens the trace at `path`.
+/// Size of the read buffer, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Opens the trace at `path`, or the standard input for [`STANDARD_INPUT`].
 ///
 /// # Errors
-/// When the file cannot be opened; the message names it.
+/// If the trace cannot be opened; the message names it.
 pub fn open(path: &Path) -> Result<TraceReader<BufReader<File>>> {
+    if path == Path::new(STANDARD_INPUT) {
+        let stdin = io::stdin().as_fd().try_clone_to_owned().context("cannot use the standard input")?;
+        let input = BufReader::with_capacity(BUFFER_BYTES, File::from(stdin));
+        return Ok(TraceReader::new(input, Path::new("(standard input)")));
+    }
     let file = input::open(path, |path| {
-        tracing::warn!("nobody writes to the pipe {} yet; waiting for the trace", path.display());
+        tracing::warn!("nothing writes to the pipe {} yet; waiting for the trace", path.display());
     });
     let file = file.with_context(|| format!("cannot open the trace {}", path.display()))?;
-    Ok(TraceReader::new(BufReader::with_capacity(1 << 20, file), path))
+    Ok(TraceReader::new(BufReader::with_capacity(BUFFER_BYTES, file), path))
 }
 
-/// Counts the requests of the trace at `path`, at most `limit` of them, so that a broken line is found
-/// before any work starts. Answers `None` for what can be read only once, such as a pipe.
+/// Counts the requests of the trace at `path`, at most `limit` of them, so that a broken line is found before any work
+/// starts. Returns `None` for a trace that can be read only once, such as a pipe or the standard input.
 ///
 /// # Errors
-/// As the reader: the first broken line among those counted, or a trace without requests.
+/// Those of the reader: the first broken line among those counted, or a trace without requests.
 pub fn count_requests(path: &Path, limit: u64) -> Result<Option<u64>> {
-    let is_file = std::fs::metadata(path)
-        .with_context(|| format!("cannot open the trace {}", path.display()))?
-        .is_file();
-    if !is_file {
+    if path == Path::new(STANDARD_INPUT) {
+        return Ok(None);
+    }
+    let metadata =
+        std::fs::metadata(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
+    if !metadata.is_file() {
         return Ok(None);
     }
     let mut requests = 0;
@@ -96,12 +106,12 @@ pub fn count_requests(path: &Path, limit: u64) -> Result<Option<u64>> {
 }
 
 impl<R: BufRead> TraceReader<R> {
-    /// Reads from `input`; `path` is the name that error messages give.
+    /// Reads from `input`. Error messages name it `path`.
     pub fn new(input: R, path: &Path) -> Self {
         Self { input, path: path.to_owned(), line_number: 0, requests: 0, line: Vec::new(), ended: false }
     }
 
-    /// Reads the next line that is not blank. `None` at the end of a trace that had requests.
+    /// Reads the next line that is not blank. Returns `None` at the end of a trace that had requests.
     fn read(&mut self) -> Result<Option<Request>> {
         loop {
             self.line.clear();
@@ -116,7 +126,7 @@ impl<R: BufRead> TraceReader<R> {
             if n_bytes == 0 {
                 ensure!(
                     self.requests > 0,
-                    "the trace {} is empty: it needs at least one request, one JSON object a line",
+                    "the trace {} is empty: it needs at least one request, one JSON object per line",
                     self.path.display()
                 );
                 return Ok(None);
@@ -139,7 +149,7 @@ impl<R: BufRead> TraceReader<R> {
 
     fn parse(&self) -> Result<Request> {
         let line: Line = serde_json::from_slice(self.line.trim_ascii_end()).map_err(|error| {
-            // The parser counts lines inside the slice, which is always line 1 here; the column is what helps.
+            // The parser's line number is always 1 here; its column is useful.
             let text = error.to_string();
             let what = text.split(" at line ").next().unwrap_or(&text);
             anyhow::anyhow!(

@@ -1,16 +1,16 @@
-//! Numbers of a trace, as tools write them.
+//! The numbers of a trace, in the forms that tools write.
 
 use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{Error, Unexpected, Visitor};
 
-/// Reads a number that is not negative and rounds it.
+/// Reads a number from 0 on and rounds it.
 pub(crate) fn rounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(Number { fractions: true })
 }
 
-/// Reads a whole number that is not negative, perhaps written as a float.
+/// Reads a whole number from 0 on, which may be written as a float.
 pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(Number { fractions: false })
 }
@@ -35,7 +35,7 @@ impl Visitor<'_> for Number {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
-        // Beyond this a float has no place for units.
+        // Larger floats do not represent every whole number.
         const EXACT_MAX: f64 = (1_u64 << 53) as f64;
         let fits = (0.0..=EXACT_MAX).contains(&value) && (self.fractions || value.fract() == 0.0);
         if fits { Ok(value.round() as u64) } else { Err(E::invalid_value(Unexpected::Float(value), &self)) }

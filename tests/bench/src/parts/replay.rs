@@ -59,7 +59,7 @@ fn generate(folder: &Path, n_requests: usize) -> Result<PathBuf> {
 fn replay(trace: &Path) -> Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([AS_KVTIER, "replay", "--json", "--policy", "lru", "--capacity-chunks", CAPACITY_CHUNKS]);
-    let output = command.arg("--trace").arg(trace).output().context("cannot start the replay")?;
+    let output = command.arg(trace).output().context("cannot start the replay")?;
     ensure!(output.status.success(), "the replay failed: {}", String::from_utf8_lossy(&output.stderr));
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     outcome["hit_ratio"].as_f64().context("the replay says no hit ratio")

@@ -1,40 +1,66 @@
-//! What `kvtier inspect --config` shows: what each backend asks for, what it is granted, and the difference.
+//! `kvtier config`: what each backend of a configuration asks for, what it is granted, and the difference.
+//!
+//! [`look`] asks the host library and returns [`Findings`]; [`render`] makes their text.
 
-use std::fmt::Write as _;
+mod json;
+mod text;
+
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
-use kvtier::Config;
+use anyhow::{Result, ensure};
 use kvtier::config::BackendConfig;
-use kvtier::wasm::{self, Compilation, ComponentError, Limit, Reach, Verdict};
+use kvtier::wasm::{self, Compilation, ComponentError};
 
-use crate::commands::compile::choose_compiler;
+pub use self::text::render;
+use super::{choose_compiler, print, print_json, read_config};
 
-/// A backend as the configuration has it, and what was found out about its component.
+/// A backend of the configuration, and what was found out about its component.
 #[derive(Debug)]
 pub struct Reviewed {
     /// The backend.
     pub config: BackendConfig,
-    /// What its component asks for; an error if there is no such component.
+    /// What its component asks for, or why the component cannot be loaded.
     pub review: Result<wasm::Review, ComponentError>,
 }
 
-/// A configuration that was looked into.
+/// What was found out about a configuration.
 #[derive(Debug)]
 pub struct Findings {
-    /// What an operator should know of it, such as tiers that it asks for and that kvtier does not have.
+    /// Warnings, for instance about tiers that kvtier does not have.
     pub warnings: Vec<String>,
     /// Its backends, in search order.
     pub backends: Vec<Reviewed>,
 }
 
-/// Reads a configuration and looks into the components of its backends, which `program` compiles unless the
-/// configuration names another compiler. None of their code runs, and no secret is read.
+/// Prints what the backends of a configuration ask for and are granted. `program` compiles components unless the
+/// configuration names another compiler.
 ///
 /// # Errors
-/// When the configuration cannot be read.
-pub fn look(path: &Path, program: Option<&Path>) -> Result<Findings> {
-    let read = Config::from_file(path).context("cannot read the configuration")?;
+/// If the configuration is invalid, if a backend cannot be loaded, or if `out` cannot be written.
+pub fn config(
+    path: Option<&Path>,
+    as_json: bool,
+    program: Option<&Path>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let findings = look(path, program)?;
+    if as_json {
+        print_json(out, &json::render(&findings))?;
+    } else {
+        print(out, &render(&findings))?;
+    }
+    ensure_usable(&findings)
+}
+
+/// Reads a configuration, or without a path that of the environment, and inspects the components of its backends,
+/// which `program` compiles unless the configuration names another compiler. Runs none of their code and reads no
+/// secret.
+///
+/// # Errors
+/// If the configuration is invalid.
+pub fn look(path: Option<&Path>, program: Option<&Path>) -> Result<Findings> {
+    let read = read_config(path)?;
     let mut config = read.config;
     choose_compiler(&mut config, program);
     let compilation = Compilation::new(&config);
@@ -45,7 +71,7 @@ pub fn look(path: &Path, program: Option<&Path>) -> Result<Findings> {
     Ok(Findings { warnings: read.warnings, backends: reviewed.collect() })
 }
 
-/// Refuses a configuration of which a backend cannot be loaded.
+/// Refuses a configuration with a backend that cannot be loaded.
 ///
 /// # Errors
 /// Names the backends.
@@ -56,175 +82,4 @@ pub fn ensure_usable(findings: &Findings) -> Result<()> {
     let names: Vec<_> = unusable.map(|backend| backend.config.name.as_str()).collect();
     ensure!(names.is_empty(), "cannot be loaded: {}", names.join(", "));
     Ok(())
-}
-
-/// Renders the findings as text.
-pub fn render(Findings { warnings, backends }: &Findings) -> String {
-    let mut text = String::new();
-    for warning in warnings {
-        text.extend(["WARNING  ", warning, "\n"]);
-    }
-    if !warnings.is_empty() {
-        text.push('\n');
-    }
-    for backend in backends {
-        backend.render(&mut text);
-        text.push('\n');
-    }
-    text.push_str(if backends.is_empty() {
-        "no backends\n"
-    } else {
-        "Imports are what a component could use, not what it needs: the standard libraries of Rust, Python and\n\
-         JavaScript import most of WASI. What a backend needs, its log and errors say when it is denied.\n"
-    });
-    text
-}
-
-impl Reviewed {
-    fn render(&self, text: &mut String) {
-        let Self { config, review } = self;
-        // Writing to a string cannot fail.
-        let mut line = |line: std::fmt::Arguments| writeln!(text, "{line}").unwrap_or_default();
-        line(format_args!("backend {}", config.name));
-        let review = match review {
-            Ok(review) => review,
-            Err(error) => {
-                line(format_args!("  NOT LOADABLE  {error}"));
-                return;
-            }
-        };
-        let size = crate::format::bytes(review.inspection.size_bytes);
-        line(format_args!("  component  {} ({size})", config.module_path.display()));
-        match &review.class {
-            Ok(blocking) => {
-                let style = if *blocking { "blocking: one call at a time" } else { "async" };
-                line(format_args!("  class      {}, fulfils the contract, {style}", config.class_name));
-            }
-            Err(error) => line(format_args!("  class      NOT LOADABLE: {error}")),
-        }
-        let digest = &review.inspection.digest;
-        let pinned = if review.pinned { "pinned" } else { "NOT PINNED: whatever is in the file is run" };
-        line(format_args!("  digest     {digest}, {pinned}"));
-        if let Some(overlap) = &review.overlap {
-            line(format_args!("  grants     NOT LOADABLE: {overlap}"));
-        }
-        for import in &review.not_offered {
-            line(format_args!("  import     NOT LOADABLE: {import} is not offered by this host"));
-        }
-        line(format_args!("  limits     {}", limits(&review.limits)));
-        let secrets: Vec<_> =
-            config.secrets.iter().map(|(name, source)| format!("{name} from {source}")).collect();
-        line(format_args!("  secrets    {}", or_none(&secrets.join(", "))));
-        for row in rows(&review.reaches) {
-            line(format_args!("  {row}"));
-        }
-    }
-}
-
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "none" } else { text }
-}
-
-fn limits(changed: &[Limit]) -> String {
-    if changed.is_empty() {
-        return "the defaults".to_owned();
-    }
-    let shown =
-        changed.iter().map(|Limit { name, value, default }| format!("{name} {value} (default {default})"));
-    format!("{}; otherwise the defaults", shown.collect::<Vec<_>>().join(", "))
-}
-
-/// Aligns imports, grants, and what follows: one line for each import and grant of a key.
-fn rows(reaches: &[Reach]) -> Vec<String> {
-    let mut rows = vec![["grant", "imported", "granted", "so that"].map(str::to_owned)];
-    for reach in reaches {
-        let verdict = match reach.verdict() {
-            Verdict::Unused => "not used",
-            Verdict::Granted => "reaches what is granted",
-            Verdict::Denied if reach.key == "allow.env" => "sees no variable",
-            Verdict::Denied => "DENIED",
-            Verdict::NotNeeded => "NOT NEEDED: cannot be used",
-        };
-        let n_lines = reach.imported.len().max(reach.granted.len()).max(1);
-        for index in 0..n_lines {
-            let first = |text: &str| if index == 0 { text.to_owned() } else { String::new() };
-            let item = |items: &[String]| items.get(index).cloned().unwrap_or_else(|| first("-"));
-            rows.push([first(reach.key), item(&reach.imported), item(&reach.granted), first(verdict)]);
-        }
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    let lines = rows.iter().map(|[key, imported, granted, verdict]| {
-        let line =
-            format!("{key:<0$}  {imported:<1$}  {granted:<2$}  {verdict}", widths[0], widths[1], widths[2]);
-        line.trim_end().to_owned()
-    });
-    lines.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reach(key: &'static str, imported: &[&str], granted: &[&str]) -> Reach {
-        let owned = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
-        Reach { key, imported: owned(imported), granted: owned(granted) }
-    }
-
-    #[test]
-    fn imports_and_grants_stand_beside_each_other_and_the_difference_is_named() {
-        let reaches = [
-            reach(
-                "allow.fs",
-                &["wasi:filesystem/preopens@0.2.6", "wasi:filesystem/types@0.2.6"],
-                &["/kv:/data:rw"],
-            ),
-            reach("allow.net", &["wasi:sockets/tcp@0.2.6"], &[]),
-            reach("allow.env", &["wasi:cli/environment@0.2.6"], &[]),
-        ];
-        insta::assert_snapshot!(rows(&reaches).join("\n"), @r"
-        grant      imported                        granted       so that
-        allow.fs   wasi:filesystem/preopens@0.2.6  /kv:/data:rw  reaches what is granted
-                   wasi:filesystem/types@0.2.6
-        allow.net  wasi:sockets/tcp@0.2.6          -             DENIED
-        allow.env  wasi:cli/environment@0.2.6      -             sees no variable
-        ");
-        let reaches = [
-            reach("allow.fs", &[], &["/kv:/data:rw", "/more:/more:ro"]),
-            reach("allow.net", &[], &[]),
-            reach("allow.env", &["wasi:cli/environment@0.2.6"], &["HOME"]),
-        ];
-        insta::assert_snapshot!(rows(&reaches).join("\n"), @r"
-        grant      imported                    granted         so that
-        allow.fs   -                           /kv:/data:rw    NOT NEEDED: cannot be used
-                                               /more:/more:ro
-        allow.net  -                           -               not used
-        allow.env  wasi:cli/environment@0.2.6  HOME            reaches what is granted
-        ");
-    }
-
-    #[test]
-    fn limits_are_shown_where_they_differ() {
-        assert_eq!(limits(&[]), "the defaults");
-        let changed = [Limit { name: "call_timeout_ms", value: 500, default: 1000 }];
-        assert_eq!(limits(&changed), "call_timeout_ms 500 (default 1000); otherwise the defaults");
-    }
-
-    #[test]
-    fn a_backend_without_a_component_is_named() {
-        let compilation = Compilation::new(&Config::default());
-        let config = BackendConfig::new("a", "none/such.wasm", "ABackend");
-        let backends = vec![Reviewed { review: wasm::review(&compilation, &config), config }];
-        let findings = Findings { warnings: Vec::new(), backends };
-        let text = render(&findings);
-        assert!(
-            text.starts_with("backend a\n  NOT LOADABLE  component `none/such.wasm` does not exist"),
-            "{text}"
-        );
-        assert_eq!(ensure_usable(&findings).unwrap_err().to_string(), "cannot be loaded: a");
-        let none = |warnings: Vec<String>| Findings { warnings, backends: Vec::new() };
-        assert_eq!(render(&none(Vec::new())), "no backends\n");
-        assert!(ensure_usable(&none(Vec::new())).is_ok());
-        assert_eq!(render(&none(vec!["a tier".into()])), "WARNING  a tier\n\nno backends\n");
-    }
 }

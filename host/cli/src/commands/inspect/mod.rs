@@ -1,23 +1,29 @@
-//! What `kvtier inspect` shows of a component.
+//! `kvtier inspect`: what a component exports and imports.
 //!
-//! [`Inspection`] is what there is to know, [`look`] asks the host library for it, [`render`] makes its text.
+//! [`look`] asks the host library and returns an [`Inspection`]; [`render`] makes its text.
 
-use std::fmt::Write as _;
+mod text;
+
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kvtier::wasm;
+use serde_json::{Value, json};
 
-/// What is known of a component.
+pub use self::text::render;
+use super::{print, print_json};
+
+/// What a component exports and imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// The file's name.
     pub file: String,
-    /// Its digest, `sha256:` and 64 hex digits.
+    /// The digest of its bytes: `sha256:` and 64 hex digits.
     pub digest: String,
     /// Its size.
     pub size_bytes: u64,
-    /// The version of the contract that it was built against, if it imports any of it.
+    /// The version of the contract that it imports from, if any.
     pub contract_version: Option<String>,
     /// Its exported classes.
     pub classes: Vec<Class>,
@@ -28,11 +34,11 @@ pub struct Inspection {
 /// An exported class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
-    /// As the configuration names it.
+    /// Its name in the configuration.
     pub name: String,
     /// The interface that exports it.
     pub interface: String,
-    /// The contract's constructor and methods, in its order.
+    /// The constructor and the methods of the contract, in its order.
     pub methods: Vec<Method>,
 }
 
@@ -41,29 +47,29 @@ pub struct Class {
 pub struct Method {
     /// Its name.
     pub name: String,
-    /// How it stands to the contract.
-    pub standing: Standing,
+    /// How well it fits the contract.
+    pub fit: Fit,
 }
 
-/// How a method stands to the contract.
+/// How well a method fits the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// As the contract has it, `async func`.
+pub enum Fit {
+    /// It has the contract's signature and is an `async func`.
     Fulfilled,
-    /// As the contract has it, but plain `func`: one call at a time.
+    /// It has the contract's signature but is a plain `func`: one call at a time.
     Blocking,
-    /// A required method that the class does not have.
+    /// The class lacks this required method.
     Missing,
-    /// A method with another signature.
+    /// It has another signature.
     Mismatch {
-        /// What the contract has.
+        /// The contract's signature.
         expected: String,
-        /// What the class has.
+        /// The class's signature.
         found: String,
     },
 }
 
-impl Standing {
+impl Fit {
     fn is_fault(&self) -> bool {
         matches!(self, Self::Missing | Self::Mismatch { .. })
     }
@@ -74,30 +80,44 @@ impl Standing {
 pub struct Import {
     /// The interface's full name.
     pub name: String,
-    /// The configuration's key that grants it, if it needs a grant.
+    /// The configuration key that grants it, if it needs a grant.
     pub grant: Option<String>,
-    /// Whether kvtier offers it at all.
+    /// Whether kvtier offers it.
     pub known: bool,
 }
 
 impl Class {
-    /// Answers whether the class fulfils the contract: every method is there, and all are of one style.
+    /// Reports whether the class fulfils the contract: it has every method, and all in one style.
     pub fn fulfils(&self) -> bool {
-        !self.is_mixed() && !self.methods.iter().any(|method| method.standing.is_fault())
+        !self.is_mixed() && !self.methods.iter().any(|method| method.fit.is_fault())
     }
 
     fn is_mixed(&self) -> bool {
-        let has = |standing| self.methods.iter().any(|method| method.standing == standing);
-        has(Standing::Fulfilled) && has(Standing::Blocking)
+        let has = |fit| self.methods.iter().any(|method| method.fit == fit);
+        has(Fit::Fulfilled) && has(Fit::Blocking)
     }
 }
 
-/// Looks into the component at `path`. None of its code runs.
+/// Prints what a component exports and imports.
 ///
 /// # Errors
-/// When the file cannot be read or is no component; the message names it.
+/// If it cannot be read, if no configuration can use it, or if `out` cannot be written.
+pub fn inspect(path: &Path, as_json: bool, out: &mut impl Write) -> Result<()> {
+    let inspection = look(path)?;
+    if as_json {
+        print_json(out, &json(&inspection))?;
+    } else {
+        print(out, &render(&inspection))?;
+    }
+    ensure_usable(&inspection)
+}
+
+/// Inspects the component at `path` without running its code.
+///
+/// # Errors
+/// If the file cannot be read or is not a component; the message names it.
 pub fn look(path: &Path) -> Result<Inspection> {
-    // The library speaks of configurations, where a relative path has another meaning.
+    // The library's message supposes a configuration, where a relative path has another meaning.
     std::fs::metadata(path).with_context(|| format!("cannot open the component {}", path.display()))?;
     let found = wasm::inspect(path)?;
     let imports = found.imports.into_iter().map(|(name, grant)| {
@@ -118,15 +138,15 @@ fn class(report: &wasm::ClassReport) -> Class {
     // A constructor is a plain function in either style.
     let plain = report.methods.iter().skip(1).all(|method| !method.asynchronous);
     let methods = report.methods.iter().enumerate().map(|(index, method)| {
-        let standing = match &method.found {
-            None => Standing::Missing,
+        let fit = match &method.found {
+            None => Fit::Missing,
             Some(found) if method.flaw().is_some() => {
-                Standing::Mismatch { expected: method.expected.to_owned(), found: found.clone() }
+                Fit::Mismatch { expected: method.expected.to_owned(), found: found.clone() }
             }
-            Some(_) if method.asynchronous || (index == 0 && !plain) => Standing::Fulfilled,
-            Some(_) => Standing::Blocking,
+            Some(_) if method.asynchronous || (index == 0 && !plain) => Fit::Fulfilled,
+            Some(_) => Fit::Blocking,
         };
-        Method { name: method.name.to_owned(), standing }
+        Method { name: method.name.to_owned(), fit }
     });
     Class { name: report.name.clone(), interface: report.interface.clone(), methods: methods.collect() }
 }
@@ -134,7 +154,7 @@ fn class(report: &wasm::ClassReport) -> Class {
 /// Refuses a component that no configuration can use.
 ///
 /// # Errors
-/// When no class fulfils the contract, and when kvtier does not offer an import.
+/// If no class fulfils the contract, or if kvtier does not offer an import.
 pub fn ensure_usable(inspection: &Inspection) -> Result<()> {
     let Inspection { file, classes, imports, .. } = inspection;
     ensure!(classes.iter().any(Class::fulfils), "component {file}: no class fulfils the contract");
@@ -147,146 +167,32 @@ pub fn ensure_usable(inspection: &Inspection) -> Result<()> {
     Ok(())
 }
 
-/// Renders an inspection as text.
-pub fn render(inspection: &Inspection) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let mut line = |line: std::fmt::Arguments| writeln!(text, "{line}").unwrap_or_default();
-    line(format_args!("{}", inspection.file));
-    line(format_args!("  digest    {}", inspection.digest));
-    line(format_args!("  size      {}", crate::format::bytes(inspection.size_bytes)));
-    let version = inspection.contract_version.as_deref().unwrap_or("none imported");
-    line(format_args!("  contract  {version}"));
-    if inspection.classes.is_empty() {
-        line(format_args!("\nno class: the component exports no resource"));
-    }
-    for class in &inspection.classes {
-        let verdict = if class.fulfils() { "fulfils the contract" } else { "does NOT fulfil the contract" };
-        line(format_args!("\nclass {} ({}): {verdict}", class.name, class.interface));
-        if class.is_mixed() {
-            line(format_args!("  some methods are async and some are not; make all of them async, or none"));
+/// Renders an inspection as JSON. Its field names are an interface: scripts read them.
+fn json(inspection: &Inspection) -> Value {
+    let method = |Method { name, fit }: &Method| match fit {
+        Fit::Fulfilled => json!({ "name": name, "fit": "async" }),
+        Fit::Blocking => json!({ "name": name, "fit": "blocking" }),
+        Fit::Missing => json!({ "name": name, "fit": "missing" }),
+        Fit::Mismatch { expected, found } => {
+            json!({ "name": name, "fit": "mismatch", "expected": expected, "found": found })
         }
-        for Method { name, standing } in &class.methods {
-            match standing {
-                Standing::Fulfilled => line(format_args!("  {name:<12} ok")),
-                Standing::Blocking => line(format_args!("  {name:<12} ok, blocking: one call at a time")),
-                Standing::Missing => line(format_args!("  {name:<12} MISSING")),
-                Standing::Mismatch { expected, found } => {
-                    line(format_args!("  {name:<12} MISMATCH"));
-                    line(format_args!("      expected  {expected}"));
-                    line(format_args!("      found     {found}"));
-                }
-            }
-        }
-    }
-    line(format_args!("\nimports"));
-    if inspection.imports.is_empty() {
-        line(format_args!("  none"));
-    }
-    let width = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or(0);
-    for Import { name, grant, known } in &inspection.imports {
-        match grant {
-            _ if !known => line(format_args!("  {name:<width$}  NOT OFFERED by this kvtier")),
-            Some(grant) => line(format_args!("  {name:<width$}  granted by {grant}")),
-            None => line(format_args!("  {name}")),
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn method(name: &str, standing: Standing) -> Method {
-        Method { name: name.into(), standing }
-    }
-
-    #[test]
-    fn classes_methods_imports_and_grants_are_listed() {
-        let mismatch = Standing::Mismatch { expected: "func() -> u32".into(), found: "func()".into() };
-        let import = |name: &str, grant: Option<&str>, known| Import {
-            name: name.into(),
-            grant: grant.map(str::to_owned),
-            known,
-        };
-        let inspection = Inspection {
-            file: "x.wasm".into(),
-            digest: "sha256:00".into(),
-            size_bytes: 2048,
-            contract_version: Some("kvtier:storage@0.1.0".into()),
-            classes: vec![
-                Class {
-                    name: "GoodBackend".into(),
-                    interface: "a:b/c".into(),
-                    methods: vec![method("put", Standing::Fulfilled), method("get", Standing::Fulfilled)],
-                },
-                Class {
-                    name: "PlainBackend".into(),
-                    interface: "a:b/c".into(),
-                    methods: vec![method("put", Standing::Blocking)],
-                },
-                Class {
-                    name: "MixedBackend".into(),
-                    interface: "a:b/c".into(),
-                    methods: vec![method("put", Standing::Blocking), method("get", Standing::Fulfilled)],
-                },
-                Class {
-                    name: "BadBackend".into(),
-                    interface: "a:b/c".into(),
-                    methods: vec![method("put", Standing::Missing), method("remove", mismatch)],
-                },
-            ],
-            imports: vec![
-                import("kvtier:storage/buffers@0.1.0", None, true),
-                import("wasi:sockets/tcp@0.2.0", Some("allow.net"), true),
-                import("x:y/z", None, false),
-            ],
-        };
-        let expected = "\
-x.wasm
-  digest    sha256:00
-  size      2.0 KiB
-  contract  kvtier:storage@0.1.0
-
-class GoodBackend (a:b/c): fulfils the contract
-  put          ok
-  get          ok
-
-class PlainBackend (a:b/c): fulfils the contract
-  put          ok, blocking: one call at a time
-
-class MixedBackend (a:b/c): does NOT fulfil the contract
-  some methods are async and some are not; make all of them async, or none
-  put          ok, blocking: one call at a time
-  get          ok
-
-class BadBackend (a:b/c): does NOT fulfil the contract
-  put          MISSING
-  remove       MISMATCH
-      expected  func() -> u32
-      found     func()
-
-imports
-  kvtier:storage/buffers@0.1.0
-  wasi:sockets/tcp@0.2.0        granted by allow.net
-  x:y/z                         NOT OFFERED by this kvtier
-";
-        assert_eq!(render(&inspection), expected);
-        assert_eq!(
-            inspection.classes.iter().map(Class::fulfils).collect::<Vec<_>>(),
-            [true, true, false, false]
-        );
-
-        let usable = |change: fn(&mut Inspection)| {
-            let mut inspection = inspection.clone();
-            change(&mut inspection);
-            ensure_usable(&inspection).map_err(|error| error.to_string())
-        };
-        let unknown = "component x.wasm imports x:y/z, which kvtier does not offer";
-        assert_eq!(usable(|_| {}), Err(unknown.into()));
-        assert_eq!(usable(|inspection| _ = inspection.imports.pop()), Ok(()));
-        let classless = usable(|inspection| _ = inspection.classes.drain(..2));
-        assert_eq!(classless, Err("component x.wasm: no class fulfils the contract".into()));
-    }
+    };
+    let class = |class: &Class| {
+        json!({
+            "name": class.name,
+            "interface": class.interface,
+            "fulfils": class.fulfils(),
+            "methods": class.methods.iter().map(method).collect::<Vec<_>>(),
+        })
+    };
+    let import =
+        |Import { name, grant, known }: &Import| json!({ "name": name, "grant": grant, "offered": known });
+    json!({
+        "file": inspection.file,
+        "digest": inspection.digest,
+        "size_bytes": inspection.size_bytes,
+        "contract": inspection.contract_version,
+        "classes": inspection.classes.iter().map(class).collect::<Vec<_>>(),
+        "imports": inspection.imports.iter().map(import).collect::<Vec<_>>(),
+    })
 }

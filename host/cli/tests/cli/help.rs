@@ -1,0 +1,315 @@
+//! The help of each command, which ends with the exit codes.
+
+use crate::run;
+
+#[test]
+fn help_of_kvtier() {
+    insta::assert_snapshot!(run("--help"), @r#"
+    exit 0
+    Tiered storage for the KV cache of large language models
+
+    Usage: kvtier [OPTIONS] <COMMAND>
+
+    Commands:
+      replay       Send a trace of requests through a chain of tiers and verify every byte that comes
+                   back
+      generate     Generate a trace of multi-turn chats with shared system prompts
+      inspect      Show a component's classes, whether they fulfil the contract, and which grants its
+                   imports need
+      config       Show what each backend of a configuration asks for, what it is granted, and the
+                   difference
+      compile      Compile components into the cache of compiled code, so that a host loads them at once
+      completions  Print the completions of a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -v, --verbose...  Log more: -v info, -vv debug, -vvv trace
+      -q, --quiet       Log errors only, and show no progress
+      -h, --help        Print help
+      -V, --version     Print version
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage. The help of a command says what fails it.
+
+    Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and
+    RUST_LOG do. The default is warn.
+    "#);
+}
+
+#[test]
+fn help_of_config() {
+    insta::assert_snapshot!(run("config --help"), @r#"
+    exit 0
+    Show what each backend of a configuration asks for, what it is granted, and the difference.
+
+    Compiles the components but runs none of their code. Whether directories, hosts and secrets exist is
+    known when the engine starts.
+
+    Usage: kvtier config [OPTIONS] [FILE]
+
+    Arguments:
+      [FILE]
+              The configuration. Without it: the file that LMCACHE_CONFIG_FILE names, or the variables
+              LMCACHE_* alone
+
+    Options:
+          --json
+              Print one JSON object instead of text
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 if all components can be loaded, 1 if not or if the configuration is invalid, 2 for
+    wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_completions() {
+    insta::assert_snapshot!(run("completions --help"), @r#"
+    exit 0
+    Print the completions of a shell.
+
+    For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier
+
+    Usage: kvtier completions [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>
+              The shell
+
+              [possible values: bash, elvish, fish, powershell, zsh]
+
+    Options:
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn help_of_generate() {
+    insta::assert_snapshot!(run("generate --help"), @r#"
+    exit 0
+    Generate a trace of multi-turn chats with shared system prompts.
+
+    Equal arguments give equal traces on every machine. Lengths are typical values: each draw is between
+    half and twice of them.
+
+    Usage: kvtier generate [OPTIONS] --requests <N>
+
+    Options:
+          --requests <N>
+              Number of requests
+
+          --seed <S>
+              Seed for all random choices
+
+              [default: 0]
+
+          --sessions <N>
+              Chats that are open at the same time
+
+              [default: 64]
+
+          --system-prompts <N>
+              Distinct system prompts
+
+              [default: 8]
+
+          --system-tokens <N>
+              Tokens of a system prompt
+
+              [default: 2048]
+
+          --message-tokens <N>
+              Tokens of a message
+
+              [default: 1024]
+
+          --answer-tokens <N>
+              Tokens of an answer
+
+              [default: 384]
+
+          --turns <N>
+              Turns of a chat
+
+              [default: 8]
+
+          --out <FILE>
+              Output file. Without it, the trace goes to the standard output
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the trace cannot be written, 2 wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_compile() {
+    insta::assert_snapshot!(run("compile --help"), @r#"
+    exit 0
+    Compile components into the cache of compiled code, so that a host loads them at once.
+
+    Each component is compiled in its own process, within the limits kvtier.compile_memory,
+    kvtier.compile_cpu_secs and kvtier.compile_timeout_ms. Digests that the configuration pins are
+    checked first. The cache must belong to the user that runs the host.
+
+    Usage: kvtier compile [OPTIONS] [COMPONENT]...
+
+    Arguments:
+      [COMPONENT]...
+              Components to compile, besides those of the configuration
+
+    Options:
+          --config <FILE>
+              Configuration in LMCache's form (YAML), which names components, the cache and the limits
+
+          --cache-dir <DIR>
+              Directory of the cache, instead of kvtier.compile_cache
+
+          --json
+              Print one JSON object instead of a table
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 if all components are in the cache, 1 if some could not be compiled (the others are),
+    2 for wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_inspect() {
+    insta::assert_snapshot!(run("inspect --help"), @r#"
+    exit 0
+    Show a component's classes, whether they fulfil the contract, and which grants its imports need.
+
+    Runs none of the component's code.
+
+    Usage: kvtier inspect [OPTIONS] [COMPONENT]
+
+    Arguments:
+      [COMPONENT]
+              The component
+
+    Options:
+          --json
+              Print one JSON object instead of text
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 if a configuration can use the component, 1 if not or if it cannot be read, 2 for
+    wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_replay() {
+    insta::assert_snapshot!(run("replay --help"), @r#"
+    exit 0
+    Send a trace of requests through a chain of tiers and verify every byte that comes back.
+
+    For each request: look up its prefix, retrieve it and compare every byte with the content that
+    belongs to the chunk's key, then offer all chunks of the request to all tiers. One block of the
+    trace is one chunk, whatever chunk_size is.
+
+    Usage: kvtier replay [OPTIONS] [TRACE]
+
+    Arguments:
+      [TRACE]
+              Trace: one JSON object per line with timestamp, input_length, output_length and hash_ids.
+              `-` reads the standard input
+
+    Options:
+          --config <FILE>
+              Configuration in LMCache's form (YAML). Without it: the file that LMCACHE_CONFIG_FILE
+              names, or the variables LMCACHE_* alone, by default a CPU tier without backends. A replay
+              always waits when a queue is full, and stops if a backend cannot be loaded
+
+          --chunk-bytes <N>
+              Payload of a chunk, in bytes
+
+              [default: 4096]
+
+          --model <MODEL>
+              Use the chunk size of a model instead, at the configured chunk_size
+
+              Possible values:
+              - llama-3-8b:     Llama 3 8B and 3.1 8B
+              - llama-3-70b:    Llama 3 70B, 3.1 70B and 3.3 70B
+              - llama-3.1-405b: Llama 3.1 405B
+              - mistral-7b:     Mistral 7B
+              - qwen2.5-7b:     Qwen2.5 7B
+              - qwen2.5-72b:    Qwen2.5 72B
+              - qwen3-8b:       Qwen3 8B
+              - qwen3-32b:      Qwen3 32B
+              - deepseek-v3:    DeepSeek V3 and R1 (multi-head latent attention)
+
+          --capacity-chunks <N>
+              Capacity of the CPU tier in chunks, instead of max_local_cpu_size
+
+          --policy <NAME>
+              Eviction policy of the CPU tier, instead of the configured one
+
+              Possible values:
+              - LRU:     Least recently used first
+              - LFU:     Least often used first
+              - FIFO:    Oldest first
+              - MRU:     Most recently used first
+              - S3-FIFO: Three queues: chunks used once go before chunks used again
+              - SIEVE:   Oldest first, but spared once for each use
+
+          --requests <N>
+              Replay only the first N requests
+
+          --json
+              Print one JSON object instead of tables, and show no progress bar
+
+          --report <FILE.html>
+              Write a report: one self-contained HTML file
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 if all bytes were right, 1 if a tier served wrong bytes or the replay failed, 2 for
+    wrong usage.
+    "#);
+}
