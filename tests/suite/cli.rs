@@ -207,7 +207,7 @@ fn wrong_bytes_under_a_valid_seal_end_the_replay_with_an_error() {
 
     let mut out = Vec::new();
     let chain = EngineChain::new(built.clone(), CHUNK_BYTES);
-    let ready = Ready { chain, chunk_bytes: CHUNK_BYTES, config: None, facts: Vec::new() };
+    let ready = Ready { chain, chunk_bytes: CHUNK_BYTES, settings: Vec::new(), facts: Vec::new() };
     let error = command::replay(&args, "kvtier replay", &mut out, || Ok(ready)).unwrap_err();
     assert!(out.is_empty(), "no result of a replay that cannot be trusted");
     let wrong: &WrongBytes = error.downcast_ref().unwrap();

@@ -16,7 +16,6 @@ mod output;
 pub mod presets;
 pub mod progress;
 mod random;
-pub mod redact;
 pub mod replay;
 pub mod report;
 #[cfg(test)]

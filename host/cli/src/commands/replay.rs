@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kvtier::config::ShownSetting;
 
 use super::print;
 use crate::args::ReplayArgs;
@@ -18,8 +19,8 @@ pub struct Ready<C> {
     pub chain: C,
     /// Payload bytes of each chunk.
     pub chunk_bytes: usize,
-    /// The configuration's name and text, for the report.
-    pub config: Option<(String, String)>,
+    /// The configuration in force, without secrets, for the report.
+    pub settings: Vec<ShownSetting>,
     /// Facts about the run, for the report: name and value.
     pub facts: Vec<(String, String)>,
 }
@@ -41,7 +42,7 @@ pub fn replay<C: Chain>(
     let report = args.report.as_deref().map(|path| create(path, "report").map(|file| (path, file)));
     let report = report.transpose()?;
 
-    let Ready { mut chain, chunk_bytes, config, facts } = open()?;
+    let Ready { mut chain, chunk_bytes, settings, facts } = open()?;
     let progress = if args.json || args.is_quiet { Progress::hidden() } else { Progress::shown(n_requests) };
     let replayed = replay::run(&mut chain, requests, chunk_bytes, &progress);
     drop(progress);
@@ -50,8 +51,8 @@ pub fn replay<C: Chain>(
     closed?;
 
     if let Some((path, mut file)) = report {
-        let setting = report::Setting { command: command_line.to_owned(), config, facts };
-        file.write_all(report::render(&outcome, &setting).as_bytes())
+        let run = report::RunInfo { command: command_line.to_owned(), settings, facts };
+        file.write_all(report::render(&outcome, &run).as_bytes())
             .with_context(|| format!("cannot write the report {}", path.display()))?;
     }
     print(out, &rendered(&outcome, args)?)
@@ -103,7 +104,7 @@ mod tests {
     fn run(args: &ReplayArgs) -> Result<String> {
         let mut out = Vec::new();
         replay(args, "kvtier replay", &mut out, || {
-            Ok(Ready { chain: Maps::new(1_000), chunk_bytes: 64, config: None, facts: Vec::new() })
+            Ok(Ready { chain: Maps::new(1_000), chunk_bytes: 64, settings: Vec::new(), facts: Vec::new() })
         })?;
         Ok(String::from_utf8(out)?)
     }
@@ -152,7 +153,7 @@ mod tests {
         chain.closed = std::rc::Rc::clone(&closed);
         let mut out = Vec::new();
         let error = replay(&replay_args(folder.path(), &[]), "", &mut out, || {
-            Ok(Ready { chain, chunk_bytes: 64, config: None, facts: Vec::new() })
+            Ok(Ready { chain, chunk_bytes: 64, settings: Vec::new(), facts: Vec::new() })
         })
         .expect_err("wrong bytes");
         assert!(error.is::<replay::WrongBytes>(), "{error:#}");

@@ -2,12 +2,10 @@
 
 mod chain;
 
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::{OnFull, OnLoadError, open_file};
-use kvtier::limits::CONFIG_BYTES_MAX;
+use kvtier::config::{OnFull, OnLoadError};
 use kvtier::memory::PAGE_BYTES;
 use kvtier::{Config, Dtype, EngineBuilder, EngineMetadata, KvShape};
 
@@ -41,10 +39,10 @@ pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineCha
     choose_compiler(&mut config, program);
 
     let facts = facts(args, &config, chunk_bytes);
-    let text = args.config.as_deref().map(config_text).transpose()?;
+    let settings = config.shown();
     let chunk_bytes = chunk_bytes as usize;
     let engine = EngineBuilder::new(config, metadata).build_blocking()?;
-    Ok(Ready { chain: EngineChain::new(engine, chunk_bytes), chunk_bytes, config: text, facts })
+    Ok(Ready { chain: EngineChain::new(engine, chunk_bytes), chunk_bytes, settings, facts })
 }
 
 /// Returns what the keys depend on: the model, or the size alone, so that chunks of another size on the same disk have
@@ -98,13 +96,4 @@ fn facts(args: &ReplayArgs, config: &Config, chunk_bytes: u64) -> Vec<(String, S
     }));
     facts.push(("kvtier".to_owned(), env!("CARGO_PKG_VERSION").to_owned()));
     facts
-}
-
-fn config_text(path: &Path) -> Result<(String, String)> {
-    let mut text = String::new();
-    // It was read before, so it is no larger unless it has changed since.
-    open_file(path)
-        .and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_string(&mut text))
-        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    Ok((path.display().to_string(), text))
 }

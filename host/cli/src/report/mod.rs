@@ -4,12 +4,11 @@
 mod charts;
 mod tables;
 
-use kvtier::config::without_user_parts;
+use kvtier::config::{ShownSetting, without_user_parts};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::tables::{cell, table};
 use crate::format::{bytes, count, percent};
-use crate::redact::redact;
 use crate::replay::{Outcome, ratio};
 use crate::svg::{colour, document};
 
@@ -18,17 +17,17 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// What the report shows of the run, besides its outcome.
 #[derive(Debug, Clone)]
-pub struct Setting {
+pub struct RunInfo {
     /// The command line.
     pub command: String,
-    /// The configuration's name and text, as the user wrote it. Secrets are hidden before it is shown.
-    pub config: Option<(String, String)>,
+    /// The configuration in force, without secrets.
+    pub settings: Vec<ShownSetting>,
     /// Facts that the command line does not show, such as the chunk size of a model: name and value.
     pub facts: Vec<(String, String)>,
 }
 
 /// Renders the report as a complete HTML document.
-pub fn render(outcome: &Outcome, setting: &Setting) -> String {
+pub fn render(outcome: &Outcome, info: &RunInfo) -> String {
     document(html! {
         (DOCTYPE)
         html lang="en" {
@@ -39,12 +38,12 @@ pub fn render(outcome: &Outcome, setting: &Setting) -> String {
                 title { "kvtier replay: " (percent(outcome.hit_ratio())) " hit ratio" }
                 style { (PreEscaped(include_str!("style.css"))) }
             }
-            body { main { (body(outcome, setting)) } }
+            body { main { (body(outcome, info)) } }
         }
     })
 }
 
-fn body(outcome: &Outcome, setting: &Setting) -> Markup {
+fn body(outcome: &Outcome, info: &RunInfo) -> Markup {
     html! {
         header {
             h1 { "kvtier replay" }
@@ -78,7 +77,7 @@ fn body(outcome: &Outcome, setting: &Setting) -> Markup {
              the next tier. Chunks that no lookup found are not requested. A tier is skipped while its breaker is open.",
             &tables::reasons(outcome),
         ))
-        (run(setting))
+        (run(info))
     }
 }
 
@@ -130,51 +129,81 @@ fn legend(outcome: &Outcome) -> Markup {
     }
 }
 
-fn run(setting: &Setting) -> Markup {
-    let facts = setting.facts.iter().map(|(name, value)| [cell(name), cell(&without_user_parts(value))]);
+fn run(info: &RunInfo) -> Markup {
+    let facts = info.facts.iter().map(|(name, value)| [cell(name), cell(&without_user_parts(value))]);
+    let row = |setting: &ShownSetting| [cell(&setting.key), cell(&setting.value)];
+    let changed = info.settings.iter().filter(|setting| !setting.is_default).map(row);
     let content = html! {
         h3 { "Command" }
-        pre { (without_user_parts(&setting.command)) }
-        @if let Some((name, text)) = &setting.config {
-            h3 { (name) }
-            pre { (redact(text)) }
+        pre { (without_user_parts(&info.command)) }
+        @if !info.settings.is_empty() {
+            h3 { "Settings that differ from their default" }
+            (table(&["key", "value"], 2, changed))
+            details { summary { "All settings" } (table(&["key", "value"], 2, info.settings.iter().map(row))) }
         }
-        @if !setting.facts.is_empty() {
+        @if !info.facts.is_empty() {
             h3 { "Facts" }
             (table(&["", ""], 2, facts))
         }
     };
-    section("This run", "Enough to repeat it. Values that look like secrets are hidden.", &content)
+    section(
+        "This run",
+        "Enough to repeat it. Secrets, and values that sound like secrets, are hidden.",
+        &content,
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use kvtier::Config;
+
     use super::*;
     use crate::replay::{Calls, TierCounters};
     use crate::sample;
     use crate::series::Series;
 
-    fn setting() -> Setting {
-        Setting {
-            command: "kvtier replay chat.jsonl --config <x>.yaml".into(),
-            config: Some(("demo.yaml".into(), "a: \"<b>\"\nsecrets.password: hunter2".into())),
-            facts: vec![("cores".into(), "2".into())],
+    /// Each place of a configuration in which people put secrets.
+    const CONFIG: &str = "
+chunk_size: 64
+external_backends: disk
+extra_config:
+  kvtier.integrity_key: env:KEY
+  external_backend.disk.module_path: '<b>\"fs.wasm'
+  external_backend.disk.class_name: FsBackend
+  external_backend.disk.secrets.name: env:PASSWORD
+  external_backend.disk.allow.env: ['TOKEN=hunter2']
+  external_backend.disk.config.password: hunter2
+  external_backend.disk.config.options: 'timeout=5 token=hunter2'
+  external_backend.disk.config.url: redis://user:hunter2@host:6379/0
+  external_backend.disk.config.servers: 'u:hunter2@a, redis://host'
+";
+
+    fn info() -> RunInfo {
+        let variables = [("KEY", "hunter2-hunter2-hunter2"), ("PASSWORD", "hunter2")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        RunInfo {
+            command: "kvtier replay chat.jsonl --config <x>.yaml redis://user:hunter2@host".into(),
+            settings: Config::from_yaml(CONFIG, "", variables).unwrap().config.shown(),
+            facts: vec![("cores".into(), "2".into()), ("url".into(), "redis://user:hunter2@host".into())],
         }
     }
 
     #[test]
     fn every_string_of_the_user_is_escaped_and_secrets_are_hidden() {
-        let html = render(&sample::outcome(), &setting());
+        let html = render(&sample::outcome(), &info());
         assert!(!html.contains("<log>") && html.contains("&lt;log&gt; &amp; co"));
         assert!(!html.contains("<x>") && html.contains("&lt;x&gt;.yaml"));
-        assert!(html.contains("a: &quot;&lt;b&gt;&quot;"));
+        assert!(html.contains("&lt;b&gt;&quot;fs.wasm"));
         assert!(html.contains("last failure of writing: no &lt;route&gt;"));
         assert!(!html.contains("hunter2"));
+        for shown in ["chunk_size", "[hidden]@host", "env:PASSWORD", "TOKEN"] {
+            assert!(html.contains(shown), "{shown}");
+        }
     }
 
     #[test]
     fn the_file_needs_no_other() {
-        let html = render(&sample::outcome(), &setting());
+        let html = render(&sample::outcome(), &info());
         for outside in ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"] {
             assert!(!html.contains(outside), "the report has {outside}");
         }
@@ -187,10 +216,10 @@ mod tests {
         empty.calls = Calls::default();
         empty.tiers = vec![TierCounters::default(); 3];
         for outcome in [sample::outcome(), empty] {
-            let html = render(&outcome, &setting());
+            let html = render(&outcome, &info());
             for tag in [
-                "section", "table", "tr", "td", "svg", "text", "g", "rect", "path", "line", "ul", "li",
-                "div", "pre",
+                "section", "table", "tr", "td", "details", "svg", "text", "g", "rect", "path", "line", "ul",
+                "li", "div", "pre",
             ] {
                 let opened =
                     html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
@@ -203,7 +232,7 @@ mod tests {
 
     #[test]
     fn each_tier_and_operation_has_its_hill() {
-        let html = render(&sample::outcome(), &setting());
+        let html = render(&sample::outcome(), &info());
         // Three whole calls, three operations of the CPU tier, two of the log, three of the disk.
         assert_eq!(html.matches("class=\"hill ").count(), 11);
         assert_eq!(html.matches("class=\"area ").count(), 3, "one area for each tier");

@@ -1,12 +1,21 @@
 //! The review of a configuration as JSON. Its field names are an interface: scripts read them.
 
+use kvtier::config::ShownSetting;
 use kvtier::wasm::{Limit, Reach, Verdict};
 use serde_json::{Value, json};
 
 use super::{Findings, Reviewed};
 
-pub(super) fn render(Findings { warnings, backends }: &Findings) -> Value {
-    json!({ "warnings": warnings, "backends": backends.iter().map(backend).collect::<Vec<_>>() })
+pub(super) fn render(Findings { warnings, settings, backends }: &Findings) -> Value {
+    json!({
+        "warnings": warnings,
+        "settings": settings.iter().map(setting).collect::<Vec<_>>(),
+        "backends": backends.iter().map(backend).collect::<Vec<_>>(),
+    })
+}
+
+fn setting(setting: &ShownSetting) -> Value {
+    json!({ "key": setting.key, "value": setting.value, "default": setting.is_default })
 }
 
 fn backend(Reviewed { config, review }: &Reviewed) -> Value {

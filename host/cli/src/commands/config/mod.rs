@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use kvtier::config::BackendConfig;
+use kvtier::config::{BackendConfig, ShownSetting};
 use kvtier::wasm::{self, Compilation, ComponentError};
 
 pub use self::text::render;
@@ -29,6 +29,8 @@ pub struct Reviewed {
 pub struct Findings {
     /// Warnings, for instance about tiers that kvtier does not have.
     pub warnings: Vec<String>,
+    /// The settings in force, without secrets.
+    pub settings: Vec<ShownSetting>,
     /// Its backends, in search order.
     pub backends: Vec<Reviewed>,
 }
@@ -64,11 +66,12 @@ pub fn look(path: Option<&Path>, program: Option<&Path>) -> Result<Findings> {
     let mut config = read.config;
     choose_compiler(&mut config, program);
     let compilation = Compilation::new(&config);
+    let settings = config.shown();
     let reviewed = config.backends.into_iter().map(|backend| {
         let review = wasm::review(&compilation, &backend);
         Reviewed { config: backend, review }
     });
-    Ok(Findings { warnings: read.warnings, backends: reviewed.collect() })
+    Ok(Findings { warnings: read.warnings, settings, backends: reviewed.collect() })
 }
 
 /// Refuses a configuration with a backend that cannot be loaded.

@@ -9,7 +9,7 @@ use crate::format::{bytes, indented};
 use crate::table::table;
 
 /// Renders the findings as text.
-pub fn render(Findings { warnings, backends }: &Findings) -> String {
+pub fn render(Findings { warnings, settings, backends }: &Findings) -> String {
     let mut text = String::new();
     for warning in warnings {
         text.extend(["WARNING  ", warning, "\n"]);
@@ -20,6 +20,11 @@ pub fn render(Findings { warnings, backends }: &Findings) -> String {
     for backend in backends {
         backend.render(&mut text);
         text.push('\n');
+    }
+    let changed: Vec<_> = settings.iter().filter(|setting| !setting.is_default).collect();
+    if !changed.is_empty() {
+        let rows = changed.iter().map(|setting| [&setting.key, &setting.value]);
+        text = format!("{text}settings that differ from their default\n{}\n", indented(&table(&[], 2, rows)));
     }
     text.push_str(if backends.is_empty() {
         "no backends\n"
@@ -160,14 +165,14 @@ mod tests {
         let compilation = Compilation::new(&Config::default());
         let config = BackendConfig::new("a", "none/such.wasm", "ABackend");
         let backends = vec![Reviewed { review: wasm::review(&compilation, &config), config }];
-        let findings = Findings { warnings: Vec::new(), backends };
+        let findings = Findings { warnings: Vec::new(), settings: Vec::new(), backends };
         let text = render(&findings);
         assert!(
             text.starts_with("backend a\n  NOT LOADABLE  component `none/such.wasm` does not exist"),
             "{text}"
         );
         assert_eq!(ensure_usable(&findings).unwrap_err().to_string(), "cannot be loaded: a");
-        let none = |warnings: Vec<String>| Findings { warnings, backends: Vec::new() };
+        let none = |warnings: Vec<String>| Findings { warnings, settings: Vec::new(), backends: Vec::new() };
         assert_eq!(render(&none(Vec::new())), "no backends\n");
         assert!(ensure_usable(&none(Vec::new())).is_ok());
         assert_eq!(render(&none(vec!["a tier".into()])), "WARNING  a tier\n\nno backends\n");
