@@ -1,5 +1,7 @@
 //! Makes foreign text safe to show: one line, no control characters, bounded length.
 
+use crate::limits::FOREIGN_TEXT_CHARS_MAX;
+
 /// Escapes control characters and everything else that does not print. Quotes and backslashes stay.
 pub(crate) fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -40,9 +42,46 @@ pub(crate) fn joined<T: AsRef<str>>(texts: &[T], separator: &str, bytes_max: usi
     line
 }
 
+/// Escapes whatever could pass for another line or move the reader's cursor, and cuts what is then longer
+/// than `bytes_max`; quotes stay as they are.
+pub(crate) fn escaped(message: &str, bytes_max: usize) -> String {
+    let mut text = String::with_capacity(message.len().min(bytes_max));
+    for character in message.chars() {
+        let whole = text.len();
+        match character {
+            '"' | '\'' => text.push(character),
+            other => text.extend(other.escape_debug()),
+        }
+        if text.len() > bytes_max {
+            text.truncate(whole);
+            break;
+        }
+    }
+    text
+}
+
+/// Makes one harmless line of a text that may quote a component: control characters and what else does not
+/// print is escaped, and the text is cut.
+pub(crate) fn foreign_text(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut shown = String::new();
+    for (n_chars, c) in lines.join(" / ").chars().enumerate() {
+        if n_chars == FOREIGN_TEXT_CHARS_MAX {
+            shown.push_str("...");
+            break;
+        }
+        match c {
+            '\'' | '"' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LOG_BYTES_MAX;
 
     #[test]
     fn a_text_becomes_one_printable_line() {
@@ -70,5 +109,24 @@ mod tests {
         assert_eq!(joined(&["a", "b", "c"], ", ", 6), "a, b, and 1 more");
         assert_eq!(joined(&["long", "b"], ", ", 2), "long, and 1 more");
         assert_eq!(joined::<&str>(&[], ", ", 2), "");
+    }
+
+    #[test]
+    fn messages_are_cut_after_they_were_escaped() {
+        let escaped = |message: &str| escaped(message, LOG_BYTES_MAX);
+        assert_eq!(escaped("a \"b\" 'c'\n\u{1b}[31m\u{202e}é"), "a \"b\" 'c'\\n\\u{1b}[31m\\u{202e}é");
+        assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX)).len(), LOG_BYTES_MAX);
+        assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX + 1)).len(), LOG_BYTES_MAX);
+        let text = escaped(&"\u{1b}".repeat(LOG_BYTES_MAX));
+        assert!(text.ends_with("\\u{1b}") && text.len() <= LOG_BYTES_MAX && text.len() > LOG_BYTES_MAX - 6);
+    }
+
+    #[test]
+    fn foreign_text_is_one_printable_line_of_bounded_length() {
+        let hostile = "first\n  \"second\"\r\n\n\u{1b}[31mred\u{7}\u{202e}lanif \0";
+        assert_eq!(foreign_text(hostile), r#"first / "second" / \u{1b}[31mred\u{7}\u{202e}lanif \0"#);
+        let long = foreign_text(&"\u{1b}".repeat(5_000));
+        assert_eq!(long.len(), 6 * FOREIGN_TEXT_CHARS_MAX + 3);
+        assert!(long.ends_with("}..."));
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! The only place that names generated types.
 
+use rustix::io::Errno;
 use wasmtime::component::{Instance, ResourceAny, TypedFunc};
 use wasmtime::{AsContextMut, Store};
 
 use super::class::Class;
-use super::state::State;
 use crate::key::ChunkKey;
 use crate::tier::{Pinning, TierError};
 use crate::transfer::{Sinks, Sources};
@@ -63,9 +63,9 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Binds the methods. A mismatch that the static check has let through is found here.
-    pub(super) fn new(
+    pub(super) fn new<T: Send + 'static>(
         class: &Class,
-        store: &mut Store<State>,
+        store: &mut Store<T>,
         instance: &Instance,
     ) -> wasmtime::Result<Self> {
         let mut store = store.as_context_mut();
@@ -114,5 +114,13 @@ impl From<types::Error> for TierError {
             types::Error::Unsupported => Self::Unsupported,
             types::Error::Other(text) => Self::Other(text),
         }
+    }
+}
+
+/// Returns the contract's error for one of the system's.
+pub(super) fn failed(error: &std::io::Error) -> types::Error {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => types::Error::NoSpace,
+        _ => types::Error::Other(error.to_string()),
     }
 }

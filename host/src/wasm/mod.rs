@@ -13,9 +13,11 @@ mod lane;
 mod load;
 mod no_memory;
 mod policy;
+mod prepared;
 mod report;
 mod spent;
 mod state;
+mod store;
 mod threads;
 mod tier;
 
@@ -25,9 +27,11 @@ pub use component::{
     compile_one, default_cache_directory, limit_process,
 };
 pub use imports::http::TlsError;
-pub use load::{EngineFacts, LoadError};
+pub use load::LoadError;
 pub use policy::network::NetError;
+pub use policy::outside::OutsideError;
 pub use policy::overlap::OverlapError;
+pub use prepared::EngineFacts;
 pub use report::inspect::{Inspection, inspect};
 pub use report::review::{Limit, Reach, Review, Verdict, review};
 #[cfg(feature = "hold-threads")]

@@ -13,9 +13,8 @@ pub use self::error::ClassError;
 pub use self::name::kebab;
 use self::name::pascal;
 use self::wit_type::Printer;
-use super::component::foreign_text;
-use super::state::log;
 use crate::limits::SIGNATURE_BYTES_MAX;
+use crate::text::{escaped, foreign_text};
 
 /// The methods of the contract, the constructor first, with their parameters (without `self`) and
 /// results as [`Printer`] prints them.
@@ -192,7 +191,7 @@ pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
             let compare = |name, expected: &'static str, func: Option<ComponentFunc>| {
                 let asynchronous = func.as_ref().is_some_and(ComponentFunc::async_);
                 let fits = func.as_ref().is_some_and(|func| printer.types(func) == types_of(expected));
-                let found = func.map(|func| log::escaped(&printer.signature(&func), SIGNATURE_BYTES_MAX));
+                let found = func.map(|func| escaped(&printer.signature(&func), SIGNATURE_BYTES_MAX));
                 MethodReport { name, expected, found, asynchronous, fits }
             };
             let methods = METHODS.map(|(name, expected)| compare(name, expected, find(name)));

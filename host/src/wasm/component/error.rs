@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Sha256Digest, show_size};
-use crate::limits::{COMPONENT_INSTANCES_MAX, EXPORTS_MAX, FOREIGN_TEXT_CHARS_MAX, INSTANCE_ITEMS_MAX};
+use crate::limits::{COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
+use crate::text::foreign_text;
 use crate::wasm::{CONTRACT_VERSION, no_memory};
 
 /// Why a component cannot be used. Every message names the file.
@@ -204,36 +205,4 @@ pub enum CompileLimit {
 /// Shows a number that may have been too large to count.
 fn counted(n: u64) -> String {
     if n == u64::MAX { "uncountably many".to_owned() } else { n.to_string() }
-}
-
-/// Makes one harmless line of a text that may quote a component: control characters and what else does not
-/// print is escaped, and the text is cut.
-pub(in crate::wasm) fn foreign_text(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let mut shown = String::new();
-    for (n_chars, c) in lines.join(" / ").chars().enumerate() {
-        if n_chars == FOREIGN_TEXT_CHARS_MAX {
-            shown.push_str("...");
-            break;
-        }
-        match c {
-            '\'' | '"' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn foreign_text_is_one_printable_line_of_bounded_length() {
-        let hostile = "first\n  \"second\"\r\n\n\u{1b}[31mred\u{7}\u{202e}lanif \0";
-        assert_eq!(foreign_text(hostile), r#"first / "second" / \u{1b}[31mred\u{7}\u{202e}lanif \0"#);
-        let long = foreign_text(&"\u{1b}".repeat(5_000));
-        assert_eq!(long.len(), 6 * FOREIGN_TEXT_CHARS_MAX + 3);
-        assert!(long.ends_with("}..."));
-    }
 }

@@ -34,13 +34,13 @@ use self::cache::{Cache, CacheMiss};
 use self::compiler::child::Ended;
 use self::compiler::protocol::{Failure, FailureKind, Order};
 use self::entry::{Entry, Fingerprint, Identity};
-pub(super) use self::error::foreign_text;
 use self::turns::{Hopeless, NoTurn, Turns};
 use super::engine::engine_config;
 use super::spent::Spent;
 use super::{CONTRACT_VERSION, no_memory};
 use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest, open_file};
 use crate::limits::{CODE_BYTES_MAX, COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
+use crate::text::foreign_text;
 
 /// With which a Rust program ends after a panic.
 const PANIC_EXIT_CODE: i32 = 101;

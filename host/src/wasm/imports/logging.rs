@@ -5,12 +5,12 @@ use wasmtime::{Result, StoreContextMut, format_err};
 
 use crate::limits::LOG_BYTES_MAX;
 use crate::wasm::contract::logging;
-use crate::wasm::state::{Host, State};
+use crate::wasm::state::{Logging, OutputView, State};
 
 const LOGGING: &str = "kvtier:storage/logging@0.1.0";
 
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    logging::add_to_linker::<_, Host>(linker, |state| state)?;
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    logging::add_to_linker::<_, Logging>(linker, State::output)?;
     // The generated glue copies the whole text first; this one does not.
     linker.allow_shadowing(true);
     linker.instance(LOGGING)?.func_wrap("log", log)?;
@@ -28,24 +28,24 @@ fn log(store: StoreContextMut<'_, State>, (level, message): (logging::Level, Was
         logging::Level::Warn => tracing::Level::WARN,
         logging::Level::Error => tracing::Level::ERROR,
     };
-    let has_room = state.log.has_room(level);
+    let has_room = state.output.log.has_room(level);
     let is_error = level == tracing::Level::ERROR;
     if !has_room && !is_error {
         return Ok(());
     }
     let message = message.to_str(&store)?;
     // No more of it is ever shown.
-    let message = state.witness.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
+    let message = state.policy.witness.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
     if is_error {
-        state.note_error(&message);
+        state.output.note_error(&message);
     }
     if has_room {
-        state.log.write(level, &message);
+        state.output.log.write(level, &message);
     }
     Ok(())
 }
 
-impl logging::Host for &mut State {
+impl logging::Host for OutputView<'_> {
     fn log(&mut self, _: logging::Level, _: String) -> Result<()> {
         Err(format_err!("shadowed by a function that reads no more than is wanted"))
     }

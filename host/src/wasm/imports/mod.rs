@@ -26,8 +26,18 @@ use super::state::State;
 const P2: &str = "0.2.12";
 const P3: &str = "0.3.0";
 
-/// Shadows the entry points in a linker that has WASI.
+/// Links all that a guest may import.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    http::add_to_linker(linker)?;
+    shadow(linker)?;
+    storage::add_to_linker(linker)?;
+    logging::add_to_linker(linker)
+}
+
+/// Shadows the entry points in a linker that has WASI.
+fn shadow(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     filesystem::p2::add_to_linker(linker)?;
     filesystem::p3::add_to_linker(linker)?;

@@ -6,20 +6,26 @@ use wasmtime::component::ComponentExportIndex;
 
 use super::Prepared;
 use super::supervise::AbortOnDrop;
-use crate::wasm::load::LoadError;
 use crate::wasm::spent::Spent;
 use crate::wasm::threads::backend::within;
+
+/// Why a class does not state how many lanes it may have.
+pub(in crate::wasm) enum NoAnswer {
+    /// The lanes' threads are gone.
+    Ended,
+    /// What went wrong.
+    Failed(String),
+}
 
 /// Returns how many lanes the class states that it may have; `None` if it states nothing.
 ///
 /// # Errors
-/// [`LoadError::NotStarted`], if it does not answer within `limits.open_timeout_ms`.
+/// [`NoAnswer`], also if the class does not answer within `limits.open_timeout_ms`.
 pub(in crate::wasm) async fn lanes_max(
     prepared: &Arc<Prepared>,
     spent: &Arc<Spent>,
-) -> Result<Option<u32>, LoadError> {
+) -> Result<Option<u32>, NoAnswer> {
     let Some(question) = prepared.class.lanes_max else { return Ok(None) };
-    let failed = |cause: String| LoadError::LanesUnknown { class: prepared.config.class_name.clone(), cause };
     let asking = {
         let (prepared, spent) = (Arc::clone(prepared), Arc::clone(spent));
         async move { spent.while_running(|| true, ask(&prepared, &question)).await }
@@ -29,9 +35,9 @@ pub(in crate::wasm) async fn lanes_max(
     let limit = prepared.limits.open_timeout;
     match tokio::time::timeout(limit, asking).await {
         Ok(Ok(Ok(stated))) => Ok(Some(stated)),
-        Ok(Ok(Err(cause))) => Err(failed(cause)),
-        Ok(Err(_)) => Err(LoadError::Ended),
-        Err(_) => Err(failed(format!("no answer within {limit:?}"))),
+        Ok(Ok(Err(cause))) => Err(NoAnswer::Failed(cause)),
+        Ok(Err(_)) => Err(NoAnswer::Ended),
+        Err(_) => Err(NoAnswer::Failed(format!("no answer within {limit:?}"))),
     }
 }
 

@@ -26,10 +26,10 @@ use tokio::sync::{Notify, oneshot};
 pub(super) use self::call::{Answer, Call};
 use self::call::{Job, Lent};
 use self::generation::Ticket;
-pub(super) use self::lanes_max::lanes_max;
+pub(super) use self::lanes_max::{NoAnswer, lanes_max};
 use self::shared::{Condition, Phase, Shared};
 pub(super) use self::standing::Standing;
-use super::load::Prepared;
+use super::prepared::Prepared;
 use crate::runtime::Control;
 use crate::tier::TierError;
 

@@ -48,7 +48,7 @@ pub(super) async fn run(
     // A computing guest lets others run after each tick.
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
-    let witness = store.data().witness.clone();
+    let witness = store.data().policy.witness.clone();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
         Err(error) => return End::NotStarted(store.data().describe(&error)),
@@ -102,7 +102,7 @@ async fn serve(
     generation: &Arc<Generation>,
 ) -> wasmtime::Result<End> {
     let n_calls_max = shared.calls_at_once();
-    let witness = accessor.with(|mut access| access.get().witness.clone());
+    let witness = accessor.with(|mut access| access.get().policy.witness.clone());
     let mut calls = FuturesUnordered::new();
     // Both wait where they are from one turn to the next, rather than being queued anew.
     let mut jobs = pin!(jobs.clone());
@@ -143,7 +143,7 @@ async fn serve_one(
     generation: &Generation,
 ) -> wasmtime::Result<bool> {
     let last = matches!(call, Call::Close);
-    let witness = accessor.with(|mut access| access.get().witness.clone());
+    let witness = accessor.with(|mut access| access.get().policy.witness.clone());
     let mark = witness.mark();
     let answer = perform(accessor, bound, object, call).await?;
     let answer = explain(answer, &witness, mark);

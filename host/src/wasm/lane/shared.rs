@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::generation::Generation;
 use super::standing::Standing;
 use crate::sync::lock;
-use crate::wasm::load::LaneLimits;
+use crate::wasm::prepared::LaneLimits;
 
 pub(super) struct Shared {
     /// Its place among the backend's lanes.

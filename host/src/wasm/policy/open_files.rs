@@ -1,44 +1,34 @@
 //! How many descriptors of the process an instance holds.
 //!
-//! WASI's own types own them, and streams share them, so nothing tells when one is closed. What is remembered of each
-//! is enough to find out: a weak reference to a file, the place of a socket in the table.
+//! Their owners share them, so nothing reports when one is closed. What is remembered of each is enough to find out:
+//! a weak reference to a file, and for what lies in a table, a test whether it still lies there.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use tokio::runtime::Handle;
-use wasmtime::component::{Resource, ResourceTable};
-use wasmtime_wasi::filesystem::Descriptor;
-
-use crate::wasm::state::file_work::Begun;
-
-/// The files, directories and sockets that an instance has open, beside the directories that it is granted.
-pub(in crate::wasm) struct OpenFiles {
+/// The files, directories and sockets that an instance has open, beside the directories that it is granted. `Table` is
+/// where sockets lie.
+pub(in crate::wasm) struct OpenFiles<Table> {
     max: usize,
     files: Vec<Weak<dyn Any + Send + Sync>>,
-    /// By place: whether what is there still is what was put there.
-    in_table: BTreeMap<u32, IsThere>,
+    /// By place in the table.
+    in_table: BTreeMap<u32, IsThere<Table>>,
 }
 
-/// Tells whether what is at a place of the table still is what was put there.
-type IsThere = fn(&ResourceTable, u32) -> bool;
+/// Reports whether what was put at a place of the table still is there.
+pub(in crate::wasm) type IsThere<Table> = fn(&Table, u32) -> bool;
 
-/// Returns the question whether a resource is still at its place.
-fn is_there<T: 'static>(_: &Resource<T>) -> IsThere {
-    |table, place| table.get(&Resource::<T>::new_borrow(place)).is_ok()
-}
-
-/// A place among the open files, held by what is being opened.
+/// A place among the open files, held for one that is being opened.
 pub(in crate::wasm) struct Place(#[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
 
-impl OpenFiles {
+impl<Table> OpenFiles<Table> {
     pub(in crate::wasm) fn new(max: usize) -> Self {
         Self { max, files: Vec::new(), in_table: BTreeMap::new() }
     }
 
-    /// Tells whether there is room for one more. Looks after what has been closed only if there seems to be none.
-    pub(in crate::wasm) fn have_room(&mut self, table: &ResourceTable) -> bool {
+    /// Reports whether there is room for one more. Looks for closed ones only if there seems to be none.
+    pub(in crate::wasm) fn have_room(&mut self, table: &Table) -> bool {
         if self.count() >= self.max {
             self.files.retain(|file| file.strong_count() > 0);
             self.in_table.retain(|place, is_there| is_there(table, *place));
@@ -47,7 +37,7 @@ impl OpenFiles {
     }
 
     /// Takes a place for something that is about to be opened, if there is room.
-    pub(in crate::wasm) fn reserve(&mut self, table: &ResourceTable) -> Option<Place> {
+    pub(in crate::wasm) fn reserve(&mut self, table: &Table) -> Option<Place> {
         self.have_room(table).then(|| {
             let place = Arc::new(());
             let weak = Arc::downgrade(&place);
@@ -56,24 +46,15 @@ impl OpenFiles {
         })
     }
 
-    /// Counts a descriptor that has been opened, instead of the place that was held for it.
-    pub(in crate::wasm) fn opened(
-        &mut self,
-        table: &ResourceTable,
-        descriptor: &Resource<Descriptor>,
-        _place: Place,
-    ) {
-        let file = match table.get(descriptor) {
-            Ok(Descriptor::File(file)) => Arc::downgrade(&file.file),
-            Ok(Descriptor::Dir(directory)) => Arc::downgrade(&directory.dir),
-            Err(_) => return,
-        };
+    /// Counts a file that has been opened, instead of the place that was held for it.
+    pub(in crate::wasm) fn opened<F: Any + Send + Sync>(&mut self, file: &Arc<F>, _place: Place) {
+        let file = Arc::downgrade(file);
         self.files.push(file);
     }
 
     /// Counts what has been put into the table, for as long as it is there.
-    pub(in crate::wasm) fn put<T: 'static>(&mut self, resource: &Resource<T>) {
-        self.in_table.insert(resource.rep(), is_there(resource));
+    pub(in crate::wasm) fn put(&mut self, place: u32, is_there: IsThere<Table>) {
+        self.in_table.insert(place, is_there);
     }
 
     fn count(&self) -> usize {
@@ -81,39 +62,31 @@ impl OpenFiles {
     }
 }
 
-/// The streams of WASI 0.2 from and to files that an instance holds. Each is a pending operation, since it may have one
-/// under way, and what it has under way is not ended by the end of the instance.
-pub(in crate::wasm) struct FileStreams {
-    max: usize,
-    live: BTreeMap<u32, (IsThere, Begun)>,
-    threads: Handle,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl FileStreams {
-    /// Allows `max` of them, which work on `threads`.
-    pub(in crate::wasm) fn new(max: usize, threads: &Handle) -> Self {
-        Self { max, live: BTreeMap::new(), threads: threads.clone() }
+    fn is_there(table: &Vec<u32>, place: u32) -> bool {
+        table.contains(&place)
     }
 
-    /// Tells whether there is room for one more.
-    pub(in crate::wasm) fn have_room(&mut self, table: &ResourceTable) -> bool {
-        // At once: what is gone would count as pending for the other lanes.
-        self.live.retain(|place, (is_there, _)| is_there(table, *place));
-        self.live.len() < self.max
-    }
-
-    /// Counts a stream for as long as it is in the table.
-    pub(in crate::wasm) fn put<T: 'static>(&mut self, stream: &Resource<T>, begun: Begun) {
-        self.live.insert(stream.rep(), (is_there(stream), begun));
-    }
-}
-
-impl Drop for FileStreams {
-    fn drop(&mut self) {
-        let live = std::mem::take(&mut self.live);
-        if !live.is_empty() {
-            // Behind what they have under way, which is what the threads come to first.
-            drop(self.threads.spawn_blocking(move || drop(live)));
-        }
+    #[test]
+    fn so_many_have_room_until_one_is_closed() {
+        let mut table = vec![7];
+        let mut open = OpenFiles::new(3);
+        open.put(7, is_there);
+        let place = open.reserve(&table).unwrap();
+        let file = Arc::new("a file");
+        open.opened(&file, place);
+        let opening = open.reserve(&table).unwrap();
+        assert!(open.reserve(&table).is_none(), "a socket, a file, and one that is being opened");
+        drop(opening);
+        let opening = open.reserve(&table).unwrap();
+        drop(file);
+        assert!(open.have_room(&table), "the file is closed");
+        table.clear();
+        let second = open.reserve(&table);
+        assert!(second.is_some() && open.have_room(&table), "the socket is gone too");
+        drop(opening);
     }
 }

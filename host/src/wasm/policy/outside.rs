@@ -15,11 +15,30 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::Secrets;
-use super::network::{NetPolicy, Resolver};
-use crate::config::{BackendConfig, NetGrant, NetHost, SecretSource};
+use super::network::{NetError, NetPolicy, Resolver};
+use crate::config::{BackendConfig, NetGrant, NetHost, SecretError, SecretSource};
 use crate::sync::lock;
 use crate::tier::Liveness;
-use crate::wasm::load::LoadError;
+
+/// Why a secret or a name cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutsideError {
+    /// A secret that the configuration names.
+    #[error("secrets.{key}: {source}")]
+    Secret {
+        /// The key of the configuration.
+        key: String,
+        /// Why it cannot be had.
+        source: SecretError,
+    },
+    /// A secret that is not text.
+    #[error("secrets.{0} is not UTF-8 text, and constructors take text")]
+    SecretNotText(String),
+    /// A host name in `allow.net`.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
 
 /// What one instance is made with.
 pub(in crate::wasm) struct Given {
@@ -61,13 +80,13 @@ impl Outside {
     /// Reads the secrets and resolves the names.
     ///
     /// # Errors
-    /// [`LoadError`] of a secret or a name.
+    /// [`OutsideError`].
     pub(in crate::wasm) fn new(
         config: &BackendConfig,
         hears: Arc<dyn Liveness>,
         on: Handle,
         resolver: Resolver,
-    ) -> Result<Arc<Self>, LoadError> {
+    ) -> Result<Arc<Self>, OutsideError> {
         let texts = config.secrets.iter().map(|(key, source)| read(key, source)).collect::<Result<_, _>>()?;
         let net = NetPolicy::resolve(&config.allow.net, &*resolver)?;
         Ok(Arc::new(Self {
@@ -178,10 +197,10 @@ impl Drop for Reading {
     }
 }
 
-fn read(key: &str, source: &SecretSource) -> Result<Option<String>, LoadError> {
-    let secret = source.read().map_err(|source| LoadError::Secret { key: key.to_owned(), source })?;
+fn read(key: &str, source: &SecretSource) -> Result<Option<String>, OutsideError> {
+    let secret = source.read().map_err(|source| OutsideError::Secret { key: key.to_owned(), source })?;
     let text = |secret: &crate::config::Secret| {
-        secret.expose_text().map(str::to_owned).ok_or_else(|| LoadError::SecretNotText(key.to_owned()))
+        secret.expose_text().map(str::to_owned).ok_or_else(|| OutsideError::SecretNotText(key.to_owned()))
     };
     secret.as_ref().map(text).transpose()
 }

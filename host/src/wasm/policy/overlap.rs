@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{BackendConfig, FsAccess, Grants};
-use crate::wasm::component::Compilation;
 
 /// A grant through which a guest could leave its sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,9 +28,13 @@ pub struct OverlapError {
 ///
 /// # Errors
 /// [`OverlapError`]
-pub(in crate::wasm) fn check(allow: &Grants, compilation: &Compilation) -> Result<(), OverlapError> {
-    let cache = compilation.cache_directory().map(|path| ("compile cache", path, "kvtier.compile_cache"));
-    let compiler = compilation.compiler_program().map(|path| ("compiler", path, "kvtier.compiler"));
+pub(in crate::wasm) fn check(
+    allow: &Grants,
+    cache: Option<PathBuf>,
+    compiler: Option<PathBuf>,
+) -> Result<(), OverlapError> {
+    let cache = cache.map(|path| ("compile cache", path, "kvtier.compile_cache"));
+    let compiler = compiler.map(|path| ("compiler", path, "kvtier.compiler"));
     for (what, place, key) in cache.into_iter().chain(compiler) {
         let place = resolved(&place);
         for granted in writable(allow) {
@@ -85,7 +88,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::config::{CompileCache, Compiler, Config, FsGrant};
+    use crate::config::FsGrant;
 
     #[test]
     fn a_grant_for_writing_overlaps_neither_cache_nor_compiler() {
@@ -96,14 +99,11 @@ mod tests {
         fs::create_dir_all(at("bin")).unwrap();
         symlink(at("home"), at("link")).unwrap();
         let overlap = |cache: &str, granted: &str, access: FsAccess| {
-            let config = Config {
-                compile_cache: CompileCache::Directory(at(cache)),
-                compiler: Compiler::Program(at("bin/kvtier")),
-                ..Config::default()
-            };
             let grant = FsGrant { host_dir: at(granted), guest_path: "/data".into(), access };
             let allow = Grants { fs: vec![grant], ..Grants::default() };
-            check(&allow, &Compilation::new(&config)).err().map(|error| (error.what, error.place))
+            check(&allow, Some(at(cache)), Some(at("bin/kvtier")))
+                .err()
+                .map(|error| (error.what, error.place))
         };
         let cache = |place: &str| Some(("compile cache", at(place)));
         for (place, granted) in [

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::SECRET_HIDDEN_BYTES_MIN;
-use crate::wasm::state::log::escaped;
+use crate::text::escaped;
 
 const HIDDEN: &str = "[secret]";
 

@@ -7,8 +7,9 @@ use wasmtime::component::Component;
 
 use crate::config::Sha256Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::text::foreign_text;
 use crate::wasm::class::{self, ClassReport};
-use crate::wasm::component::{ComponentError, Source, ensure_light, foreign_text};
+use crate::wasm::component::{ComponentError, Source, ensure_light};
 use crate::wasm::engine::engine_config;
 
 /// What a component is, what it offers and what it asks for.

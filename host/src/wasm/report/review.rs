@@ -105,7 +105,8 @@ pub fn review(compilation: &Compilation, config: &BackendConfig) -> Result<Revie
     Ok(Review {
         class: class::check(&inspection.classes, &config.class_name).map(|(_, blocking)| blocking),
         pinned: config.digest.is_some(),
-        overlap: overlap::check(&config.allow, compilation).err(),
+        overlap: overlap::check(&config.allow, compilation.cache_directory(), compilation.compiler_program())
+            .err(),
         not_offered: not_offered.cloned().collect(),
         reaches: reaches(config, &inspection),
         limits: changed.map(|(name, value, default)| Limit { name, value, default }).collect(),

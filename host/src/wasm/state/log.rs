@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::BackendConfig;
 use crate::limits::LOG_BYTES_MAX;
 use crate::sync::lock;
+use crate::text::escaped;
 
 /// Under which a host's subscriber selects what backends write.
 const TARGET: &str = "kvtier::backend";
@@ -174,24 +175,6 @@ impl Bucket {
     }
 }
 
-/// Escapes whatever could pass for another line or move the reader's cursor, and cuts what is then longer
-/// than `bytes_max`; quotes stay as they are.
-pub(in crate::wasm) fn escaped(message: &str, bytes_max: usize) -> String {
-    let mut text = String::with_capacity(message.len().min(bytes_max));
-    for character in message.chars() {
-        let whole = text.len();
-        match character {
-            '"' | '\'' => text.push(character),
-            other => text.extend(other.escape_debug()),
-        }
-        if text.len() > bytes_max {
-            text.truncate(whole);
-            break;
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,15 +230,5 @@ mod tests {
         assert!(matches!(log.admit(&control), Line::Passed { .. }));
         assert_eq!(log.admit("xxx"), Line::Dropped, "two bytes are left");
         assert!(matches!(log.admit("xx"), Line::Passed { .. }));
-    }
-
-    #[test]
-    fn messages_are_cut_after_they_were_escaped() {
-        let escaped = |message: &str| escaped(message, LOG_BYTES_MAX);
-        assert_eq!(escaped("a \"b\" 'c'\n\u{1b}[31m\u{202e}é"), "a \"b\" 'c'\\n\\u{1b}[31m\\u{202e}é");
-        assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX)).len(), LOG_BYTES_MAX);
-        assert_eq!(escaped(&"x".repeat(LOG_BYTES_MAX + 1)).len(), LOG_BYTES_MAX);
-        let text = escaped(&"\u{1b}".repeat(LOG_BYTES_MAX));
-        assert!(text.ends_with("\\u{1b}") && text.len() <= LOG_BYTES_MAX && text.len() > LOG_BYTES_MAX - 6);
     }
 }

@@ -9,7 +9,7 @@ use crate::backoff::Backoff;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::sync::lock;
 use crate::tier::Liveness;
-use crate::wasm::lane::{self, Lane, Standing};
+use crate::wasm::lane::{self, Lane, NoAnswer, Standing};
 use crate::wasm::load::{LoadError, Recipe};
 use crate::wasm::policy::outside::Outside;
 use crate::wasm::spent::{Spent, pause_after};
@@ -104,8 +104,12 @@ async fn load(
     let (prepared, notes) = recipe.prepare(compiling, spent).await?;
     let prepared = Arc::new(prepared);
     let config = &recipe.config;
+    let unknown = |no_answer| match no_answer {
+        NoAnswer::Ended => LoadError::Ended,
+        NoAnswer::Failed(cause) => LoadError::LanesUnknown { class: config.class_name.clone(), cause },
+    };
     if config.lanes > 1
-        && let Some(stated) = lane::lanes_max(&prepared, spent).await?
+        && let Some(stated) = lane::lanes_max(&prepared, spent).await.map_err(unknown)?
         && config.lanes > stated as usize
     {
         let (class, configured) = (config.class_name.clone(), config.lanes);

@@ -50,7 +50,7 @@ fn begin(state: &State, paths: &[&str]) -> Result<Begun, Beyond> {
 
 /// Counts an operation that holds `n_bytes` as pending.
 fn begin_with(state: &State, n_bytes: usize) -> Result<Begun, Beyond> {
-    state.file_work.begin(n_bytes).ok_or_else(|| Beyond::Pending(state.file_work.refusal()))
+    state.budgets.file_work.begin(n_bytes).ok_or_else(|| Beyond::Pending(state.budgets.file_work.refusal()))
 }
 
 /// The refusals among WASI's error codes.
@@ -69,7 +69,7 @@ impl<const N: usize> Attempt<N> {
         paths: [&str; PATHS],
         changes: bool,
     ) -> Result<Self, Beyond> {
-        let work = Watched::new(begin(state, &paths)?, &state.own_threads);
+        let work = Watched::new(begin(state, &paths)?, &state.threads.backend);
         Ok(Self { from, path: paths.join(" -> "), changes, work })
     }
 
@@ -77,7 +77,7 @@ impl<const N: usize> Attempt<N> {
         self.work.ended();
         if let Some(refusal) = refusal {
             let read_only = self.from.iter().any(|&place| is_read_only(state, place));
-            record(&state.witness, &self.path, refusal, self.changes && read_only);
+            record(&state.policy.witness, &self.path, refusal, self.changes && read_only);
         }
     }
 }
@@ -147,7 +147,7 @@ macro_rules! shadow_directories {
             let state: &mut State = store.data_mut();
             let directories = state.filesystem().get_directories()?;
             if directories.is_empty() {
-                state.witness.record($crate::wasm::policy::denial::Denial::NoDirectory);
+                state.policy.witness.record($crate::wasm::policy::denial::Denial::NoDirectory);
             }
             Ok((directories,))
         })?;

@@ -84,7 +84,9 @@ impl Opening {
             Ok(begun) => begun,
             Err(beyond) => return Ok(Err(beyond)),
         };
-        let Some(place) = state.open_files.reserve(&state.table) else { return Ok(Err(Beyond::OpenFiles)) };
+        let Some(place) = state.budgets.open_files.reserve(&state.table) else {
+            return Ok(Err(Beyond::OpenFiles));
+        };
         Ok(Ok(Some(Self { directory, path, how, begun, place })))
     }
 
@@ -119,14 +121,16 @@ impl Opened {
     pub(super) fn put(self, state: &mut State) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
         match self.descriptor {
             Ok(descriptor) => {
-                let descriptor = state.table.push(descriptor)?;
-                state.open_files.opened(&state.table, &descriptor, self.place);
-                Ok(Ok(descriptor))
+                match &descriptor {
+                    Descriptor::File(file) => state.budgets.open_files.opened(&file.file, self.place),
+                    Descriptor::Dir(directory) => state.budgets.open_files.opened(&directory.dir, self.place),
+                }
+                Ok(Ok(state.table.push(descriptor)?))
             }
             Err(failure) => {
                 if let Some(refusal) = failure.refusal() {
                     let changes = self.how.creates || self.how.truncates || self.how.writes;
-                    record(&state.witness, &self.path, refusal, changes && self.is_read_only);
+                    record(&state.policy.witness, &self.path, refusal, changes && self.is_read_only);
                 }
                 Ok(Err(failure))
             }

@@ -94,7 +94,7 @@ fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
             Box::new(async move {
                 let state: &mut State = store.data_mut();
                 let work = match begin_with(state, 0) {
-                    Ok(begun) => Watched::new(begun, &state.own_threads),
+                    Ok(begun) => Watched::new(begun, &state.threads.backend),
                     Err(beyond) => return Ok((Err(code_of!(beyond)),)),
                 };
                 let read = state.filesystem().read(fd, n_bytes, at).await;
@@ -112,7 +112,7 @@ fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
                 bytes.truncate(FILE_WRITE_BYTES_MAX);
                 bytes.shrink_to_fit();
                 let work = match begin_with(state, bytes.len()) {
-                    Ok(begun) => Watched::new(begun, &state.own_threads),
+                    Ok(begun) => Watched::new(begun, &state.threads.backend),
                     Err(beyond) => return Ok((Err(code_of!(beyond)),)),
                 };
                 let written = state.filesystem().write(fd, bytes, at).await;
@@ -147,7 +147,7 @@ fn stream<S: 'static>(
     state: &mut State,
     make: impl FnOnce(&mut State) -> FsResult<Resource<S>>,
 ) -> wasmtime::Result<Result<Resource<S>, types::ErrorCode>> {
-    if !state.file_streams.have_room(&state.table) {
+    if !state.budgets.file_streams.have_room(&state.table) {
         return Ok(Err(code_of!(Beyond::OpenFiles)));
     }
     let begun = match begin_with(state, 0) {
@@ -156,7 +156,7 @@ fn stream<S: 'static>(
     };
     let answer = plain(make(state))?;
     if let Ok(stream) = &answer {
-        state.file_streams.put(stream, begun);
+        state.budgets.file_streams.put(stream, begun);
     }
     Ok(answer)
 }
@@ -182,7 +182,7 @@ fn add_listings_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
             return Ok((Err(types::ErrorCode::NotDirectory),));
         };
         let directory = Arc::clone(&directory.dir);
-        let Some(place) = state.open_files.reserve(&state.table) else {
+        let Some(place) = state.budgets.open_files.reserve(&state.table) else {
             return Ok((Err(types::ErrorCode::InsufficientMemory),));
         };
         let entries = Entries::new(directory, place);

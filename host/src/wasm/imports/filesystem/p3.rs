@@ -93,9 +93,12 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
             Box::pin(async move {
                 let work = accessor.with(|mut access| -> wasmtime::Result<_> {
                     let state: &mut State = access.get();
-                    let begun =
-                        state.file_work.begin(0).ok_or_else(|| format_err!(state.file_work.refusal()))?;
-                    Ok(Watched::new(begun, &state.own_threads))
+                    let begun = state
+                        .budgets
+                        .file_work
+                        .begin(0)
+                        .ok_or_else(|| format_err!(state.budgets.file_work.refusal()))?;
+                    Ok(Watched::new(begun, &state.threads.backend))
                 })?;
                 let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
                 let is_same =
@@ -115,10 +118,11 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
             Descriptor::File(_) => Err(types::ErrorCode::NotDirectory),
         };
         let listing = directory.and_then(|directory| {
-            let place = state.open_files.reserve(&state.table).ok_or(types::ErrorCode::InsufficientMemory)?;
+            let place =
+                state.budgets.open_files.reserve(&state.table).ok_or(types::ErrorCode::InsufficientMemory)?;
             Ok((directory, place))
         });
-        let work = Arc::clone(&state.file_work);
+        let work = Arc::clone(&state.budgets.file_work);
         let entries = match listing {
             Ok((directory, place)) => {
                 StreamReader::new(&mut store, Listing::new(directory, sender, place, work))?

@@ -32,7 +32,7 @@ type Fd = Resource<Descriptor>;
 pub(super) fn add_to_linker(instance: &mut LinkerInstance<'_, State>) -> Result<()> {
     instance.func_wrap("[method]descriptor.read-via-stream", |mut store, (fd, at): (Fd, Filesize)| {
         let state: &State = store.data();
-        let work = Arc::clone(&state.file_work);
+        let work = Arc::clone(&state.budgets.file_work);
         let (outcome, heard) = oneshot::channel();
         let stream = match state.table.get(&fd)? {
             Descriptor::File(file) => {
@@ -65,7 +65,7 @@ fn write(
     whither: Whither,
 ) -> Result<FutureReader<Outcome>> {
     let state: &State = store.data();
-    let work = Arc::clone(&state.file_work);
+    let work = Arc::clone(&state.budgets.file_work);
     let (outcome, heard) = oneshot::channel();
     let file = match state.table.get(fd)? {
         Descriptor::File(file) if file.perms.write_not_permitted() => Err(ErrorCode::NotPermitted),

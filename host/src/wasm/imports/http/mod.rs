@@ -27,7 +27,6 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use self::body::{Progress, RequestBody, ResponseBody};
 use self::dial::{DialError, Dialler};
-pub(in crate::wasm) use self::objects::Objects;
 pub use self::tls::TlsError;
 use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
 use crate::limits::{HTTP_BODY_PIECE_BYTES, HTTP_IDLE_MAX};

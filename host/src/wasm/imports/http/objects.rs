@@ -1,148 +1,10 @@
-//! The HTTP objects that an instance holds: fields, requests, responses, bodies, options, and requests that are sent.
-//!
-//! A guest makes them without a grant, and a request that is never sent costs nothing but the host's memory. So they are
-//! counted, and each kind is bounded in bytes.
+//! Making the HTTP objects that an instance holds, within their limits.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use wasmtime::component::{Resource, ResourceTable};
-use wasmtime::format_err;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
 
-use crate::config::BackendLimits;
-use crate::limits::{
-    HTTP_ANSWER_FIELDS_BYTES_MAX, HTTP_BODY_PIECE_BYTES, HTTP_FIELDS_BYTES_MAX,
-    HTTP_FIELDS_UNGRANTED_BYTES_MAX, HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX,
-    HTTP_URL_PART_BYTES_MAX, HTTP_WORD_BYTES_MAX,
-};
 use crate::wasm::state::State;
-use crate::wasm::state::held::Charge;
-
-/// What an object may hold.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// Fields that the guest fills.
-    Fields,
-    /// A request with its URL, and the trailers of its body. Its headers were fields before.
-    Request,
-    /// What waits to be sent of a body.
-    Body,
-    /// What came from a server.
-    Answer,
-    /// A few numbers.
-    Options,
-}
-
-/// The objects of one instance.
-pub(in crate::wasm) struct Objects {
-    is_granted: bool,
-    max: usize,
-    live: BTreeMap<u32, Object>,
-    /// As many objects as there are from which on those that are gone are looked for.
-    look_at: usize,
-    /// One reference for each request that is being sent by WASI 0.3: it has left the table.
-    sending: Arc<()>,
-    charge: Charge,
-}
-
-struct Object {
-    is_there: IsThere,
-    bytes: usize,
-}
-
-/// Tells whether an object is still at its place.
-type IsThere = fn(&ResourceTable, u32) -> bool;
-
-/// An answer in which there may be a new object.
-pub(super) trait Made {
-    /// Returns its place.
-    fn object(&self) -> Option<(u32, IsThere)>;
-}
-
-impl<T: 'static> Made for Resource<T> {
-    fn object(&self) -> Option<(u32, IsThere)> {
-        Some((self.rep(), |table, place| table.get(&Resource::<T>::new_borrow(place)).is_ok()))
-    }
-}
-
-impl<M: Made> Made for Option<M> {
-    fn object(&self) -> Option<(u32, IsThere)> {
-        self.as_ref().and_then(M::object)
-    }
-}
-
-impl<M: Made, E> Made for Result<M, E> {
-    fn object(&self) -> Option<(u32, IsThere)> {
-        self.as_ref().ok().and_then(M::object)
-    }
-}
-
-/// Counts a request that is being sent.
-pub(super) struct Sending(#[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
-
-impl Objects {
-    pub(in crate::wasm) fn new(is_granted: bool, limits: &BackendLimits, charge: Charge) -> Self {
-        let max = if is_granted {
-            limits.http_requests_max.saturating_mul(HTTP_OBJECTS_PER_REQUEST)
-        } else {
-            HTTP_OBJECTS_UNGRANTED_MAX
-        };
-        let (live, look_at) = (BTreeMap::new(), HTTP_OBJECTS_UNGRANTED_MAX.min(max));
-        Self { is_granted, max, live, look_at, sending: Arc::default(), charge }
-    }
-
-    /// Returns how many bytes the fields of one object may have.
-    pub(in crate::wasm) fn fields_bytes_max(&self) -> usize {
-        if self.is_granted { HTTP_FIELDS_BYTES_MAX } else { HTTP_FIELDS_UNGRANTED_BYTES_MAX }
-    }
-
-    /// Tells whether there is room for one more.
-    fn have_room(&mut self, table: &ResourceTable) -> bool {
-        if self.count() >= self.look_at {
-            self.live.retain(|place, object| (object.is_there)(table, *place));
-            self.look_at = (2 * self.count()).clamp(HTTP_OBJECTS_UNGRANTED_MAX, self.max);
-            self.show();
-        }
-        self.count() < self.max
-    }
-
-    fn count(&self) -> usize {
-        self.live.len() + Arc::strong_count(&self.sending) - 1
-    }
-
-    fn put(&mut self, place: u32, is_there: IsThere, kind: Kind) {
-        let bytes = self.bytes_max(kind);
-        self.live.insert(place, Object { is_there, bytes });
-        self.show();
-    }
-
-    fn bytes_max(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::Fields => self.fields_bytes_max(),
-            Kind::Request => 2 * HTTP_URL_PART_BYTES_MAX + 2 * HTTP_WORD_BYTES_MAX + self.fields_bytes_max(),
-            Kind::Body => 2 * HTTP_BODY_PIECE_BYTES,
-            Kind::Answer => HTTP_ANSWER_FIELDS_BYTES_MAX,
-            Kind::Options => 0,
-        }
-    }
-
-    fn show(&mut self) {
-        let sending = self.bytes_max(Kind::Request) + self.fields_bytes_max() + self.bytes_max(Kind::Body);
-        let n_sending = Arc::strong_count(&self.sending) - 1;
-        let bytes = self.live.values().map(|object| object.bytes).sum::<usize>() + n_sending * sending;
-        self.charge.set(bytes as u64);
-    }
-
-    fn refusal(&self) -> wasmtime::Error {
-        let max = self.max;
-        if self.is_granted {
-            format_err!("more than the {max} HTTP objects allowed by http_requests_max")
-        } else {
-            format_err!("more than the {max} HTTP objects of a backend without a grant for HTTP in allow.net")
-        }
-    }
-}
+pub(super) use crate::wasm::state::http_objects::Kind;
+use crate::wasm::state::http_objects::{Made, Sending};
 
 impl State {
     /// Makes an HTTP object and counts it.
@@ -163,83 +25,26 @@ impl State {
     /// Counts an HTTP object that there was room for.
     pub(super) fn made_for_http(&mut self, made: &impl Made, kind: Kind) {
         if let Some((place, is_there)) = made.object() {
-            self.http_objects.put(place, is_there, kind);
+            self.budgets.http_objects.put(place, is_there, kind);
         }
     }
 
     /// Traps if there may be no further HTTP object.
     pub(super) fn make_room_for_http(&mut self) -> wasmtime::Result<()> {
-        if self.http_objects.have_room(&self.table) { Ok(()) } else { Err(self.http_objects.refusal()) }
+        if self.budgets.http_objects.have_room(&self.table) {
+            Ok(())
+        } else {
+            Err(self.budgets.http_objects.refusal())
+        }
     }
 
     /// Counts a request that is about to be sent; `None` if there are too many.
     pub(super) fn send_http(&mut self) -> Option<Sending> {
-        let has_room = self.http_objects.have_room(&self.table);
-        has_room.then(|| Sending(Arc::clone(&self.http_objects.sending)))
+        self.budgets.http_objects.send(&self.table)
     }
 }
 
-/// Tells whether a text of a request may be so long.
+/// Reports whether a text of a request may be so long.
 pub(super) fn is_short(text: Option<&String>, n_bytes_max: usize) -> bool {
     text.is_none_or(|text| text.len() <= n_bytes_max)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    fn objects(is_granted: bool) -> (Objects, Arc<AtomicU64>) {
-        let held = Arc::default();
-        let limits = BackendLimits { http_requests_max: 2, ..BackendLimits::default() };
-        (Objects::new(is_granted, &limits, Charge::new(&held)), held)
-    }
-
-    fn put(objects: &mut Objects, object: &impl Made, kind: Kind) {
-        let (place, is_there) = object.object().unwrap();
-        objects.put(place, is_there, kind);
-    }
-
-    #[test]
-    fn so_many_objects_have_room_and_those_that_are_gone_do_not_count() {
-        for (is_granted, max) in [(false, HTTP_OBJECTS_UNGRANTED_MAX), (true, 2 * HTTP_OBJECTS_PER_REQUEST)] {
-            let (mut objects, held) = objects(is_granted);
-            let mut table = ResourceTable::new();
-            let mut made = Vec::new();
-            for n in 0..max {
-                assert!(objects.have_room(&table), "{n}");
-                let object = table.push(n).unwrap();
-                put(&mut objects, &object, Kind::Fields);
-                made.push(object);
-            }
-            assert!(!objects.have_room(&table));
-            let n_bytes = max * objects.fields_bytes_max();
-            assert_eq!(held.load(Ordering::Relaxed), n_bytes as u64);
-            table.delete(made.pop().unwrap()).unwrap();
-            assert!(objects.have_room(&table));
-            // In the place of the other, and of another kind.
-            let object = table.push("text").unwrap();
-            put(&mut objects, &object, Kind::Options);
-            assert!(!objects.have_room(&table));
-            drop(objects);
-            assert_eq!(held.load(Ordering::Relaxed), 0);
-        }
-    }
-
-    #[test]
-    fn a_request_that_is_being_sent_counts_until_it_is_given_up() {
-        let (mut objects, _) = objects(false);
-        let table = ResourceTable::new();
-        let sent: Vec<_> = (0..HTTP_OBJECTS_UNGRANTED_MAX).map(|_| Arc::clone(&objects.sending)).collect();
-        assert!(!objects.have_room(&table));
-        drop(sent);
-        assert!(objects.have_room(&table));
-    }
-
-    #[test]
-    fn without_a_grant_all_fields_together_have_as_much_as_one_has_with_it() {
-        let (objects, _) = objects(false);
-        assert_eq!(objects.max * objects.fields_bytes_max(), HTTP_FIELDS_BYTES_MAX);
-    }
 }

@@ -22,7 +22,7 @@ async fn poll(
     mut store: StoreContextMut<'_, State>,
     list: WasmList<Resource<DynPollable>>,
 ) -> wasmtime::Result<Vec<u32>> {
-    let n_max = store.data().handles_max;
+    let n_max = store.data().budgets.handles_max;
     if list.len() > n_max {
         return Err(format_err!(
             "a poll of {} is longer than there may be things to wait for; limits.handles_max is reached",

@@ -12,7 +12,7 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use crate::wasm::policy::Denial;
 use crate::wasm::policy::Witness;
 use crate::wasm::policy::network::NetPolicy;
-use crate::wasm::state::State;
+use crate::wasm::state::{State, is_there};
 
 /// Judges what a socket is about to do with an address.
 pub(in crate::wasm) fn check_address(
@@ -42,16 +42,16 @@ fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
     full: E,
     make: impl FnOnce(&mut State) -> Result<Resource<S>, TrappableError<E>>,
 ) -> wasmtime::Result<Result<Resource<S>, E>> {
-    if state.net.has_no_sockets() {
-        state.witness.record(Denial::Socket);
+    if state.policy.net.has_no_sockets() {
+        state.policy.witness.record(Denial::Socket);
         return Ok(Err(denied));
     }
-    if !state.open_files.have_room(&state.table) {
+    if !state.budgets.open_files.have_room(&state.table) {
         return Ok(Err(full));
     }
     match make(state) {
         Ok(socket) => {
-            state.open_files.put(&socket);
+            state.budgets.open_files.put(socket.rep(), is_there::<S>);
             Ok(Ok(socket))
         }
         Err(error) => Ok(Err(error.downcast()?)),
@@ -60,9 +60,9 @@ fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
 
 /// Returns the addresses that a name was pinned to; `None` if it is not granted.
 fn pinned(state: &State, name: &str) -> Option<Vec<IpAddr>> {
-    let addresses = state.net.addresses(name);
+    let addresses = state.policy.net.addresses(name);
     if addresses.is_none() {
-        state.witness.record(Denial::Lookup(state.witness.asked(name)));
+        state.policy.witness.record(Denial::Lookup(state.policy.witness.asked(name)));
     }
     addresses
 }

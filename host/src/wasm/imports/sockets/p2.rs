@@ -32,7 +32,7 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
     let mut instance = linker.instance(&format!("wasi:sockets/udp-create-socket@{P2}"))?;
     instance.func_wrap("create-udp-socket", |store, (_family,): (IpAddressFamily,)| {
         let state: &State = store.data();
-        state.witness.record(Denial::Udp);
+        state.policy.witness.record(Denial::Udp);
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
     // The whole interface, because WASI's own stream of addresses cannot be made from outside.

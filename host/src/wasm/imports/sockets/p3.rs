@@ -27,7 +27,7 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
     })?;
     instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
         let state: &State = store.data();
-        state.witness.record(Denial::Udp);
+        state.policy.witness.record(Denial::Udp);
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
     let mut instance = linker.instance(&format!("wasi:sockets/ip-name-lookup@{P3}"))?;
@@ -51,7 +51,7 @@ async fn connect(
 ) -> wasmtime::Result<Result<(), ErrorCode>> {
     let (limit, threads) = accessor.with(|mut access| {
         let state: &mut State = access.get();
-        (state.connect_timeout, state.lanes.clone())
+        (state.budgets.connect_timeout, state.threads.lanes.clone())
     });
     let sockets = accessor.with_getter::<WasiSockets>(State::sockets);
     let connecting = within(threads, WasiSockets::connect(&sockets, socket, address));

@@ -11,12 +11,12 @@ use crate::copies::{Pass, note};
 use crate::transfer::{Sinks, Sources, TransferError};
 use crate::wasm::contract::buffers;
 use crate::wasm::contract::types::Error;
-use crate::wasm::state::{Host, State};
+use crate::wasm::state::{State, Storage, StorageView};
 
 const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
 
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    buffers::add_to_linker::<_, Host>(linker, |state| state)?;
+    buffers::add_to_linker::<_, Storage>(linker, State::storage)?;
     // The generated glue for these two moves bytes through a vector of its own; these do not.
     linker.allow_shadowing(true);
     let mut shadows = linker.instance(BUFFERS)?;
@@ -33,16 +33,16 @@ fn read(
     store: StoreContextMut<'_, State>,
     (sources, index, offset, len): ReadArgs,
 ) -> Result<(std::result::Result<Bytes, Error>,)> {
-    let State { table, read_bytes_max, lanes, .. } = store.data();
+    let State { table, budgets, threads, .. } = store.data();
     let sources = table.get(&sources)?;
     check_index(index, sources.count())?;
-    if len > *read_bytes_max {
-        let text = format!("{len} bytes are more than the {read_bytes_max} of one read");
+    if len > budgets.read_bytes_max {
+        let text = format!("{len} bytes are more than the {} of one read", budgets.read_bytes_max);
         return Ok((Err(Error::InvalidArgument(text)),));
     }
     let bytes = sources.chunk(index as usize).and_then(|chunk| {
         let range = range(offset, len)?;
-        beside(lanes, chunk.n_bytes_to_read(&range), || {
+        beside(&threads.lanes, chunk.n_bytes_to_read(&range), || {
             // Into the guest's memory, when this returns.
             note(Pass::Copy, chunk.pieces(range.clone())?[0]);
             chunk.bytes(range)
@@ -58,19 +58,19 @@ fn write(
     store: StoreContextMut<'_, State>,
     (sinks, index, offset, bytes): WriteArgs,
 ) -> Result<(std::result::Result<(), Error>,)> {
-    let State { table, lanes, .. } = store.data();
+    let State { table, threads, .. } = store.data();
     let sinks = table.get(&sinks)?;
     check_index(index, sinks.count())?;
     let bytes = bytes.as_le_slice(&store);
     let written = sinks
         .lease(index as usize)
-        .and_then(|mut sink| beside(lanes, bytes.len(), || sink.write(offset as usize, bytes)));
+        .and_then(|mut sink| beside(&threads.lanes, bytes.len(), || sink.write(offset as usize, bytes)));
     Ok((written.map_err(refused),))
 }
 
-impl buffers::Host for &mut State {}
+impl buffers::Host for StorageView<'_> {}
 
-impl buffers::HostSources for &mut State {
+impl buffers::HostSources for StorageView<'_> {
     fn count(&mut self, sources: Resource<Sources>) -> Result<u32> {
         Ok(self.table.get(&sources)?.count() as u32)
     }
@@ -97,7 +97,7 @@ impl buffers::HostSources for &mut State {
     }
 }
 
-impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
+impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Storage {
     fn read_stream(
         mut access: Access<'_, T, Self>,
         sources: Resource<Sources>,
@@ -105,8 +105,8 @@ impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
         offset: u64,
         len: u64,
     ) -> Result<StreamReader<u8>> {
-        let State { table, lanes, .. } = access.get();
-        let (sources, lanes) = (table.get(&sources)?.clone(), lanes.clone());
+        let StorageView { table, threads, .. } = access.get();
+        let (sources, lanes) = (table.get(&sources)?.clone(), threads.lanes.clone());
         check_index(index, sources.count())?;
         let index = index as usize;
         let size_bytes = sources.size_bytes(index).unwrap_or_default();
@@ -115,7 +115,7 @@ impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Host {
     }
 }
 
-impl buffers::HostSinks for &mut State {
+impl buffers::HostSinks for StorageView<'_> {
     fn count(&mut self, sinks: Resource<Sinks>) -> Result<u32> {
         Ok(self.table.get(&sinks)?.count() as u32)
     }
@@ -142,7 +142,7 @@ impl buffers::HostSinks for &mut State {
     }
 }
 
-impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Host {
+impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Storage {
     async fn write_stream(
         accessor: &Accessor<T, Self>,
         sinks: Resource<Sinks>,
@@ -152,7 +152,8 @@ impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Host {
     ) -> Result<std::result::Result<u64, Error>> {
         let (done, ended) = oneshot::channel();
         let leased = accessor.with(|mut access| -> Result<_> {
-            let sinks = access.get().table.get(&sinks)?;
+            let view = access.get();
+            let sinks = view.table.get(&sinks)?;
             check_index(index, sinks.count())?;
             match sinks.claim(index as usize) {
                 Ok(sink) => {

@@ -11,11 +11,11 @@ use std::ops::Range;
 use rustix::io::Errno;
 
 use super::refused;
-use super::splice::failed;
 use crate::copies::{Pass, note};
 use crate::limits::DIRECT_PIECE_BYTES;
 use crate::memory::PAGE_BYTES;
 use crate::transfer::{Lease, Sealed};
+use crate::wasm::contract::failed;
 use crate::wasm::contract::types::Error;
 
 /// Writes a chunk to the beginning of an empty file, and returns its size in bytes.

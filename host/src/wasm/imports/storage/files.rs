@@ -8,11 +8,11 @@ use super::operations::{Answer, ask_for_lock, load_all, read, store_all, try_dir
 use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::types::{Caching, FileToLoad, FileToStore, Ownership};
 use crate::wasm::contract::{files, files_blocking};
-use crate::wasm::state::{Host, State};
+use crate::wasm::state::{Storage, StorageView};
 
-impl files::Host for &mut State {}
+impl files::Host for StorageView<'_> {}
 
-impl<T: Send + 'static> files::HostWithStore<T> for Host {
+impl<T: Send + 'static> files::HostWithStore<T> for Storage {
     async fn store(
         accessor: &Accessor<T, Self>,
         chunks: Resource<Sources>,
@@ -72,15 +72,15 @@ impl<T: Send + 'static> files::HostWithStore<T> for Host {
         path: String,
     ) -> Result<Answer<Ownership>> {
         let batch = accessor.with(|mut access| {
-            let state = access.get();
-            state.batch(state.owned.question(), &directory, vec![path])
+            let view = access.get();
+            view.batch(view.budgets.owned.question(), &directory, vec![path])
         })?;
         let tried = ask_for_lock(batch).await?;
-        Ok(accessor.with(|mut access| access.get().owned.note(tried)))
+        Ok(accessor.with(|mut access| access.get().budgets.owned.note(tried)))
     }
 }
 
-impl files_blocking::Host for &mut State {
+impl files_blocking::Host for StorageView<'_> {
     async fn store(
         &mut self,
         chunks: Resource<Sources>,
@@ -130,7 +130,7 @@ impl files_blocking::Host for &mut State {
         directory: Resource<Descriptor>,
         path: String,
     ) -> Result<Answer<Ownership>> {
-        let tried = ask_for_lock(self.batch(self.owned.question(), &directory, vec![path])?).await?;
-        Ok(self.owned.note(tried))
+        let tried = ask_for_lock(self.batch(self.budgets.owned.question(), &directory, vec![path])?).await?;
+        Ok(self.budgets.owned.note(tried))
     }
 }

@@ -5,7 +5,6 @@ mod crew;
 mod direct;
 mod files;
 mod operations;
-pub(in crate::wasm) mod ownership;
 mod paths;
 mod splice;
 mod streams;
@@ -18,19 +17,18 @@ use crate::limits::LANE_BYTES_MAX;
 use crate::transfer::TransferError;
 use crate::wasm::contract::types::Error;
 use crate::wasm::contract::{files as contract_files, files_blocking, types};
-use crate::wasm::state::{Host, State};
+use crate::wasm::state::{State, Storage, StorageView};
 
 /// Adds the contract's interfaces to a linker that has WASI.
 pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    types::add_to_linker::<_, Host>(linker, |state| state)?;
+    types::add_to_linker::<_, Storage>(linker, State::storage)?;
     buffers::add_to_linker(linker)?;
-    contract_files::add_to_linker::<_, Host>(linker, |state| state)?;
-    files_blocking::add_to_linker::<_, Host>(linker, |state| state)?;
-    super::logging::add_to_linker(linker)?;
+    contract_files::add_to_linker::<_, Storage>(linker, State::storage)?;
+    files_blocking::add_to_linker::<_, Storage>(linker, State::storage)?;
     Ok(())
 }
 
-impl types::Host for &mut State {}
+impl types::Host for StorageView<'_> {}
 
 /// Runs host work over `n_bytes` where it holds up no other guest: in place if it is short, else while another thread
 /// takes over what waits for this one.

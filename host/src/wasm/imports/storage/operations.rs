@@ -12,14 +12,14 @@ use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 
 use super::crew::{all_off_thread, off_thread};
-use super::ownership::{Question, Tried};
 use super::paths::{Directory, check_path};
 use super::{check_index, refused, splice};
 use crate::limits::SPLICES_MAX;
 use crate::transfer::{Lease, Sealed, Sinks, Sources};
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
-use crate::wasm::state::State;
+use crate::wasm::state::StorageView;
 use crate::wasm::state::file_work::Begun;
+use crate::wasm::state::ownership::{Question, Tried};
 
 pub(super) type Answer<T> = std::result::Result<T, Error>;
 
@@ -89,7 +89,7 @@ pub(super) async fn try_direct(batch: Batch<(), String>) -> Result<Answer<()>> {
 }
 
 pub(super) async fn ask_for_lock(batch: Batch<Question, String>) -> Result<Answer<Tried>> {
-    only(each_off_thread(batch, |directory, question, path| question.ask(directory, path)).await?)
+    only(each_off_thread(batch, |directory, question, path| directory.own(question, path)).await?)
 }
 
 /// The answer for the one file of a batch.
@@ -149,7 +149,7 @@ impl Named for String {
     }
 }
 
-impl State {
+impl StorageView<'_> {
     pub(super) fn splice_out(
         &self,
         chunks: &Resource<Sources>,
@@ -180,8 +180,12 @@ impl State {
     }
 
     fn splice<M>(&self, memory: M, file: File) -> Answer<Splice<M>> {
-        let begun = self.file_work.begin(0).ok_or_else(|| Error::Unavailable(self.file_work.refusal()))?;
-        Ok(Splice { slots: Arc::clone(&self.splices), memory, file, begun })
+        let begun = self
+            .budgets
+            .file_work
+            .begin(0)
+            .ok_or_else(|| Error::Unavailable(self.budgets.file_work.refusal()))?;
+        Ok(Splice { slots: Arc::clone(&self.budgets.splices), memory, file, begun })
     }
 
     pub(super) fn batch_out(
@@ -223,15 +227,15 @@ impl State {
         };
         let files: Vec<Answer<F>> = files.into_iter().map(check).collect();
         let n_bytes = files.iter().flatten().flat_map(F::paths).map(str::len).sum();
-        let Some(begun) = self.file_work.begin(n_bytes) else {
-            return Ok(Err((Error::Unavailable(self.file_work.refusal()), n_files)));
+        let Some(begun) = self.budgets.file_work.begin(n_bytes) else {
+            return Ok(Err((Error::Unavailable(self.budgets.file_work.refusal()), n_files)));
         };
         let directory = Directory {
             file: Arc::clone(&opened.dir),
             is_read_only: opened.perms.write_not_permitted(),
-            witness: self.witness.clone(),
+            witness: self.policy.witness.clone(),
         };
-        Ok(Ok(Files { slots: Arc::clone(&self.splices), memory, directory, wanted: files, begun }))
+        Ok(Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, directory, wanted: files, begun }))
     }
 
     /// Looks a file up and checks that it may be used so: the descriptor's rights are not enforced for us.

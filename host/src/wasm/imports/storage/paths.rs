@@ -14,9 +14,11 @@ use rustix::io::Errno;
 use super::{direct, refused, splice};
 use crate::limits::PATH_BYTES_MAX;
 use crate::transfer::{Sinks, Sources};
+use crate::wasm::contract::failed;
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
 use crate::wasm::imports::filesystem::note_refused_path;
 use crate::wasm::policy::Witness;
+use crate::wasm::state::ownership::{Question, Tried};
 
 /// Checks a path when a call is made, before the call waits for anything: until it is done, the path is the host's.
 pub(super) fn check_path(path: &str) -> Result<(), Error> {
@@ -92,7 +94,7 @@ impl Directory {
         match opened.metadata() {
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => return Err(not_a_file(&file.name)),
-            Err(error) => return Err(splice::failed(&error)),
+            Err(error) => return Err(failed(&error)),
         }
         let n_bytes = match caching {
             Caching::Cached => splice::read(&mut sink, &opened, 0),
@@ -111,7 +113,7 @@ impl Directory {
     }
 
     /// Opens a directory below this one, or this one if the path is empty.
-    pub(super) fn open_directory(&self, path: &str) -> Result<File, Error> {
+    fn open_directory(&self, path: &str) -> Result<File, Error> {
         check_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // Anew in any case: descriptors that are made of each other share their lock.
@@ -121,6 +123,11 @@ impl Directory {
             path => fs::open_dir(&self.file, Path::new(path)).and_then(|found| Ok(open(&found)?)),
         };
         opened.map(File::from).map_err(|error| self.failed(path, Change::No, Caching::Cached, &error))
+    }
+
+    /// Tries to make the instance the owner of a directory below this one. May block.
+    pub(super) fn own(&self, question: &Question, path: &str) -> Result<Tried, Error> {
+        if self.is_read_only { Ok(Tried::ReadOnly) } else { question.ask(self.open_directory(path)?) }
     }
 
     fn create(&self, path: &str, caching: Caching) -> Result<File, Error> {
@@ -185,7 +192,7 @@ impl Directory {
             Some(Errno::NAMETOOLONG) => {
                 Error::InvalidArgument(format!("the path {path:?} is too long, or a name in it"))
             }
-            _ => splice::failed(error),
+            _ => failed(error),
         }
     }
 

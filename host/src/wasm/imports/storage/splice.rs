@@ -10,6 +10,7 @@ use super::refused;
 use crate::copies::{Pass, note};
 use crate::limits::PIECE_BYTES;
 use crate::transfer::{Lease, Sealed};
+use crate::wasm::contract::failed;
 use crate::wasm::contract::types::Error;
 
 /// Writes a chunk to a file, from byte `at` on, and returns its size in bytes.
@@ -52,12 +53,4 @@ pub(super) fn read(sink: &mut Lease, file: &File, at: u64) -> Result<u64, Error>
         }
     }
     Ok(done as u64)
-}
-
-/// The contract's error for one of the system's.
-pub(super) fn failed(error: &std::io::Error) -> Error {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Error::NoSpace,
-        _ => Error::Other(error.to_string()),
-    }
 }

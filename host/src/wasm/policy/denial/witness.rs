@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use super::{Asked, Denial, Denials};
 use crate::limits::{DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
 use crate::sync::lock;
+use crate::text::escaped;
 use crate::tier::TierError;
 use crate::wasm::policy::Secrets;
-use crate::wasm::state::log;
 
 /// Knows what stands behind the errors of one instance's calls: what it was refused, and which words in them
 /// are secrets.
@@ -79,7 +79,7 @@ impl Witness {
         if let Some(text) = error.text_mut() {
             // In this order: what is escaped or cut is not recognised as a secret.
             let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
-            *text = log::escaped(&hidden, ERROR_BYTES_MAX);
+            *text = escaped(&hidden, ERROR_BYTES_MAX);
         }
         error
     }

@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::paths::Directory;
-use super::splice;
 use crate::limits::{LOCK_TABLE_BYTES_MAX, OWNED_DIRECTORIES_MAX};
 use crate::sync::lock;
 use crate::tier::CapacityOwner;
+use crate::wasm::contract::failed;
 use crate::wasm::contract::types::{Error, Ownership};
 
 type Answer<T> = std::result::Result<T, Error>;
@@ -25,7 +24,7 @@ pub(in crate::wasm) struct Owned {
 }
 
 /// A lock, and the directory that it is on.
-pub(super) struct Held {
+pub(in crate::wasm) struct Held {
     identity: Identity,
     directory: File,
 }
@@ -38,12 +37,12 @@ struct Identity {
 }
 
 /// Asks for a directory, and knows which the instance owns already.
-pub(super) struct Question {
+pub(in crate::wasm) struct Question {
     owned: Vec<Identity>,
 }
 
 /// What came of it.
-pub(super) enum Tried {
+pub(in crate::wasm) enum Tried {
     /// The instance owns it already.
     Known,
     Locked(Held),
@@ -75,12 +74,12 @@ impl Owned {
         Self { directories: Vec::new(), owners: Arc::clone(owners) }
     }
 
-    pub(super) fn question(&self) -> Question {
+    pub(in crate::wasm) fn question(&self) -> Question {
         Question { owned: self.directories.iter().map(|held| held.identity).collect() }
     }
 
     /// Keeps what came of a question, and answers it.
-    pub(super) fn note(&mut self, tried: Answer<Tried>) -> Answer<Ownership> {
+    pub(in crate::wasm) fn note(&mut self, tried: Answer<Tried>) -> Answer<Ownership> {
         let mut told = lock(&self.owners.0);
         told.n_owned -= self.directories.len();
         // What was removed is nobody's any more.
@@ -118,17 +117,9 @@ impl Drop for Owned {
 }
 
 impl Question {
-    /// Asks for the lock of a directory below another one. May block.
-    pub(super) fn ask(&self, directory: &Directory, path: &str) -> Answer<Tried> {
-        if directory.is_read_only {
-            return Ok(Tried::ReadOnly);
-        }
-        let directory = directory.open_directory(path)?;
-        let identity = Identity::of(&directory).map_err(|error| splice::failed(&error.into()))?;
-        self.lock(directory, identity)
-    }
-
-    fn lock(&self, directory: File, identity: Identity) -> Answer<Tried> {
+    /// Tries to lock a directory. May block.
+    pub(in crate::wasm) fn ask(&self, directory: File) -> Answer<Tried> {
+        let identity = Identity::of(&directory).map_err(|error| failed(&error.into()))?;
         if self.owned.contains(&identity) {
             return Ok(Tried::Known);
         }
@@ -139,7 +130,7 @@ impl Question {
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::BADF) => {
                 Err(Error::Unsupported)
             }
-            Err(error) => Err(splice::failed(&error.into())),
+            Err(error) => Err(failed(&error.into())),
         }
     }
 }
@@ -196,9 +187,7 @@ mod tests {
         let owners = Arc::new(Owners::default());
         let directory = || File::open(folder.path()).unwrap();
         let ask = |owned: &mut Owned| {
-            let question = owned.question();
-            let identity = Identity::of(&directory()).unwrap();
-            let tried = question.lock(directory(), identity);
+            let tried = owned.question().ask(directory());
             owned.note(tried)
         };
         let (mut first, mut second) = (Owned::new(&owners), Owned::new(&owners));
@@ -228,9 +217,7 @@ mod tests {
         for number in 0..OWNED_DIRECTORIES_MAX + 3 {
             let path = folder.path().join(number.to_string());
             std::fs::create_dir(&path).unwrap();
-            let directory = File::open(&path).unwrap();
-            let identity = Identity::of(&directory).unwrap();
-            let tried = owned.question().lock(directory, identity);
+            let tried = owned.question().ask(File::open(&path).unwrap());
             assert_eq!(owned.note(tried), Ok(Ownership::This));
             std::fs::remove_dir(&path).unwrap();
         }

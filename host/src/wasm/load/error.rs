@@ -1,0 +1,91 @@
+//! Why a backend cannot be loaded.
+
+use std::path::PathBuf;
+
+use crate::wasm::CONTRACT_VERSION;
+use crate::wasm::class::ClassError;
+use crate::wasm::component::ComponentError;
+use crate::wasm::imports::http::TlsError;
+use crate::wasm::policy::outside::OutsideError;
+use crate::wasm::policy::overlap::OverlapError;
+
+/// Why a backend cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The component's file.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+    /// The class.
+    #[error("component `{}`: {source}", path.display())]
+    Class {
+        /// The component's file.
+        path: PathBuf,
+        /// What is wrong with the class.
+        source: ClassError,
+    },
+    /// The component imports what this host does not offer.
+    #[error(
+        "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3, and \
+         kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it",
+        path.display()
+    )]
+    NotOffered {
+        /// The component's file.
+        path: PathBuf,
+        /// The interface.
+        import: String,
+    },
+    /// A secret, or a host name in `allow.net`.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
+    /// A directory in `allow.fs` with a placeholder in its path.
+    #[error("allow.fs grants a directory that cannot be made: {0}; make it, or correct the grant")]
+    Directory(#[source] std::io::Error),
+    /// A directory in `allow.fs`.
+    #[error(transparent)]
+    Overlap(#[from] OverlapError),
+    /// The certificates in `tls.ca_file`.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system grants the backend no threads.
+    #[error(
+        "threads for the backend's files cannot be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
+    )]
+    Threads(std::io::Error),
+    /// Loading ended before there was an outcome.
+    #[error(
+        "loading ended before it was done: the engine is gone, or the host's side panicked; if so, please report it"
+    )]
+    Ended,
+    /// The configuration has more lanes than the class may have.
+    #[error(
+        "lanes is {configured}, and class `{class}` states that it may have {stated} at most; set lanes to {stated}"
+    )]
+    TooManyLanes {
+        /// The class.
+        class: String,
+        /// What the configuration says.
+        configured: usize,
+        /// What the class says.
+        stated: u32,
+    },
+    /// The class does not say how many lanes it may have, though it has a method for it.
+    #[error(
+        "lanes is more than 1, and class `{class}` does not say in lanes-max how many it may have: {cause}"
+    )]
+    LanesUnknown {
+        /// The class.
+        class: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The first instance could not be made, constructed or opened.
+    #[error("class `{class}` did not start: {cause}")]
+    NotStarted {
+        /// The class.
+        class: String,
+        /// What went wrong.
+        cause: String,
+    },
+}

@@ -1,0 +1,108 @@
+//! From a backend's configuration to a class that is linked and checked.
+
+mod error;
+
+use std::io::PipeReader;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use wasmtime::component::Linker;
+
+pub use self::error::LoadError;
+use super::class::Class;
+use super::component::{ComponentError, Progress};
+use super::imports::http::HttpClient;
+use super::policy::network::system_resolver;
+use super::policy::outside::Outside;
+use super::policy::overlap;
+use super::prepared::{EngineFacts, LaneLimits, Prepared, Record};
+use super::spent::Spent;
+use super::threads::LaneThreads;
+use super::{imports, offers};
+use crate::config::{BackendConfig, OwnDirectory};
+use crate::runtime::Control;
+use crate::text::foreign_text;
+use crate::tier::Liveness;
+
+/// All that a backend is made of, each time that it is loaded.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    pub(super) config: BackendConfig,
+    pub(super) facts: EngineFacts,
+    pub(super) threads: LaneThreads,
+    pub(super) control: Control,
+    pub(super) record: Record,
+    pub(super) liveness: Arc<dyn Liveness>,
+    /// Directories to make before the first instance opens them.
+    pub(super) directories: Vec<OwnDirectory>,
+}
+
+impl Recipe {
+    /// Reads, compiles, checks and links the component, on a thread that may block. Returns facts for the status as
+    /// well. Calls `compiling` if the component has to be compiled, and adds to `spent` what all this costs.
+    pub(super) async fn prepare(
+        &self,
+        compiling: impl Fn() -> Option<PipeReader> + Send + 'static,
+        spent: &Arc<Spent>,
+    ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+        let (recipe, spent) = (self.clone(), Arc::clone(spent));
+        let own = self.record.own_threads.handle().map_err(LoadError::Threads)?;
+        let prepared = own.clone().spawn_blocking(move || {
+            let progress = Progress { compiling: &compiling, spent: &spent };
+            spent.during(|| prepare(recipe, own, &progress))
+        });
+        prepared.await.unwrap_or(Err(LoadError::Ended))
+    }
+}
+
+fn prepare(
+    recipe: Recipe,
+    own: Handle,
+    progress: &Progress<'_>,
+) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+    let Recipe { config, facts, threads, record, directories, liveness, .. } = recipe;
+    let path = &config.module_path;
+    let engine = threads.engine();
+    for directory in &directories {
+        directory.make().map_err(LoadError::Directory)?;
+    }
+    let compilation = threads.loader().compilation();
+    overlap::check(&config.allow, compilation.cache_directory(), compilation.compiler_program())?;
+    overlap::warn_of_unpinned(&config);
+    let max_bytes = config.limits.component_bytes;
+    let loaded = threads.loader().load_telling(path, max_bytes, config.digest.as_ref(), progress)?;
+    let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
+    let component_type = loaded.component.component_type();
+    if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
+        return Err(LoadError::NotOffered { path: path.clone(), import: foreign_text(import) });
+    }
+    let class = Class::find(engine, &loaded.component, &config.class_name)
+        .map_err(|source| LoadError::Class { path: path.clone(), source })?;
+    let mut linker = Linker::new(engine);
+    imports::add_to_linker(&mut linker).map_err(unlinkable)?;
+    let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
+    let outside = Outside::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
+    let notes = vec![
+        ("digest".to_owned(), loaded.digest.to_string()),
+        ("code".to_owned(), loaded.origin.to_string()),
+        ("style".to_owned(), if class.blocking { "blocking" } else { "async" }.to_owned()),
+    ];
+    let limits = LaneLimits {
+        calls_in_flight_max: config.limits.calls_in_flight_max,
+        // Else expired calls could take all places, and no further one would go in to be the one too many.
+        abandoned_calls_max: config
+            .limits
+            .abandoned_calls_max
+            .min(config.limits.calls_in_flight_max.saturating_sub(1)),
+        lane_stall: config.limits.lane_stall,
+        open_timeout: config.limits.open_timeout,
+    };
+    let net = outside.net.clone();
+    let http = HttpClient::new(&config, &net)?;
+    let lanes = threads.spawner();
+    let name = config.name.clone();
+    Ok((
+        Prepared { name, config, class, pre, limits, net, http, record, outside, facts, threads, lanes, own },
+        notes,
+    ))
+}

@@ -1,0 +1,117 @@
+//! Making the store of one instance: its WASI context, its limits, its state.
+//!
+//! Nothing is granted by default. Full WASI is linked, so that every component instantiates, with a context that holds
+//! no directory, no address, no variable and no standard stream of the host's.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use super::imports::check_address;
+use super::imports::http::Hooks;
+use super::policy::Witness;
+use super::policy::open_files::OpenFiles;
+use super::prepared::Prepared;
+use super::state::file_streams::FileStreams;
+use super::state::footprint::Footprint;
+use super::state::held::Charge;
+use super::state::http_objects::Objects;
+use super::state::ownership::Owned;
+use super::state::stdio::{Pace, Tail};
+use super::state::{Alive, Budgets, HttpState, Output, Policy, State, Threads};
+use crate::clock::Clock;
+use crate::config::{EnvGrant, FsAccess};
+use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
+
+impl Prepared {
+    /// Makes a store for one generation of a lane. Opens directories, which may block.
+    ///
+    /// # Errors
+    /// If a granted directory cannot be opened; the message names it.
+    pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<Store<State>> {
+        let witness = Witness::new(&self.record.denials, &self.outside.given().secrets);
+        new_store(self, &witness, memory_bytes)
+    }
+}
+
+fn new_store(
+    prepared: &Prepared,
+    witness: &Witness,
+    memory_bytes: Arc<AtomicU64>,
+) -> wasmtime::Result<Store<State>> {
+    let Prepared { config, net, http, record, threads, lanes, own, .. } = prepared;
+    let limits = &config.limits;
+    let alive = Alive::new(&record.stores);
+    let last_words = Tail::last_words();
+    let mut wasi = WasiCtx::builder();
+    let pace = Pace::new(Clock::system());
+    // Standard input is empty by default.
+    wasi.stdout(Tail::nothing().paced(&pace)).stderr(last_words.paced(&pace));
+    wasi.max_random_size(limits.random_bytes);
+    for grant in &config.allow.fs {
+        let perms = match grant.access {
+            FsAccess::ReadOnly => FsPerms::ReadOnly,
+            FsAccess::ReadWrite => FsPerms::ReadWrite,
+        };
+        wasi.preopened_dir(&grant.host_dir, &grant.guest_path, perms).map_err(|error| {
+            wasmtime::format_err!(
+                "allow.fs grants `{}`, which cannot be opened: {error:#}; create the directory or correct the grant",
+                grant.host_dir.display()
+            )
+        })?;
+    }
+    for variable in &config.allow.env {
+        match variable {
+            EnvGrant::Set { name, value } => drop(wasi.env(name, value)),
+            EnvGrant::Inherit(name) => drop(std::env::var(name).map(|value| wasi.env(name, value))),
+        }
+    }
+    let judge = (net.clone(), witness.clone());
+    // Names are answered from the pins.
+    wasi.allow_udp(false).allow_tcp(!net.has_no_sockets()).allow_ip_name_lookup(false);
+    wasi.socket_addr_check(move |address, usage| {
+        let allowed = check_address(&judge.0, &judge.1, address, usage);
+        Box::pin(async move { allowed })
+    });
+    let mut http_limits = WasiHttpCtx::new();
+    let http_objects = Objects::new(net.has_http(), limits, Charge::new(&record.held));
+    http_limits.set_field_size_limit(http_objects.fields_bytes_max());
+    let mut table = ResourceTable::new();
+    // The one handle that a call is lent.
+    table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
+    let state = State {
+        table,
+        wasi: wasi.build(),
+        http: HttpState { context: http_limits, hooks: Box::new(Hooks::new(http.clone(), witness.clone())) },
+        policy: Policy { net: net.clone(), witness: witness.clone() },
+        budgets: Budgets {
+            handles_max: limits.handles_max,
+            read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
+            connect_timeout: limits.connect_timeout,
+            footprint: Footprint::new(limits, memory_bytes, Charge::new(&record.held)),
+            open_files: OpenFiles::new(limits.open_files_max),
+            file_streams: FileStreams::new(limits.open_files_max, own),
+            http_objects,
+            file_work: Arc::clone(&record.file_work),
+            splices: Arc::clone(&record.splices),
+            owned: Owned::new(&record.owners),
+        },
+        threads: Threads { lanes: lanes.handle().clone(), backend: own.clone() },
+        output: Output { log: Arc::clone(&record.log), last_words },
+        alive,
+    };
+    let mut store = Store::new(threads.engine(), state);
+    store.limiter(|state| &mut state.budgets.footprint);
+    store.set_hostcall_fuel(limits.hostcall_bytes as usize);
+    let n_handles_max =
+        limits.handles_max.saturating_add(limits.calls_in_flight_max.saturating_mul(HANDLES_PER_CALL));
+    store.set_max_component_handles(n_handles_max);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(n_handles_max);
+    }
+    Ok(store)
+}
