@@ -102,7 +102,7 @@ impl From<Pinning> for types::Pinning {
     }
 }
 
-/// The words are the guest's own still: [`Witness::explain`](super::policy::Witness::explain) makes them harmless.
+/// The words are the guest's own still: [`DenialLog::explain`](super::policy::DenialLog::explain) makes them harmless.
 impl From<types::Error> for TierError {
     fn from(error: types::Error) -> Self {
         match error {

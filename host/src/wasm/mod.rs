@@ -28,12 +28,12 @@ pub use component::{
 };
 pub use imports::http::TlsError;
 pub use load::LoadError;
+pub use policy::external::ExternalError;
 pub use policy::network::NetError;
-pub use policy::outside::OutsideError;
 pub use policy::overlap::OverlapError;
 pub use prepared::EngineFacts;
 pub use report::inspect::{Inspection, inspect};
-pub use report::review::{Limit, Reach, Review, Verdict, review};
+pub use report::review::{Limit, Reach, Review, ReviewResult, review};
 #[cfg(feature = "hold-threads")]
 pub use threads::holding::{Held, hold_threads};
 pub use threads::{LaneThreads, ThreadsError};

@@ -12,13 +12,13 @@ use super::class::Class;
 use super::contract::types;
 use super::imports::http::HttpClient;
 use super::policy::Denials;
+use super::policy::external::ExternalInputs;
 use super::policy::network::NetPolicy;
-use super::policy::outside::Outside;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
 use super::state::ownership::Owners;
-use super::state::{State, Stores};
-use super::threads::backend::OwnThreads;
+use super::state::{GuestState, Stores};
+use super::threads::backend::BackendThreads;
 use super::threads::{LaneThreads, Spawner};
 use crate::config::{BackendConfig, Facts, OwnDirectory};
 use crate::key::Namespace;
@@ -49,7 +49,7 @@ impl EngineFacts {
 
 /// What is kept of a backend as long as it is configured, whatever becomes of its instances.
 #[derive(Clone)]
-pub(super) struct Record {
+pub(super) struct BackendRecord {
     pub(super) log: Arc<BackendLog>,
     pub(super) denials: Arc<Denials>,
     pub(super) stores: Arc<Stores>,
@@ -58,7 +58,7 @@ pub(super) struct Record {
     pub(super) file_work: Arc<FileWork>,
     /// Splices that may run at a time.
     pub(super) splices: Arc<Semaphore>,
-    pub(super) own_threads: Arc<OwnThreads>,
+    pub(super) backend_threads: Arc<BackendThreads>,
     /// Which of its instances own directories.
     pub(super) owners: Arc<Owners>,
 }
@@ -68,12 +68,12 @@ pub(super) struct Prepared {
     pub(super) name: String,
     pub(super) config: BackendConfig,
     pub(super) class: Class,
-    pub(super) pre: InstancePre<State>,
+    pub(super) pre: InstancePre<GuestState>,
     pub(super) limits: LaneLimits,
     pub(super) net: NetPolicy,
     pub(super) http: HttpClient,
-    pub(super) record: Record,
-    pub(super) outside: Arc<Outside>,
+    pub(super) record: BackendRecord,
+    pub(super) external: Arc<ExternalInputs>,
     pub(super) facts: EngineFacts,
     pub(super) threads: LaneThreads,
     /// Where guests run.
@@ -106,7 +106,7 @@ impl Prepared {
                 chunk_size: metadata.kv_shape.chunk_size() as u32,
             },
             namespace: self.facts.namespace.to_string(),
-            config: self.outside.given().settings.clone(),
+            config: self.external.given().settings.clone(),
         }
     }
 }

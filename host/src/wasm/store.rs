@@ -13,7 +13,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::imports::check_address;
 use super::imports::http::Hooks;
-use super::policy::Witness;
+use super::policy::DenialLog;
 use super::policy::open_files::OpenFiles;
 use super::prepared::Prepared;
 use super::state::file_streams::FileStreams;
@@ -21,8 +21,8 @@ use super::state::footprint::Footprint;
 use super::state::held::Charge;
 use super::state::http_objects::Objects;
 use super::state::ownership::Owned;
-use super::state::stdio::{Pace, Tail};
-use super::state::{Alive, Budgets, HttpState, Output, Policy, State, Threads};
+use super::state::stdio::{Pace, StderrTail};
+use super::state::{Alive, Budgets, GuestState, HttpState, Output, Policy, Threads};
 use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess};
 use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
@@ -32,25 +32,25 @@ impl Prepared {
     ///
     /// # Errors
     /// If a granted directory cannot be opened; the message names it.
-    pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<Store<State>> {
-        let witness = Witness::new(&self.record.denials, &self.outside.given().secrets);
-        new_store(self, &witness, memory_bytes)
+    pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<Store<GuestState>> {
+        let denial_log = DenialLog::new(&self.record.denials, &self.external.given().secrets);
+        new_store(self, &denial_log, memory_bytes)
     }
 }
 
 fn new_store(
     prepared: &Prepared,
-    witness: &Witness,
+    denial_log: &DenialLog,
     memory_bytes: Arc<AtomicU64>,
-) -> wasmtime::Result<Store<State>> {
+) -> wasmtime::Result<Store<GuestState>> {
     let Prepared { config, net, http, record, threads, lanes, own, .. } = prepared;
     let limits = &config.limits;
     let alive = Alive::new(&record.stores);
-    let last_words = Tail::last_words();
+    let last_words = StderrTail::last_words();
     let mut wasi = WasiCtx::builder();
     let pace = Pace::new(Clock::system());
     // Standard input is empty by default.
-    wasi.stdout(Tail::nothing().paced(&pace)).stderr(last_words.paced(&pace));
+    wasi.stdout(StderrTail::nothing().paced(&pace)).stderr(last_words.paced(&pace));
     wasi.max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
         let perms = match grant.access {
@@ -70,7 +70,7 @@ fn new_store(
             EnvGrant::Inherit(name) => drop(std::env::var(name).map(|value| wasi.env(name, value))),
         }
     }
-    let judge = (net.clone(), witness.clone());
+    let judge = (net.clone(), denial_log.clone());
     // Names are answered from the pins.
     wasi.allow_udp(false).allow_tcp(!net.has_no_sockets()).allow_ip_name_lookup(false);
     wasi.socket_addr_check(move |address, usage| {
@@ -83,11 +83,14 @@ fn new_store(
     let mut table = ResourceTable::new();
     // The one handle that a call is lent.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
-    let state = State {
+    let state = GuestState {
         table,
         wasi: wasi.build(),
-        http: HttpState { context: http_limits, hooks: Box::new(Hooks::new(http.clone(), witness.clone())) },
-        policy: Policy { net: net.clone(), witness: witness.clone() },
+        http: HttpState {
+            context: http_limits,
+            hooks: Box::new(Hooks::new(http.clone(), denial_log.clone())),
+        },
+        policy: Policy { net: net.clone(), denial_log: denial_log.clone() },
         budgets: Budgets {
             handles_max: limits.handles_max,
             read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Identity};
+use super::code::{CachedCode, Identity};
 use crate::limits::{CACHE_TEMPORARY_AGE_MAX, CODE_BYTES_MAX};
 
 const TEMPORARY: &str = ".tmp";
@@ -67,7 +67,7 @@ impl Cache {
     }
 
     /// Reads an entry.
-    pub(super) fn read(&self, identity: &Identity) -> Result<Entry, CacheMiss> {
+    pub(super) fn read(&self, identity: &Identity) -> Result<CachedCode, CacheMiss> {
         let name = file_name(identity);
         let refuse = |reason: String| {
             CacheMiss::Refused(format!("the cached code `{}` {reason}", self.path.join(&name).display()))
@@ -98,7 +98,7 @@ impl Cache {
         let mut bytes = Vec::with_capacity(metadata.len() as usize);
         let limit = CODE_BYTES_MAX as u64;
         file.take(limit).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
-        Entry::check(identity, bytes).map_err(|error| refuse(error.to_string()))
+        CachedCode::check(identity, bytes).map_err(|error| refuse(error.to_string()))
     }
 
     /// Stores an entry under its final name at once, in the place of whatever was there, and removes what
@@ -106,7 +106,7 @@ impl Cache {
     ///
     /// # Errors
     /// Why it could not be stored, with the cache's path.
-    pub(super) fn write(&self, identity: &Identity, entry: &Entry) -> Result<(), String> {
+    pub(super) fn write(&self, identity: &Identity, entry: &CachedCode) -> Result<(), String> {
         self.sweep(SystemTime::now());
         let name = file_name(identity);
         // Engines of this process, and of others with the same number, may be storing the same entry.

@@ -3,12 +3,12 @@
 //! [`Loader`] is the way from a path to a component. A file is read and its digest compared with the pinned
 //! one ([`read`]) before anything else is done with it. Code comes from the [`cache`], or else from a compiler
 //! ([`child`] starts it, [`compiler`] is what it runs, [`protocol`] what passes between them), and always as an
-//! [`entry`], which carries what it belongs to. The host alone writes to the cache.
+//! [`code`], which carries what it belongs to. The host alone writes to the cache.
 
 mod cache;
 
+mod code;
 mod compiler;
-mod entry;
 mod error;
 
 mod read;
@@ -31,10 +31,10 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, CacheMiss};
-use self::compiler::child::Ended;
+use self::code::{CachedCode, Fingerprint, Identity};
+use self::compiler::child::ChildExit;
 use self::compiler::protocol::{Failure, FailureKind, Order};
-use self::entry::{Entry, Fingerprint, Identity};
-use self::turns::{Hopeless, NoTurn, Turns};
+use self::turns::{NoTurn, Turns, Unservable};
 use super::engine::engine_config;
 use super::spent::Spent;
 use super::{CONTRACT_VERSION, no_memory};
@@ -74,7 +74,7 @@ pub(super) struct Loader {
 
 /// Why there is no code.
 enum NoCode {
-    Hopeless(Hopeless),
+    Unservable(Unservable),
     /// Another time it may work.
     Other(ComponentError),
 }
@@ -132,7 +132,7 @@ impl Loader {
         miss.log(&self.compilation.cache);
         let wanted = (progress.compiling)();
         let turn = self.turns.wait(source.digest, wanted.as_ref()).map_err(|no_turn| match no_turn {
-            NoTurn::Hopeless(hopeless) => hopeless.error(path),
+            NoTurn::Unservable(unservable) => unservable.error(path),
             NoTurn::Unwanted => ComponentError::Unwanted { path: path.into() },
         })?;
         // Another backend may have had the same component compiled in the meantime.
@@ -144,12 +144,12 @@ impl Loader {
         progress.spent.add(started.elapsed().saturating_mul(compiler::child::n_threads()));
         let (entry, origin) = compiled.map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
-            NoCode::Hopeless(cause) => turn.give_up(cause).error(path),
+            NoCode::Unservable(cause) => turn.give_up(cause).error(path),
         })?;
         let component =
             entry.component(&self.engine).map_err(|error| ComponentError::invalid(path, &error))?;
         let not_kept = cache.and_then(|cache| cache.write(&identity, &entry)).err();
-        if let Some(cause) = not_kept.as_ref().filter(|_| matches!(miss, Miss::Entry(_))) {
+        if let Some(cause) = not_kept.as_ref().filter(|_| matches!(miss, CompileCacheMiss::Entry(_))) {
             tracing::warn!(cause, "compiled code is not kept");
         }
         self.checked(Loaded::new(component, &entry, origin, &source, not_kept), path)
@@ -160,11 +160,13 @@ impl Loader {
         cache: &Result<Cache, String>,
         identity: &Identity,
         source: &Source,
-    ) -> Result<Loaded, Miss> {
-        let cache = cache.as_ref().map_err(|cause| Miss::NoCache(cause.clone()))?;
-        let entry = cache.read(identity).map_err(Miss::Entry)?;
+    ) -> Result<Loaded, CompileCacheMiss> {
+        let cache = cache.as_ref().map_err(|cause| CompileCacheMiss::NoCache(cause.clone()))?;
+        let entry = cache.read(identity).map_err(CompileCacheMiss::Entry)?;
         let component = entry.component(&self.engine).map_err(|error| {
-            Miss::Entry(CacheMiss::Refused(format!("the cached code does not fit the engine: {error:#}")))
+            CompileCacheMiss::Entry(CacheMiss::Refused(format!(
+                "the cached code does not fit the engine: {error:#}"
+            )))
         })?;
         Ok(Loaded::new(component, &entry, CodeOrigin::Cache, source, None))
     }
@@ -190,7 +192,7 @@ impl Loader {
         source: &Source,
         identity: &Identity,
         wanted: Option<&PipeReader>,
-    ) -> Result<(Entry, CodeOrigin), NoCode> {
+    ) -> Result<(CachedCode, CodeOrigin), NoCode> {
         let search_path = std::env::var_os("PATH");
         match self.compilation.find_compiler(search_path.as_deref()) {
             Ok(program) => {
@@ -198,9 +200,9 @@ impl Loader {
                 Ok((entry, CodeOrigin::Compiler))
             }
             Err(reason) => {
-                let entry = Entry::compile(&self.engine, identity, &source.bytes)
-                    .map_err(|error| Hopeless::Refused(foreign_text(&format!("{error:#}"))));
-                Ok((entry.map_err(NoCode::Hopeless)?, CodeOrigin::ThisProcess(reason)))
+                let entry = CachedCode::compile(&self.engine, identity, &source.bytes)
+                    .map_err(|error| Unservable::Refused(foreign_text(&format!("{error:#}"))));
+                Ok((entry.map_err(NoCode::Unservable)?, CodeOrigin::ThisProcess(reason)))
             }
         }
     }
@@ -211,7 +213,7 @@ impl Loader {
         path: &Path,
         identity: &Identity,
         wanted: Option<&PipeReader>,
-    ) -> Result<Entry, NoCode> {
+    ) -> Result<CachedCode, NoCode> {
         let CompileLimits { memory_bytes, cpu, timeout } = self.compilation.limits;
         let failed = |cause: String| {
             NoCode::Other(ComponentError::Compiler { path: path.into(), compiler: program.into(), cause })
@@ -222,8 +224,8 @@ impl Loader {
         let input = open_file(path).map_err(unreadable)?;
         let ended = compiler::child::run(program, &words, input, timeout, wanted)
             .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;
-        let limit = |limit| NoCode::Hopeless(Hopeless::Limit(limit));
-        let died = |cause| NoCode::Hopeless(Hopeless::Died { compiler: program.into(), cause });
+        let limit = |limit| NoCode::Unservable(Unservable::Limit(limit));
+        let died = |cause| NoCode::Unservable(Unservable::Died { compiler: program.into(), cause });
         let memory = || match getrlimit(Resource::As).current {
             Some(own) if own < memory_bytes => CompileLimit::AddressSpace(own),
             _ => CompileLimit::Memory(memory_bytes),
@@ -233,7 +235,7 @@ impl Loader {
         }
         match Failure::read(&ended.output) {
             Some(Failure { kind: FailureKind::Refused, text }) => {
-                return Err(NoCode::Hopeless(Hopeless::Refused(foreign_text(&text))));
+                return Err(NoCode::Unservable(Unservable::Refused(foreign_text(&text))));
             }
             Some(Failure { kind: FailureKind::Memory, .. }) => {
                 return Err(limit(memory()));
@@ -257,7 +259,7 @@ impl Loader {
             }
             None => {
                 let words = ended.last_words();
-                Entry::check(identity, ended.output)
+                CachedCode::check(identity, ended.output)
                     .map_err(|error| failed(format!("delivered what {error}{words}")))
             }
         }
@@ -284,7 +286,7 @@ pub(super) fn ensure_light(path: &Path, source: &Source) -> Result<(), Component
     Ok(())
 }
 
-impl Ended {
+impl ChildExit {
     /// Tells whether Rust's allocator was refused memory, which ends a process.
     fn ran_out_of_memory(&self) -> bool {
         const SIGN: &[u8] = b"memory allocation of ";
@@ -302,7 +304,7 @@ impl Ended {
 impl Loaded {
     fn new(
         component: Component,
-        entry: &Entry,
+        entry: &CachedCode,
         origin: CodeOrigin,
         source: &Source,
         not_kept: Option<String>,
@@ -313,14 +315,14 @@ impl Loaded {
 }
 
 /// Why code does not come from the cache.
-enum Miss {
+enum CompileCacheMiss {
     /// The cache cannot be used.
     NoCache(String),
     /// It does not give the entry.
     Entry(CacheMiss),
 }
 
-impl Miss {
+impl CompileCacheMiss {
     fn cause(self, cache: &Result<Cache, String>, source: &Source) -> String {
         match (self, cache) {
             (Self::NoCache(cause) | Self::Entry(CacheMiss::Refused(cause)), _) => cause,

@@ -14,7 +14,7 @@ use crate::sync::{lock, wait};
 
 /// Why a component need not be compiled again.
 #[derive(Clone)]
-pub(super) enum Hopeless {
+pub(super) enum Unservable {
     Refused(String),
     Limit(CompileLimit),
     /// The component brought the compiler down, or made it write without end.
@@ -24,7 +24,7 @@ pub(super) enum Hopeless {
     },
 }
 
-impl Hopeless {
+impl Unservable {
     pub(super) fn error(self, path: &Path) -> ComponentError {
         let path = path.into();
         match self {
@@ -37,7 +37,7 @@ impl Hopeless {
 
 /// Why there is no turn.
 pub(super) enum NoTurn {
-    Hopeless(Hopeless),
+    Unservable(Unservable),
     /// Its backend is closed.
     Unwanted,
 }
@@ -45,18 +45,18 @@ pub(super) enum NoTurn {
 /// Hands out turns. Components are told apart by their digests.
 #[derive(Default)]
 pub(super) struct Turns {
-    state: Mutex<State>,
+    state: Mutex<TurnsState>,
     /// A turn is over.
     over: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct TurnsState {
     /// Being compiled.
     under_way: HashSet<Sha256Digest>,
     /// What never compiles, so that a backend that is tried again and again does not cost a compiler's time each
     /// time.
-    hopeless: HashMap<Sha256Digest, Hopeless>,
+    unservable: HashMap<Sha256Digest, Unservable>,
 }
 
 /// The right to compile one component. Dropping it lets others have theirs.
@@ -79,8 +79,8 @@ impl Turns {
     ) -> Result<Turn<'_>, NoTurn> {
         let mut state = lock(&self.state);
         loop {
-            if let Some(hopeless) = state.hopeless.get(&component) {
-                return Err(NoTurn::Hopeless(hopeless.clone()));
+            if let Some(unservable) = state.unservable.get(&component) {
+                return Err(NoTurn::Unservable(unservable.clone()));
             }
             if wanted.is_some_and(is_closed) {
                 return Err(NoTurn::Unwanted);
@@ -108,8 +108,8 @@ fn is_closed(pipe: &PipeReader) -> bool {
 
 impl Turn<'_> {
     /// Notes that the component never compiles.
-    pub(super) fn give_up(&self, cause: Hopeless) -> Hopeless {
-        lock(&self.turns.state).hopeless.insert(self.component, cause.clone());
+    pub(super) fn give_up(&self, cause: Unservable) -> Unservable {
+        lock(&self.turns.state).unservable.insert(self.component, cause.clone());
         cause
     }
 }
@@ -135,8 +135,8 @@ mod tests {
         Sha256Digest([n as u8; 32])
     }
 
-    fn refused() -> Hopeless {
-        Hopeless::Refused("no good".into())
+    fn refused() -> Unservable {
+        Unservable::Refused("no good".into())
     }
 
     #[test]

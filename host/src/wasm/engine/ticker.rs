@@ -34,9 +34,9 @@ struct Shared {
 }
 
 /// Stands for a guest that runs.
-pub(in crate::wasm) struct Running<'a>(&'a Shared);
+pub(in crate::wasm) struct RunningGuest<'a>(&'a Shared);
 
-impl Drop for Running<'_> {
+impl Drop for RunningGuest<'_> {
     fn drop(&mut self) {
         self.0.n_running.fetch_sub(1, Ordering::Release);
     }
@@ -93,14 +93,14 @@ impl Drop for Ticker {
 
 impl Guests {
     /// Has the epoch advance until the answer is dropped.
-    pub(in crate::wasm) fn run(&self) -> Running<'_> {
+    pub(in crate::wasm) fn run(&self) -> RunningGuest<'_> {
         // Before the look at `is_asleep`, as the thread looks for guests after it has set that: one of both sees the
         // other.
         self.0.n_running.fetch_add(1, Ordering::SeqCst);
         if self.0.is_asleep.load(Ordering::SeqCst) {
             self.0.wake();
         }
-        Running(&self.0)
+        RunningGuest(&self.0)
     }
 
     /// Drives a future in which guests run.

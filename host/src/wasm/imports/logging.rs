@@ -5,12 +5,12 @@ use wasmtime::{Result, StoreContextMut, format_err};
 
 use crate::limits::LOG_BYTES_MAX;
 use crate::wasm::contract::logging;
-use crate::wasm::state::{Logging, OutputView, State};
+use crate::wasm::state::{GuestState, Logging, OutputView};
 
 const LOGGING: &str = "kvtier:storage/logging@0.1.0";
 
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    logging::add_to_linker::<_, Logging>(linker, State::output)?;
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
+    logging::add_to_linker::<_, Logging>(linker, GuestState::output)?;
     // The generated glue copies the whole text first; this one does not.
     linker.allow_shadowing(true);
     linker.instance(LOGGING)?.func_wrap("log", log)?;
@@ -19,7 +19,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
-fn log(store: StoreContextMut<'_, State>, (level, message): (logging::Level, WasmStr)) -> Result<()> {
+fn log(store: StoreContextMut<'_, GuestState>, (level, message): (logging::Level, WasmStr)) -> Result<()> {
     let state = store.data();
     let level = match level {
         logging::Level::Trace => tracing::Level::TRACE,
@@ -35,7 +35,7 @@ fn log(store: StoreContextMut<'_, State>, (level, message): (logging::Level, Was
     }
     let message = message.to_str(&store)?;
     // No more of it is ever shown.
-    let message = state.policy.witness.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
+    let message = state.policy.denial_log.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
     if is_error {
         state.output.note_error(&message);
     }

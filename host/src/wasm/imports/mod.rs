@@ -20,14 +20,14 @@ pub(in crate::wasm) mod storage;
 use wasmtime::component::Linker;
 
 pub(super) use self::sockets::check_address;
-use super::state::State;
+use super::state::GuestState;
 
 /// The versions under which WASI's functions are linked. A shadow under another one would not be found.
 const P2: &str = "0.2.12";
 const P3: &str = "0.3.0";
 
 /// Links all that a guest may import.
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     http::add_to_linker(linker)?;
@@ -37,7 +37,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 }
 
 /// Shadows the entry points in a linker that has WASI.
-fn shadow(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+fn shadow(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     filesystem::p2::add_to_linker(linker)?;
     filesystem::p3::add_to_linker(linker)?;

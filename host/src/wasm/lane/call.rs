@@ -20,16 +20,16 @@ pub(in crate::wasm) enum Call {
 
 impl Call {
     /// The memory lent to the call, to be revoked when its caller leaves.
-    pub(super) fn lent(&self) -> Lent {
+    pub(super) fn lent(&self) -> LentMemory {
         match self {
-            Self::Put(_, sources) => Lent::Sources(sources.clone()),
-            Self::Get(_, sinks) => Lent::Sinks(sinks.clone()),
-            _ => Lent::Nothing,
+            Self::Put(_, sources) => LentMemory::Sources(sources.clone()),
+            Self::Get(_, sinks) => LentMemory::Sinks(sinks.clone()),
+            _ => LentMemory::Nothing,
         }
     }
 }
 
-pub(super) enum Lent {
+pub(super) enum LentMemory {
     Nothing,
     Sources(Sources),
     Sinks(Sinks),

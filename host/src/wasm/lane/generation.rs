@@ -47,13 +47,13 @@ impl Default for Replies {
 }
 
 /// A call's claim to be answered.
-pub(super) struct Entry(usize);
+pub(super) struct CallSlot(usize);
 
 impl Generation {
     /// Takes a call in. `None`: its caller has left, or the generation has ended and the caller was told.
-    pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<Entry> {
+    pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<CallSlot> {
         let mut place = ticket.lock();
-        if !matches!(*place, Place::Queued) {
+        if !matches!(*place, CallPlace::Queued) {
             return None;
         }
         let mut replies = lock(&self.replies);
@@ -70,16 +70,16 @@ impl Generation {
             replies.push(None);
         }
         replies[free] = Some(reply);
-        *place = Place::Inside(Arc::clone(self));
+        *place = CallPlace::Inside(Arc::clone(self));
         self.used.store(true, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        Some(Entry(free))
+        Some(CallSlot(free))
     }
 
     /// Answers a call that has come out.
-    pub(super) fn leave(&self, ticket: &Ticket, entry: &Entry, answer: Result<Answer, TierError>) {
+    pub(super) fn leave(&self, ticket: &Ticket, entry: &CallSlot, answer: Result<Answer, TierError>) {
         let mut place = ticket.lock();
-        if matches!(std::mem::replace(&mut *place, Place::Out), Place::Left) {
+        if matches!(std::mem::replace(&mut *place, CallPlace::Out), CallPlace::Left) {
             self.abandoned.fetch_sub(1, Ordering::AcqRel);
         }
         drop(place);
@@ -146,10 +146,10 @@ impl Generation {
 
 /// Where a call is: shared by its caller and the lane.
 #[derive(Default)]
-pub(super) struct Ticket(Mutex<Place>);
+pub(super) struct Ticket(Mutex<CallPlace>);
 
 #[derive(Default)]
-enum Place {
+enum CallPlace {
     #[default]
     Queued,
     Inside(Arc<Generation>),
@@ -160,7 +160,7 @@ enum Place {
 }
 
 impl Ticket {
-    fn lock(&self) -> MutexGuard<'_, Place> {
+    fn lock(&self) -> MutexGuard<'_, CallPlace> {
         lock(&self.0)
     }
 
@@ -168,9 +168,9 @@ impl Ticket {
     /// that has now.
     pub(super) fn abandon(&self) -> Option<(Arc<Generation>, usize)> {
         let mut place = self.lock();
-        match std::mem::replace(&mut *place, Place::Left) {
+        match std::mem::replace(&mut *place, CallPlace::Left) {
             // Counted under the ticket's lock, so that `leave` never takes away what was not yet added.
-            Place::Inside(generation) => {
+            CallPlace::Inside(generation) => {
                 let n_abandoned = generation.abandoned.fetch_add(1, Ordering::AcqRel) + 1;
                 Some((generation, n_abandoned))
             }

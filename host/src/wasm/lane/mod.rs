@@ -8,13 +8,13 @@
 //! Invariant: a caller never waits for a lane longer than its own deadline, and memory lent to a call is
 //! revoked when its caller leaves.
 
+mod availability;
 mod balance;
 mod call;
 mod generation;
 mod lanes_max;
 mod serve;
 mod shared;
-mod standing;
 mod supervise;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,12 +23,12 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
+pub(super) use self::availability::Availability;
 pub(super) use self::call::{Answer, Call};
-use self::call::{Job, Lent};
+use self::call::{Job, LentMemory};
 use self::generation::Ticket;
 pub(super) use self::lanes_max::{NoAnswer, lanes_max};
-use self::shared::{Condition, Phase, Shared};
-pub(super) use self::standing::Standing;
+use self::shared::{LaneState, LaneStatus, Shared};
 use super::prepared::Prepared;
 use crate::runtime::Control;
 use crate::tier::TierError;
@@ -55,14 +55,14 @@ impl Lane {
     pub(super) fn start(
         prepared: Arc<Prepared>,
         place: usize,
-        standing: Arc<Standing>,
+        availability: Arc<Availability>,
         control: &Control,
     ) -> Self {
         let limits = prepared.limits;
         let (sender, receiver) = async_channel::bounded(limits.calls_in_flight_max);
         let shared = Arc::new(Shared {
             place,
-            standing,
+            availability,
             limits,
             blocking: prepared.class.blocking,
             current: Mutex::default(),
@@ -71,7 +71,7 @@ impl Lane {
             ending: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
-            condition: Mutex::default(),
+            status: Mutex::default(),
             changed: Notify::new(),
         });
         control.handle().spawn(supervise::watch(receiver.clone(), Arc::clone(&shared)));
@@ -82,7 +82,7 @@ impl Lane {
     /// Calls a method and waits for its answer until `deadline`.
     pub(super) async fn call(&self, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let started = Instant::now();
-        if let Phase::Down(cause) = &self.shared.lock_condition().phase {
+        if let LaneState::Down(cause) = &self.shared.lock_status().state {
             return Err(TierError::Down(cause.clone()));
         }
         let ticket = Arc::new(Ticket::default());
@@ -114,7 +114,7 @@ impl Lane {
     /// Whether it can serve and how many calls are in flight and queued, to choose the best lane by: the
     /// smallest. A lane that is down has no calls, and would be chosen every time.
     pub(super) fn load(&self) -> (bool, usize) {
-        let is_down = matches!(self.shared.lock_condition().phase, Phase::Down(_));
+        let is_down = matches!(self.shared.lock_status().state, LaneState::Down(_));
         (is_down, self.jobs.len() + self.shared.current().in_flight())
     }
 
@@ -124,10 +124,10 @@ impl Lane {
             let changed = self.shared.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            match self.shared.condition().phase {
-                Phase::Starting => changed.await,
-                Phase::Down(cause) => return Err(cause),
-                Phase::Ready | Phase::Closed => return Ok(()),
+            match self.shared.status().state {
+                LaneState::Starting => changed.await,
+                LaneState::Down(cause) => return Err(cause),
+                LaneState::Ready | LaneState::Closed => return Ok(()),
             }
         }
     }
@@ -146,13 +146,13 @@ impl Lane {
     }
 
     pub(super) fn health(&self) -> LaneHealth {
-        let Condition { phase, last_restart } = self.shared.condition();
+        let LaneStatus { state, last_restart } = self.shared.status();
         let generation = self.shared.current();
-        let down = match phase {
-            _ if self.shared.standing.can_serve(self.shared.place) => None,
-            Phase::Down(cause) => Some(cause),
-            Phase::Closed => Some("closed".into()),
-            Phase::Starting | Phase::Ready => Some("being started".into()),
+        let down = match state {
+            _ if self.shared.availability.can_serve(self.shared.place) => None,
+            LaneState::Down(cause) => Some(cause),
+            LaneState::Closed => Some("closed".into()),
+            LaneState::Starting | LaneState::Ready => Some("being started".into()),
         };
         LaneHealth {
             down,
@@ -174,19 +174,19 @@ impl Drop for Lane {
 struct Leave<'a> {
     shared: &'a Shared,
     ticket: &'a Ticket,
-    lent: Lent,
+    lent: LentMemory,
     answered: bool,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         match &self.lent {
-            Lent::Sources(sources) => sources.revoke(),
+            LentMemory::Sources(sources) => sources.revoke(),
             // An answered caller takes its buffers back itself. Without an answer they go back at once,
             // wherever the call is: a queued call may wait, and a guest may keep the handle of one that
             // has just come out.
-            Lent::Sinks(sinks) if !self.answered => drop(sinks.revoke()),
-            Lent::Sinks(_) | Lent::Nothing => {}
+            LentMemory::Sinks(sinks) if !self.answered => drop(sinks.revoke()),
+            LentMemory::Sinks(_) | LentMemory::Nothing => {}
         }
         let Some((generation, n_abandoned)) = self.ticket.abandon() else { return };
         if self.shared.blocking {

@@ -7,16 +7,16 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ResourceAny};
 
-use super::generation::{Entry, Generation, Ticket};
+use super::generation::{CallSlot, Generation, Ticket};
 use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
-use crate::wasm::policy::{Mark, Witness};
-use crate::wasm::state::State;
+use crate::wasm::policy::{DenialLog, Mark};
+use crate::wasm::state::GuestState;
 
 /// How the task ended of itself.
-pub(super) enum End {
+pub(super) enum TaskEnd {
     /// `close` was called, or the lane's owner is gone.
     Closed,
     /// The class could not be constructed or opened.
@@ -32,7 +32,7 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     generation: Arc<Generation>,
     ready: oneshot::Sender<()>,
-) -> End {
+) -> TaskEnd {
     // Where it blocks nobody else's guests: a granted directory may hang when it is opened.
     let making = {
         let (prepared, memory_bytes) = (Arc::clone(&prepared), Arc::clone(&generation.guest_memory_bytes));
@@ -42,27 +42,27 @@ pub(super) async fn run(
     let _abort = AbortOnDrop(making.abort_handle());
     let mut store = match making.await {
         Ok(Ok(store)) => store,
-        Ok(Err(error)) => return End::NotStarted(error.to_string()),
-        Err(error) => return End::NotStarted(format!("its store cannot be made: {error}")),
+        Ok(Err(error)) => return TaskEnd::NotStarted(error.to_string()),
+        Err(error) => return TaskEnd::NotStarted(format!("its store cannot be made: {error}")),
     };
     // A computing guest lets others run after each tick.
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
-    let witness = store.data().policy.witness.clone();
+    let denial_log = store.data().policy.denial_log.clone();
     let instance = match prepared.pre.instantiate_async(&mut store).await {
         Ok(instance) => instance,
-        Err(error) => return End::NotStarted(store.data().describe(&error)),
+        Err(error) => return TaskEnd::NotStarted(store.data().describe(&error)),
     };
     let bound = match Bound::new(&prepared.class, &mut store, &instance) {
         Ok(bound) => bound,
-        Err(error) => return End::NotStarted(format!("{error:#}")),
+        Err(error) => return TaskEnd::NotStarted(format!("{error:#}")),
     };
     let mut opened = false;
     let served = store
-        .run_concurrent(async |accessor| -> wasmtime::Result<End> {
+        .run_concurrent(async |accessor| -> wasmtime::Result<TaskEnd> {
             let object = match start(accessor, &bound, &prepared).await? {
                 Ok(object) => object,
-                Err(error) => return Ok(End::NotStarted(witness.explain_start(error).to_string())),
+                Err(error) => return Ok(TaskEnd::NotStarted(denial_log.explain_start(error).to_string())),
             };
             opened = true;
             generation.open();
@@ -73,14 +73,18 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = witness.explain_end(store.data().describe(&error));
-            if opened { End::Trapped(message) } else { End::NotStarted(format!("trapped: {message}")) }
+            let message = denial_log.explain_end(store.data().describe(&error));
+            if opened {
+                TaskEnd::Trapped(message)
+            } else {
+                TaskEnd::NotStarted(format!("trapped: {message}"))
+            }
         }
     }
 }
 
 async fn start(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     bound: &Bound,
     prepared: &Prepared,
 ) -> wasmtime::Result<Result<ResourceAny, TierError>> {
@@ -94,33 +98,33 @@ async fn start(
 }
 
 async fn serve(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     bound: &Bound,
     object: ResourceAny,
     jobs: &async_channel::Receiver<Job>,
     shared: &Shared,
     generation: &Arc<Generation>,
-) -> wasmtime::Result<End> {
+) -> wasmtime::Result<TaskEnd> {
     let n_calls_max = shared.calls_at_once();
-    let witness = accessor.with(|mut access| access.get().policy.witness.clone());
+    let denial_log = accessor.with(|mut access| access.get().policy.denial_log.clone());
     let mut calls = FuturesUnordered::new();
     // Both wait where they are from one turn to the next, rather than being queued anew.
     let mut jobs = pin!(jobs.clone());
     let mut pinged = pin!(generation.ping.notified());
     loop {
         if calls.is_empty() {
-            witness.idle();
+            denial_log.idle();
         }
         tokio::select! {
             biased;
             Some(finished) = calls.next(), if !calls.is_empty() => {
                 let closed: bool = finished?;
                 if closed {
-                    return Ok(End::Closed);
+                    return Ok(TaskEnd::Closed);
                 }
             }
             job = jobs.next(), if calls.len() < n_calls_max => {
-                let Some(Job { call, reply, ticket }) = job else { return Ok(End::Closed) };
+                let Some(Job { call, reply, ticket }) = job else { return Ok(TaskEnd::Closed) };
                 if let Some(entry) = generation.enter(&ticket, reply) {
                     shared.busy.notify_one();
                     calls.push(serve_one(accessor, bound, object, call, ticket, entry, generation));
@@ -134,33 +138,37 @@ async fn serve(
 
 /// Serves one call and says whether it was the last.
 async fn serve_one(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     bound: &Bound,
     object: ResourceAny,
     call: Call,
     ticket: Arc<Ticket>,
-    entry: Entry,
+    entry: CallSlot,
     generation: &Generation,
 ) -> wasmtime::Result<bool> {
     let last = matches!(call, Call::Close);
-    let witness = accessor.with(|mut access| access.get().policy.witness.clone());
-    let mark = witness.mark();
+    let denial_log = accessor.with(|mut access| access.get().policy.denial_log.clone());
+    let mark = denial_log.mark();
     let answer = perform(accessor, bound, object, call).await?;
-    let answer = explain(answer, &witness, mark);
+    let answer = explain(answer, &denial_log, mark);
     generation.leave(&ticket, &entry, answer);
     Ok(last)
 }
 
 /// Makes the errors of an answer harmless, the call's own and those of single chunks. The first of them that has words
 /// is told what was refused while the call was inside: that may take several thousand bytes.
-fn explain(answer: Result<Answer, TierError>, witness: &Witness, mark: Mark) -> Result<Answer, TierError> {
+fn explain(
+    answer: Result<Answer, TierError>,
+    denial_log: &DenialLog,
+    mark: Mark,
+) -> Result<Answer, TierError> {
     let mut is_told = false;
     let mut each = |mut error: TierError| {
         if is_told {
-            return witness.tame(error);
+            return denial_log.tame(error);
         }
         is_told = error.text_mut().is_some();
-        witness.explain(mark, error)
+        denial_log.explain(mark, error)
     };
     let answer = answer.map_err(&mut each)?;
     Ok(match answer {
@@ -184,7 +192,7 @@ fn per_chunk<T>(
 }
 
 async fn perform(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     bound: &Bound,
     object: ResourceAny,
     call: Call,
@@ -231,12 +239,14 @@ mod tests {
 
     #[test]
     fn the_first_error_with_words_is_told_what_was_refused_and_no_other() {
-        let witness = Witness::new(&Denials::new("b", &Grants::default()), &Secrets::default());
-        let mark = witness.mark();
-        witness.record(Denial::Udp);
+        let denial_log = DenialLog::new(&Denials::new("b", &Grants::default()), &Secrets::default());
+        let mark = denial_log.mark();
+        denial_log.record(Denial::Udp);
         let failed = || Err::<Option<u64>, _>(TierError::Other("a\nb".into()));
         let answer = Answer::Get(vec![Ok(None), Err(TierError::NoSpace), failed(), failed()]);
-        let Ok(Answer::Get(chunks)) = explain(Ok(answer), &witness, mark) else { panic!("a get's answer") };
+        let Ok(Answer::Get(chunks)) = explain(Ok(answer), &denial_log, mark) else {
+            panic!("a get's answer")
+        };
         let told: Vec<String> = chunks
             .into_iter()
             .map(|one| one.map_or_else(|error| error.to_string(), |_| "none".into()))
@@ -244,7 +254,7 @@ mod tests {
         let first = "a\\nb; denied: a UDP socket; no grant allows UDP";
         assert_eq!(told, ["none", "no space left in the store", first, "a\\nb"]);
         let failed: Result<Answer, _> = failed().map(|_| Answer::Done);
-        let call = explain(failed, &witness, mark).unwrap_err().to_string();
+        let call = explain(failed, &denial_log, mark).unwrap_err().to_string();
         assert_eq!(call, told[2]);
     }
 

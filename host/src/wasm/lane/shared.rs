@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::availability::Availability;
 use super::generation::Generation;
-use super::standing::Standing;
 use crate::sync::lock;
 use crate::wasm::prepared::LaneLimits;
 
 pub(super) struct Shared {
     /// Its place among the backend's lanes.
     pub(super) place: usize,
-    pub(super) standing: Arc<Standing>,
+    pub(super) availability: Arc<Availability>,
     pub(super) limits: LaneLimits,
     /// Whether the class is in blocking style: one call at a time.
     pub(super) blocking: bool,
@@ -28,18 +28,18 @@ pub(super) struct Shared {
     /// `close` is being called: no further generation is started.
     pub(super) closing: AtomicBool,
     pub(super) restarts: AtomicU64,
-    pub(super) condition: Mutex<Condition>,
+    pub(super) status: Mutex<LaneStatus>,
     pub(super) changed: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Condition {
-    pub(super) phase: Phase,
+pub(super) struct LaneStatus {
+    pub(super) state: LaneState,
     pub(super) last_restart: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum LaneState {
     /// Being constructed and opened; calls queue.
     #[default]
     Starting,
@@ -54,32 +54,32 @@ impl Shared {
         if self.blocking { 1 } else { self.limits.calls_in_flight_max }
     }
 
-    pub(super) fn condition(&self) -> Condition {
-        self.lock_condition().clone()
+    pub(super) fn status(&self) -> LaneStatus {
+        self.lock_status().clone()
     }
 
-    pub(super) fn lock_condition(&self) -> MutexGuard<'_, Condition> {
-        lock(&self.condition)
+    pub(super) fn lock_status(&self) -> MutexGuard<'_, LaneStatus> {
+        lock(&self.status)
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.lock_condition().phase = phase;
+    pub(super) fn set_state(&self, state: LaneState) {
+        self.lock_status().state = state;
         self.changed.notify_waiters();
     }
 
     pub(super) fn stand_ready(&self) {
-        // In one step for whoever looks at the phase: who finds the lane ready finds the backend in the chain, and
+        // In one step for whoever looks at the state: who finds the lane ready finds the backend in the chain, and
         // who finds the backend in the chain is not told that the lane is down.
-        let mut condition = self.lock_condition();
-        condition.phase = Phase::Ready;
-        self.standing.ready(self.place);
-        drop(condition);
+        let mut status = self.lock_status();
+        status.state = LaneState::Ready;
+        self.availability.ready(self.place);
+        drop(status);
         self.changed.notify_waiters();
     }
 
     pub(super) fn stand_down(&self, cause: String, retry_in: Duration) {
-        self.standing.down(self.place, &cause, retry_in);
-        self.set_phase(Phase::Down(cause));
+        self.availability.down(self.place, &cause, retry_in);
+        self.set_state(LaneState::Down(cause));
     }
 
     pub(super) fn current(&self) -> Arc<Generation> {

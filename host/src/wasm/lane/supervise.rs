@@ -8,17 +8,17 @@ use tokio::sync::{oneshot, watch};
 
 use super::balance::{SystemClocks, weighed};
 use super::generation::Generation;
-use super::serve::{End, run};
-use super::{Condition, Job, Phase, Prepared, Shared};
+use super::serve::{TaskEnd, run};
+use super::{Job, LaneState, LaneStatus, Prepared, Shared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
-use crate::wasm::policy::outside::Given;
+use crate::wasm::policy::external::InstanceInputs;
 use crate::wasm::spent::{pause_after, pause_after_serving};
 use crate::wasm::threads::backend::within;
 
 /// Why a generation ended.
-enum Ended {
+enum LaneEnd {
     /// `close` was called, or the lane's owner is gone.
     Closed,
     /// It never served: not constructed, not opened, or at its end before its first call.
@@ -40,20 +40,20 @@ pub(super) async fn supervise(
     let mut is_first = true;
     loop {
         // Before anything is made with what is given now.
-        let mut changes = prepared.outside.changes();
+        let mut changes = prepared.external.changes();
         let generation = shared.next_generation();
         let started = Instant::now();
         let ended = live(&prepared, &jobs, &shared, &generation, &mut changes).await;
         let was_first = std::mem::take(&mut is_first);
-        let is_outdated = matches!(ended, Ended::Outdated);
+        let is_outdated = matches!(ended, LaneEnd::Outdated);
         // Health and load no longer count what the old one leaves behind.
         let gone = shared.next_generation();
         let (reason, error) = match ended {
-            Ended::Closed => {
+            LaneEnd::Closed => {
                 generation.fail(&TierError::Down("closed".into()));
                 break;
             }
-            Ended::NotStarted(cause) => {
+            LaneEnd::NotStarted(cause) => {
                 let error = TierError::Down(cause.clone());
                 let pause = backoff.pause().max(pause_after(generation.start.total(), prepared.config.lanes));
                 shared.stand_down(cause.clone(), pause);
@@ -63,7 +63,7 @@ pub(super) async fn supervise(
                     tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
                 }
                 // What has made it fail may have changed outside.
-                prepared.outside.read_again_later(pause);
+                prepared.external.read_again_later(pause);
                 let paused = async {
                     tokio::select! {
                         biased;
@@ -76,12 +76,12 @@ pub(super) async fn supervise(
                 }
                 continue;
             }
-            Ended::Outdated => {
+            LaneEnd::Outdated => {
                 let reason = "secrets have changed".to_owned();
                 (reason.clone(), TierError::Lost(reason))
             }
-            Ended::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
-            Ended::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
+            LaneEnd::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
+            LaneEnd::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
         };
         // At once: whoever was served is to be served again. One that dies in every call is kept from being called
         // by its breaker, and one that soon does not start any more goes on with the pauses that it had.
@@ -96,7 +96,7 @@ pub(super) async fn supervise(
             spent => pause_after_serving(spent, started.elapsed(), prepared.config.lanes),
         };
         let down = format!("{reason}; starting it is costly, so the next start waits");
-        *shared.lock_condition() = Condition { phase: Phase::Starting, last_restart: Some(reason) };
+        *shared.lock_status() = LaneStatus { state: LaneState::Starting, last_restart: Some(reason) };
         if !pause.is_zero() {
             shared.stand_down(down.clone(), pause);
         }
@@ -114,7 +114,7 @@ pub(super) async fn supervise(
     }
     jobs.close();
     refuse_queued(&jobs, &TierError::Down("closed".into()));
-    shared.set_phase(Phase::Closed);
+    shared.set_state(LaneState::Closed);
     shared.busy.notify_one();
 }
 
@@ -131,8 +131,8 @@ async fn live(
     jobs: &async_channel::Receiver<Job>,
     shared: &Arc<Shared>,
     generation: &Arc<Generation>,
-    changes: &mut watch::Receiver<Arc<Given>>,
-) -> Ended {
+    changes: &mut watch::Receiver<Arc<InstanceInputs>>,
+) -> LaneEnd {
     let (ready, is_ready) = oneshot::channel();
     let task = run(Arc::clone(prepared), jobs.clone(), Arc::clone(shared), Arc::clone(generation), ready);
     let is_unattended = {
@@ -165,31 +165,31 @@ async fn live(
                 let cause = format!(
                     "constructor or open gave no answer within {limit:?}; raise limits.open_timeout_ms if it needs longer"
                 );
-                return Ended::NotStarted(cause);
+                return LaneEnd::NotStarted(cause);
             }
         };
         let dead = match task.await {
-            Ok(End::Closed) => return Ended::Closed,
-            Ok(End::NotStarted(cause)) => return Ended::NotStarted(cause),
-            Ok(End::Trapped(trap)) => trap,
+            Ok(TaskEnd::Closed) => return LaneEnd::Closed,
+            Ok(TaskEnd::NotStarted(cause)) => return LaneEnd::NotStarted(cause),
+            Ok(TaskEnd::Trapped(trap)) => trap,
             Err(error) if error.is_panic() => "the host's side panicked; please report this".into(),
             Err(_) => "the lane's thread is gone".into(),
         };
         // One that dies of itself would otherwise be restarted without a pause, for ever.
         if opened && generation.was_used() {
-            Ended::Trapped(dead)
+            LaneEnd::Trapped(dead)
         } else {
-            Ended::NotStarted(format!("trapped: {dead}"))
+            LaneEnd::NotStarted(format!("trapped: {dead}"))
         }
     };
     tokio::select! {
         biased;
         reason = shared.retired(generation) => match reason {
-            None => Ended::Closed,
-            Some(reason) if generation.was_used() => Ended::Retired(reason),
-            Some(reason) => Ended::NotStarted(reason),
+            None => LaneEnd::Closed,
+            Some(reason) if generation.was_used() => LaneEnd::Retired(reason),
+            Some(reason) => LaneEnd::NotStarted(reason),
         },
-        Ok(()) = changes.changed() => Ended::Outdated,
+        Ok(()) = changes.changed() => LaneEnd::Outdated,
         ended = end => ended,
     }
 }
@@ -210,7 +210,7 @@ pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<Shared
     let stall = shared.limits.lane_stall;
     loop {
         shared.busy.notified().await;
-        if shared.condition().phase == Phase::Closed {
+        if shared.status().state == LaneState::Closed {
             return;
         }
         loop {

@@ -6,7 +6,7 @@ use crate::wasm::CONTRACT_VERSION;
 use crate::wasm::class::ClassError;
 use crate::wasm::component::ComponentError;
 use crate::wasm::imports::http::TlsError;
-use crate::wasm::policy::outside::OutsideError;
+use crate::wasm::policy::external::ExternalError;
 use crate::wasm::policy::overlap::OverlapError;
 
 /// Why a backend cannot be loaded.
@@ -38,7 +38,7 @@ pub enum LoadError {
     },
     /// A secret, or a host name in `allow.net`.
     #[error(transparent)]
-    Outside(#[from] OutsideError),
+    External(#[from] ExternalError),
     /// A directory in `allow.fs` with a placeholder in its path.
     #[error("allow.fs grants a directory that cannot be made: {0}; make it, or correct the grant")]
     Directory(#[source] std::io::Error),

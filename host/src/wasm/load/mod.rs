@@ -12,10 +12,10 @@ pub use self::error::LoadError;
 use super::class::Class;
 use super::component::{ComponentError, Progress};
 use super::imports::http::HttpClient;
+use super::policy::external::ExternalInputs;
 use super::policy::network::system_resolver;
-use super::policy::outside::Outside;
 use super::policy::overlap;
-use super::prepared::{EngineFacts, LaneLimits, Prepared, Record};
+use super::prepared::{BackendRecord, EngineFacts, LaneLimits, Prepared};
 use super::spent::Spent;
 use super::threads::LaneThreads;
 use super::{imports, offers};
@@ -26,18 +26,18 @@ use crate::tier::Liveness;
 
 /// All that a backend is made of, each time that it is loaded.
 #[derive(Clone)]
-pub(super) struct Recipe {
+pub(super) struct LoadRequest {
     pub(super) config: BackendConfig,
     pub(super) facts: EngineFacts,
     pub(super) threads: LaneThreads,
     pub(super) control: Control,
-    pub(super) record: Record,
+    pub(super) record: BackendRecord,
     pub(super) liveness: Arc<dyn Liveness>,
     /// Directories to make before the first instance opens them.
     pub(super) directories: Vec<OwnDirectory>,
 }
 
-impl Recipe {
+impl LoadRequest {
     /// Reads, compiles, checks and links the component, on a thread that may block. Returns facts for the status as
     /// well. Calls `compiling` if the component has to be compiled, and adds to `spent` what all this costs.
     pub(super) async fn prepare(
@@ -45,22 +45,22 @@ impl Recipe {
         compiling: impl Fn() -> Option<PipeReader> + Send + 'static,
         spent: &Arc<Spent>,
     ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-        let (recipe, spent) = (self.clone(), Arc::clone(spent));
-        let own = self.record.own_threads.handle().map_err(LoadError::Threads)?;
+        let (request, spent) = (self.clone(), Arc::clone(spent));
+        let own = self.record.backend_threads.handle().map_err(LoadError::Threads)?;
         let prepared = own.clone().spawn_blocking(move || {
             let progress = Progress { compiling: &compiling, spent: &spent };
-            spent.during(|| prepare(recipe, own, &progress))
+            spent.during(|| prepare(request, own, &progress))
         });
         prepared.await.unwrap_or(Err(LoadError::Ended))
     }
 }
 
 fn prepare(
-    recipe: Recipe,
+    request: LoadRequest,
     own: Handle,
     progress: &Progress<'_>,
 ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-    let Recipe { config, facts, threads, record, directories, liveness, .. } = recipe;
+    let LoadRequest { config, facts, threads, record, directories, liveness, .. } = request;
     let path = &config.module_path;
     let engine = threads.engine();
     for directory in &directories {
@@ -81,7 +81,7 @@ fn prepare(
     let mut linker = Linker::new(engine);
     imports::add_to_linker(&mut linker).map_err(unlinkable)?;
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
-    let outside = Outside::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
+    let external = ExternalInputs::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
     let notes = vec![
         ("digest".to_owned(), loaded.digest.to_string()),
         ("code".to_owned(), loaded.origin.to_string()),
@@ -97,12 +97,26 @@ fn prepare(
         lane_stall: config.limits.lane_stall,
         open_timeout: config.limits.open_timeout,
     };
-    let net = outside.net.clone();
+    let net = external.net.clone();
     let http = HttpClient::new(&config, &net)?;
     let lanes = threads.spawner();
     let name = config.name.clone();
     Ok((
-        Prepared { name, config, class, pre, limits, net, http, record, outside, facts, threads, lanes, own },
+        Prepared {
+            name,
+            config,
+            class,
+            pre,
+            limits,
+            net,
+            http,
+            record,
+            external,
+            facts,
+            threads,
+            lanes,
+            own,
+        },
         notes,
     ))
 }

@@ -1,11 +1,11 @@
 //! What a backend may do: plain values.
 
 pub(in crate::wasm) mod denial;
+pub(in crate::wasm) mod external;
 pub(in crate::wasm) mod network;
 pub(in crate::wasm) mod open_files;
-pub(in crate::wasm) mod outside;
 pub(in crate::wasm) mod overlap;
 pub(in crate::wasm) mod secrets;
 
-pub(in crate::wasm) use self::denial::{Denial, Denials, Mark, Witness};
+pub(in crate::wasm) use self::denial::{Denial, DenialLog, Denials, Mark};
 pub(in crate::wasm) use self::secrets::Secrets;

@@ -20,7 +20,7 @@ pub(in crate::wasm) struct OpenFiles<Table> {
 pub(in crate::wasm) type IsThere<Table> = fn(&Table, u32) -> bool;
 
 /// A place among the open files, held for one that is being opened.
-pub(in crate::wasm) struct Place(#[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
+pub(in crate::wasm) struct OpenFileSlot(#[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
 
 impl<Table> OpenFiles<Table> {
     pub(in crate::wasm) fn new(max: usize) -> Self {
@@ -37,17 +37,17 @@ impl<Table> OpenFiles<Table> {
     }
 
     /// Takes a place for something that is about to be opened, if there is room.
-    pub(in crate::wasm) fn reserve(&mut self, table: &Table) -> Option<Place> {
+    pub(in crate::wasm) fn reserve(&mut self, table: &Table) -> Option<OpenFileSlot> {
         self.have_room(table).then(|| {
             let place = Arc::new(());
             let weak = Arc::downgrade(&place);
             self.files.push(weak);
-            Place(place)
+            OpenFileSlot(place)
         })
     }
 
     /// Counts a file that has been opened, instead of the place that was held for it.
-    pub(in crate::wasm) fn opened<F: Any + Send + Sync>(&mut self, file: &Arc<F>, _place: Place) {
+    pub(in crate::wasm) fn opened<F: Any + Send + Sync>(&mut self, file: &Arc<F>, _place: OpenFileSlot) {
         let file = Arc::downgrade(file);
         self.files.push(file);
     }

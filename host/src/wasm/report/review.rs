@@ -43,7 +43,7 @@ pub struct Reach {
 
 /// What follows from imports and grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReviewResult {
     /// Neither asked for nor granted.
     Unused,
     /// Asked for and granted: it reaches what the grants name.
@@ -68,12 +68,12 @@ pub struct Limit {
 impl Reach {
     /// Says what follows.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn result(&self) -> ReviewResult {
         match (self.imported.is_empty(), self.granted.is_empty()) {
-            (true, true) => Verdict::Unused,
-            (false, false) => Verdict::Granted,
-            (false, true) => Verdict::Denied,
-            (true, false) => Verdict::NotNeeded,
+            (true, true) => ReviewResult::Unused,
+            (false, false) => ReviewResult::Granted,
+            (false, true) => ReviewResult::Denied,
+            (true, false) => ReviewResult::NotNeeded,
         }
     }
 }

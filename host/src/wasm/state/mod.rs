@@ -29,16 +29,16 @@ use self::footprint::Footprint;
 use self::http_objects::Objects;
 use self::log::BackendLog;
 use self::ownership::Owned;
-use self::stdio::Tail;
+use self::stdio::StderrTail;
 pub(in crate::wasm) use self::stores::{Alive, Stores};
 pub(in crate::wasm) use self::view::{Logging, OutputView, Storage, StorageView};
 use super::no_memory;
-use super::policy::Witness;
+use super::policy::DenialLog;
 use super::policy::network::NetPolicy;
 use super::policy::open_files::OpenFiles;
 
 /// The state of a lane's store.
-pub(in crate::wasm) struct State {
+pub(in crate::wasm) struct GuestState {
     pub(in crate::wasm) table: ResourceTable,
     pub(in crate::wasm) wasi: WasiCtx,
     pub(in crate::wasm) http: HttpState,
@@ -61,7 +61,7 @@ pub(in crate::wasm) struct HttpState {
 /// What the instance may reach, and what it was refused.
 pub(in crate::wasm) struct Policy {
     pub(in crate::wasm) net: NetPolicy,
-    pub(in crate::wasm) witness: Witness,
+    pub(in crate::wasm) denial_log: DenialLog,
 }
 
 /// How much of the host the instance may take. What is in an `Arc` is shared by all instances of the backend.
@@ -94,7 +94,7 @@ pub(in crate::wasm) struct Threads {
 pub(in crate::wasm) struct Output {
     pub(in crate::wasm) log: Arc<BackendLog>,
     /// What it logged as an error or wrote to its standard error last.
-    pub(in crate::wasm) last_words: Tail,
+    pub(in crate::wasm) last_words: StderrTail,
 }
 
 impl Output {
@@ -110,7 +110,7 @@ pub(in crate::wasm) fn is_there<T: 'static>(table: &ResourceTable, place: u32) -
     table.get(&Resource::<T>::new_borrow(place)).is_ok()
 }
 
-impl State {
+impl GuestState {
     /// Puts an owned handle into the guest's table. It stays, revoked, until the guest drops it.
     pub(in crate::wasm) fn lend<T: Send + 'static>(
         &mut self,
@@ -132,7 +132,7 @@ impl State {
         if let Some(refusal) = self.budgets.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
-        match self.output.last_words.last_lines(self.policy.witness.secrets()) {
+        match self.output.last_words.last_lines(self.policy.denial_log.secrets()) {
             Some(lines) => format!("{cause}; its last words: {lines}"),
             None => cause,
         }
@@ -151,13 +151,13 @@ fn limit_in(cause: &str) -> Option<&'static str> {
     LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
 }
 
-impl WasiView for State {
+impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
-impl WasiHttpView for State {
+impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut *self.http.hooks, table: &mut self.table, ctx: &mut self.http.context }
     }

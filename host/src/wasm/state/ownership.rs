@@ -52,10 +52,10 @@ pub(in crate::wasm) enum Tried {
 
 /// What the instances of a backend own, for its status.
 #[derive(Debug, Default)]
-pub(in crate::wasm) struct Owners(Mutex<Told>);
+pub(in crate::wasm) struct Owners(Mutex<OwnershipStatus>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct OwnershipStatus {
     n_owned: usize,
     /// What was answered last to one that does not own.
     another: Option<CapacityOwner>,

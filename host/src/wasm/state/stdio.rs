@@ -29,14 +29,14 @@ use crate::wasm::policy::Secrets;
 /// WASI's own adapter for outputs queues what is written, and grows with every empty write; this holds one
 /// buffer of fixed size and nothing else.
 #[derive(Clone)]
-pub(in crate::wasm) struct Tail(Arc<Mutex<Kept>>);
+pub(in crate::wasm) struct StderrTail(Arc<Mutex<Kept>>);
 
 struct Kept {
     bytes: VecDeque<u8>,
     max: usize,
 }
 
-impl Tail {
+impl StderrTail {
     /// Makes the output for standard error and for errors that a guest logs.
     pub(in crate::wasm) fn last_words() -> Self {
         Self::keeping(STDERR_BYTES_MAX)
@@ -115,7 +115,7 @@ impl Pace {
 
 /// A standard stream.
 pub(in crate::wasm) struct Paced {
-    tail: Tail,
+    tail: StderrTail,
     pace: Pace,
 }
 
@@ -137,7 +137,7 @@ impl StdoutStream for Paced {
 
 /// A stream that waits when the host moves it too fast.
 struct PacedStream {
-    tail: Tail,
+    tail: StderrTail,
     pace: Pace,
     waits: Option<Pin<Box<Sleep>>>,
 }
@@ -176,12 +176,12 @@ impl AsyncWrite for PacedStream {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Tail {
+impl Pollable for StderrTail {
     async fn ready(&mut self) {}
 }
 
 #[wasmtime_wasi::async_trait]
-impl OutputStream for Tail {
+impl OutputStream for StderrTail {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.push(&bytes);
         Ok(())
@@ -206,13 +206,13 @@ mod tests {
         fn wake(self: Arc<Self>) {}
     }
 
-    fn kept(tail: &Tail) -> Vec<u8> {
+    fn kept(tail: &StderrTail) -> Vec<u8> {
         lock(&tail.0).bytes.iter().copied().collect()
     }
 
     #[test]
     fn the_last_bytes_are_kept_and_no_more() {
-        let tail = Tail::keeping(8);
+        let tail = StderrTail::keeping(8);
         tail.push(b"01234567");
         assert_eq!(kept(&tail), b"01234567", "exactly the limit");
         tail.push(b"8");
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn writes_never_fail_and_their_number_costs_no_memory() {
-        let tail = Tail::keeping(8);
+        let tail = StderrTail::keeping(8);
         let mut stream = tail.paced(&Pace::new(Clock::manual())).p2_stream();
         for _ in 0..100_000 {
             stream.write(Bytes::new()).unwrap();
@@ -239,9 +239,9 @@ mod tests {
     fn what_the_host_moves_waits_when_it_is_faster_altogether_than_it_may_be() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _context = runtime.enter();
-        let (clock, kept_bytes) = (Clock::manual(), Tail::keeping(8));
+        let (clock, kept_bytes) = (Clock::manual(), StderrTail::keeping(8));
         let pace = Pace::new(clock.clone());
-        let mut streams = [kept_bytes.paced(&pace), Tail::nothing().paced(&pace)]
+        let mut streams = [kept_bytes.paced(&pace), StderrTail::nothing().paced(&pace)]
             .map(|stream| Box::into_pin(stream.async_stream()));
         let waker = std::task::Waker::from(Arc::new(Nobody));
         let mut cx = Context::from_waker(&waker);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn last_lines_are_one_line_without_control_characters() {
-        let tail = Tail::keeping(100);
+        let tail = StderrTail::keeping(100);
         let secrets = Secrets::default();
         assert_eq!(tail.last_lines(&secrets), None);
         tail.push(b"\n1\n2\n  3\n\x1b[31m4\r\n5\xff\n\n");
@@ -279,7 +279,7 @@ mod tests {
         let secret = "-----BEGIN\n  é-first-line\n  second-line\n  third-line\n-----END\n";
         let secrets: Secrets = [secret].into_iter().collect();
         for max in 20..200 {
-            let tail = Tail::keeping(max);
+            let tail = StderrTail::keeping(max);
             tail.push(format!("the key is {secret}; sorry").as_bytes());
             let last = tail.last_lines(&secrets).unwrap();
             assert!(last.ends_with("[secret]; sorry") && !last.contains("line"), "{max}: {last}");

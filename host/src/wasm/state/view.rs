@@ -2,7 +2,7 @@
 
 use wasmtime::component::{HasData, ResourceTable};
 
-use super::{Budgets, Output, Policy, State, Threads};
+use super::{Budgets, GuestState, Output, Policy, Threads};
 
 /// What `buffers` and `files` work on.
 pub(in crate::wasm) struct StorageView<'a> {
@@ -31,7 +31,7 @@ impl HasData for Logging {
     type Data<'a> = OutputView<'a>;
 }
 
-impl State {
+impl GuestState {
     pub(in crate::wasm) fn storage(&mut self) -> StorageView<'_> {
         let Self { table, policy, budgets, threads, .. } = self;
         StorageView { table, policy, budgets, threads }

@@ -17,7 +17,7 @@ use crate::sync::lock;
 
 /// Starts the threads when they are first needed, and stops them when it is dropped.
 #[derive(Default)]
-pub(in crate::wasm) struct OwnThreads {
+pub(in crate::wasm) struct BackendThreads {
     runtime: Mutex<Option<(Runtime, Home)>>,
     alive: Arc<Alive>,
 }
@@ -29,7 +29,7 @@ struct Alive {
     one_ended: Notify,
 }
 
-impl OwnThreads {
+impl BackendThreads {
     /// Returns the handle to spawn blocking work on.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl OwnThreads {
     }
 }
 
-impl Drop for OwnThreads {
+impl Drop for BackendThreads {
     fn drop(&mut self) {
         if let Some((runtime, home)) = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             discard(Some(runtime), home);

@@ -3,7 +3,7 @@
 //! For tests, under the feature `hold-threads`: no file that a test can make keeps a thread waiting.
 
 #[cfg(not(feature = "hold-threads"))]
-pub(in crate::wasm) fn note(_: &str, _: &std::sync::Arc<super::backend::OwnThreads>) {}
+pub(in crate::wasm) fn note(_: &str, _: &std::sync::Arc<super::backend::BackendThreads>) {}
 
 #[cfg(feature = "hold-threads")]
 pub(in crate::wasm) use registry::note;
@@ -14,12 +14,12 @@ pub use registry::{Held, hold_threads};
 mod registry {
     use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
-    use super::super::backend::OwnThreads;
+    use super::super::backend::BackendThreads;
     use crate::limits::BLOCKING_THREADS_MAX;
 
-    static ALL: Mutex<Vec<(String, Weak<OwnThreads>)>> = Mutex::new(Vec::new());
+    static ALL: Mutex<Vec<(String, Weak<BackendThreads>)>> = Mutex::new(Vec::new());
 
-    pub(crate) fn note(backend: &str, threads: &Arc<OwnThreads>) {
+    pub(crate) fn note(backend: &str, threads: &Arc<BackendThreads>) {
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(_, threads)| threads.strong_count() > 0);
         all.push((backend.to_owned(), Arc::downgrade(threads)));

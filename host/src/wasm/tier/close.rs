@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::WasmTier;
-use super::running::Lanes;
+use super::state::Lanes;
 use crate::limits::THREADS_END_MAX;
 use crate::tier::TierError;
 use crate::wasm::lane::{Call, Lane};
@@ -33,7 +33,7 @@ impl WasmTier {
         // Those that have nothing to do end at once, also where closing has taken all of its time.
         let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
         let _still_there = self.control.until(deadline, self.record.stores.gone()).await.is_err();
-        let n_left = self.record.own_threads.stop(&self.control, deadline).await;
+        let n_left = self.record.backend_threads.stop(&self.control, deadline).await;
         if n_left == 0 {
             return closed;
         }

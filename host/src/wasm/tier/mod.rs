@@ -3,7 +3,7 @@
 mod close;
 mod loading;
 mod moving;
-mod running;
+mod state;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,11 +14,11 @@ use tokio::sync::Semaphore;
 use self::close::close_lanes;
 pub use self::loading::Loading;
 use self::moving::Moving;
-use self::running::{Lanes, Running, load_until_it_works};
+use self::state::{Lanes, TierState, load_until_it_works};
 use super::lane::{Answer, Call, Lane};
-use super::load::{LoadError, Recipe};
+use super::load::{LoadError, LoadRequest};
 use super::policy::Denials;
-use super::prepared::{EngineFacts, Record};
+use super::prepared::{BackendRecord, EngineFacts};
 use super::state::Stores;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
@@ -38,10 +38,10 @@ const BEING_COMPILED: &str = "its component is being compiled";
 /// A backend that runs as a WebAssembly component.
 pub struct WasmTier {
     config: BackendConfig,
-    state: Arc<Mutex<Running>>,
+    state: Arc<Mutex<TierState>>,
     /// What calls in flight move, in bytes.
     bytes_in_flight: AtomicUsize,
-    record: Record,
+    record: BackendRecord,
     control: Control,
 }
 
@@ -68,39 +68,39 @@ impl WasmTier {
         liveness: Arc<dyn Liveness>,
     ) -> (Self, Loading) {
         let directories = facts.fill(&mut config);
-        let record = Record {
+        let record = BackendRecord {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
             stores: Stores::new(&control),
             held: Arc::default(),
             file_work: FileWork::new(&config.limits),
             splices: Arc::new(Semaphore::new(SPLICES_MAX)),
-            own_threads: Arc::default(),
+            backend_threads: Arc::default(),
             owners: Arc::default(),
         };
-        holding::note(&config.name, &record.own_threads);
-        let recipe = Recipe { config, facts, threads, control, record, liveness, directories };
-        let state = Arc::new(Mutex::new(Running::Down("being loaded".into())));
+        holding::note(&config.name, &record.backend_threads);
+        let request = LoadRequest { config, facts, threads, control, record, liveness, directories };
+        let state = Arc::new(Mutex::new(TierState::Down("being loaded".into())));
         let tier = Self {
-            config: recipe.config.clone(),
+            config: request.config.clone(),
             state: Arc::clone(&state),
             bytes_in_flight: AtomicUsize::new(0),
-            record: recipe.record.clone(),
-            control: recipe.control.clone(),
+            record: request.record.clone(),
+            control: request.control.clone(),
         };
         let pass_over = {
-            let (state, liveness) = (Arc::clone(&state), Arc::clone(&recipe.liveness));
+            let (state, liveness) = (Arc::clone(&state), Arc::clone(&request.liveness));
             move || {
                 let state = lock(&state);
-                if matches!(*state, Running::Compiling(_)) {
+                if matches!(*state, TierState::Compiling(_)) {
                     // Before it can be up: it has no lanes yet.
                     liveness.down(BEING_COMPILED, Duration::ZERO);
                 }
             }
         };
-        let (tell, loading) = loading::pair(&recipe.config, pass_over);
-        let control = recipe.control.clone();
-        control.handle().spawn(load_until_it_works(recipe, Arc::downgrade(&state), tell));
+        let (tell, loading) = loading::pair(&request.config, pass_over);
+        let control = request.control.clone();
+        control.handle().spawn(load_until_it_works(request, Arc::downgrade(&state), tell));
         (tier, loading)
     }
 
@@ -137,10 +137,10 @@ impl WasmTier {
 
     fn lanes(&self) -> Result<Arc<Lanes>, TierError> {
         match &*lock(&self.state) {
-            Running::Lanes(lanes) => Ok(Arc::clone(lanes)),
-            Running::Down(cause) => Err(TierError::Down(cause.clone())),
-            Running::Compiling(_) => Err(TierError::Down(BEING_COMPILED.into())),
-            Running::Closed => Err(TierError::Down("closed".into())),
+            TierState::Lanes(lanes) => Ok(Arc::clone(lanes)),
+            TierState::Down(cause) => Err(TierError::Down(cause.clone())),
+            TierState::Compiling(_) => Err(TierError::Down(BEING_COMPILED.into())),
+            TierState::Closed => Err(TierError::Down("closed".into())),
         }
     }
 }
@@ -198,25 +198,25 @@ impl Tier for WasmTier {
 
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>> {
         Box::pin(async move {
-            let running = std::mem::replace(&mut *lock(&self.state), Running::Closed);
+            let running = std::mem::replace(&mut *lock(&self.state), TierState::Closed);
             let deadline = deadline.min(Instant::now() + self.config.limits.close_timeout);
             let closed = match running {
-                Running::Lanes(lanes) => close_lanes(&lanes, deadline).await,
-                Running::Down(_) => Ok(()),
+                TierState::Lanes(lanes) => close_lanes(&lanes, deadline).await,
+                TierState::Down(_) => Ok(()),
                 // Its compiler ends, and with it the thread that waits for it.
-                Running::Compiling(wanted) => {
+                TierState::Compiling(wanted) => {
                     drop(wanted);
                     Ok(())
                 }
-                Running::Closed => return Ok(()),
+                TierState::Closed => return Ok(()),
             };
             self.stop_threads(deadline, closed).await
         })
     }
 
     fn passed_over(&self, pause: Duration) {
-        if let Running::Lanes(lanes) = &*lock(&self.state) {
-            lanes.outside.read_again_later(pause);
+        if let TierState::Lanes(lanes) = &*lock(&self.state) {
+            lanes.external.read_again_later(pause);
         }
     }
 
@@ -228,10 +228,10 @@ impl Tier for WasmTier {
             ..TierHealth::default()
         };
         match &*lock(&self.state) {
-            Running::Closed => health.down = Some("closed".into()),
-            Running::Down(cause) => health.down = Some(cause.clone()),
-            Running::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
-            Running::Lanes(lanes) => {
+            TierState::Closed => health.down = Some("closed".into()),
+            TierState::Down(cause) => health.down = Some(cause.clone()),
+            TierState::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
+            TierState::Lanes(lanes) => {
                 let mut n_down = 0;
                 for lane in &lanes.all {
                     let lane = lane.health();
@@ -262,8 +262,8 @@ impl Tier for WasmTier {
 
     fn calls_at_once(&self) -> usize {
         match &*lock(&self.state) {
-            Running::Lanes(lanes) => lanes.all.iter().map(Lane::calls_at_once).sum(),
-            Running::Down(_) | Running::Compiling(_) | Running::Closed => 1,
+            TierState::Lanes(lanes) => lanes.all.iter().map(Lane::calls_at_once).sum(),
+            TierState::Down(_) | TierState::Compiling(_) | TierState::Closed => 1,
         }
     }
 
@@ -279,7 +279,7 @@ impl Tier for WasmTier {
 impl Drop for WasmTier {
     /// Ends the lanes, and what is loaded no more.
     fn drop(&mut self) {
-        *lock(&self.state) = Running::Closed;
+        *lock(&self.state) = TierState::Closed;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The review of a configuration as JSON. Its field names are an interface: scripts read them.
 
 use kvtier::config::ShownSetting;
-use kvtier::wasm::{Limit, Reach, Verdict};
+use kvtier::wasm::{Limit, Reach, ReviewResult};
 use serde_json::{Value, json};
 
 use super::{Findings, Reviewed};
@@ -50,11 +50,11 @@ fn limit(Limit { name, value, default }: &Limit) -> Value {
 }
 
 fn reach(reach: &Reach) -> Value {
-    let result = match reach.verdict() {
-        Verdict::Unused => "unused",
-        Verdict::Granted => "granted",
-        Verdict::Denied => "denied",
-        Verdict::NotNeeded => "not_needed",
+    let result = match reach.result() {
+        ReviewResult::Unused => "unused",
+        ReviewResult::Granted => "granted",
+        ReviewResult::Denied => "denied",
+        ReviewResult::NotNeeded => "not_needed",
     };
     json!({ "key": reach.key, "imported": reach.imported, "granted": reach.granted, "result": result })
 }

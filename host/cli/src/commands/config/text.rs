@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kvtier::wasm::{Limit, Reach, Verdict};
+use kvtier::wasm::{Limit, Reach, ReviewResult};
 
 use super::{Findings, Reviewed};
 use crate::format::{bytes, indented};
@@ -90,12 +90,12 @@ fn limits(changed: &[Limit]) -> String {
 /// Returns a table with one line for each import and grant of a key, and what follows from them.
 fn reaches(reaches: &[Reach]) -> String {
     let rows = reaches.iter().flat_map(|reach| {
-        let result = match reach.verdict() {
-            Verdict::Unused => "not used",
-            Verdict::Granted => "reaches what is granted",
-            Verdict::Denied if reach.key == "allow.env" => "sees no variable",
-            Verdict::Denied => "DENIED",
-            Verdict::NotNeeded => "NOT NEEDED: cannot be used",
+        let result = match reach.result() {
+            ReviewResult::Unused => "not used",
+            ReviewResult::Granted => "reaches what is granted",
+            ReviewResult::Denied if reach.key == "allow.env" => "sees no variable",
+            ReviewResult::Denied => "DENIED",
+            ReviewResult::NotNeeded => "NOT NEEDED: cannot be used",
         };
         let n_lines = reach.imported.len().max(reach.granted.len()).max(1);
         (0..n_lines).map(move |index| {

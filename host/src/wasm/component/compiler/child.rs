@@ -24,7 +24,7 @@ pub(in super::super) fn n_threads() -> u32 {
 }
 
 /// How a child ended.
-pub(in super::super) struct Ended {
+pub(in super::super) struct ChildExit {
     pub(in super::super) status: ExitStatus,
     /// Whether it was ended because its time was over.
     pub(in super::super) timed_out: bool,
@@ -46,7 +46,7 @@ pub(in super::super) fn run(
     input: File,
     timeout: Duration,
     wanted: Option<&PipeReader>,
-) -> io::Result<Ended> {
+) -> io::Result<ChildExit> {
     let deadline = Instant::now() + timeout;
     let child = Command::new(program)
         .args(words)
@@ -96,7 +96,7 @@ pub(in super::super) fn run(
     // The pipes still hold what was written last.
     output.take()?;
     errors.take()?;
-    Ok(Ended { status, timed_out, output: output.bytes, errors: errors.bytes })
+    Ok(ChildExit { status, timed_out, output: output.bytes, errors: errors.bytes })
 }
 
 /// A child process and its descendants, as far as they stay in its group. Ends with this value.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wasmtime::Engine;
 
-use super::super::entry::{Entry, Fingerprint, Identity};
+use super::super::code::{CachedCode, Fingerprint, Identity};
 use super::super::read::digest_of;
 use super::protocol::{Failure, FailureKind, Order};
 use crate::config::CompileLimits;
@@ -30,7 +30,7 @@ pub fn compile_one(words: &[String], input: &mut dyn Read, output: &mut dyn Writ
     Ok(compiled.is_ok())
 }
 
-fn compile(words: &[String], input: &mut dyn Read) -> Result<Entry, Failure> {
+fn compile(words: &[String], input: &mut dyn Read) -> Result<CachedCode, Failure> {
     let other_version = || {
         let version = env!("CARGO_PKG_VERSION");
         Failure::unable(format!("is kvtier {version}, of another version or build than this host"))
@@ -55,7 +55,7 @@ fn compile(words: &[String], input: &mut dyn Read) -> Result<Entry, Failure> {
     if digest_of(&bytes) != order.component {
         return Err(Failure::unable("was given another file than the host has read; it changed meanwhile"));
     }
-    Entry::compile(&engine, &identity, &bytes).map_err(|error| {
+    CachedCode::compile(&engine, &identity, &bytes).map_err(|error| {
         let no_memory = error.chain().any(|cause| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
                 || cause.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)

@@ -4,7 +4,7 @@
 //! standard input and writes one thing to its standard output: an entry, or else a [`Failure`]. Each begins
 //! with a magic of its own. Nothing else passes: no environment, no file, no working directory.
 
-use super::super::entry::Fingerprint;
+use super::super::code::Fingerprint;
 use crate::config::Sha256Digest;
 
 /// The word that makes the `kvtier` command the compiler of one component.

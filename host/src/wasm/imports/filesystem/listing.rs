@@ -19,7 +19,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{DescriptorType, DirectoryEn
 
 use super::p3::would_block;
 use crate::limits::LISTED_AT_ONCE;
-use crate::wasm::policy::open_files::Place;
+use crate::wasm::policy::open_files::OpenFileSlot;
 use crate::wasm::state::file_work::{Begun, FileWork};
 
 /// One entry of a directory.
@@ -109,11 +109,11 @@ pub(super) struct Entries {
     read: VecDeque<Entry>,
     /// Where to read on behind these, or why that is not possible; nothing at the end.
     rest: Result<Option<Position>, Failed>,
-    _place: Place,
+    _place: OpenFileSlot,
 }
 
 impl Entries {
-    pub(super) fn new(directory: Arc<File>, place: Place) -> Self {
+    pub(super) fn new(directory: Arc<File>, place: OpenFileSlot) -> Self {
         Self { read: VecDeque::new(), rest: Ok(Some(Position::Beginning(directory))), _place: place }
     }
 
@@ -147,14 +147,14 @@ pub(super) struct Listing {
     /// Hears how it went.
     outcome: Option<oneshot::Sender<Outcome>>,
     work: Arc<FileWork>,
-    _place: Place,
+    _place: OpenFileSlot,
 }
 
 impl Listing {
     pub(super) fn new(
         directory: Arc<File>,
         outcome: oneshot::Sender<Outcome>,
-        place: Place,
+        place: OpenFileSlot,
         work: Arc<FileWork>,
     ) -> Self {
         let position = Some(Position::Beginning(directory));

@@ -16,8 +16,8 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 
 use crate::limits::PATH_BYTES_MAX;
-use crate::wasm::policy::{Denial, Witness};
-use crate::wasm::state::State;
+use crate::wasm::policy::{Denial, DenialLog};
+use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::{Begun, Watched};
 
 /// What a function on files was asked for, kept for the case that it is refused.
@@ -41,7 +41,7 @@ enum Beyond {
 
 /// Counts an operation as pending, if its paths are not too long and there may be one more. Any number of these may
 /// wait for a thread, so nothing is copied before.
-fn begin(state: &State, paths: &[&str]) -> Result<Begun, Beyond> {
+fn begin(state: &GuestState, paths: &[&str]) -> Result<Begun, Beyond> {
     if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
         return Err(Beyond::PathBytes);
     }
@@ -49,13 +49,13 @@ fn begin(state: &State, paths: &[&str]) -> Result<Begun, Beyond> {
 }
 
 /// Counts an operation that holds `n_bytes` as pending.
-fn begin_with(state: &State, n_bytes: usize) -> Result<Begun, Beyond> {
+fn begin_with(state: &GuestState, n_bytes: usize) -> Result<Begun, Beyond> {
     state.budgets.file_work.begin(n_bytes).ok_or_else(|| Beyond::Pending(state.budgets.file_work.refusal()))
 }
 
 /// The refusals among WASI's error codes.
 #[derive(Clone, Copy)]
-enum Refusal {
+enum DeniedBy {
     /// By the sandbox, or, rarely, by the operating system.
     NotPermitted,
     /// By the operating system.
@@ -64,7 +64,7 @@ enum Refusal {
 
 impl<const N: usize> Attempt<N> {
     fn begin<const PATHS: usize>(
-        state: &State,
+        state: &GuestState,
         from: [u32; N],
         paths: [&str; PATHS],
         changes: bool,
@@ -73,39 +73,39 @@ impl<const N: usize> Attempt<N> {
         Ok(Self { from, path: paths.join(" -> "), changes, work })
     }
 
-    fn ended(self, state: &State, refusal: Option<Refusal>) {
+    fn ended(self, state: &GuestState, refusal: Option<DeniedBy>) {
         self.work.ended();
         if let Some(refusal) = refusal {
             let read_only = self.from.iter().any(|&place| is_read_only(state, place));
-            record(&state.policy.witness, &self.path, refusal, self.changes && read_only);
+            record(&state.policy.denial_log, &self.path, refusal, self.changes && read_only);
         }
     }
 }
 
-fn record(witness: &Witness, path: &str, refusal: Refusal, changes_read_only: bool) {
-    let asked = witness.asked(path);
-    witness.record(match refusal {
-        Refusal::Access => Denial::System(asked),
-        Refusal::NotPermitted if changes_read_only => Denial::ReadOnly(asked),
-        Refusal::NotPermitted => Denial::Outside(asked),
+fn record(denial_log: &DenialLog, path: &str, refusal: DeniedBy, changes_read_only: bool) {
+    let asked = denial_log.guest_text(path);
+    denial_log.record(match refusal {
+        DeniedBy::Access => Denial::System(asked),
+        DeniedBy::NotPermitted if changes_read_only => Denial::ReadOnly(asked),
+        DeniedBy::NotPermitted => Denial::Outside(asked),
     });
 }
 
 /// Records the refusal of a path that was not tried through WASI, if the error is one.
 pub(in crate::wasm) fn note_refused_path(
-    witness: &Witness,
+    denial_log: &DenialLog,
     path: &str,
     changes_read_only: bool,
     error: &io::Error,
 ) {
     if error.kind() == io::ErrorKind::PermissionDenied {
         let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
-        let refusal = if by_system { Refusal::Access } else { Refusal::NotPermitted };
-        record(witness, path, refusal, changes_read_only);
+        let refusal = if by_system { DeniedBy::Access } else { DeniedBy::NotPermitted };
+        record(denial_log, path, refusal, changes_read_only);
     }
 }
 
-fn is_read_only(state: &State, place: u32) -> bool {
+fn is_read_only(state: &GuestState, place: u32) -> bool {
     match state.table.get(&Resource::<Descriptor>::new_borrow(place)) {
         Ok(Descriptor::File(file)) => file.perms.write_not_permitted(),
         Ok(Descriptor::Dir(dir)) => dir.perms.write_not_permitted(),
@@ -120,8 +120,8 @@ fn is_read_only(state: &State, place: u32) -> bool {
 macro_rules! refusal_in {
     ($code:expr) => {
         match $code {
-            types::ErrorCode::NotPermitted => Some($crate::wasm::imports::filesystem::Refusal::NotPermitted),
-            types::ErrorCode::Access => Some($crate::wasm::imports::filesystem::Refusal::Access),
+            types::ErrorCode::NotPermitted => Some($crate::wasm::imports::filesystem::DeniedBy::NotPermitted),
+            types::ErrorCode::Access => Some($crate::wasm::imports::filesystem::DeniedBy::Access),
             _ => None,
         }
     };
@@ -144,10 +144,10 @@ macro_rules! shadow_directories {
     ($linker:ident, $version:expr) => {
         let mut instance = $linker.instance(&format!("wasi:filesystem/preopens@{}", $version))?;
         instance.func_wrap("get-directories", |mut store, (): ()| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             let directories = state.filesystem().get_directories()?;
             if directories.is_empty() {
-                state.policy.witness.record($crate::wasm::policy::denial::Denial::NoDirectory);
+                state.policy.denial_log.record($crate::wasm::policy::denial::Denial::NoDirectory);
             }
             Ok((directories,))
         })?;

@@ -14,9 +14,9 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, Dir, File};
 
-use super::{Beyond, Refusal, begin, record};
-use crate::wasm::policy::open_files::Place;
-use crate::wasm::state::State;
+use super::{Beyond, DeniedBy, begin, record};
+use crate::wasm::policy::open_files::OpenFileSlot;
+use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::Begun;
 
 /// How a file is to be opened.
@@ -54,7 +54,7 @@ pub(super) struct Opening {
     path: String,
     how: How,
     begun: Begun,
-    place: Place,
+    place: OpenFileSlot,
 }
 
 /// What came of it.
@@ -62,7 +62,7 @@ pub(super) struct Opened {
     path: String,
     how: How,
     is_read_only: bool,
-    place: Place,
+    place: OpenFileSlot,
     descriptor: Result<Descriptor, Failure>,
 }
 
@@ -73,7 +73,7 @@ impl Opening {
     /// # Errors
     /// A trap, if there is no such descriptor.
     pub(super) fn new(
-        state: &mut State,
+        state: &mut GuestState,
         from: &Resource<Descriptor>,
         path: String,
         how: How,
@@ -118,7 +118,10 @@ impl Opening {
 
 impl Opened {
     /// Puts the file into the table, or notes that it was refused.
-    pub(super) fn put(self, state: &mut State) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
+    pub(super) fn put(
+        self,
+        state: &mut GuestState,
+    ) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
         match self.descriptor {
             Ok(descriptor) => {
                 match &descriptor {
@@ -130,7 +133,7 @@ impl Opened {
             Err(failure) => {
                 if let Some(refusal) = failure.refusal() {
                     let changes = self.how.creates || self.how.truncates || self.how.writes;
-                    record(&state.policy.witness, &self.path, refusal, changes && self.is_read_only);
+                    record(&state.policy.denial_log, &self.path, refusal, changes && self.is_read_only);
                 }
                 Ok(Err(failure))
             }
@@ -139,12 +142,12 @@ impl Opened {
 }
 
 impl Failure {
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<DeniedBy> {
         match self {
-            Self::NotPermitted => Some(Refusal::NotPermitted),
+            Self::NotPermitted => Some(DeniedBy::NotPermitted),
             Self::System(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
-                Some(if by_system { Refusal::Access } else { Refusal::NotPermitted })
+                Some(if by_system { DeniedBy::Access } else { DeniedBy::NotPermitted })
             }
             _ => None,
         }

@@ -17,7 +17,7 @@ use super::{
     shadow_directories,
 };
 use crate::limits::FILE_WRITE_BYTES_MAX;
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::Watched;
 
 type Fd = Resource<Descriptor>;
@@ -33,7 +33,7 @@ macro_rules! shadow {
             concat!("[method]descriptor.", $name),
             |mut store, ($($argument,)*): ($($type,)*)| {
                 Box::new(async move {
-                    let state: &mut State = store.data_mut();
+                    let state: &mut GuestState = store.data_mut();
                     let attempt = match Attempt::begin(state, [$($from.rep()),*], [$($path),*], $changes) {
                         Ok(attempt) => attempt,
                         Err(beyond) => return Ok((Err(code_of!(beyond)),)),
@@ -56,7 +56,7 @@ macro_rules! shadow {
     };
 }
 
-pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     shadow_directories!(linker, P2);
     let mut instance = linker.instance(&format!("wasi:filesystem/types@{P2}"))?;
     file_functions!(shadow, instance);
@@ -87,12 +87,12 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
 }
 
 /// Shadows what moves bytes of open files.
-fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+fn add_moving_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     instance.func_wrap_async(
         "[method]descriptor.read",
         |mut store, (fd, n_bytes, at): (Fd, types::Filesize, types::Filesize)| {
             Box::new(async move {
-                let state: &mut State = store.data_mut();
+                let state: &mut GuestState = store.data_mut();
                 let work = match begin_with(state, 0) {
                     Ok(begun) => Watched::new(begun, &state.threads.backend),
                     Err(beyond) => return Ok((Err(code_of!(beyond)),)),
@@ -108,7 +108,7 @@ fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
         "[method]descriptor.write",
         |mut store, (fd, mut bytes, at): (Fd, Vec<u8>, types::Filesize)| {
             Box::new(async move {
-                let state: &mut State = store.data_mut();
+                let state: &mut GuestState = store.data_mut();
                 bytes.truncate(FILE_WRITE_BYTES_MAX);
                 bytes.shrink_to_fit();
                 let work = match begin_with(state, bytes.len()) {
@@ -124,19 +124,19 @@ fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
     instance.func_wrap(
         "[method]descriptor.read-via-stream",
         |mut store, (fd, at): (Fd, types::Filesize)| {
-            let make = |state: &mut State| state.filesystem().read_via_stream(fd, at);
+            let make = |state: &mut GuestState| state.filesystem().read_via_stream(fd, at);
             Ok((stream::<DynInputStream>(store.data_mut(), make)?,))
         },
     )?;
     instance.func_wrap(
         "[method]descriptor.write-via-stream",
         |mut store, (fd, at): (Fd, types::Filesize)| {
-            let make = |state: &mut State| state.filesystem().write_via_stream(fd, at);
+            let make = |state: &mut GuestState| state.filesystem().write_via_stream(fd, at);
             Ok((stream::<DynOutputStream>(store.data_mut(), make)?,))
         },
     )?;
     instance.func_wrap("[method]descriptor.append-via-stream", |mut store, (fd,): (Fd,)| {
-        let make = |state: &mut State| state.filesystem().append_via_stream(fd);
+        let make = |state: &mut GuestState| state.filesystem().append_via_stream(fd);
         Ok((stream::<DynOutputStream>(store.data_mut(), make)?,))
     })
 }
@@ -144,8 +144,8 @@ fn add_moving_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
 /// Makes a stream from or to a file, which counts as a pending operation as long as it is there: it may have one under
 /// way at any time.
 fn stream<S: 'static>(
-    state: &mut State,
-    make: impl FnOnce(&mut State) -> FsResult<Resource<S>>,
+    state: &mut GuestState,
+    make: impl FnOnce(&mut GuestState) -> FsResult<Resource<S>>,
 ) -> wasmtime::Result<Result<Resource<S>, types::ErrorCode>> {
     if !state.budgets.file_streams.have_room(&state.table) {
         return Ok(Err(code_of!(Beyond::OpenFiles)));
@@ -170,14 +170,14 @@ fn plain<T>(answer: FsResult<T>) -> wasmtime::Result<Result<T, types::ErrorCode>
 }
 
 /// Shadows the lists of directories, with a resource of its own: WASI's reads a whole directory and keeps it.
-fn add_listings_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+fn add_listings_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     instance.resource("directory-entry-stream", ResourceType::host::<Entries>(), |mut store, place| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         state.table.delete(Resource::<Entries>::new_own(place))?;
         Ok(())
     })?;
     instance.func_wrap("[method]descriptor.read-directory", |mut store, (fd,): (Fd,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         let Descriptor::Dir(directory) = state.table.get(&fd)? else {
             return Ok((Err(types::ErrorCode::NotDirectory),));
         };
@@ -192,7 +192,7 @@ fn add_listings_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
         "[method]directory-entry-stream.read-directory-entry",
         |mut store, (entries,): (Resource<Entries>,)| {
             Box::new(async move {
-                let state: &mut State = store.data_mut();
+                let state: &mut GuestState = store.data_mut();
                 let begun = match begin_with(state, 0) {
                     Ok(begun) => begun,
                     Err(beyond) => return Ok((Err(code_of!(beyond)),)),

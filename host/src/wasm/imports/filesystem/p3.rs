@@ -14,7 +14,7 @@ use super::listing::{Listing, Outcome};
 use super::open::Opening;
 use super::pieces;
 use super::{Attempt, code_of, code_of_open, file_functions, how_to_open, refusal_in, shadow_directories};
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::Watched;
 
 type Fd = Resource<Descriptor>;
@@ -29,7 +29,7 @@ macro_rules! shadow {
         ($($argument:ident: $type:ty),*), $changes:expr) => {
         $instance.func_wrap_concurrent(
             concat!("[method]descriptor.", $name),
-            |accessor: &Accessor<State>, ($($argument,)*): ($($type,)*)| {
+            |accessor: &Accessor<GuestState>, ($($argument,)*): ($($type,)*)| {
                 Box::pin(async move {
                     let attempt = accessor.with(|mut access| {
                         Attempt::begin(access.get(), [$($from.rep()),*], [$($path),*], $changes)
@@ -38,9 +38,9 @@ macro_rules! shadow {
                         Ok(attempt) => attempt,
                         Err(beyond) => return Ok((Err(code_of!(beyond)),)),
                     };
-                    let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
+                    let files = accessor.with_getter::<WasiFilesystem>(GuestState::filesystem);
                     let answer =
-                        <WasiFilesystem as HostDescriptorWithStore<State>>::$method(&files, $($argument),*);
+                        <WasiFilesystem as HostDescriptorWithStore<GuestState>>::$method(&files, $($argument),*);
                     Ok((match answer.await {
                         Ok(answer) => {
                             accessor.with(|mut access| attempt.ended(access.get(), None));
@@ -58,13 +58,13 @@ macro_rules! shadow {
     };
 }
 
-pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     shadow_directories!(linker, P3);
     let mut instance = linker.instance(&format!("wasi:filesystem/types@{P3}"))?;
     file_functions!(shadow, instance);
     instance.func_wrap_concurrent(
         "[method]descriptor.open-at",
-        |accessor: &Accessor<State>,
+        |accessor: &Accessor<GuestState>,
          (fd, follow, path, open, flags): (
             Fd,
             types::PathFlags,
@@ -89,10 +89,10 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
     // It has no error to answer.
     instance.func_wrap_concurrent(
         "[method]descriptor.is-same-object",
-        |accessor: &Accessor<State>, (fd, other): (Fd, Fd)| {
+        |accessor: &Accessor<GuestState>, (fd, other): (Fd, Fd)| {
             Box::pin(async move {
                 let work = accessor.with(|mut access| -> wasmtime::Result<_> {
-                    let state: &mut State = access.get();
+                    let state: &mut GuestState = access.get();
                     let begun = state
                         .budgets
                         .file_work
@@ -100,10 +100,11 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
                         .ok_or_else(|| format_err!(state.budgets.file_work.refusal()))?;
                     Ok(Watched::new(begun, &state.threads.backend))
                 })?;
-                let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
-                let is_same =
-                    <WasiFilesystem as HostDescriptorWithStore<State>>::is_same_object(&files, fd, other)
-                        .await?;
+                let files = accessor.with_getter::<WasiFilesystem>(GuestState::filesystem);
+                let is_same = <WasiFilesystem as HostDescriptorWithStore<GuestState>>::is_same_object(
+                    &files, fd, other,
+                )
+                .await?;
                 work.ended();
                 Ok((is_same,))
             })
@@ -112,7 +113,7 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
     pieces::add_to_linker(&mut instance)?;
     instance.func_wrap("[method]descriptor.read-directory", |mut store, (fd,): (Fd,)| {
         let (sender, outcome) = oneshot::channel::<Outcome>();
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         let directory = match state.table.get(&fd)? {
             Descriptor::Dir(directory) => Ok(Arc::clone(&directory.dir)),
             Descriptor::File(_) => Err(types::ErrorCode::NotDirectory),

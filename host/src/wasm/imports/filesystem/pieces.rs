@@ -24,14 +24,14 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{ErrorCode, Filesize};
 use super::listing::Outcome;
 use super::p3::would_block;
 use crate::limits::FILE_PIECE_BYTES;
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::FileWork;
 
 type Fd = Resource<Descriptor>;
 
-pub(super) fn add_to_linker(instance: &mut LinkerInstance<'_, State>) -> Result<()> {
+pub(super) fn add_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
     instance.func_wrap("[method]descriptor.read-via-stream", |mut store, (fd, at): (Fd, Filesize)| {
-        let state: &State = store.data();
+        let state: &GuestState = store.data();
         let work = Arc::clone(&state.budgets.file_work);
         let (outcome, heard) = oneshot::channel();
         let stream = match state.table.get(&fd)? {
@@ -59,12 +59,12 @@ pub(super) fn add_to_linker(instance: &mut LinkerInstance<'_, State>) -> Result<
 }
 
 fn write(
-    mut store: StoreContextMut<'_, State>,
+    mut store: StoreContextMut<'_, GuestState>,
     fd: &Fd,
     mut data: StreamReader<u8>,
     whither: Whither,
 ) -> Result<FutureReader<Outcome>> {
-    let state: &State = store.data();
+    let state: &GuestState = store.data();
     let work = Arc::clone(&state.budgets.file_work);
     let (outcome, heard) = oneshot::channel();
     let file = match state.table.get(fd)? {

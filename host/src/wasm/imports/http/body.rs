@@ -56,13 +56,13 @@ impl Progress {
 pub(super) type Slot = Arc<OwnedSemaphorePermit>;
 
 /// How long a body has been waited for. The clock runs only while somebody waits.
-struct Patience {
+struct BodyDeadline {
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
-impl Patience {
+impl BodyDeadline {
     fn new(limit: Duration) -> Self {
         Self { limit, sleep: Box::pin(sleep_until(Instant::now() + limit)), waiting: false }
     }
@@ -91,7 +91,7 @@ type Received = Option<Result<Frame<Bytes>, Error>>;
 pub(super) struct RequestBody {
     body: UnsyncBoxBody<Bytes, Error>,
     progress: Progress,
-    patience: Patience,
+    deadline: BodyDeadline,
     _slot: Slot,
 }
 
@@ -104,7 +104,7 @@ impl RequestBody {
         limit: Duration,
         slot: Slot,
     ) -> Self {
-        Self { body, progress, patience: Patience::new(limit), _slot: slot }
+        Self { body, progress, deadline: BodyDeadline::new(limit), _slot: slot }
     }
 }
 
@@ -120,7 +120,7 @@ impl Body for RequestBody {
         if frame.is_ready() {
             self.progress.note();
         }
-        self.patience.poll(cx, frame, Error::ConnectionWriteTimeout)
+        self.deadline.poll(cx, frame, Error::ConnectionWriteTimeout)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -135,14 +135,14 @@ impl Body for RequestBody {
 /// A response's body.
 pub(super) struct ResponseBody {
     body: Incoming,
-    patience: Patience,
+    deadline: BodyDeadline,
     _slot: Slot,
 }
 
 impl ResponseBody {
     /// Ends with an error when no byte comes for `limit`, and gives its share of the slot back when it is dropped.
     pub(super) fn new(body: Incoming, limit: Duration, slot: Slot) -> Self {
-        Self { body, patience: Patience::new(limit), _slot: slot }
+        Self { body, deadline: BodyDeadline::new(limit), _slot: slot }
     }
 }
 
@@ -157,7 +157,7 @@ impl Body for ResponseBody {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         let frame = frame.map(|frame| frame.map(|frame| frame.map_err(|error| explain(&error))));
         let frame = frame.map(|frame| frame.map(|frame| frame.and_then(with_own_trailers)));
-        self.patience.poll(cx, frame, Error::ConnectionReadTimeout)
+        self.deadline.poll(cx, frame, Error::ConnectionReadTimeout)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,7 +5,7 @@
 //! kept and used again, by all lanes of a backend and by no other backend. Each step has a time limit.
 
 mod body;
-mod dial;
+mod connect;
 mod objects;
 mod p2;
 mod p3;
@@ -26,16 +26,16 @@ use wasmtime::component::Linker;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use self::body::{Progress, RequestBody, ResponseBody};
-use self::dial::{DialError, Dialler};
+use self::connect::{ConnectError, Connector};
 pub use self::tls::TlsError;
 use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
 use crate::limits::{HTTP_BODY_PIECE_BYTES, HTTP_IDLE_MAX};
 use crate::wasm::policy::network::{HttpTarget, NetPolicy};
-use crate::wasm::policy::{Denial, Witness};
-use crate::wasm::state::State;
+use crate::wasm::policy::{Denial, DenialLog};
+use crate::wasm::state::GuestState;
 
 /// Links WASI HTTP, in a linker that has WASI. What a guest makes of it is counted and measured.
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     linker.allow_shadowing(true);
@@ -55,7 +55,7 @@ pub(in crate::wasm) struct HttpClient {
 
 #[derive(Clone)]
 struct Connections {
-    client: Client<Dialler, RequestBody>,
+    client: Client<Connector, RequestBody>,
     /// Requests that may be under way.
     slots: Arc<Semaphore>,
     request_timeout: Duration,
@@ -73,12 +73,12 @@ impl HttpClient {
         }
         let tls = tls::client_config(config.ca_file.as_deref())?;
         let connections = net.has_http().then(|| {
-            let dialler = Dialler::new(net.clone(), tls, limits.connect_timeout, limits.tls_timeout);
+            let connector = Connector::new(net.clone(), tls, limits.connect_timeout, limits.tls_timeout);
             let client = Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(HTTP_IDLE_MAX)
                 .pool_max_idle_per_host(limits.http_requests_max)
-                .build(dialler);
+                .build(connector);
             let slots = Arc::new(Semaphore::new(limits.http_requests_max));
             Connections { client, slots, request_timeout: limits.request_timeout }
         });
@@ -89,12 +89,12 @@ impl HttpClient {
 /// What WASI HTTP asks of the host, for one instance.
 pub(in crate::wasm) struct Hooks {
     client: HttpClient,
-    witness: Witness,
+    denial_log: DenialLog,
 }
 
 impl Hooks {
-    pub(in crate::wasm) fn new(client: HttpClient, witness: Witness) -> Self {
-        Self { client, witness }
+    pub(in crate::wasm) fn new(client: HttpClient, denial_log: DenialLog) -> Self {
+        Self { client, denial_log }
     }
 
     /// Judges a request; returns it with its target in the one form that the connections are sorted by.
@@ -111,7 +111,7 @@ impl Hooks {
                 Some(target) => target.to_string(),
                 None => without_path(request.uri()),
             };
-            self.witness.record(Denial::Request(self.witness.asked(&asked)));
+            self.denial_log.record(Denial::Request(self.denial_log.guest_text(&asked)));
             return Err(Error::HttpRequestDenied);
         };
         *request.uri_mut() = in_one_form(target, request.uri())?;
@@ -137,10 +137,10 @@ impl WasiHttpHooks for Hooks {
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let judged = self.judge(request);
-        let witness = self.witness.clone();
+        let denial_log = self.denial_log.clone();
         Box::new(async move {
             let (request, connections) = judged?;
-            let response = connections.send(request, options.unwrap_or_default(), &witness).await?;
+            let response = connections.send(request, options.unwrap_or_default(), &denial_log).await?;
             // The connection is driven elsewhere.
             let driven: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
             Ok((response, driven))
@@ -153,7 +153,7 @@ impl Connections {
         self,
         request: Request<WasiBody>,
         options: RequestOptions,
-        witness: &Witness,
+        denial_log: &DenialLog,
     ) -> Result<Response<WasiBody>, Error> {
         let at_most =
             |asked: Option<Duration>| asked.unwrap_or(self.request_timeout).min(self.request_timeout);
@@ -167,7 +167,7 @@ impl Connections {
         // From the last byte of the request that went out: a large one takes its time.
         let response = progress.until_idle(at_most(options.first_byte_timeout), answered).await;
         let response = response.map_err(|_| Error::HttpResponseTimeout)?;
-        let response = response.map_err(|error| explain(&error, witness))?;
+        let response = response.map_err(|error| explain(&error, denial_log))?;
         let (mut parts, body) = response.into_parts();
         parts.headers = body::of_its_own(&parts.headers).ok_or(Error::HttpResponseHeaderSectionSize(None))?;
         let body = ResponseBody::new(body, at_most(options.between_bytes_timeout), slot);
@@ -214,12 +214,12 @@ fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
 }
 
 /// Returns WASI's word for what went wrong, with the system's words where there is a place for them.
-fn explain(error: &hyper_util::client::legacy::Error, witness: &Witness) -> Error {
+fn explain(error: &hyper_util::client::legacy::Error, denial_log: &DenialLog) -> Error {
     let mut found = Error::ConnectionTerminated;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<DialError>() {
-            return error.explain(witness);
+        if let Some(error) = error.downcast_ref::<ConnectError>() {
+            return error.explain(denial_log);
         }
         // The request's own body.
         if let Some(error) = error.downcast_ref::<Error>() {

@@ -2,11 +2,11 @@
 
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
 
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 pub(super) use crate::wasm::state::http_objects::Kind;
 use crate::wasm::state::http_objects::{Made, Sending};
 
-impl State {
+impl GuestState {
     /// Makes an HTTP object and counts it.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _};
 
 use super::objects::{Kind, is_short};
 use crate::limits::{HTTP_URL_PART_BYTES_MAX, HTTP_WORD_BYTES_MAX};
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 
 /// The version under which WASI HTTP is linked.
 const VERSION: &str = "0.3.0";
@@ -26,7 +26,7 @@ const VERSION: &str = "0.3.0";
 /// What a guest says at the end of a body.
 type Trailers = Result<Option<Resource<Fields>>, ErrorCode>;
 
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:http/types@{VERSION}"))?;
     add_fields_to_linker(&mut instance)?;
     add_requests_to_linker(&mut instance)?;
@@ -38,14 +38,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 }
 
 async fn send(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     request: Resource<Request>,
 ) -> wasmtime::Result<Result<Resource<Response>, ErrorCode>> {
     // The request leaves the table, and waits for its turn with all that it holds.
     let Some(_sending) = accessor.with(|mut access| access.get().send_http()) else {
         return Ok(Err(ErrorCode::ConnectionLimitReached));
     };
-    let http = accessor.with_getter::<WasiHttp>(State::http);
+    let http = accessor.with_getter::<WasiHttp>(GuestState::http);
     match WasiHttp::send(&http, request).await {
         Ok(response) => {
             accessor.with(|mut access| access.get().made_for_http(&response, Kind::Answer));
@@ -55,13 +55,13 @@ async fn send(
     }
 }
 
-fn add_fields_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+fn add_fields_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     instance.func_wrap("[constructor]fields", |mut store, (): ()| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Fields, |http| HostFields::new(http))?,))
     })?;
     instance.func_wrap("[static]fields.from-list", |mut store, (entries,): (Vec<(String, Vec<u8>)>,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         let fields = state.http_object(Kind::Fields, |http| match HostFields::from_list(http, entries) {
             Ok(fields) => Ok(Ok(fields)),
             Err(error) => Ok(Err::<_, HeaderError>(http.convert_header_error(error)?)),
@@ -69,7 +69,7 @@ fn add_fields_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
         Ok((fields?,))
     })?;
     instance.func_wrap("[method]fields.clone", |mut store, (fields,): (Resource<Fields>,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Fields, |http| HostFields::clone(http, fields))?,))
     })
 }
@@ -77,15 +77,16 @@ fn add_fields_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::R
 type NewRequest =
     (Resource<Fields>, Option<StreamReader<u8>>, FutureReader<Trailers>, Option<Resource<RequestOptions>>);
 
-fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+fn add_requests_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     instance.func_wrap(
         "[static]request.new",
         |mut store, (headers, body, trailers, options): NewRequest| {
             store.data_mut().make_room_for_http()?;
             let trailers = without_words(store.as_context_mut(), trailers)?;
-            let access = Access::<_, WasiHttp>::new(store.as_context_mut(), State::http);
-            let (request, sent) =
-                <WasiHttp as HostRequestWithStore<State>>::new(access, headers, body, trailers, options)?;
+            let access = Access::<_, WasiHttp>::new(store.as_context_mut(), GuestState::http);
+            let (request, sent) = <WasiHttp as HostRequestWithStore<GuestState>>::new(
+                access, headers, body, trailers, options,
+            )?;
             store.data_mut().made_for_http(&request, Kind::Request);
             Ok(((request, sent),))
         },
@@ -93,24 +94,24 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
     // Only the guest itself has made it. Errors of any length could be kept so, one for each.
     instance.func_wrap(
         "[static]request.consume-body",
-        |_: StoreContextMut<'_, State>,
+        |_: StoreContextMut<'_, GuestState>,
          (_request, _result): (Resource<Request>, FutureReader<Result<(), ErrorCode>>)|
          -> wasmtime::Result<((StreamReader<u8>, FutureReader<Trailers>),)> {
             Err(format_err!("a backend does not receive requests, and the body of its own is not read back"))
         },
     )?;
     instance.func_wrap("[method]request.get-headers", |mut store, (request,): (Resource<Request>,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Fields, |http| HostRequest::get_headers(http, request))?,))
     })?;
     instance.func_wrap("[method]request.get-options", |mut store, (request,): (Resource<Request>,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Options, |http| HostRequest::get_options(http, request))?,))
     })?;
     instance.func_wrap(
         "[method]request.set-method",
         |mut store, (request, method): (Resource<Request>, Method)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             let other = if let Method::Other(other) = &method { Some(other) } else { None };
             let set = if is_short(other, HTTP_WORD_BYTES_MAX) {
                 HostRequest::set_method(&mut state.http(), request, method)?
@@ -123,7 +124,7 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
     instance.func_wrap(
         "[method]request.set-scheme",
         |mut store, (request, scheme): (Resource<Request>, Option<Scheme>)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             let other = if let Some(Scheme::Other(other)) = &scheme { Some(other) } else { None };
             let set = if is_short(other, HTTP_WORD_BYTES_MAX) {
                 HostRequest::set_scheme(&mut state.http(), request, scheme)?
@@ -136,7 +137,7 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
     instance.func_wrap(
         "[method]request.set-path-with-query",
         |mut store, (request, path): (Resource<Request>, Option<String>)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             let set = if is_short(path.as_ref(), HTTP_URL_PART_BYTES_MAX) {
                 HostRequest::set_path_with_query(&mut state.http(), request, path)?
             } else {
@@ -148,7 +149,7 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
     instance.func_wrap(
         "[method]request.set-authority",
         |mut store, (request, authority): (Resource<Request>, Option<String>)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             let set = if is_short(authority.as_ref(), HTTP_URL_PART_BYTES_MAX) {
                 HostRequest::set_authority(&mut state.http(), request, authority)?
             } else {
@@ -158,13 +159,13 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
         },
     )?;
     instance.func_wrap("[constructor]request-options", |mut store, (): ()| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Options, |http| HostRequestOptions::new(http))?,))
     })?;
     instance.func_wrap(
         "[method]request-options.clone",
         |mut store, (options,): (Resource<RequestOptions>,)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             Ok((state.http_object(Kind::Options, |http| HostRequestOptions::clone(http, options))?,))
         },
     )
@@ -172,10 +173,10 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime:
 
 type NewResponse = (Resource<Response>, FutureReader<Result<(), ErrorCode>>);
 
-fn add_responses_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+fn add_responses_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     instance.func_wrap(
         "[static]response.new",
-        |_: StoreContextMut<'_, State>,
+        |_: StoreContextMut<'_, GuestState>,
          (_headers, _body, _trailers): (
             Resource<Fields>,
             Option<StreamReader<u8>>,
@@ -186,14 +187,14 @@ fn add_responses_to_linker(instance: &mut LinkerInstance<'_, State>) -> wasmtime
         },
     )?;
     instance.func_wrap("[method]response.get-headers", |mut store, (response,): (Resource<Response>,)| {
-        let state: &mut State = store.data_mut();
+        let state: &mut GuestState = store.data_mut();
         Ok((state.http_object(Kind::Answer, |http| HostResponse::get_headers(http, response))?,))
     })
 }
 
 /// Takes the words out of an error that a guest ends a body with: it waits with the request, and may have any length.
 fn without_words(
-    mut store: StoreContextMut<'_, State>,
+    mut store: StoreContextMut<'_, GuestState>,
     trailers: FutureReader<Trailers>,
 ) -> wasmtime::Result<FutureReader<Trailers>> {
     let (sender, receiver) = oneshot::channel();
@@ -205,13 +206,13 @@ fn without_words(
 
 struct WithoutWords(Option<oneshot::Sender<Trailers>>);
 
-impl FutureConsumer<State> for WithoutWords {
+impl FutureConsumer<GuestState> for WithoutWords {
     type Item = Trailers;
 
     fn poll_consume(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-        mut store: StoreContextMut<'_, State>,
+        mut store: StoreContextMut<'_, GuestState>,
         mut source: Source<'_, Trailers>,
         _: bool,
     ) -> Poll<wasmtime::Result<()>> {

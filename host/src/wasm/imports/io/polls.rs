@@ -6,9 +6,9 @@ use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::io::poll::Host as _;
 
 use super::super::P2;
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:io/poll@{P2}"))?;
     instance.func_wrap_async("poll", |store, (list,): (WasmList<Resource<DynPollable>>,)| {
         Box::new(async move { Ok((poll(store, list).await?,)) })
@@ -19,7 +19,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Re
 /// Waits for one of a list. The same may stand in it many times, and the host works on each; so its length is measured
 /// before its elements are read.
 async fn poll(
-    mut store: StoreContextMut<'_, State>,
+    mut store: StoreContextMut<'_, GuestState>,
     list: WasmList<Resource<DynPollable>>,
 ) -> wasmtime::Result<Vec<u32>> {
     let n_max = store.data().budgets.handles_max;

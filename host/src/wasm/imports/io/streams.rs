@@ -6,14 +6,14 @@ use wasmtime_wasi::p2::bindings::io::streams::{Host as _, HostOutputStream as _,
 use wasmtime_wasi::p2::{DynOutputStream, StreamResult};
 
 use super::super::P2;
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:io/streams@{P2}"))?;
     instance.func_wrap(
         "[method]output-stream.write",
         |mut store, (stream, bytes): (Resource<DynOutputStream>, Vec<u8>)| {
-            let state: &mut State = store.data_mut();
+            let state: &mut GuestState = store.data_mut();
             Ok((match write(state, stream, bytes) {
                 Ok(()) => Ok::<(), StreamError>(()),
                 Err(error) => Err(state.table.convert_stream_error(error)?),
@@ -25,7 +25,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Re
 
 /// Writes what the stream has room for; more is a trap, as WASI has it. A stream into a file would take anything, and
 /// keep it until there is a thread to write it.
-fn write(state: &mut State, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+fn write(state: &mut GuestState, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
     let n_allowed = state.table.get_mut(&stream)?.check_write()?;
     if bytes.len() > n_allowed {
         let n_bytes = bytes.len();

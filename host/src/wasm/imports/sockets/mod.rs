@@ -10,14 +10,14 @@ use wasmtime_wasi::TrappableError;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use crate::wasm::policy::Denial;
-use crate::wasm::policy::Witness;
+use crate::wasm::policy::DenialLog;
 use crate::wasm::policy::network::NetPolicy;
-use crate::wasm::state::{State, is_there};
+use crate::wasm::state::{GuestState, is_there};
 
 /// Judges what a socket is about to do with an address.
 pub(in crate::wasm) fn check_address(
     net: &NetPolicy,
-    witness: &Witness,
+    denial_log: &DenialLog,
     address: SocketAddr,
     usage: SocketAddrUse,
 ) -> bool {
@@ -30,20 +30,20 @@ pub(in crate::wasm) fn check_address(
         SocketAddrUse::TcpListen => Denial::Listen,
         _ => Denial::Udp,
     };
-    witness.record(denial);
+    denial_log.record(denial);
     false
 }
 
 /// Makes a TCP socket, or says `denied` to a backend without targets, which has no use for one, and `full` to one that
 /// has `limits.open_files_max` descriptors.
 fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
-    state: &mut State,
+    state: &mut GuestState,
     denied: E,
     full: E,
-    make: impl FnOnce(&mut State) -> Result<Resource<S>, TrappableError<E>>,
+    make: impl FnOnce(&mut GuestState) -> Result<Resource<S>, TrappableError<E>>,
 ) -> wasmtime::Result<Result<Resource<S>, E>> {
     if state.policy.net.has_no_sockets() {
-        state.policy.witness.record(Denial::Socket);
+        state.policy.denial_log.record(Denial::Socket);
         return Ok(Err(denied));
     }
     if !state.budgets.open_files.have_room(&state.table) {
@@ -59,10 +59,10 @@ fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
 }
 
 /// Returns the addresses that a name was pinned to; `None` if it is not granted.
-fn pinned(state: &State, name: &str) -> Option<Vec<IpAddr>> {
+fn pinned(state: &GuestState, name: &str) -> Option<Vec<IpAddr>> {
     let addresses = state.policy.net.addresses(name);
     if addresses.is_none() {
-        state.policy.witness.record(Denial::Lookup(state.policy.witness.asked(name)));
+        state.policy.denial_log.record(Denial::Lookup(state.policy.denial_log.guest_text(name)));
     }
     addresses
 }

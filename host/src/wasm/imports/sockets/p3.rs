@@ -12,28 +12,28 @@ use wasmtime_wasi::sockets::{UdpSocket, WasiSockets, WasiSocketsView as _};
 use super::super::P3;
 use super::{pinned, tcp_socket};
 use crate::wasm::policy::Denial;
-use crate::wasm::state::State;
+use crate::wasm::state::GuestState;
 use crate::wasm::threads::backend::within;
 
-pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&format!("wasi:sockets/types@{P3}"))?;
     instance.func_wrap("[static]tcp-socket.create", |mut store, (family,): (IpAddressFamily,)| {
         let (denied, full) = (ErrorCode::AccessDenied, ErrorCode::OutOfMemory);
-        let make = |state: &mut State| state.sockets().create(family);
+        let make = |state: &mut GuestState| state.sockets().create(family);
         Ok((tcp_socket(store.data_mut(), denied, full, make)?,))
     })?;
     instance.func_wrap_concurrent("[method]tcp-socket.connect", |accessor, (socket, address)| {
         Box::pin(async move { Ok((connect(accessor, socket, address).await?,)) })
     })?;
     instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
-        let state: &State = store.data();
-        state.policy.witness.record(Denial::Udp);
+        let state: &GuestState = store.data();
+        state.policy.denial_log.record(Denial::Udp);
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
     let mut instance = linker.instance(&format!("wasi:sockets/ip-name-lookup@{P3}"))?;
     instance.func_wrap_concurrent(
         "resolve-addresses",
-        |accessor: &Accessor<State>, (name,): (String,)| {
+        |accessor: &Accessor<GuestState>, (name,): (String,)| {
             let addresses = accessor.with(|mut access| pinned(access.get(), &name));
             let found = addresses.map(|found| found.into_iter().map(IpAddress::from).collect::<Vec<_>>());
             Box::pin(async move { Ok((found.ok_or(LookupError::AccessDenied),)) })
@@ -45,15 +45,15 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::R
 /// Connects within `limits.connect_timeout_ms`, and has the connection waited for by the threads that run guests: what
 /// arrives goes on where it is noticed. Elsewhere each answer of a server would cost a change of threads more.
 async fn connect(
-    accessor: &Accessor<State>,
+    accessor: &Accessor<GuestState>,
     socket: Resource<TcpSocket>,
     address: IpSocketAddress,
 ) -> wasmtime::Result<Result<(), ErrorCode>> {
     let (limit, threads) = accessor.with(|mut access| {
-        let state: &mut State = access.get();
+        let state: &mut GuestState = access.get();
         (state.budgets.connect_timeout, state.threads.lanes.clone())
     });
-    let sockets = accessor.with_getter::<WasiSockets>(State::sockets);
+    let sockets = accessor.with_getter::<WasiSockets>(GuestState::sockets);
     let connecting = within(threads, WasiSockets::connect(&sockets, socket, address));
     match timeout(limit, connecting).await {
         Ok(Ok(())) => Ok(Ok(())),

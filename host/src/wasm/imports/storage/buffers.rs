@@ -11,12 +11,12 @@ use crate::copies::{Pass, note};
 use crate::transfer::{Sinks, Sources, TransferError};
 use crate::wasm::contract::buffers;
 use crate::wasm::contract::types::Error;
-use crate::wasm::state::{State, Storage, StorageView};
+use crate::wasm::state::{GuestState, Storage, StorageView};
 
 const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
 
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    buffers::add_to_linker::<_, Storage>(linker, State::storage)?;
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
+    buffers::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     // The generated glue for these two moves bytes through a vector of its own; these do not.
     linker.allow_shadowing(true);
     let mut shadows = linker.instance(BUFFERS)?;
@@ -30,10 +30,10 @@ type ReadArgs = (Resource<Sources>, u32, u64, u64);
 
 #[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
 fn read(
-    store: StoreContextMut<'_, State>,
+    store: StoreContextMut<'_, GuestState>,
     (sources, index, offset, len): ReadArgs,
 ) -> Result<(std::result::Result<Bytes, Error>,)> {
-    let State { table, budgets, threads, .. } = store.data();
+    let GuestState { table, budgets, threads, .. } = store.data();
     let sources = table.get(&sources)?;
     check_index(index, sources.count())?;
     if len > budgets.read_bytes_max {
@@ -55,10 +55,10 @@ type WriteArgs = (Resource<Sinks>, u32, u64, WasmList<u8>);
 
 #[expect(clippy::needless_pass_by_value, reason = "the linker calls it so")]
 fn write(
-    store: StoreContextMut<'_, State>,
+    store: StoreContextMut<'_, GuestState>,
     (sinks, index, offset, bytes): WriteArgs,
 ) -> Result<(std::result::Result<(), Error>,)> {
-    let State { table, threads, .. } = store.data();
+    let GuestState { table, threads, .. } = store.data();
     let sinks = table.get(&sinks)?;
     check_index(index, sinks.count())?;
     let bytes = bytes.as_le_slice(&store);

@@ -1,9 +1,9 @@
 //! The host functions that a guest may import: buffers, files, the log.
 
 mod buffers;
-mod crew;
 mod direct;
 mod files;
+mod io_workers;
 mod operations;
 mod paths;
 mod splice;
@@ -17,14 +17,14 @@ use crate::limits::LANE_BYTES_MAX;
 use crate::transfer::TransferError;
 use crate::wasm::contract::types::Error;
 use crate::wasm::contract::{files as contract_files, files_blocking, types};
-use crate::wasm::state::{State, Storage, StorageView};
+use crate::wasm::state::{GuestState, Storage, StorageView};
 
 /// Adds the contract's interfaces to a linker that has WASI.
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    types::add_to_linker::<_, Storage>(linker, State::storage)?;
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
+    types::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     buffers::add_to_linker(linker)?;
-    contract_files::add_to_linker::<_, Storage>(linker, State::storage)?;
-    files_blocking::add_to_linker::<_, Storage>(linker, State::storage)?;
+    contract_files::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
+    files_blocking::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     Ok(())
 }
 

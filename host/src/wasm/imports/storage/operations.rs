@@ -11,7 +11,7 @@ use wasmtime::{Result, format_err};
 use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 
-use super::crew::{all_off_thread, off_thread};
+use super::io_workers::{all_off_thread, off_thread};
 use super::paths::{Directory, check_path};
 use super::{check_index, refused, splice};
 use crate::limits::SPLICES_MAX;
@@ -233,7 +233,7 @@ impl StorageView<'_> {
         let directory = Directory {
             file: Arc::clone(&opened.dir),
             is_read_only: opened.perms.write_not_permitted(),
-            witness: self.policy.witness.clone(),
+            denial_log: self.policy.denial_log.clone(),
         };
         Ok(Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, directory, wanted: files, begun }))
     }

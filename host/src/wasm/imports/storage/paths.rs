@@ -17,7 +17,7 @@ use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::failed;
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
 use crate::wasm::imports::filesystem::note_refused_path;
-use crate::wasm::policy::Witness;
+use crate::wasm::policy::DenialLog;
 use crate::wasm::state::ownership::{Question, Tried};
 
 /// Checks a path when a call is made, before the call waits for anything: until it is done, the path is the host's.
@@ -37,7 +37,7 @@ pub(super) fn check_path(path: &str) -> Result<(), Error> {
 pub(super) struct Directory {
     pub(super) file: Arc<File>,
     pub(super) is_read_only: bool,
-    pub(super) witness: Witness,
+    pub(super) denial_log: DenialLog,
 }
 
 impl Directory {
@@ -179,7 +179,7 @@ impl Directory {
     /// The contract's error for one of the system's. Notes what was refused.
     fn failed(&self, path: &str, change: Change, caching: Caching, error: &io::Error) -> Error {
         let read_only = change == Change::Yes && self.is_read_only;
-        note_refused_path(&self.witness, path, read_only, error);
+        note_refused_path(&self.denial_log, path, read_only, error);
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::INVAL) if caching == Caching::Direct => self.explain_direct(path),
             _ if read_only => {

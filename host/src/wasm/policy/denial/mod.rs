@@ -1,17 +1,17 @@
 //! What a guest was refused: told to the operator with the grant that would allow it, and to the caller.
 //!
 //! WASI's error codes carry no words, so a guest can only report that something was "not permitted". The
-//! host keeps what it was: [`Denials`] for the backend's log and status, [`Witness`] for the errors of one
+//! host keeps what it was: [`Denials`] for the backend's log and status, [`DenialLog`] for the errors of one
 //! instance's calls.
 
-mod denials;
-mod witness;
+mod backend;
+mod log;
 
 use std::fmt;
 use std::net::SocketAddr;
 
-pub(in crate::wasm) use self::denials::Denials;
-pub(in crate::wasm) use self::witness::{Mark, Witness};
+pub(in crate::wasm) use self::backend::Denials;
+pub(in crate::wasm) use self::log::{DenialLog, Mark};
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
 use crate::limits::DENIED_TEXT_CHARS_MAX;
 
@@ -21,11 +21,11 @@ pub(in crate::wasm) enum Denial {
     /// It asked for directories and has none.
     NoDirectory,
     /// A path that leads out of its directories.
-    Outside(Asked),
+    Outside(GuestText),
     /// A change in a directory that is granted for reading.
-    ReadOnly(Asked),
+    ReadOnly(GuestText),
     /// The operating system's own refusal.
-    System(Asked),
+    System(GuestText),
     /// A TCP socket, without any target.
     Socket,
     /// A connection.
@@ -37,18 +37,18 @@ pub(in crate::wasm) enum Denial {
     /// A UDP socket.
     Udp,
     /// A name.
-    Lookup(Asked),
+    Lookup(GuestText),
     /// An HTTP request to where none may go.
-    Request(Asked),
+    Request(GuestText),
     /// An HTTP request to a name that leads where none may, with what kind of address that is.
-    Led(Asked, SocketAddr, &'static str),
+    Led(GuestText, SocketAddr, &'static str),
 }
 
 /// A text of the guest's choice, made harmless: one line, of bounded length, in quotes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::wasm) struct Asked(String);
+pub(in crate::wasm) struct GuestText(String);
 
-impl Asked {
+impl GuestText {
     fn new(text: &str) -> Self {
         let mut shown: String =
             text.chars().take(DENIED_TEXT_CHARS_MAX).flat_map(char::escape_debug).collect();
@@ -59,7 +59,7 @@ impl Asked {
     }
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for GuestText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0)
     }
@@ -112,15 +112,15 @@ impl Denial {
             Self::Bind(_) | Self::Listen => "no grant allows a backend to be connected to".to_owned(),
             Self::Udp => "no grant allows UDP".to_owned(),
             // The name is the guest's choice; as a grant it might mean something else, such as a whole network.
-            Self::Lookup(Asked(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
+            Self::Lookup(GuestText(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
                 Some(host @ NetHost::Name(_)) => format!("add {section}allow.net: [\"tcp://{host}:PORT\"]"),
                 _ => "no grant allows it, as it is no host name".to_owned(),
             },
-            Self::Request(Asked(target)) => match NetGrant::parse(target) {
+            Self::Request(GuestText(target)) => match NetGrant::parse(target) {
                 Some(grant) => format!("add {section}allow.net: [\"{grant}\"]"),
                 None => "no grant allows it, as it is no HTTP target".to_owned(),
             },
-            Self::Led(Asked(target), address, _) => match NetGrant::parse(target) {
+            Self::Led(GuestText(target), address, _) => match NetGrant::parse(target) {
                 Some(NetGrant::Http { scheme, port, .. }) => {
                     let host = NetHost::Address(address.ip().to_canonical());
                     format!(
@@ -142,7 +142,7 @@ mod tests {
     use crate::config::FsGrant;
 
     fn lookup(name: &str) -> Denial {
-        Denial::Lookup(Asked::new(name))
+        Denial::Lookup(GuestText::new(name))
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         allow.fs.extend(FsGrant::parse("/srv/kv:/data:ro", Path::new("/")));
         allow.fs.extend(FsGrant::parse("/srv/rw:/tmp:rw", Path::new("/")));
         let told = |denial: Denial| format!("{denial}; {}", denial.remedy(&allow, "external_backend.b."));
-        let path = || Asked::new("../x");
+        let path = || GuestText::new("../x");
         insta::assert_snapshot!(told(Denial::NoDirectory), @r#"directories, of which none is granted; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
         insta::assert_snapshot!(told(Denial::Outside(path())), @r#"the path "../x", which leads out of the granted directories; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
         insta::assert_snapshot!(told(Denial::ReadOnly(path())), @r#"changing "../x", in a directory that is granted for reading; make it external_backend.b.allow.fs: ["/srv/kv:/data:rw"]"#);
@@ -162,20 +162,20 @@ mod tests {
         insta::assert_snapshot!(told(Denial::Bind("0.0.0.0:9".parse().unwrap())), @"binding to 0.0.0.0:9; no grant allows a backend to be connected to");
         insta::assert_snapshot!(told(Denial::Listen), @"listening for connections; no grant allows a backend to be connected to");
         insta::assert_snapshot!(told(Denial::Udp), @"a UDP socket; no grant allows UDP");
-        let asked = || Asked::new("https://a.example:443");
+        let asked = || GuestText::new("https://a.example:443");
         insta::assert_snapshot!(told(Denial::Request(asked())), @r#"an HTTP request to "https://a.example:443"; add external_backend.b.allow.net: ["https://a.example:443"]"#);
-        insta::assert_snapshot!(told(Denial::Request(Asked::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
+        insta::assert_snapshot!(told(Denial::Request(GuestText::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
         insta::assert_snapshot!(told(Denial::Led(asked(), "10.0.0.1:443".parse().unwrap(), "private")), @r#"an HTTP request to "https://a.example:443", which leads to 10.0.0.1:443, a private address; if that is meant, add external_backend.b.allow.net: ["https://10.0.0.1:443"]"#);
         insta::assert_snapshot!(told(lookup("a.example")), @r#"resolving the name "a.example"; add external_backend.b.allow.net: ["tcp://a.example:PORT"]"#);
     }
 
     #[test]
     fn a_text_of_the_guests_is_one_short_line() {
-        let asked = Asked::new("a\n\u{1b}[2J\"b");
+        let asked = GuestText::new("a\n\u{1b}[2J\"b");
         assert_eq!(asked.to_string(), r#""a\n\u{1b}[2J\"b""#);
-        let long = Asked::new(&"x".repeat(100_000)).to_string();
+        let long = GuestText::new(&"x".repeat(100_000)).to_string();
         assert!(long.chars().count() == DENIED_TEXT_CHARS_MAX + 3 && long.ends_with("…\""), "{long}");
-        assert!(!Asked::new(&"x".repeat(DENIED_TEXT_CHARS_MAX)).to_string().contains('…'));
+        assert!(!GuestText::new(&"x".repeat(DENIED_TEXT_CHARS_MAX)).to_string().contains('…'));
     }
 
     #[test]

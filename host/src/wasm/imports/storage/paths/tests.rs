@@ -28,9 +28,9 @@ impl Granted {
         fs::create_dir_all(whole.path().join("granted/tmp")).unwrap();
         fs::write(whole.path().join("secret"), "a secret").unwrap();
         let denials = Denials::new("b", &Grants::default());
-        let witness = Witness::new(&denials, &Secrets::default());
+        let denial_log = DenialLog::new(&denials, &Secrets::default());
         let file = Arc::new(File::open(whole.path().join("granted")).unwrap());
-        Self { whole, directory: Directory { file, is_read_only: false, witness }, denials }
+        Self { whole, directory: Directory { file, is_read_only: false, denial_log }, denials }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {

@@ -7,14 +7,14 @@ use crate::sync::lock;
 use crate::tier::Liveness;
 
 /// Which of a backend's lanes can serve. Tells the chain when none can, and when one can again.
-pub(in crate::wasm) struct Standing {
+pub(in crate::wasm) struct Availability {
     hears: Arc<dyn Liveness>,
     /// By place. A lane that is being replaced after it has served can, its calls wait; one that has yet to be
     /// opened for the first time cannot.
     can_serve: Mutex<Vec<bool>>,
 }
 
-impl Standing {
+impl Availability {
     pub(in crate::wasm) fn new(n_lanes: usize, hears: Arc<dyn Liveness>) -> Arc<Self> {
         Arc::new(Self { hears, can_serve: Mutex::new(vec![false; n_lanes]) })
     }
@@ -59,20 +59,20 @@ mod tests {
     #[test]
     fn a_backend_is_down_only_while_no_lane_can_serve() {
         let heard = Arc::new(Heard::default());
-        let standing = Standing::new(3, Arc::clone(&heard) as Arc<dyn Liveness>);
-        let down = |place, cause| standing.down(place, cause, Duration::ZERO);
+        let availability = Availability::new(3, Arc::clone(&heard) as Arc<dyn Liveness>);
+        let down = |place, cause| availability.down(place, cause, Duration::ZERO);
         let last = || lock(&heard.0).last().cloned().flatten();
         down(0, "first");
         assert_eq!(last().as_deref(), Some("first"), "nothing serves yet");
-        standing.ready(2);
+        availability.ready(2);
         assert_eq!(last(), None);
-        standing.ready(1);
+        availability.ready(1);
         down(2, "second");
         down(0, "first again");
         assert_eq!(last(), None, "one is left");
         down(1, "third");
         assert_eq!(last().as_deref(), Some("third"));
-        standing.ready(0);
+        availability.ready(0);
         assert_eq!(last(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Asked, Denial, Denials};
+use super::{Denial, Denials, GuestText};
 use crate::limits::{DENIALS_PER_ERROR_MAX, DENIED_TEXT_CHARS_MAX, ERROR_BYTES_MAX};
 use crate::sync::lock;
 use crate::text::escaped;
@@ -14,10 +14,10 @@ use crate::wasm::policy::Secrets;
 /// Knows what stands behind the errors of one instance's calls: what it was refused, and which words in them
 /// are secrets.
 #[derive(Clone, Debug)]
-pub(in crate::wasm) struct Witness(Arc<Seen>);
+pub(in crate::wasm) struct DenialLog(Arc<Recorded>);
 
 #[derive(Debug)]
-struct Seen {
+struct Recorded {
     denials: Arc<Denials>,
     secrets: Secrets,
     count: AtomicU64,
@@ -31,9 +31,9 @@ struct Seen {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::wasm) struct Mark(u64);
 
-impl Witness {
+impl DenialLog {
     pub(in crate::wasm) fn new(denials: &Arc<Denials>, secrets: &Secrets) -> Self {
-        Self(Arc::new(Seen {
+        Self(Arc::new(Recorded {
             denials: Arc::clone(denials),
             secrets: secrets.clone(),
             count: AtomicU64::new(0),
@@ -64,9 +64,9 @@ impl Witness {
     }
 
     /// Returns a text of the guest's choice as it may be shown. Reads no more of it than that.
-    pub(in crate::wasm) fn asked(&self, text: &str) -> Asked {
+    pub(in crate::wasm) fn guest_text(&self, text: &str) -> GuestText {
         // One character more, so that it shows that some are left out; of four bytes at most, each.
-        Asked::new(&self.0.secrets.hide_beginning(text, 4 * (DENIED_TEXT_CHARS_MAX + 1)))
+        GuestText::new(&self.0.secrets.hide_beginning(text, 4 * (DENIED_TEXT_CHARS_MAX + 1)))
     }
 
     /// Returns the secrets.
@@ -134,18 +134,18 @@ mod tests {
     use super::*;
     use crate::config::Grants;
 
-    fn witness(denials: &Arc<Denials>) -> Witness {
-        Witness::new(denials, &["hunter2"].into_iter().collect())
+    fn denial_log(denials: &Arc<Denials>) -> DenialLog {
+        DenialLog::new(denials, &["hunter2"].into_iter().collect())
     }
 
     fn lookup(name: &str) -> Denial {
-        Denial::Lookup(Asked::new(name))
+        Denial::Lookup(GuestText::new(name))
     }
 
     #[test]
     fn a_call_is_told_what_was_refused_while_it_was_inside_and_nothing_else() {
         let denials = Denials::new("b", &Grants::default());
-        let (this, other) = (witness(&denials), witness(&denials));
+        let (this, other) = (denial_log(&denials), denial_log(&denials));
         this.record(Denial::Udp);
         let mark = this.mark();
         assert_eq!(this.note_since(mark), None);
@@ -162,26 +162,28 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_the_denial_and_without_secrets() {
-        let witness = witness(&Denials::new("b", &Grants::default()));
-        let mark = witness.mark();
-        let error =
-            |witness: &Witness| witness.explain(mark, TierError::Other("login hunter2".into())).to_string();
-        assert_eq!(error(&witness), "login [secret]");
-        witness.record(Denial::Lookup(witness.asked("hunter2.example")));
+        let denial_log = denial_log(&Denials::new("b", &Grants::default()));
+        let mark = denial_log.mark();
+        let error = |denial_log: &DenialLog| {
+            denial_log.explain(mark, TierError::Other("login hunter2".into())).to_string()
+        };
+        assert_eq!(error(&denial_log), "login [secret]");
+        denial_log.record(Denial::Lookup(denial_log.guest_text("hunter2.example")));
         let told =
             "denied: resolving the name \"[secret].example\"; no grant allows it, as it is no host name";
-        assert_eq!(error(&witness), format!("login [secret]; {told}"));
-        assert_eq!(witness.explain(mark, TierError::NoSpace), TierError::NoSpace);
-        assert_eq!(witness.explain_end("dead".into()), format!("dead; {told}"));
-        witness.idle();
-        assert_eq!(witness.explain_end("dead".into()), "dead");
+        assert_eq!(error(&denial_log), format!("login [secret]; {told}"));
+        assert_eq!(denial_log.explain(mark, TierError::NoSpace), TierError::NoSpace);
+        assert_eq!(denial_log.explain_end("dead".into()), format!("dead; {told}"));
+        denial_log.idle();
+        assert_eq!(denial_log.explain_end("dead".into()), "dead");
     }
 
     #[test]
     fn what_a_guest_says_of_an_error_is_cleared_of_secrets_escaped_and_cut_in_this_order() {
         const PEM: &str = "-----BEGIN KEY-----\nMIIEvQIBADANBg\"\\kqhkiG9w0BAQ\n-----END KEY-----\n";
-        let witness = Witness::new(&Denials::new("b", &Grants::default()), &[PEM].into_iter().collect());
-        let said = |text: &str| witness.explain(witness.mark(), TierError::Other(text.into())).to_string();
+        let denial_log = DenialLog::new(&Denials::new("b", &Grants::default()), &[PEM].into_iter().collect());
+        let said =
+            |text: &str| denial_log.explain(denial_log.mark(), TierError::Other(text.into())).to_string();
         assert_eq!(said("a `b`\n\u{1b}[31m"), "a `b`\\n\\u{1b}[31m");
         assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX)).len(), ERROR_BYTES_MAX);
         assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX + 1)).len(), ERROR_BYTES_MAX);
@@ -199,16 +201,16 @@ mod tests {
     #[test]
     fn a_flood_of_different_denials_is_counted_and_fills_no_memory() {
         let denials = Denials::new("b", &Grants::default());
-        let witness = witness(&denials);
-        let mark = witness.mark();
+        let denial_log = denial_log(&denials);
+        let mark = denial_log.mark();
         for number in 0..10_000 {
-            witness.record(lookup(&number.to_string()));
+            denial_log.record(lookup(&number.to_string()));
         }
         assert_eq!(denials.count(), 10_000);
         let last = denials.last().unwrap();
-        witness.record(Denial::Udp);
-        assert_eq!(lock(&witness.0.latest).len(), DENIALS_PER_ERROR_MAX);
-        let note = witness.note_since(mark).unwrap();
+        denial_log.record(Denial::Udp);
+        assert_eq!(lock(&denial_log.0.latest).len(), DENIALS_PER_ERROR_MAX);
+        let note = denial_log.note_since(mark).unwrap();
         assert_eq!(note.matches("denied: ").count(), DENIALS_PER_ERROR_MAX);
         assert!(note.contains("\"9999\"") && last.contains("\"9999\""), "{note}");
     }

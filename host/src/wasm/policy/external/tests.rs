@@ -24,7 +24,7 @@ impl Liveness for Heard {
 }
 
 struct Rig {
-    outside: Arc<Outside>,
+    external: Arc<ExternalInputs>,
     heard: Arc<Heard>,
     leads_to: Arc<Mutex<IpAddr>>,
     folder: TempDir,
@@ -51,8 +51,8 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let heard = Arc::new(Heard::default());
         let liveness = Arc::clone(&heard) as Arc<dyn Liveness>;
-        let outside = Outside::new(&config, liveness, runtime.handle().clone(), resolver).unwrap();
-        Self { outside, heard, leads_to, folder, runtime }
+        let external = ExternalInputs::new(&config, liveness, runtime.handle().clone(), resolver).unwrap();
+        Self { external, heard, leads_to, folder, runtime }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +60,7 @@ impl Rig {
     }
 
     fn settings(&self) -> Vec<(String, String)> {
-        self.outside.given().settings.clone()
+        self.external.given().settings.clone()
     }
 
     fn n_renewed(&self) -> u32 {
@@ -79,28 +79,28 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn a_secret_that_has_changed_outdates_instances_and_one_that_has_not_does_nothing() {
     let rig = Rig::new();
-    let changes = rig.outside.changes();
+    let changes = rig.external.changes();
     assert_eq!(rig.settings(), pairs(&[("user", "kv"), ("password", "first")]));
-    rig.outside.read_again();
+    rig.external.read_again();
     write(&rig.path("password"), "first\n");
-    rig.outside.read_again();
+    rig.external.read_again();
     assert_eq!((changes.has_changed().unwrap(), rig.n_renewed()), (false, 0));
     write(&rig.path("password"), "second");
-    rig.outside.read_again();
+    rig.external.read_again();
     assert_eq!((changes.has_changed().unwrap(), rig.n_renewed()), (true, 1));
     assert_eq!(rig.settings(), pairs(&[("user", "kv"), ("password", "second")]));
-    assert_eq!(rig.outside.given().secrets.hide("login second"), "login [secret]");
+    assert_eq!(rig.external.given().secrets.hide("login second"), "login [secret]");
 }
 
 #[test]
 fn an_optional_secret_may_come_and_go() {
     let rig = Rig::new();
     write(&rig.path("token"), "short-lived");
-    rig.outside.read_again();
+    rig.external.read_again();
     let with = pairs(&[("user", "kv"), ("password", "first"), ("token", "short-lived")]);
     assert_eq!((rig.settings(), rig.n_renewed()), (with, 1));
     fs::remove_file(rig.path("token")).unwrap();
-    rig.outside.read_again();
+    rig.external.read_again();
     assert_eq!((rig.settings(), rig.n_renewed()), (pairs(&[("user", "kv"), ("password", "first")]), 2));
 }
 
@@ -112,10 +112,10 @@ fn what_cannot_be_read_changes_nothing() {
     {
         spoil(rig.path("password")).unwrap();
         write(&rig.path("token"), "new");
-        rig.outside.read_again();
-        rig.outside.read_again();
-        assert_eq!(lock(&rig.outside.complaints).len(), 1);
-        assert!(lock(&rig.outside.complaints)[0].contains("secrets.password"));
+        rig.external.read_again();
+        rig.external.read_again();
+        assert_eq!(lock(&rig.external.complaints).len(), 1);
+        assert!(lock(&rig.external.complaints)[0].contains("secrets.password"));
         let expected = pairs(&[("user", "kv"), ("password", "first"), ("token", "new")]);
         assert_eq!((rig.settings(), rig.n_renewed()), (expected, 1), "the other is taken");
     }
@@ -158,35 +158,35 @@ fn a_name_that_has_moved_is_followed_as_a_whole_by_every_clone_if_the_rules_allo
 #[test]
 fn a_name_that_moves_makes_no_new_instance() {
     let rig = Rig::new();
-    let allows = |address: &str| allows(&rig.outside.net, address);
+    let allows = |address: &str| allows(&rig.external.net, address);
     *lock(&rig.leads_to) = "2.2.2.2".parse().unwrap();
     assert!(allows("1.1.1.1:6379") && !allows("2.2.2.2:6379"));
-    rig.outside.read_again();
+    rig.external.read_again();
     assert!(!allows("1.1.1.1:6379") && allows("2.2.2.2:6379"));
     *lock(&rig.leads_to) = "127.0.0.1".parse().unwrap();
-    rig.outside.read_again();
+    rig.external.read_again();
     assert!(!allows("127.0.0.1:6379") && allows("2.2.2.2:6379"), "the old ones stay");
-    assert!(lock(&rig.outside.complaints)[0].contains("127.0.0.1, a loopback address"));
+    assert!(lock(&rig.external.complaints)[0].contains("127.0.0.1, a loopback address"));
     assert_eq!(rig.n_renewed(), 0);
 }
 
 #[test]
 fn within_a_pause_nothing_is_read_again_and_after_it_it_is() {
     let rig = Rig::new();
-    let mut changes = rig.outside.changes();
+    let mut changes = rig.external.changes();
     let mut wait = || rig.runtime.block_on(changes.changed()).unwrap();
     write(&rig.path("password"), "second");
-    rig.outside.read_again_later(Duration::from_hours(1));
+    rig.external.read_again_later(Duration::from_hours(1));
     wait();
     write(&rig.path("password"), "third");
-    while rig.outside.is_reading.load(Ordering::Acquire) {
+    while rig.external.is_reading.load(Ordering::Acquire) {
         std::thread::yield_now();
     }
-    rig.outside.read_again_later(Duration::from_hours(1));
-    assert!(!rig.outside.is_reading.load(Ordering::Acquire), "nothing has begun");
+    rig.external.read_again_later(Duration::from_hours(1));
+    assert!(!rig.external.is_reading.load(Ordering::Acquire), "nothing has begun");
     // As if the pause were over.
-    *lock(&rig.outside.not_before) = Some(Instant::now());
-    rig.outside.read_again_later(Duration::ZERO);
+    *lock(&rig.external.not_before) = Some(Instant::now());
+    rig.external.read_again_later(Duration::ZERO);
     wait();
     assert_eq!(rig.settings(), pairs(&[("user", "kv"), ("password", "third")]));
 }

@@ -37,8 +37,8 @@ pub(super) async fn all_off_thread<T: Send + 'static>(
     let n_threads = n_threads.clamp(1, n_pieces);
     let (answers, mut answered) = mpsc::channel(n_threads);
     let slot = Arc::clone(&slots).acquire_owned().await.map_err(|error| format_err!("{error}"))?;
-    let crew = Arc::new(Crew { next: AtomicUsize::new(0), n_pieces, slots, work });
-    tokio::task::spawn_blocking(move || crew.join(slot, n_threads - 1, &answers));
+    let io_workers = Arc::new(IoWorkers { next: AtomicUsize::new(0), n_pieces, slots, work });
+    tokio::task::spawn_blocking(move || io_workers.join(slot, n_threads - 1, &answers));
     let mut all = Vec::with_capacity(n_pieces);
     while let Some(some) = answered.recv().await {
         all.extend(some);
@@ -50,7 +50,7 @@ pub(super) async fn all_off_thread<T: Send + 'static>(
     Ok(all.into_iter().map(|(_, answer)| answer).collect())
 }
 
-struct Crew<W> {
+struct IoWorkers<W> {
     next: AtomicUsize,
     n_pieces: usize,
     slots: Arc<Semaphore>,
@@ -60,7 +60,7 @@ struct Crew<W> {
 /// What a thread has answered, with the number of each piece of work.
 type Answers<T> = mpsc::Sender<Vec<(usize, T)>>;
 
-impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> Crew<W> {
+impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> {
     /// Works until nothing is left. `n_others` threads may still be called in.
     fn join(self: Arc<Self>, slot: OwnedSemaphorePermit, mut n_others: usize, answers: &Answers<T>) {
         let mut some = Vec::new();
@@ -83,8 +83,8 @@ impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> Crew<W> {
     /// Starts one more thread, if the backend has a slot for it.
     fn call_in(self: &Arc<Self>, n_others: usize, answers: &Answers<T>) -> bool {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return false };
-        let (crew, answers) = (Arc::clone(self), answers.clone());
-        tokio::task::spawn_blocking(move || crew.join(slot, n_others, &answers));
+        let (io_workers, answers) = (Arc::clone(self), answers.clone());
+        tokio::task::spawn_blocking(move || io_workers.join(slot, n_others, &answers));
         true
     }
 }

@@ -67,9 +67,9 @@ pub(super) enum EntryError {
 }
 
 /// An entry that was just made, or was found to be whole and the right one.
-pub(super) struct Entry(Vec<u8>);
+pub(super) struct CachedCode(Vec<u8>);
 
-impl Entry {
+impl CachedCode {
     /// Compiles a component.
     pub(super) fn compile(engine: &Engine, identity: &Identity, bytes: &[u8]) -> wasmtime::Result<Self> {
         let code = engine.precompile_component(bytes)?;
@@ -134,16 +134,16 @@ mod tests {
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
     fn entry() -> Vec<u8> {
-        Entry::compile(&Engine::default(), &IDENTITY, COMPONENT).unwrap().0
+        CachedCode::compile(&Engine::default(), &IDENTITY, COMPONENT).unwrap().0
     }
 
     fn refused(identity: &Identity, bytes: &[u8]) -> Option<EntryError> {
-        Entry::check(identity, bytes.to_vec()).err()
+        CachedCode::check(identity, bytes.to_vec()).err()
     }
 
     #[test]
     fn an_entry_becomes_a_component_again() {
-        let entry = Entry::check(&IDENTITY, entry()).unwrap();
+        let entry = CachedCode::check(&IDENTITY, entry()).unwrap();
         entry.component(&Engine::default()).unwrap();
     }
 

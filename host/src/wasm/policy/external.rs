@@ -23,7 +23,7 @@ use crate::tier::Liveness;
 /// Why a secret or a name cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OutsideError {
+pub enum ExternalError {
     /// A secret that the configuration names.
     #[error("secrets.{key}: {source}")]
     Secret {
@@ -41,7 +41,7 @@ pub enum OutsideError {
 }
 
 /// What one instance is made with.
-pub(in crate::wasm) struct Given {
+pub(in crate::wasm) struct InstanceInputs {
     /// `config.*` and `secrets.*`, resolved.
     pub(in crate::wasm) settings: Vec<(String, String)>,
     pub(in crate::wasm) secrets: Secrets,
@@ -49,7 +49,7 @@ pub(in crate::wasm) struct Given {
     texts: Vec<Option<String>>,
 }
 
-impl Given {
+impl InstanceInputs {
     fn new(config: &BackendConfig, texts: Vec<Option<String>>) -> Self {
         let mut settings = config.config.clone();
         let keys = config.secrets.iter().map(|(key, _)| key);
@@ -61,11 +61,11 @@ impl Given {
 }
 
 /// What a backend is given, read again when there is a reason.
-pub(in crate::wasm) struct Outside {
+pub(in crate::wasm) struct ExternalInputs {
     config: BackendConfig,
     pub(in crate::wasm) net: NetPolicy,
     resolver: Resolver,
-    given: watch::Sender<Arc<Given>>,
+    given: watch::Sender<Arc<InstanceInputs>>,
     hears: Arc<dyn Liveness>,
     /// Where it is read.
     on: Handle,
@@ -76,24 +76,24 @@ pub(in crate::wasm) struct Outside {
     complaints: Mutex<Vec<String>>,
 }
 
-impl Outside {
+impl ExternalInputs {
     /// Reads the secrets and resolves the names.
     ///
     /// # Errors
-    /// [`OutsideError`].
+    /// [`ExternalError`].
     pub(in crate::wasm) fn new(
         config: &BackendConfig,
         hears: Arc<dyn Liveness>,
         on: Handle,
         resolver: Resolver,
-    ) -> Result<Arc<Self>, OutsideError> {
+    ) -> Result<Arc<Self>, ExternalError> {
         let texts = config.secrets.iter().map(|(key, source)| read(key, source)).collect::<Result<_, _>>()?;
         let net = NetPolicy::resolve(&config.allow.net, &*resolver)?;
         Ok(Arc::new(Self {
             config: config.clone(),
             net,
             resolver,
-            given: watch::Sender::new(Arc::new(Given::new(config, texts))),
+            given: watch::Sender::new(Arc::new(InstanceInputs::new(config, texts))),
             hears,
             on,
             is_reading: AtomicBool::new(false),
@@ -103,12 +103,12 @@ impl Outside {
     }
 
     /// Returns what an instance is made with that is made now.
-    pub(in crate::wasm) fn given(&self) -> Arc<Given> {
+    pub(in crate::wasm) fn given(&self) -> Arc<InstanceInputs> {
         Arc::clone(&self.given.borrow())
     }
 
     /// Returns what hears of changes after this moment.
-    pub(in crate::wasm) fn changes(&self) -> watch::Receiver<Arc<Given>> {
+    pub(in crate::wasm) fn changes(&self) -> watch::Receiver<Arc<InstanceInputs>> {
         self.given.subscribe()
     }
 
@@ -173,7 +173,7 @@ impl Outside {
             tracing::info!(backend, changed, "secrets have changed; a new instance is made with them");
             // First, so that the calls which the old instance takes with it say nothing of the new one.
             self.hears.renewed();
-            self.given.send_replace(Arc::new(Given::new(&self.config, texts)));
+            self.given.send_replace(Arc::new(InstanceInputs::new(&self.config, texts)));
         }
     }
 
@@ -189,7 +189,7 @@ impl Outside {
 }
 
 /// Ends a reading, also one that did not come to run.
-struct Reading(Arc<Outside>);
+struct Reading(Arc<ExternalInputs>);
 
 impl Drop for Reading {
     fn drop(&mut self) {
@@ -197,10 +197,10 @@ impl Drop for Reading {
     }
 }
 
-fn read(key: &str, source: &SecretSource) -> Result<Option<String>, OutsideError> {
-    let secret = source.read().map_err(|source| OutsideError::Secret { key: key.to_owned(), source })?;
+fn read(key: &str, source: &SecretSource) -> Result<Option<String>, ExternalError> {
+    let secret = source.read().map_err(|source| ExternalError::Secret { key: key.to_owned(), source })?;
     let text = |secret: &crate::config::Secret| {
-        secret.expose_text().map(str::to_owned).ok_or_else(|| OutsideError::SecretNotText(key.to_owned()))
+        secret.expose_text().map(str::to_owned).ok_or_else(|| ExternalError::SecretNotText(key.to_owned()))
     };
     secret.as_ref().map(text).transpose()
 }

@@ -9,14 +9,14 @@ use crate::backoff::Backoff;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::sync::lock;
 use crate::tier::Liveness;
-use crate::wasm::lane::{self, Lane, NoAnswer, Standing};
-use crate::wasm::load::{LoadError, Recipe};
-use crate::wasm::policy::outside::Outside;
+use crate::wasm::lane::{self, Availability, Lane, NoAnswer};
+use crate::wasm::load::{LoadError, LoadRequest};
+use crate::wasm::policy::external::ExternalInputs;
 use crate::wasm::spent::{Spent, pause_after};
 use crate::wasm::threads::LaneThreads;
 
 /// Whether the backend has been loaded.
-pub(super) enum Running {
+pub(super) enum TierState {
     /// Being loaded, or waiting to be tried again, because of the last failure.
     Down(String),
     /// Its component is being compiled, until this is dropped.
@@ -40,22 +40,22 @@ impl Drop for Wanted {
 
 pub(super) struct Lanes {
     pub(super) all: Vec<Lane>,
-    pub(super) outside: Arc<Outside>,
+    pub(super) external: Arc<ExternalInputs>,
     pub(super) facts: Vec<(String, String)>,
 }
 
 /// Loads a backend, again and again until that works. A class that did not start is tried again by its lanes' own
 /// supervisors.
-pub(super) async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running>>, mut tell: Tell) {
+pub(super) async fn load_until_it_works(request: LoadRequest, tier: Weak<Mutex<TierState>>, mut tell: Tell) {
     let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
     loop {
         let Some(state) = tier.upgrade() else { return };
-        if matches!(*lock(&state), Running::Closed) {
+        if matches!(*lock(&state), TierState::Closed) {
             return;
         }
         let spent = Arc::default();
-        let outcome = load(&recipe, &state, &tell, &spent).await;
-        if matches!(*lock(&state), Running::Closed) {
+        let outcome = load(&request, &state, &tell, &spent).await;
+        if matches!(*lock(&state), TierState::Closed) {
             return;
         }
         let pause = match &outcome {
@@ -63,7 +63,7 @@ pub(super) async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running
             Err(error) => {
                 let pause = backoff.pause().max(pause_after(spent.total(), 1));
                 let cause = error.to_string();
-                set_down(&state, cause, &*recipe.liveness, pause);
+                set_down(&state, cause, &*request.liveness, pause);
                 Some(pause)
             }
         };
@@ -78,21 +78,21 @@ pub(super) async fn load_until_it_works(recipe: Recipe, tier: Weak<Mutex<Running
 
 /// Loads the component and starts the lanes.
 async fn load(
-    recipe: &Recipe,
-    state: &Arc<Mutex<Running>>,
+    request: &LoadRequest,
+    state: &Arc<Mutex<TierState>>,
     tell: &Tell,
     spent: &Arc<Spent>,
 ) -> Result<(), LoadError> {
     let compiling = {
-        let (state, notice, threads) = (Arc::clone(state), tell.notice(), recipe.threads.clone());
+        let (state, notice, threads) = (Arc::clone(state), tell.notice(), request.threads.clone());
         move || {
             // Without it the compiler has its limits still.
             let (reader, pipe) =
                 std::io::pipe().map_or((None, None), |(one, other)| (Some(one), Some(other)));
-            let mut compiling = Running::Compiling(Wanted { pipe, threads: threads.clone() });
+            let mut compiling = TierState::Compiling(Wanted { pipe, threads: threads.clone() });
             {
                 let mut state = lock(&state);
-                if !matches!(*state, Running::Closed) {
+                if !matches!(*state, TierState::Closed) {
                     std::mem::swap(&mut *state, &mut compiling);
                 }
             }
@@ -101,9 +101,9 @@ async fn load(
             reader
         }
     };
-    let (prepared, notes) = recipe.prepare(compiling, spent).await?;
+    let (prepared, notes) = request.prepare(compiling, spent).await?;
     let prepared = Arc::new(prepared);
-    let config = &recipe.config;
+    let config = &request.config;
     let unknown = |no_answer| match no_answer {
         NoAnswer::Ended => LoadError::Ended,
         NoAnswer::Failed(cause) => LoadError::LanesUnknown { class: config.class_name.clone(), cause },
@@ -115,16 +115,17 @@ async fn load(
         let (class, configured) = (config.class_name.clone(), config.lanes);
         return Err(LoadError::TooManyLanes { class, configured, stated });
     }
-    let standing = Standing::new(config.lanes, Arc::clone(&recipe.liveness));
-    let start = |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&standing), &recipe.control);
+    let availability = Availability::new(config.lanes, Arc::clone(&request.liveness));
+    let start =
+        |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&availability), &request.control);
     let all = (0..config.lanes).map(start).collect();
-    let lanes = Arc::new(Lanes { all, outside: Arc::clone(&prepared.outside), facts: notes });
+    let lanes = Arc::new(Lanes { all, external: Arc::clone(&prepared.external), facts: notes });
     {
         let mut state = lock(state);
-        if matches!(*state, Running::Closed) {
+        if matches!(*state, TierState::Closed) {
             return Ok(());
         }
-        *state = Running::Lanes(Arc::clone(&lanes));
+        *state = TierState::Lanes(Arc::clone(&lanes));
     }
     for lane in &lanes.all {
         let class = config.class_name.clone();
@@ -133,10 +134,10 @@ async fn load(
     Ok(())
 }
 
-fn set_down(state: &Mutex<Running>, cause: String, liveness: &dyn Liveness, retry_in: Duration) {
+fn set_down(state: &Mutex<TierState>, cause: String, liveness: &dyn Liveness, retry_in: Duration) {
     let mut state = lock(state);
-    if !matches!(*state, Running::Closed) {
+    if !matches!(*state, TierState::Closed) {
         liveness.down(&cause, retry_in);
-        *state = Running::Down(cause);
+        *state = TierState::Down(cause);
     }
 }

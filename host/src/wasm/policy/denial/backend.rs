@@ -17,13 +17,13 @@ pub(in crate::wasm) struct Denials {
     backend: String,
     pub(super) allow: Grants,
     count: AtomicU64,
-    told: Mutex<Told>,
+    logged: Mutex<Logged>,
     /// Of different ones beyond those that are logged.
     further: Repeats,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Logged {
     logged: HashSet<Denial>,
     last: Option<Denial>,
 }
@@ -34,7 +34,7 @@ impl Denials {
             backend: backend.to_owned(),
             allow: allow.clone(),
             count: AtomicU64::new(0),
-            told: Mutex::default(),
+            logged: Mutex::default(),
             further: Repeats::new(Clock::system()),
         })
     }
@@ -45,7 +45,7 @@ impl Denials {
 
     /// Returns the last denial and its remedy.
     pub(in crate::wasm) fn last(&self) -> Option<String> {
-        let last = lock(&self.told).last.clone();
+        let last = lock(&self.logged).last.clone();
         last.map(|denial| format!("{denial}; {}", self.remedy_in_file(&denial)))
     }
 
@@ -56,24 +56,24 @@ impl Denials {
     /// Counts a denial, and logs it if it is new. A guest that invents denials fills neither memory nor log.
     pub(super) fn record(&self, denial: &Denial) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let mut told = lock(&self.told);
-        if told.last.as_ref() != Some(denial) {
-            told.last = Some(denial.clone());
+        let mut known = lock(&self.logged);
+        if known.last.as_ref() != Some(denial) {
+            known.last = Some(denial.clone());
         }
-        if told.logged.contains(denial) {
+        if known.logged.contains(denial) {
             return;
         }
         // Each kind by itself: a disk on which every chunk is refused must not hide a refused connection.
         let kind = std::mem::discriminant(denial);
-        let n_logged = told.logged.iter().filter(|logged| std::mem::discriminant(*logged) == kind).count();
+        let n_logged = known.logged.iter().filter(|logged| std::mem::discriminant(*logged) == kind).count();
         let n_more = if n_logged < DENIALS_LOGGED_MAX {
-            told.logged.insert(denial.clone());
+            known.logged.insert(denial.clone());
             0
         } else {
             let Some(n_more) = self.further.due() else { return };
             n_more
         };
-        drop(told);
+        drop(known);
         let backend = self.backend.as_str();
         if *denial == Denial::NoDirectory {
             // Not a warning: libraries ask without need, the C library's resolver for one.
@@ -97,8 +97,8 @@ mod tests {
             denials.record(&Denial::Connect(([10, 0, 0, 1], number).into()));
         }
         assert_eq!(denials.count(), 10_000);
-        assert_eq!(lock(&denials.told).logged.len(), DENIALS_LOGGED_MAX);
+        assert_eq!(lock(&denials.logged).logged.len(), DENIALS_LOGGED_MAX);
         denials.record(&Denial::Udp);
-        assert!(lock(&denials.told).logged.contains(&Denial::Udp), "another kind is told all the same");
+        assert!(lock(&denials.logged).logged.contains(&Denial::Udp), "another kind is told all the same");
     }
 }

@@ -23,11 +23,11 @@ use wasmtime_wasi_http::Error;
 use super::target;
 use crate::config::{HttpScheme, NetHost};
 use crate::wasm::policy::network::{HttpTarget, NetPolicy};
-use crate::wasm::policy::{Denial, Witness};
+use crate::wasm::policy::{Denial, DenialLog};
 
 /// Makes connections to targets that were judged already.
 #[derive(Clone)]
-pub(super) struct Dialler {
+pub(super) struct Connector {
     net: NetPolicy,
     tls: TlsConnector,
     connect_timeout: Duration,
@@ -36,7 +36,7 @@ pub(super) struct Dialler {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(super) enum ConnectError {
     #[error("no target of HTTP")]
     NoTarget,
     #[error("the name cannot be resolved: {0}")]
@@ -55,15 +55,15 @@ pub(super) enum DialError {
     TlsTimeout,
 }
 
-impl DialError {
+impl ConnectError {
     /// Returns WASI's word for it, and records what was denied.
-    pub(super) fn explain(&self, witness: &Witness) -> Error {
+    pub(super) fn explain(&self, denial_log: &DenialLog) -> Error {
         match self {
             Self::NoTarget => Error::HttpRequestUriInvalid,
             Self::Unresolvable(error) => Error::DnsError { rcode: Some(error.to_string()), info_code: None },
             Self::NoAddress => Error::DestinationNotFound,
             Self::Restricted(target, address, kind) => {
-                witness.record(Denial::Led(witness.asked(&target.to_string()), *address, kind));
+                denial_log.record(Denial::Led(denial_log.guest_text(&target.to_string()), *address, kind));
                 Error::DestinationIpProhibited
             }
             Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -85,7 +85,7 @@ fn is_certificate(error: &io::Error) -> bool {
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-impl Dialler {
+impl Connector {
     pub(super) fn new(
         net: NetPolicy,
         tls: Arc<ClientConfig>,
@@ -95,21 +95,21 @@ impl Dialler {
         Self { net, tls: tls.into(), connect_timeout, tls_timeout }
     }
 
-    async fn dial(self, uri: Uri) -> Result<Dialled, DialError> {
-        let target = target(&uri).ok_or(DialError::NoTarget)?;
+    async fn dial(self, uri: Uri) -> Result<Dialled, ConnectError> {
+        let target = target(&uri).ok_or(ConnectError::NoTarget)?;
         let deadline = Instant::now() + self.connect_timeout;
         let found =
-            timeout_at(deadline, addresses(&target)).await.map_err(|_| DialError::ConnectTimeout)??;
+            timeout_at(deadline, addresses(&target)).await.map_err(|_| ConnectError::ConnectTimeout)??;
         let stream = self.connect(&target, &found, deadline).await?;
         // Requests are small, and whoever sends one waits for the answer.
-        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         if target.scheme == HttpScheme::Http {
             return Ok(Dialled::new(stream));
         }
-        let name = server_name(&target.host).ok_or(DialError::NoTarget)?;
+        let name = server_name(&target.host).ok_or(ConnectError::NoTarget)?;
         let handshake = timeout(self.tls_timeout, self.tls.connect(name, stream));
-        let stream = handshake.await.map_err(|_| DialError::TlsTimeout)?;
-        Ok(Dialled::new(stream.map_err(DialError::Tls)?))
+        let stream = handshake.await.map_err(|_| ConnectError::TlsTimeout)?;
+        Ok(Dialled::new(stream.map_err(ConnectError::Tls)?))
     }
 
     /// Connects to the first address that answers. Each has its share of the time.
@@ -118,34 +118,35 @@ impl Dialler {
         target: &HttpTarget,
         addresses: &[SocketAddr],
         deadline: Instant,
-    ) -> Result<TcpStream, DialError> {
+    ) -> Result<TcpStream, ConnectError> {
         let is_name = matches!(target.host, NetHost::Name(_));
-        let mut failure = DialError::NoAddress;
+        let mut failure = ConnectError::NoAddress;
         for (n_tried, &address) in addresses.iter().enumerate() {
             if is_name && let Some(kind) = self.net.restriction(address) {
-                failure = DialError::Restricted(target.clone(), address, kind);
+                failure = ConnectError::Restricted(target.clone(), address, kind);
                 continue;
             }
             let n_left = (addresses.len() - n_tried) as u32;
             let share = deadline.saturating_duration_since(Instant::now()) / n_left;
             match timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failure = DialError::Connect(error),
-                Err(_) => failure = DialError::ConnectTimeout,
+                Ok(Err(error)) => failure = ConnectError::Connect(error),
+                Err(_) => failure = ConnectError::ConnectTimeout,
             }
         }
         Err(failure)
     }
 }
 
-async fn addresses(target: &HttpTarget) -> Result<Vec<SocketAddr>, DialError> {
+async fn addresses(target: &HttpTarget) -> Result<Vec<SocketAddr>, ConnectError> {
     match &target.host {
         NetHost::Address(address) => Ok(vec![SocketAddr::new(*address, target.port)]),
         NetHost::Name(name) => {
-            let found = lookup_host((name.as_str(), target.port)).await.map_err(DialError::Unresolvable)?;
+            let found =
+                lookup_host((name.as_str(), target.port)).await.map_err(ConnectError::Unresolvable)?;
             Ok(found.collect())
         }
-        NetHost::Network(_) => Err(DialError::NoTarget),
+        NetHost::Network(_) => Err(ConnectError::NoTarget),
     }
 }
 
@@ -159,12 +160,12 @@ fn server_name(host: &NetHost) -> Option<ServerName<'static>> {
     }
 }
 
-impl Service<Uri> for Dialler {
+impl Service<Uri> for Connector {
     type Response = Dialled;
-    type Error = DialError;
-    type Future = Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -235,14 +236,18 @@ mod tests {
     use super::*;
     use crate::config::NetGrant;
 
-    fn dial(grants: &[&str], target: &HttpTarget, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    fn dial(
+        grants: &[&str],
+        target: &HttpTarget,
+        addresses: &[SocketAddr],
+    ) -> Result<TcpStream, ConnectError> {
         let grants: Vec<_> = grants.iter().map(|text| NetGrant::parse(text).unwrap()).collect();
         let net = NetPolicy::resolve(&grants, crate::wasm::policy::network::system_resolver).unwrap();
         let tls = super::super::tls::client_config(None).unwrap();
-        let dialler = Dialler::new(net, tls, Duration::from_secs(30), Duration::from_secs(30));
+        let connector = Connector::new(net, tls, Duration::from_secs(30), Duration::from_secs(30));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        runtime.block_on(dialler.connect(target, addresses, deadline.into()))
+        runtime.block_on(connector.connect(target, addresses, deadline.into()))
     }
 
     fn named(name: &str, port: u16) -> HttpTarget {
@@ -256,11 +261,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let target = named("cache.example", address.port());
         match dial(&[], &target, &[address]) {
-            Err(DialError::Restricted(_, refused, "loopback")) => assert_eq!(refused, address),
+            Err(ConnectError::Restricted(_, refused, "loopback")) => assert_eq!(refused, address),
             other => panic!("{other:?}"),
         }
         let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), address.port());
-        assert!(matches!(dial(&[], &target, &[mapped]), Err(DialError::Restricted(..))));
+        assert!(matches!(dial(&[], &target, &[mapped]), Err(ConnectError::Restricted(..))));
         assert!(listener.accept().is_err(), "nobody has called");
         let grant = format!("http://{address}");
         dial(&[&grant], &target, &[address]).unwrap();
@@ -279,7 +284,7 @@ mod tests {
         let target = named("cache.example", address.port());
         let stream = dial(&grants, &target, &[closed, address]).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
-        assert!(matches!(dial(&grants, &target, &[closed]), Err(DialError::Connect(_))));
-        assert!(matches!(dial(&grants, &target, &[]), Err(DialError::NoAddress)));
+        assert!(matches!(dial(&grants, &target, &[closed]), Err(ConnectError::Connect(_))));
+        assert!(matches!(dial(&grants, &target, &[]), Err(ConnectError::NoAddress)));
     }
 }
