@@ -66,13 +66,15 @@ impl<Table> OpenFiles<Table> {
 mod tests {
     use super::*;
 
-    fn is_there(table: &Vec<u32>, place: u32) -> bool {
-        table.contains(&place)
+    struct Table(Vec<u32>);
+
+    fn is_there(table: &Table, place: u32) -> bool {
+        table.0.contains(&place)
     }
 
     #[test]
     fn so_many_have_room_until_one_is_closed() {
-        let mut table = vec![7];
+        let mut table = Table(vec![7]);
         let mut open = OpenFiles::new(3);
         open.put(7, is_there);
         let place = open.reserve(&table).unwrap();
@@ -84,7 +86,7 @@ mod tests {
         let opening = open.reserve(&table).unwrap();
         drop(file);
         assert!(open.have_room(&table), "the file is closed");
-        table.clear();
+        table.0.clear();
         let second = open.reserve(&table);
         assert!(second.is_some() && open.have_room(&table), "the socket is gone too");
         drop(opening);
