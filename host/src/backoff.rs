@@ -1,10 +1,10 @@
-//! Pauses between tries, which grow while the tries fail.
+//! Pauses between tries, which grow while tries fail.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// Draws pauses. The range doubles with every pause up to a maximum; each is drawn from its upper half, so that
-/// processes which lost the same store at the same time do not come back to it at the same time.
+/// Draws pauses. The range doubles with every pause, up to a maximum. Each pause is drawn from the upper half of the
+/// range, so that processes that lost the same store at the same time do not return to it at the same time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -15,7 +15,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
-        // Other in every process, which is what the randomness is for.
+        // A seed that differs between processes.
         Self::with_seed(min, max, RandomState::new().build_hasher().finish())
     }
 
@@ -30,7 +30,7 @@ impl Backoff {
         whole.mul_f64(0.5 + self.draw() / 2.0)
     }
 
-    /// Starts small again.
+    /// Starts with the smallest range again.
     pub(crate) fn reset(&mut self) {
         self.next = self.min;
     }

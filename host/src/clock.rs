@@ -1,4 +1,4 @@
-//! The clock by which pins expire and breakers pause: the system's, or one that a test moves.
+//! The clock of pins and breakers: the system's, or one that a test moves.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Tells the time. Deadlines of calls are real time and do not use it.
+/// A clock for expiry and pauses. Deadlines of calls use real time instead.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
@@ -18,17 +18,17 @@ struct Manual {
 }
 
 impl Clock {
-    /// Makes the system's monotonic clock.
+    /// Returns the system's monotonic clock.
     pub const fn system() -> Self {
         Self(None)
     }
 
-    /// Makes a clock that stands still until [`Clock::advance`] moves it.
+    /// Returns a clock that moves only by [`Clock::advance`].
     pub fn manual() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// Moves a manual clock, and all its clones, forwards. The system's clock moves by itself.
+    /// Moves a manual clock, and all its clones, forwards. Does nothing to the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             manual.now_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// Waits until `moment` has passed. To be awaited on the control threads, which have timers.
+    /// Waits until `moment` has passed. Await it on the control threads, which have timers.
     pub(crate) async fn past(&self, moment: Duration) {
         loop {
             let manual = self.0.as_deref();

@@ -1,8 +1,8 @@
-//! The threads that run no guest: timers, put workers, restarts. Deadlines fire here, so that they
-//! fire on time whatever guests do on their own threads.
+//! The threads that run no guest: timers, put workers, restarts. Deadlines fire here, so that they fire on time
+//! whatever guests do on their own threads.
 //!
-//! Invariant: a future of this crate asks nothing of the executor that polls it. Whatever polls it, a task of
-//! tokio's or a bare thread, it gets on by its own wakers alone: see `anywhere` and `yield_now`.
+//! Invariant: a future of this crate needs nothing from the executor that polls it. In a tokio task or on a bare
+//! thread, its own wakers suffice for its progress: see `anywhere` and `yield_now`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -26,8 +26,8 @@ struct Owned {
     home: Home,
 }
 
-/// The process in which threads were started. A `fork` leaves them behind: the child has one thread, and whatever
-/// waits for another waits for ever.
+/// The process in which threads were started. A `fork` leaves them behind: the child has one thread, and waiting for
+/// another would never end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Home(u32);
 
@@ -47,7 +47,7 @@ impl Control {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system's, if it grants no more threads.
+    /// The system's error, if it grants no more threads.
     pub fn start() -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -70,7 +70,7 @@ impl Control {
     }
 
     /// Waits for `future` until `deadline`. Can be awaited on any executor, or on none. In a forked process, where no
-    /// deadline fires, nothing is waited for.
+    /// deadline fires, it does not wait.
     ///
     /// # Errors
     /// [`Elapsed`]
@@ -87,7 +87,7 @@ impl Control {
         Either::Right(async move { timeout.await.map_err(|_| Elapsed) })
     }
 
-    /// Runs `work` off the calling thread if `bytes` is large, else in place.
+    /// Runs `work` on another thread if `bytes` is large, otherwise in place.
     pub async fn compute<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -110,8 +110,8 @@ impl Drop for Owned {
     }
 }
 
-/// Stops the threads of a runtime without waiting for them, in the process that has them. In a fork of it they are
-/// left alone: what their tasks hold is shared with the parent, and what they had locked stays locked.
+/// Stops the threads of a runtime without waiting for them, in the process that started them. A fork leaves them alone:
+/// what their tasks hold is shared with the parent, and what they had locked stays locked.
 pub(crate) fn discard(runtime: Option<Runtime>, home: Home) {
     match runtime {
         Some(runtime) if home.is_left() => std::mem::forget(runtime),
@@ -121,13 +121,13 @@ pub(crate) fn discard(runtime: Option<Runtime>, home: Home) {
     }
 }
 
-/// Has a future get on wherever it is polled. In a task of tokio's, tokio's own primitives stop after some 128 steps
+/// Lets a future progress wherever it is polled. In a tokio task, tokio's own primitives stop after some 128 steps
 /// until the task has yielded, which a thread that blocks on the future never does.
 pub(crate) fn anywhere<F: Future>(future: F) -> impl Future<Output = F::Output> {
     tokio::task::coop::unconstrained(future)
 }
 
-/// Lets futures that are polled beside this one get on first. Wakes itself: tokio's own function leaves that to the
+/// Lets futures that are polled beside this one run first. It wakes itself; tokio's function leaves that to the
 /// worker's next turn, which does not come while the worker's thread blocks on this.
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
@@ -141,7 +141,7 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Polls a future once, and returns its output if it is there.
+/// Polls a future once, and returns its output if it is ready.
 async fn at_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -155,16 +155,16 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Drives `future` on the calling thread, for callers without an executor. Inside a task of an executor it blocks the
-/// executor's thread, and gets on all the same.
+/// Runs `future` on the calling thread, for callers without an executor. Inside a task of an executor it blocks the
+/// executor's thread, but still makes progress.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     thread_local! {
-        /// Made once: most calls are answered by the CPU tier, and take less time than making it.
+        /// Made once per thread: most calls are answered by the CPU tier and take less time than making it.
         static OWN: (Sleeper, Cell<bool>) = (Sleeper::new(), Cell::new(false));
     }
     OWN.with(|(own, is_busy)| {
         if is_busy.replace(true) {
-            // Called by a future that this thread blocks on already, whose wake-ups are its own.
+            // Called by a future that this thread already blocks on, and whose wake-ups must not be consumed.
             return Sleeper::new().drive(future);
         }
         let _idle = Idle(is_busy);
@@ -172,7 +172,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     })
 }
 
-/// Marks a thread's sleeper as free again, also when a future panics.
+/// Marks a thread's sleeper as free again, even when a future panics.
 struct Idle<'a>(&'a Cell<bool>);
 
 impl Drop for Idle<'_> {
@@ -181,7 +181,7 @@ impl Drop for Idle<'_> {
     }
 }
 
-/// A thread that sleeps until a future may get on.
+/// A thread that sleeps until its future is woken.
 struct Sleeper {
     bed: Arc<Bed>,
     waker: Waker,
@@ -216,7 +216,7 @@ impl Sleeper {
             if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                 return value;
             }
-            // Whoever else parks this thread may have used up the token.
+            // Other code that parks this thread may have used up the token.
             while !self.bed.is_woken.swap(false, Ordering::Acquire) {
                 thread::park();
             }

@@ -1,8 +1,8 @@
-//! The trait that storage behind the CPU tier implements, and its outcomes.
+//! The trait of storage behind the CPU tier, and its outcomes.
 //!
-//! Implemented by the WebAssembly tier; an embedder may implement it natively. The chain seals chunks
-//! before [`Tier::put`] and verifies them after [`Tier::get`], counts pins, keeps the put queue and the
-//! deadlines of operations. A tier only moves bytes.
+//! The WebAssembly tier implements it, and an embedder can implement it natively. The chain seals chunks before
+//! [`Tier::put`] and verifies them after [`Tier::get`]; it counts pins, queues puts and keeps the deadlines of operations.
+//! A tier only moves bytes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::transfer::{Sinks, Sources};
 /// A future that any executor can drive.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The answer of a call whose chunks can fail apart: one result per key, in order, or the call's error.
+/// The result of a call whose chunks can fail separately: one result per key, in order, or the error of the call.
 pub type PerChunk<T> = Result<Vec<Result<T, TierError>>, TierError>;
 
 /// Whether present chunks are to be protected from the tier's own eviction.
@@ -29,10 +29,9 @@ pub enum Pinning {
 
 /// Storage behind the CPU tier.
 ///
-/// Every method answers by `deadline` or with [`TierError::Timeout`], whatever the storage does. Where
-/// chunks can fail apart, the inner results say so, in the order of `keys`; the outer error is the
-/// call's. Dropping a future abandons the call: memory lent to it goes back when the last transfer
-/// ends.
+/// Every method returns by `deadline`, with [`TierError::Timeout`] if need be, whatever the storage does. Where chunks
+/// can fail separately there is one inner result per key, in the order of `keys`; the outer error is that of the call.
+/// Dropping a future abandons the call. The memory lent to it is released when the last transfer ends.
 pub trait Tier: Send + Sync + 'static {
     /// Returns the length of the leading run of `keys` that are present, and pins that run if asked.
     fn contains(
@@ -66,13 +65,13 @@ pub trait Tier: Send + Sync + 'static {
     /// Finishes and releases what the tier holds. No call follows.
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>>;
 
-    /// Hears that the chain passes the tier over for `pause`, in one direction at least, because its calls fail: an
-    /// occasion to look for what has changed outside, in the background.
+    /// Notes that the chain skips the tier for `pause`, in at least one direction, because its calls fail. The tier may
+    /// use this to check, in the background, what has changed outside.
     fn passed_over(&self, pause: Duration) {
         let _ = pause;
     }
 
-    /// Returns how the tier is.
+    /// Returns the state of the tier.
     fn health(&self) -> TierHealth {
         TierHealth::default()
     }
@@ -82,7 +81,7 @@ pub trait Tier: Send + Sync + 'static {
         64
     }
 
-    /// Returns how many calls it works on at a time; more would only wait, or be refused as [`TierError::Busy`].
+    /// Returns how many calls the tier works on at a time. More would wait, or be refused as [`TierError::Busy`].
     fn calls_at_once(&self) -> usize {
         usize::MAX
     }
@@ -99,24 +98,24 @@ pub trait Tier: Send + Sync + 'static {
     }
 }
 
-/// Hears whether a tier can serve at all; the chain passes over one that cannot.
+/// A listener for whether a tier can serve at all. The chain skips a tier that cannot.
 pub trait Liveness: Send + Sync {
-    /// Notes that the tier cannot serve, why, and when it is tried again. Also while it is known, when cause or
-    /// time have changed.
+    /// Notes that the tier cannot serve, why, and when it is tried again. Called again when the cause or the time has
+    /// changed.
     fn down(&self, cause: &str, retry_in: Duration);
 
-    /// Notes that it can serve.
+    /// Notes that the tier can serve.
     fn up(&self);
 
-    /// Notes that it starts anew in the same place, so that calls from before say nothing more of it.
+    /// Notes that the tier starts again in the same place, so that earlier calls no longer count.
     fn renewed(&self) {}
 }
 
-/// How a tier is.
+/// The state of a tier.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TierHealth {
-    /// Why the tier cannot serve at the moment; `None` if it can.
+    /// Why the tier cannot serve now. `None` if it can.
     pub down: Option<String>,
     /// How often a lane was retired and replaced.
     pub lane_restarts: u64,
@@ -124,39 +123,40 @@ pub struct TierHealth {
     pub last_restart: Option<String>,
     /// Calls that expired and are still inside the guest.
     pub abandoned_calls: usize,
-    /// Instances that exist: one a lane, and those that were retired and have not ended yet.
+    /// Instances that exist: one per lane, and retired ones that have not ended yet.
     pub instances: usize,
-    /// Bytes of linear memory that instances hold: all memories of all lanes together.
+    /// Bytes of linear memory that the instances hold, summed over all lanes.
     pub guest_memory_bytes: u64,
-    /// Bytes of host memory that is held for instances outside of their linear memory, as far as it is counted: tables, HTTP
-    /// objects at their largest, pending operations on files with their names. Also of instances that were retired
+    /// Bytes of host memory that is held for instances outside of their linear memory, as far as it is counted: tables,
+    /// HTTP objects at their largest, pending operations on files with their names. Also of instances that were retired
     /// and have not ended yet.
     pub host_memory_bytes: u64,
-    /// Lines that the backend wanted to log beyond its limits, and that were dropped, since it was configured.
+    /// Log lines of the backend beyond its limits, which were dropped, since it was configured.
     pub log_lines_dropped: u64,
-    /// How often the backend tried what it is not granted, since it was configured.
+    /// How often the backend tried something that it is not granted, since it was configured.
     pub denials: u64,
     /// The last of these, and the grant that would allow it.
     pub last_denial: Option<String>,
-    /// Who keeps the tier's directory to its capacity, if the tier has one and has asked.
+    /// The instance that keeps the tier's directory within its capacity, if the tier has a directory and has asked.
     pub capacity_owner: Option<CapacityOwner>,
     /// Further facts, for people: compile cache, versions, digest.
     pub notes: Vec<(String, String)>,
 }
 
-/// Who evicts from a directory that several instances share: one of them.
+/// The instance that evicts from a directory that several instances share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapacityOwner {
     /// An instance of this tier.
     ThisProcess,
-    /// An instance elsewhere: this tier stores and reads, and evicts nothing.
+    /// An instance elsewhere. This tier stores and reads, and evicts nothing.
     Another {
-        /// The id of its process, if the system tells it. Where it has ended, this tier takes over within seconds.
+        /// The id of its process, if the system reports it. When that process ends, this tier takes over within
+        /// seconds.
         process: Option<u32>,
     },
 }
 
-/// Why a tier could not tell, or could not do. Never means "absent".
+/// Why a call to a tier failed. Never means that a chunk is absent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TierError {
@@ -172,15 +172,15 @@ pub enum TierError {
     /// Too many calls, or too many bytes of calls, are in flight.
     #[error("too many calls or bytes in flight")]
     Busy,
-    /// The tier was not asked, because too many of its calls in this direction failed of late.
-    #[error("not asked: too many of its calls failed of late; its breakers in status() have the cause")]
+    /// The tier was not asked, because too many of its recent calls in this direction failed.
+    #[error("not asked: too many of its recent calls failed; its breakers in status() have the cause")]
     BreakerOpen,
     /// The tier is not running.
     #[error("not running: {0}")]
     Down(String),
     /// The process is a fork of the one that has the tier.
     #[error(
-        "not asked: this process was forked from the one that built the engine, and the backends run there; give the engine up with `Engine::abandon` and build another"
+        "not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another"
     )]
     Forked,
     /// The answer breaks the contract.
@@ -201,7 +201,7 @@ pub enum TierError {
     /// Stored bytes are damaged.
     #[error("corrupt: {0}")]
     Corrupt(String),
-    /// The tier does not do that.
+    /// The tier does not support the operation.
     #[error("not supported")]
     Unsupported,
     /// Anything else.
@@ -210,7 +210,7 @@ pub enum TierError {
 }
 
 impl TierError {
-    /// Returns the error's own words, where it has any.
+    /// Returns the text inside the error, if it has one.
     pub(crate) fn text_mut(&mut self) -> Option<&mut String> {
         match self {
             Self::Lost(text)

@@ -18,7 +18,7 @@ use super::touches::{Touch, Touches};
 use crate::chunk::{Chunk, ChunkRecord, IndexId, RemovedChunk, Sizes, Slot, record, sizes_of_indexed};
 use crate::clock::Clock;
 use crate::key::ChunkKey;
-use crate::repeats::Repeats;
+use crate::log_throttle::LogThrottle;
 
 mod check;
 mod evict;
@@ -36,7 +36,7 @@ pub(super) struct Index {
     pub(super) evictions: Evictions,
     /// For uses that are taken from the log.
     taken: Vec<Touch>,
-    needless_unpins: Repeats,
+    needless_unpins: LogThrottle,
 }
 
 /// Running sums over all entries; footprints are payload sizes rounded up by the provider.
@@ -77,7 +77,7 @@ impl Index {
             sums: Sums::default(),
             evictions: Evictions::default(),
             taken: Vec::new(),
-            needless_unpins: Repeats::new(Clock::system()),
+            needless_unpins: LogThrottle::new(Clock::system()),
         }
     }
 

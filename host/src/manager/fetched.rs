@@ -1,4 +1,4 @@
-//! What becomes of a chunk that a tier was asked for.
+//! The outcome of fetching one chunk from a tier.
 //!
 //! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
 
@@ -15,22 +15,22 @@ pub enum Miss {
     /// The tier does not have it.
     #[error("not found")]
     NotFound,
-    /// The tier could not tell.
+    /// The tier failed.
     #[error(transparent)]
     Error(TierError),
-    /// The tier wrote fewer bytes than the chunk has, or claims a number that it did not write.
+    /// The tier wrote fewer bytes than the chunk has, or claims bytes that it did not write.
     #[error("{claimed} bytes claimed of a chunk of {expected}, or not all of them written")]
     WrongLength {
-        /// What the tier says it wrote.
+        /// The number of bytes that the tier claims to have written.
         claimed: u64,
         /// The chunk's size with its trailer.
         expected: u64,
     },
-    /// What came back is not the chunk.
+    /// The bytes that came back are not the chunk.
     #[error(transparent)]
     Flaw(Flaw),
-    /// The tier's own lookup had promised it, and the retrieval has not got one chunk from the tier.
-    #[error("promised by the tier's own lookup, and nothing was delivered")]
+    /// The tier's own lookup had promised it, and the tier has delivered no chunk of the retrieval.
+    #[error("promised by the tier's own lookup, but nothing was delivered")]
     PhantomHit,
     /// There was no memory to fetch it into.
     #[error("no memory to fetch it into")]
@@ -51,11 +51,10 @@ impl Miss {
     }
 }
 
-/// What became of one chunk's fetch: the chunk, or the reason why not. The buffer has gone back then, or does when the
-/// transfer ends that still runs in it.
+/// The outcome of fetching one chunk. After a miss the buffer is released, once the last transfer into it has ended.
 pub(super) type Fetched = Result<Chunk, Miss>;
 
-/// Judges a tier by one chunk that it was asked for.
+/// Judges a tier by the outcome of one chunk.
 pub(super) fn health(fetched: &Fetched) -> Health {
     match fetched {
         Ok(_) => Health::Works,
@@ -68,19 +67,19 @@ impl Miss {
         match self {
             Self::NotFound => Health::Declines,
             Self::Error(error) => Health::of_error(error),
-            // Whoever changes `kvtier.integrity_key` finds all that was stored before to be so: not the tier's fault.
+            // After a change of `kvtier.integrity_key` all older chunks are like this, which is not the tier's fault.
             Self::Flaw(Flaw::OtherAlgorithm) | Self::NoMemory => Health::Unknown,
             Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Health::Fails(self.to_string()),
         }
     }
 
-    /// Reports whether the tier has answered that it does not deliver the chunk, be it as a miss or as a refusal.
+    /// Reports whether the tier answered that it does not deliver the chunk, with a miss or a refusal.
     pub(super) fn is_declined(&self) -> bool {
         self.health() == Health::Declines
     }
 }
 
-/// Accepts what came back as a chunk, or says why not.
+/// Accepts the bytes that came back as a chunk, or returns why not.
 pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
     let Some(mut sink) = sink else {
         return Err(match answer {

@@ -7,23 +7,23 @@ use super::select::TierIndex;
 use crate::key::ChunkKey;
 use crate::limits::LOOKUP_IDS_MAX;
 
-/// Entries of the expiry order that may be out of date before it is cleaned, beside as many as are current.
+/// How many outdated entries the expiry order may hold before it is cleaned, in addition to as many as are current.
 const ORDER_SLACK: usize = 64;
 
-/// What one lookup id holds.
+/// The pins of one lookup id.
 #[derive(Debug, Default)]
 pub(super) struct Held(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
 
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: HashMap<String, (Duration, Held)>,
-    /// Ids in the order of their expiry, each possibly more than once; the entry's own time decides.
+    /// Ids in the order of their expiry. An id may occur more than once; the time in its entry decides.
     order: VecDeque<(Duration, String)>,
 }
 
 impl Ledger {
-    /// Notes that `lookup_id` holds more chunks, all of which now expire at `expiry`. Returns what must be
-    /// released to stay within the limit.
+    /// Records more pins of `lookup_id`, all of which now expire at `expiry`. Returns the pins that must be released to
+    /// stay within the limit.
     pub(super) fn hold(&mut self, lookup_id: &str, more: Held, expiry: Duration) -> Vec<Held> {
         if more.0.is_empty() {
             return Vec::new();
@@ -35,7 +35,7 @@ impl Ledger {
         let mut released = Vec::new();
         while self.entries.len() > LOOKUP_IDS_MAX {
             let Some((expiry, oldest)) = self.order.pop_front() else { break };
-            // An id that was extended since stands further behind again.
+            // An id that was extended since occurs again further behind.
             if self.entries.get(&oldest).is_some_and(|(current, _)| *current == expiry) {
                 released.extend(self.release(&oldest));
             }
@@ -47,12 +47,12 @@ impl Ledger {
         released
     }
 
-    /// Takes out what `lookup_id` holds; nothing the second time.
+    /// Removes and returns the pins of `lookup_id`. The second call returns nothing.
     pub(super) fn release(&mut self, lookup_id: &str) -> Option<Held> {
         self.entries.remove(lookup_id).map(|(_, held)| held)
     }
 
-    /// Takes out what has expired.
+    /// Removes and returns the expired pins.
     pub(super) fn expire(&mut self, now: Duration) -> Vec<Held> {
         let mut expired = Vec::new();
         while let Some((expiry, _)) = self.order.front()
@@ -67,13 +67,13 @@ impl Ledger {
         expired
     }
 
-    /// Returns the moment after which something may have expired; `None` if nothing is held.
+    /// Returns the time after which pins may have expired. `None` if there are none.
     pub(super) fn next_expiry(&self) -> Option<Duration> {
         self.order.front().map(|(expiry, _)| *expiry)
     }
 
-    /// Forgets what anyone holds of `keys` in `tier`, because they are gone from there with their pins; `None`
-    /// means every key. A later pin of such a key is another lookup's, which these must not release.
+    /// Forgets all pins of `keys` in `tier`, because the chunks are gone from there with their pins. `None` means every
+    /// key. A later pin of such a key belongs to another lookup, and these pins must not release it.
     pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {
         self.entries.retain(|_, (_, held)| {
             for (_, held_keys) in held.0.iter_mut().filter(|(held_tier, _)| *held_tier == tier) {
@@ -84,7 +84,7 @@ impl Ledger {
         });
     }
 
-    /// Takes out everything.
+    /// Removes and returns all pins.
     pub(super) fn drain(&mut self) -> Vec<Held> {
         self.order.clear();
         self.entries.drain().map(|(_, (_, held))| held).collect()

@@ -1,5 +1,6 @@
-//! What happens to whole tiers: flush, bypass, recreate, close.
+//! Operations on whole tiers: flush, bypass, recreate, close.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,7 +19,7 @@ impl StorageManager {
         self.flush_until(self.deadline()).await
     }
 
-    /// As [`StorageManager::flush`], until `deadline`.
+    /// Like [`StorageManager::flush`], with a deadline of its own.
     ///
     /// # Errors
     /// [`FlushError`]
@@ -57,10 +58,10 @@ impl StorageManager {
         Ok(())
     }
 
-    /// Closes a backend and makes it anew from its configuration, in the same place of the chain.
+    /// Closes a backend and creates it again from its configuration, in the same place of the chain.
     ///
     /// # Cancellation
-    /// The backend is made anew all the same.
+    /// The work goes on.
     ///
     /// # Errors
     /// [`RecreateError`]
@@ -81,14 +82,14 @@ impl StorageManager {
         anywhere(recreating).await.unwrap_or(Err(RecreateError::Interrupted))
     }
 
-    /// Stores what is queued and closes the backends, the last of the chain first, each within the close
-    /// limit; then the CPU tier. A backend that fails or hangs does not stop the others.
+    /// Stores queued puts and closes the backends, the last of the chain first, each within the close limit; then
+    /// closes the CPU tier. A backend that fails or hangs does not stop the others.
     ///
     /// # Errors
-    /// [`CloseError`] names those that did not close cleanly. The chain is closed all the same.
+    /// [`CloseError`] names the backends that did not close cleanly. The chain is closed nevertheless.
     ///
     /// # Cancellation
-    /// Closing goes on; calling it again waits for its end and gives its outcome.
+    /// Closing goes on. A second call waits for its end and returns its outcome.
     pub async fn close(&self) -> Result<(), CloseError> {
         self.0.closed.store(true, Ordering::Release);
         if self.is_left_behind() {
@@ -131,9 +132,9 @@ impl StorageManager {
     }
 }
 
-/// Puts were still pending when the time was over.
+/// Puts were still pending at the deadline.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("puts are still pending: {}", pending.iter().map(|puts| format!("{} chunks for `{}`", puts.n_chunks, puts.backend)).collect::<Vec<_>>().join(", "))]
+#[error("puts are still pending: {}", joined(pending))]
 #[non_exhaustive]
 pub struct FlushError {
     /// The backends that have pending puts.
@@ -152,7 +153,7 @@ pub struct PendingPuts {
 
 /// Backends did not close cleanly.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not closed cleanly: {}", failed.iter().map(|failed| format!("`{}`: {}", failed.backend, failed.error)).collect::<Vec<_>>().join(", "))]
+#[error("not closed cleanly: {}", joined(failed))]
 #[non_exhaustive]
 pub struct CloseError {
     /// The backends that did not close cleanly, in the order in which they were closed.
@@ -176,4 +177,20 @@ pub enum HotCache {
     On,
     /// The memory is used as a buffer pool only.
     Off,
+}
+
+impl fmt::Display for PendingPuts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} chunks for `{}`", self.n_chunks, self.backend)
+    }
+}
+
+impl fmt::Display for FailedClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.backend, self.error)
+    }
+}
+
+fn joined(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

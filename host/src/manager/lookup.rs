@@ -1,4 +1,4 @@
-//! Lookups: how long a prefix is present, and where.
+//! Lookups: which prefix of the keys is present, and in which tiers.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crate::metrics::Operation;
 use crate::runtime::anywhere;
 use crate::tier::Pinning;
 
-/// Which tier serves a run of chunks.
+/// A run of chunks that one tier serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     /// The tier.
@@ -20,25 +20,24 @@ pub struct Served {
     pub range: Range<usize>,
 }
 
-/// The answer of a lookup: the leading run of chunks that are present. Two are equal that say the same, whenever they
-/// were made.
+/// The result of a lookup: the leading run of chunks that are present. Equality ignores the time of the lookup.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Lookup {
     /// The length of the run.
     pub n_chunks: usize,
-    /// Who serves it: adjoining ranges in ascending order that cover `0..n_chunks`.
+    /// The tiers that serve it: adjoining ranges in ascending order that cover `0..n_chunks`.
     pub served: Vec<Served>,
-    /// When the tiers were stamp; `None` if they were not.
+    /// The time of the lookup. `None` if no tier was asked.
     pub(super) stamp: Option<LookupStamp>,
 }
 
-/// When tiers were stamp what they have.
+/// The time of a lookup.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LookupStamp {
-    /// By the clock of pins and breakers.
+    /// On the clock of pins and breakers.
     pub(super) at: Duration,
-    /// How many removals the chain had done by then.
+    /// The chain's removal generation at that time.
     pub(super) removal_generation: u64,
 }
 
@@ -66,7 +65,7 @@ impl Lookup {
         self.served.get(at).filter(|served| served.range.contains(&index)).map(|served| served.tier)
     }
 
-    /// Returns the answer for the keys of `range` alone, whose positions then start at 0.
+    /// Returns the part of the result for the keys in `range`, with positions that start at 0.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let (start, end) = (range.start.min(self.n_chunks), range.end.min(self.n_chunks));
@@ -82,20 +81,20 @@ impl Lookup {
 }
 
 impl StorageManager {
-    /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as
-    /// any tier extends it. A tier that fails or does not answer in time is passed over; its time is what is
-    /// left, divided by the number of backends that may still have to be stamp.
+    /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as any tier
+    /// extends it. A tier that fails or does not answer in time is skipped. Each call gets the time that is left,
+    /// divided by the number of backends that may still have to be asked.
     ///
-    /// Cost: one hash lookup per key in the CPU tier; one call per backend that is stamp, and one more for
-    /// every change from tier to tier.
+    /// Cost: one hash lookup per key in the CPU tier; one call per backend that is asked, and one more for every change
+    /// from tier to tier.
     pub async fn contains(&self, keys: &[ChunkKey], tiers: &Tiers) -> Lookup {
         self.find(keys, tiers, None).await
     }
 
-    /// As [`StorageManager::contains`], and pins what was counted, for `lookup_id`, until
-    /// [`StorageManager::unpin`] or until the pins expire. A pinned lookup counts as a use.
+    /// Like [`StorageManager::contains`], and pins the counted chunks for `lookup_id`, until [`StorageManager::unpin`]
+    /// or until the pins expire. A pinned lookup counts as a use.
     pub async fn contains_pinned(&self, keys: &[ChunkKey], tiers: &Tiers, lookup_id: &str) -> Lookup {
-        // Nobody waits for the release of other lookups' pins.
+        // The release of other lookups' pins is not awaited.
         drop(self.release_expired());
         self.find(keys, tiers, Some(lookup_id)).await
     }
@@ -108,7 +107,7 @@ impl StorageManager {
         };
         let mut lookup = Lookup { stamp: Some(stamp), ..Lookup::default() };
         let mut hold = Hold { manager: self, lookup_id, held: Held::default() };
-        // Where each tier's run ended: it has not the next chunk. `None`: to be stamp.
+        // The position where each tier's run ended: it lacks the next chunk. `None`: not asked yet.
         let mut ends: Vec<Option<usize>> = vec![None; self.0.backends.len() + 1];
         let mut failed = vec![false; ends.len()];
         while lookup.n_chunks < keys.len() {
@@ -141,7 +140,7 @@ impl StorageManager {
             if left.is_zero() {
                 break;
             }
-            // A tier that hangs leaves as much time to each of those behind it as it has taken.
+            // A tier that hangs uses no more time than it leaves to each tier behind it.
             let deadline = Instant::now() + left / (n_behind + 1);
             let pinning = if lookup_id.is_some() { Pinning::Pin } else { Pinning::None };
             match anywhere(backend.contains(rest, pinning, deadline)).await {
@@ -160,7 +159,7 @@ impl StorageManager {
     }
 }
 
-/// Pins taken by a lookup that is not finished. Goes into the ledger also when the lookup is cancelled.
+/// The pins of a lookup under way. They are recorded even if the lookup is cancelled.
 struct Hold<'a> {
     manager: &'a StorageManager,
     lookup_id: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! Buffers for chunks, and the wait for memory.
+//! Buffers for chunks, and waiting for memory.
 
 use std::pin::{Pin, pin};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::memory::{AllocateError, BufferMut};
 use crate::runtime::anywhere;
 
 impl StorageManager {
-    /// Finds a buffer for each chunk from the first on, as far as there is memory before the deadline.
+    /// Returns a buffer for each of the first chunks, as far as there is memory before the deadline.
     pub(super) async fn buffers_for(&self, specs: &[ChunkSpec], deadline: Instant) -> Vec<ChunkWriter> {
         let mut ready = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -24,11 +24,12 @@ impl StorageManager {
         ready
     }
 
+    /// Counts a chunk that found no memory.
     pub(super) fn count_no_memory(&self) {
         self.0.cpu_metrics.miss(Miss::NoMemory.reason(), 1);
     }
 
-    /// Allocates a buffer, waiting for one to be released until `deadline`. `None`: there is none.
+    /// Allocates a buffer, and waits until `deadline` for memory to be released. Returns `None` if there is none.
     ///
     /// # Errors
     /// [`AllocateError`]
@@ -52,16 +53,15 @@ impl StorageManager {
         drop(self.release_expired());
         loop {
             let mut waiter = self.0.cpu.waiter();
-            // If puts are on their way to backends their memory comes back; otherwise only the caller can
-            // release any, and waiting for oneself is in vain. Asked before the attempt: a put that
-            // settles afterwards has not had its memory counted in.
+            // Puts under way will release their memory. Without any, only the caller could release some, and it would
+            // wait for itself. Registered before the attempt: a put that settles in between is then not missed.
             let settling = self.settling_puts();
             match self.0.cpu.allocate(size_bytes)? {
                 Allocated::Ready(buffer) => return Ok(Some(buffer)),
                 Allocated::Exhausted(_) if settling.is_empty() => return Ok(None),
                 Allocated::Exhausted(_) => {}
             }
-            // A put may settle and release nothing, if somebody else holds its chunk as well.
+            // A put may settle without releasing memory, if another reader holds its chunk.
             let released = pin!(waiter.released());
             let change = select(released, select_all(settling));
             if self.0.control.until(deadline, change).await.is_err() {
@@ -76,7 +76,7 @@ impl StorageManager {
         let registered = busy.filter_map(|backend| {
             let mut settled = Box::pin(backend.queue.settled());
             settled.as_mut().enable();
-            // It may have become empty before it was listened to.
+            // The queue may have become empty before the registration.
             (!backend.queue.is_idle(None)).then_some(settled)
         });
         registered.collect()

@@ -1,10 +1,10 @@
-//! The storage manager: the CPU tier and the backends behind it, as one chain.
+//! The storage manager: the CPU tier and the backends behind it, as one chain. It works on keys.
 //!
-//! Works on keys. Operations that the CPU tier can answer alone touch no executor and no guest; what goes
-//! to a backend is awaited on the caller's own executor, or on none, with deadlines kept elsewhere.
+//! Operations that the CPU tier can answer alone involve no executor and no guest. Calls to backends are awaited on the
+//! caller's executor, or on none; deadlines fire on kvtier's own threads.
 //!
-//! Invariants: an answer never depends on whether a backend returns; a chunk from a backend is handed out
-//! only after it was verified; the order of tiers is the configuration's.
+//! Invariants: an answer never depends on whether a backend returns; a chunk from a backend is handed out only after it
+//! was verified; the order of tiers is the configuration's.
 
 mod backend;
 mod breaker;
@@ -54,7 +54,7 @@ use crate::runtime::Control;
 use crate::sync::lock;
 use crate::tier::Tier;
 
-/// How a chain behaves.
+/// The settings of a chain.
 #[derive(Clone, Debug)]
 pub(crate) struct ManagerOptions {
     pub(crate) lookup_timeout: Duration,
@@ -67,7 +67,7 @@ pub(crate) struct ManagerOptions {
     pub(crate) sealer: Sealer,
 }
 
-/// A backend to be put into a chain.
+/// A backend for a new chain.
 pub(crate) struct NewBackend {
     pub(crate) name: String,
     pub(crate) tier: Arc<dyn Tier>,
@@ -85,11 +85,11 @@ pub struct UnknownBackend(pub String);
 pub struct StorageManager(Arc<Inner>);
 
 struct Inner {
-    // Dropped first: backends may hold buffers of the CPU tier's memory.
+    // Dropped first, because backends may hold buffers of the CPU tier's memory.
     backends: Vec<Arc<Backend>>,
     flights: Arc<Flights>,
     ledger: Mutex<Ledger>,
-    /// The ledger has its first entry, or is gone.
+    /// Notified when the ledger gets its first entry, and when the chain is dropped.
     pinned: Arc<Notify>,
     options: ManagerOptions,
     cpu_metrics: TierMetrics,
@@ -156,12 +156,12 @@ impl StorageManager {
         std::iter::once(CPU_TIER).chain(backends).collect()
     }
 
-    /// Returns the CPU tier, for what concerns only it.
+    /// Returns the CPU tier, for operations that concern no other.
     pub fn cpu(&self) -> &CpuTier {
         &self.0.cpu
     }
 
-    /// Returns how long an operation may take that names no deadline of its own.
+    /// Returns the time limit of operations without a deadline of their own.
     pub fn timeout(&self) -> Duration {
         self.0.options.timeout
     }
@@ -170,7 +170,7 @@ impl StorageManager {
         Instant::now() + self.0.options.timeout
     }
 
-    /// Reports whether a `fork` has left the backends with the parent: they answer nothing here.
+    /// Reports whether a `fork` has left the backends with the parent process.
     pub(crate) fn is_left_behind(&self) -> bool {
         self.0.control.is_left_behind()
     }
@@ -179,7 +179,7 @@ impl StorageManager {
         lock(&self.0.ledger)
     }
 
-    /// The backends that an operation may use, with their places in the chain.
+    /// Returns the backends that an operation may use, with their places in the chain.
     fn backends<'a>(&'a self, tiers: &'a Tiers) -> impl Iterator<Item = (TierIndex, &'a Arc<Backend>)> {
         let open = !self.0.closed.load(Ordering::Acquire);
         let all = self.0.backends.iter().enumerate();
@@ -196,7 +196,7 @@ impl StorageManager {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.control.is_left_behind() {
-            // Lanes, files and connections are the parent's; closing them here would disturb it.
+            // Lanes, files and connections belong to the parent; closing them here would disturb it.
             return std::mem::forget(std::mem::take(&mut self.backends));
         }
         self.pinned.notify_one();

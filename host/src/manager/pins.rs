@@ -1,4 +1,4 @@
-//! Pins of lookups over the whole chain: held, released, expired.
+//! Pins of lookups over the whole chain: hold, release, expire.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -13,11 +13,11 @@ use crate::clock::Clock;
 use crate::runtime::anywhere;
 use crate::sync::lock;
 
-/// A release of pins that goes on whether it is awaited or not.
+/// A release of pins that runs in the background.
 type Release = tokio::task::JoinHandle<()>;
 
 impl StorageManager {
-    /// Releases what `lookup_id` has pinned, in the tiers where it did. The second time nothing happens.
+    /// Releases the pins of `lookup_id`. A second call does nothing.
     ///
     /// # Cancellation
     /// The release goes on.
@@ -26,13 +26,13 @@ impl StorageManager {
         anywhere(join_all(self.release(held))).await;
     }
 
-    /// Releases the pins whose time is over. Runs by itself when that is so.
+    /// Releases expired pins. The chain also does so by itself.
     pub async fn expire_pins(&self) {
         anywhere(join_all(self.release_expired())).await;
     }
 
     pub(super) fn release_expired(&self) -> Vec<Release> {
-        // Under the lock, so that who finds nothing expired finds it released.
+        // Under the lock: a caller that finds nothing expired may count on the release of what had.
         let mut ledger = self.ledger();
         let expired = ledger.expire(self.0.options.clock.now());
         let n_lookups = expired.len();
@@ -45,7 +45,7 @@ impl StorageManager {
         releases
     }
 
-    /// Notes what a lookup holds from now on.
+    /// Records the pins of a lookup.
     pub(super) fn hold(&self, lookup_id: &str, held: Held) {
         let options = &self.0.options;
         let expiry = options.clock.now() + options.pin_timeout;
@@ -60,7 +60,7 @@ impl StorageManager {
         drop(self.release(surplus));
     }
 
-    /// Releases pins as their time comes, until the chain is gone. Later pins expire later, so the next moment changes
+    /// Releases pins when they expire, until the chain is dropped. Later pins expire later, so the next expiry changes
     /// only when there was none.
     pub(super) async fn expire_in_time(chain: Weak<Inner>, clock: Clock, pinned: Arc<Notify>) {
         loop {
@@ -78,8 +78,7 @@ impl StorageManager {
         }
     }
 
-    /// Releases pins: in the CPU tier at once, in backends in the background, so that no caller waits for them
-    /// who does not want to.
+    /// Releases pins: in the CPU tier at once, in backends in the background, so that callers need not wait.
     fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
         let deadline = self.deadline();
         let mut releases = Vec::new();
@@ -90,7 +89,7 @@ impl StorageManager {
                 continue;
             };
             if *is_left_behind.get_or_insert_with(|| self.is_left_behind()) {
-                // What the parent has pinned, it unpins.
+                // The parent unpins what it has pinned.
                 continue;
             }
             let backend = Arc::clone(&self.0.backends[index]);

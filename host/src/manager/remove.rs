@@ -14,15 +14,15 @@ use crate::runtime::anywhere;
 use crate::tier::TierError;
 
 impl StorageManager {
-    /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over
-    /// the tiers. Puts of them that are queued are cancelled; those in flight are waited for. A backend whose
-    /// breaker of writing is open is told in the background, and serves nothing until it has answered; here it is an error.
+    /// Removes `keys` from the chosen tiers, pinned or not, and returns how many were present, summed over the tiers.
+    /// Cancels their queued puts and waits for those in flight. A backend whose breaker of writing is open gets the
+    /// removal in the background and does not serve these keys before it has answered; the caller gets an error.
     ///
     /// # Cancellation
-    /// The removal goes on: pins that were forgotten here must be forgotten by the backends as well.
+    /// The removal goes on: the backends must forget the pins that were forgotten here.
     ///
     /// # Errors
-    /// The first tier's that could not tell; the others have been asked all the same.
+    /// The error of the first tier that failed. The other tiers have been asked too.
     pub async fn remove(&self, keys: &[ChunkKey], tiers: &Tiers) -> Result<usize, RemoveError> {
         let deadline = self.deadline();
         let started = Instant::now();
@@ -40,7 +40,7 @@ impl StorageManager {
             return Err(RemoveError { tier: first.name.clone(), n_removed, error: TierError::Forked });
         }
         let removals = chosen.map(|backend| {
-            // At once: none of these may start now.
+            // Before anything is awaited: no queued put may start now.
             let cancelled = backend.cancel_puts(Some(keys));
             let (removed, keys) = (Arc::clone(backend), Arc::<[ChunkKey]>::from(keys));
             let removal = async move { removed.remove(&keys, cancelled, deadline).await };
@@ -49,7 +49,7 @@ impl StorageManager {
         });
         let mut failed = None;
         for (backend, outcome) in anywhere(join_all(removals)).await {
-            // What was begun before this returns is not for those who ask afterwards.
+            // Later operations must not join calls that began before this returns.
             backend.forget_on_the_way(Some(keys));
             let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
             match outcome {
@@ -65,7 +65,7 @@ impl StorageManager {
         }
     }
 
-    /// Takes `keys` out of the ledger, before the tiers drop their pins.
+    /// Removes `keys` from the ledger, before the tiers drop their pins.
     fn forget_pins(&self, keys: &[ChunkKey], tiers: &Tiers) {
         let mut ledger = self.ledger();
         if ledger.len() > 0 {
@@ -78,8 +78,8 @@ impl StorageManager {
         }
     }
 
-    /// Empties the chosen tiers as far as they can be emptied: the CPU tier of what is neither pinned nor
-    /// being read; of backends, the queued puts. Puts in flight are waited for.
+    /// Empties the chosen tiers as far as possible. The CPU tier drops the chunks that are neither pinned nor being
+    /// read; a backend drops its queued puts. Waits for puts in flight.
     pub async fn clear(&self, tiers: &Tiers) -> ClearReport {
         let deadline = self.deadline();
         let mut report = ClearReport::default();
@@ -91,7 +91,7 @@ impl StorageManager {
             anywhere(backend.drained(Some(&cancelled.in_flight), deadline)).await;
             backend.forget_on_the_way(None);
         }
-        // Last, because what waits to be stored or is being stored is being read.
+        // Last, because chunks that wait to be stored, or are being stored, count as being read.
         if tiers.includes(CPU_TIER) {
             report.cpu = self.0.cpu.clear();
         }
@@ -99,19 +99,19 @@ impl StorageManager {
     }
 }
 
-/// What [`StorageManager::clear`] did.
+/// The result of [`StorageManager::clear`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClearReport {
-    /// What left the CPU tier.
+    /// The chunks that left the CPU tier.
     pub cpu: Cleared,
     /// Queued puts that were cancelled, over all backends.
     pub puts_cancelled: usize,
-    /// Backends whose stored chunks stay, because the contract has no `clear`.
+    /// Backends that keep their stored chunks, because the contract has no `clear`.
     pub skipped: Vec<String>,
 }
 
-/// A tier could not say what it removed.
+/// A tier failed to remove chunks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tier `{tier}` could not remove: {error}; {n_removed} were removed elsewhere")]
 #[non_exhaustive]

@@ -36,15 +36,14 @@ pub struct MissedChunk {
 }
 
 impl StorageManager {
-    /// Retrieves `chunks` from the first to the first gap: each from the first of the chosen tiers that has
-    /// it and delivers the right bytes. What comes from a backend is verified, and promoted into the CPU
-    /// tier if its hot cache is on.
+    /// Retrieves `chunks` up to the first gap, each from the first of the chosen tiers that has it and delivers the
+    /// right bytes. Chunks from a backend are verified, and promoted into the CPU tier if its hot cache is on. Chunks
+    /// of the CPU tier are not copied.
     ///
-    /// `plan` is the answer of a lookup of the same keys; without one the backends are asked what they
-    /// have. Copies nothing that the CPU tier has.
+    /// `plan` is the result of a lookup of the same keys. Without one, the backends are asked which chunks they have.
     ///
     /// # Cancellation
-    /// Buffers that backends are filling go back when the last transfer into them ends.
+    /// Buffers that backends are filling are released when the last transfer into them ends.
     pub async fn get(&self, chunks: &[ChunkSpec], tiers: &Tiers, plan: Option<&Lookup>) -> Retrieved {
         let mut retrieved = Retrieved::default();
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
@@ -61,7 +60,7 @@ impl StorageManager {
             self.0.cpu_metrics.miss("not_found", n_absent as u64);
         }
         let mut served = vec![TierIndex(0); keys.len()];
-        // Kept until what was fetched is in the CPU tier, so that who comes meanwhile finds it there or in its flight.
+        // Kept until the fetched chunks are in the CPU tier: another retrieval finds them there or in their flights.
         let mut subscriptions: Vec<Subscription> = Vec::new();
         let n_cpu = found.iter().take_while(|chunk| chunk.is_some()).count();
         if n_cpu < keys.len() && self.may_have_more(tiers, plan) {
@@ -78,7 +77,7 @@ impl StorageManager {
             );
             anywhere(fetching).await;
         }
-        // The answer ends at the first gap; what was fetched behind it goes back.
+        // The result ends at the first gap. Chunks that were fetched behind it are released.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
         retrieved.chunks = found.into_iter().take(n_run).flatten().collect();
         served.truncate(n_run);
@@ -87,7 +86,7 @@ impl StorageManager {
             from_cpu.fold((0, 0), |(n, bytes), (_, chunk)| (n + 1, bytes + chunk.len() as u64));
         self.0.cpu_metrics.hit(n_hits, n_bytes);
         if (n_hits as usize) < n_run {
-            // What a removal has overtaken does not come back by way of the CPU tier.
+            // A chunk that a removal has overtaken must not come back through the CPU tier.
             let stale: HashSet<usize> = subscriptions.iter().filter_map(Subscription::is_stale).collect();
             let fetched = retrieved.chunks.iter().enumerate().filter(|(index, _)| !in_cpu[*index]);
             let promoted = fetched.filter(|(index, _)| !stale.contains(index));
@@ -99,7 +98,7 @@ impl StorageManager {
         retrieved
     }
 
-    /// Says whether any backend can be asked, or has promised what is then missed with a reason.
+    /// Reports whether any backend can be asked. With a plan, a skipped backend counts too: its misses need a reason.
     fn may_have_more(&self, tiers: &Tiers, plan: Option<&Lookup>) -> bool {
         let may =
             self.backends(tiers).any(|(_, backend)| plan.is_some() || backend.breakers.reading.is_ready());
@@ -135,10 +134,10 @@ impl StorageManager {
             .map(|index| Wanted { index, spec: chunks[index], after: None })
             .collect();
         let mut may_be_promoted = tiers.includes(CPU_TIER);
-        // Each tier in order is asked for what it is expected to have and for what others failed to deliver.
+        // Each tier, in order, is asked for the chunks that it should have and for those that others failed to deliver.
         for (tier, backend) in self.backends(tiers) {
             let expected = |wanted: &Wanted| match plan.tier_of(wanted.index) {
-                // The CPU tier has dropped it since the lookup; any backend may have it.
+                // The CPU tier has dropped it since the lookup. Any backend may have it.
                 Some(TierIndex(0)) | None => true,
                 Some(planned) => planned.0 <= tier.0,
             };

@@ -7,13 +7,13 @@ pub const CPU_TIER: &str = "cpu";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TierIndex(pub usize);
 
-/// Which tiers an operation concerns.
+/// The tiers that an operation concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tiers {
     /// Every tier.
     #[default]
     All,
-    /// Those named, in the chain's order whatever the order here; none if the list is empty.
+    /// The named tiers, in the chain's order. None if the list is empty.
     Only(Vec<String>),
 }
 

@@ -6,7 +6,7 @@ use crate::metrics::{self, TierCounts};
 use crate::tier::TierHealth;
 
 impl StorageManager {
-    /// Says how every tier is.
+    /// Returns the state of every tier.
     pub fn status(&self) -> Status {
         let backends = self.0.backends.iter().map(|backend| {
             let (puts_pending, put_bytes_pending) = backend.queue.pending();
@@ -30,7 +30,7 @@ impl StorageManager {
         }
     }
 
-    /// Returns what every tier has counted, in the chain's order.
+    /// Returns the counts of every tier, in the chain's order.
     pub fn counts(&self) -> Vec<TierCounts> {
         let mut cpu = self.0.cpu_metrics.snapshot(CPU_TIER);
         cpu.evictions = self.0.cpu.stats().evictions.pressure;
@@ -54,7 +54,7 @@ impl StorageManager {
     }
 }
 
-/// How a chain is.
+/// The state of a chain.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -68,26 +68,26 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
 }
 
-/// How a backend is.
+/// The state of a backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackendStatus {
-    /// Its name.
+    /// The backend's name.
     pub name: String,
     /// Whether it is taken out of the chain.
     pub bypassed: bool,
     /// Chunks queued or being stored.
     pub puts_pending: usize,
-    /// Memory that they hold, in bytes.
+    /// The memory that they hold, in bytes.
     pub put_bytes_pending: usize,
-    /// Keys that lookups hold.
+    /// Keys that lookups have pinned.
     pub pinned_keys: usize,
-    /// Chunks that it is still to be told to remove. It serves nothing until it has been.
+    /// Removals that the backend is still to be told of. It does not serve these chunks before.
     pub removals_owed: usize,
-    /// Whether it is passed over by lookups and retrievals because `contains`, `get`, `pin` or `unpin` fail.
+    /// Whether lookups and retrievals skip it because `contains`, `get`, `pin` or `unpin` fail.
     pub reading: BreakerStatus,
-    /// Whether it is passed over by stores because `put` or `remove` fail.
+    /// Whether stores skip it because `put` or `remove` fail.
     pub writing: BreakerStatus,
-    /// What the tier says of itself.
+    /// What the tier reports of itself.
     pub health: TierHealth,
 }

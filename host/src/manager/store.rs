@@ -1,4 +1,4 @@
-//! Storing chunks: buffers for the missing ones, then the put to every tier.
+//! Storing chunks: buffers for the missing ones, then a put to every tier.
 
 use std::fmt;
 use std::time::Instant;
@@ -12,13 +12,13 @@ use crate::memory::AllocateError;
 use crate::metrics::Operation;
 use crate::runtime::anywhere;
 
-/// Buffers for the chunks of a request that the CPU tier does not have. Filled, it goes to
-/// [`StorageManager::put`]; dropped, nothing is stored.
+/// Buffers for the chunks of a request that the CPU tier does not have. The caller fills them and passes them to
+/// [`StorageManager::put`]. If it is dropped, nothing is stored.
 #[derive(Debug)]
 pub struct Allocation {
     keys: Vec<ChunkKey>,
     writers: Vec<(usize, ChunkWriter)>,
-    /// Held, so that making room for the missing ones does not evict the present ones.
+    /// Held, so that making room for the missing chunks does not evict the present ones.
     present: Vec<(usize, Chunk)>,
     n_covered: usize,
 }
@@ -71,20 +71,20 @@ impl fmt::Debug for Missing<'_> {
     }
 }
 
-/// What [`StorageManager::put`] did.
+/// The result of [`StorageManager::put`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stored {
-    /// Chunks that the CPU tier has now and had not before.
+    /// Chunks that are new in the CPU tier.
     pub n_new: usize,
     /// What was offered to each chosen backend, in the chain's order.
     pub backends: Vec<Offer>,
 }
 
 impl StorageManager {
-    /// Reserves buffers for those of `chunks` that the CPU tier does not have, and touches those that it
-    /// has. Evicts as needed; waits only for puts in flight to release memory, within the timeout. If memory
-    /// runs out the buffers are those of a prefix. Where nothing is to be stored ([`Config::skip_save`]) there are none.
+    /// Reserves buffers for those of `chunks` that the CPU tier does not have, and touches the others. Evicts as
+    /// needed, and waits only for puts in flight to release memory, within the timeout. If memory runs out, the buffers
+    /// are those of a prefix. With [`Config::skip_save`] there are none.
     ///
     /// [`Config::skip_save`]: crate::Config::skip_save
     ///
@@ -118,11 +118,10 @@ impl StorageManager {
         Ok(allocation)
     }
 
-    /// Stores filled chunks: in the CPU tier by reference count, in the chosen backends in the background.
-    /// Chunks that were present are offered to those backends that are not known to have them, so that a put
-    /// which was dropped is made up for. The tail of the request is evicted before its head. Returns when the
-    /// CPU tier has the chunks, and, if the chain is configured to wait, when the queues have room or the
-    /// timeout has passed.
+    /// Stores filled chunks: in the CPU tier by reference count, in the chosen backends in the background. Also offers
+    /// the chunks that were present to the backends that are not known to have them, so that a dropped put is repeated.
+    /// The tail of the request is evicted before its head. Returns when the CPU tier has the chunks and, if the chain
+    /// is configured to wait, when the queues have room or the timeout has passed.
     pub async fn put(&self, allocation: Allocation, tiers: &Tiers) -> Stored {
         let Allocation { keys, writers, present, n_covered } = allocation;
         let started = Instant::now();
@@ -145,7 +144,7 @@ impl StorageManager {
         stored
     }
 
-    /// Stores chunks that exist already, in the order of their request.
+    /// Stores existing chunks, in the order of their request.
     pub async fn put_chunks(&self, chunks: &[Chunk], tiers: &Tiers) -> Stored {
         let started = Instant::now();
         let mut stored = Stored::default();
@@ -170,8 +169,8 @@ impl StorageManager {
         n_new
     }
 
-    /// Offers chunks to the chosen backends, side by side, so that one without room does not take the time of
-    /// those behind it.
+    /// Offers chunks to the chosen backends concurrently, so that one without room does not use up the time of the
+    /// others.
     async fn offer(&self, chunks: &[Chunk], tiers: &Tiers, started: Instant) -> Vec<Offer> {
         let wait_until = match self.0.options.on_full {
             OnFull::Drop => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Histogram, Latency, Operation};
 use crate::sync::lock;
 
-/// What one tier counts.
+/// The counters of one tier.
 #[derive(Default)]
 pub(crate) struct TierMetrics {
     pub(crate) hits: AtomicU64,
@@ -87,7 +87,7 @@ impl TierMetrics {
     }
 }
 
-/// What one tier has counted so far.
+/// The counts of one tier so far.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TierCounts {
@@ -97,46 +97,47 @@ pub struct TierCounts {
     pub hits: u64,
     /// Payload bytes served.
     pub bytes_read: u64,
-    /// Payload bytes stored; in the CPU tier also those of promoted chunks.
+    /// Payload bytes stored, in the CPU tier including promoted chunks.
     pub bytes_written: u64,
-    /// Chunks stored; in the CPU tier also promoted ones.
+    /// Chunks stored, in the CPU tier including promoted ones.
     pub puts: u64,
-    /// Chunks that a retrieval asked for and did not get here, by reason.
+    /// Chunks that a retrieval requested and did not get here, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// Failed calls and failed chunks, by operation and kind.
     pub errors: BTreeMap<(&'static str, &'static str), u64>,
-    /// Puts that were given up before the tier had them, by reason.
+    /// Puts given up before the tier had them, by reason.
     pub drops: BTreeMap<&'static str, u64>,
-    /// Chunks evicted to make room; for backends 0, they do not say.
+    /// Chunks evicted to make room. 0 for backends, which do not report theirs.
     pub evictions: u64,
     /// Lanes retired and replaced.
     pub lane_restarts: u64,
-    /// Linear memory of the tier's instances at the moment, in bytes; not a count.
+    /// Linear memory of the tier's instances now, in bytes; not a count.
     pub guest_memory_bytes: u64,
-    /// Host memory held for them outside of it at the moment, as far as it is counted, in bytes; not a count.
+    /// Host memory held for the instances now, outside of their linear memory and as far as it is counted, in bytes;
+    /// not a count.
     pub host_memory_bytes: u64,
     /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
     pub pins_expired: u64,
-    /// Chunks that a retrieval got from a fetch which another had begun; not among those served.
+    /// Chunks that a retrieval got from a fetch that another retrieval had begun. Not included in `hits`.
     pub shared: u64,
-    /// Whether the tier can serve at the moment; not a count.
+    /// Whether the tier can serve now; not a count.
     pub is_up: bool,
-    /// What the breaker of `contains`, `get`, `pin` and `unpin` counts.
+    /// The counts of the breaker of `contains`, `get`, `pin` and `unpin`.
     pub reading: BreakerCounts,
-    /// What the breaker of `put` and `remove` counts.
+    /// The counts of the breaker of `put` and `remove`.
     pub writing: BreakerCounts,
     /// Latency of calls, by operation.
     pub latency: Vec<(Operation, Latency)>,
 }
 
-/// What the breaker of one direction of a tier counts.
+/// The counts of the breaker of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerCounts {
-    /// Whether the tier is passed over in this direction because it fails; not a count.
+    /// Whether the tier is skipped in this direction because it fails; not a count.
     pub is_open: bool,
-    /// How often it opened, after a failed probe included.
+    /// How often it opened, including after a failed probe.
     pub opened: u64,
-    /// Operations that passed the tier over because it was open.
+    /// Operations that skipped the tier because the breaker was open.
     pub skipped: u64,
 }

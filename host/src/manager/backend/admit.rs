@@ -7,7 +7,7 @@ use crate::key::ChunkKey;
 use crate::manager::breaker::{Direction, Permit};
 
 impl Backend {
-    /// Lets an operation on `keys` go to the tier, unless the direction's breaker or an owed removal stands against it.
+    /// Admits an operation on `keys`, unless the breaker of its direction or an owed removal prevents it.
     pub(in crate::manager) fn admit(
         self: &Arc<Self>,
         direction: Direction,
@@ -19,7 +19,7 @@ impl Backend {
             return Some(permit);
         }
         if self.owed.concerns(keys) {
-            // If it is the probe, its place goes to the delivery.
+            // If this is the probe, the delivery becomes the probe.
             drop(permit);
             breaker.skip();
             self.settle_removals_later();

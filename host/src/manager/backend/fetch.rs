@@ -1,4 +1,4 @@
-//! One call that fetches chunks: lends buffers, verifies what comes back, and says what that makes of the tier.
+//! One call that fetches chunks: it lends buffers, verifies what comes back, and reports the tier's health.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,12 +15,12 @@ use crate::tier::TierError;
 use crate::transfer::{Sink, Sinks};
 
 impl Backend {
-    /// Fetches chunks into the given buffers and verifies them. One outcome per buffer, in order. Where `promised` is
-    /// set a miss or a refusal is left to the retrieval to count. If the call has moved nothing because of these, it
-    /// stays undecided until the retrieval has ended.
+    /// Fetches chunks into the given buffers and verifies them. Returns one outcome per buffer, in order. Where
+    /// `promised` is set, the retrieval counts a miss or a refusal. If the call moved nothing for that reason, its
+    /// report to the breaker waits for the end of the retrieval.
     ///
     /// # Cancellation
-    /// The buffers are taken back; those with a transfer in them when that ends.
+    /// The buffers are taken back, each when the transfer into it has ended.
     pub(in crate::manager) async fn fetch(
         self: &Arc<Self>,
         call: &Call,
@@ -42,7 +42,7 @@ impl Backend {
             tracing::debug!(backend = %self.name, %error, "get failed");
         }
         let returned = sinks.revoke();
-        // What did not come in order.
+        // Bytes that did not come in order are not hashed yet.
         let n_bytes =
             returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
         let answers: Vec<Result<Option<u64>, TierError>> = match answer {
@@ -91,14 +91,15 @@ impl Backend {
         fetched
     }
 
-    /// Counts the bytes of a fetch that is about to begin, of which there will soon be `n_bytes_soon`.
+    /// Counts the bytes of a fetch that is about to begin. `n_bytes_soon` includes the fetches that will follow at
+    /// once.
     pub(in crate::manager) fn move_bytes(self: &Arc<Self>, n_bytes: usize, n_bytes_soon: usize) -> Moving {
         self.n_bytes_moving.fetch_add(n_bytes, Ordering::Relaxed);
         Moving { deadline: self.call_deadline(n_bytes_soon), n_bytes, backend: Arc::clone(self) }
     }
 
-    /// Returns until when a call may take that moves `n_bytes`, beside everything else that moves: calls share the
-    /// store's speed.
+    /// Returns the deadline of a call that moves `n_bytes`. It allows for everything else that moves, since calls share
+    /// the store's bandwidth.
     pub(in crate::manager) fn call_deadline(&self, n_bytes: usize) -> Instant {
         let (_, n_bytes_of_puts) = self.queue.pending();
         let n_bytes_in_all = self.n_bytes_moving.load(Ordering::Relaxed).saturating_add(n_bytes_of_puts);
@@ -106,7 +107,7 @@ impl Backend {
     }
 }
 
-/// Bytes of a fetch, counted while it lasts.
+/// The bytes of a fetch, counted until it is dropped.
 pub(in crate::manager) struct Moving {
     backend: Arc<Backend>,
     n_bytes: usize,
@@ -119,7 +120,7 @@ impl Drop for Moving {
     }
 }
 
-/// Buffers that are lent to a call, and taken back also when it is abandoned.
+/// Takes back the buffers of a call, even if the call is abandoned.
 struct SinksGuard<'a>(&'a Sinks);
 
 impl Drop for SinksGuard<'_> {

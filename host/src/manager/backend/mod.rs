@@ -1,4 +1,4 @@
-//! One backend in the chain: a tier with its put queue, its pins, its counters and its switch.
+//! One backend in the chain: a tier with its put queue, pins, breakers and counters.
 
 mod admit;
 mod contains;
@@ -28,48 +28,48 @@ use super::flights::Flights;
 use crate::clock::Clock;
 use crate::integrity::Sealer;
 use crate::key::ChunkKey;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::{Operation, TierMetrics};
-use crate::repeats::Repeats;
 use crate::runtime::Control;
 use crate::sync::read;
 use crate::tier::{Liveness, Tier, TierError};
 
-/// Makes a backend's tier anew, for [`super::StorageManager::recreate`].
+/// Creates a backend's tier again, for [`super::StorageManager::recreate`].
 pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send + Sync>;
 /// The new tier, once it has started or failed to.
 pub(crate) type MadeTier = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
 
 pub(in crate::manager) struct Backend {
     pub(in crate::manager) name: String,
-    /// Its place among the backends.
+    /// Its position among the backends.
     pub(in crate::manager) place: usize,
-    /// Counts removals over the whole chain: what backends are known to have holds until the next one.
+    /// Counts removals over the whole chain. What backends are known to have is valid until the next removal.
     pub(in crate::manager) removal_generation: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
     pub(in crate::manager) breakers: Arc<Breakers>,
     pub(in crate::manager) owed: Owed,
     bypassed: AtomicBool,
-    /// Out of the chain while it is made anew.
+    /// Out of the chain while its tier is created again.
     recreating: AtomicBool,
-    /// No tier is put in place any more. Set under the lock of `tier`.
+    /// No new tier is accepted. Set under the lock of `tier`.
     closed: AtomicBool,
     pub(in crate::manager) queue: PutQueue,
-    /// Chunks of the whole chain that are on their way.
+    /// The chunks that the whole chain is fetching.
     flights: Arc<Flights>,
     pub(in crate::manager) shared_lookups: SharedLookups,
-    /// What fetches in flight move.
+    /// The bytes of fetches in flight.
     pub(in crate::manager) n_bytes_moving: AtomicUsize,
-    /// How many lookups hold each key; the tier hears the first and the last.
+    /// How many lookups hold each key. The tier is told of the first and of the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
-    /// The tier has answered that pins protect nothing.
+    /// The tier does not support pins.
     has_no_pins: AtomicBool,
     pub(in crate::manager) metrics: TierMetrics,
     pub(in crate::manager) sealer: Sealer,
-    /// Of chunks whose bytes were refused.
-    pub(in crate::manager) refusals: Repeats,
-    /// Of removals that are not remembered.
-    pub(in crate::manager) forgotten: Repeats,
+    /// Throttles the log of chunks whose bytes were refused.
+    pub(in crate::manager) refusals: LogThrottle,
+    /// Throttles the log of removals that are not remembered.
+    pub(in crate::manager) forgotten: LogThrottle,
     pub(in crate::manager) control: Control,
 }
 
@@ -102,8 +102,8 @@ impl Backend {
             has_no_pins: AtomicBool::new(false),
             metrics: TierMetrics::default(),
             sealer,
-            refusals: Repeats::new(Clock::system()),
-            forgotten: Repeats::new(Clock::system()),
+            refusals: LogThrottle::new(Clock::system()),
+            forgotten: LogThrottle::new(Clock::system()),
             control,
         }
     }
@@ -136,22 +136,22 @@ impl Backend {
         outcome
     }
 
-    /// Tells the breaker what a call says of the tier, and the tier if it is passed over from here on.
+    /// Reports a call to its breaker, and to the tier if the chain skips it from now on.
     pub(in crate::manager) fn settle(&self, permit: Permit<'_>, health: Health) {
         if let Some(pause) = permit.settle(health) {
             self.tier().passed_over(pause);
         }
     }
 
-    /// As [`Backend::settle`], unless somebody has done so.
+    /// Like [`Backend::settle`]. Does nothing if the call was reported before.
     pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, health: Health) {
         if let Some(pause) = permit.and_then(|permit| permit.settle(health)) {
             self.tier().passed_over(pause);
         }
     }
 
-    /// Has nobody join what is on its way at this moment: lookups, and fetches of `keys`, or all. For when something was
-    /// stored or removed: who asks afterwards must find it so.
+    /// Lets no later operation join the lookups that are under way now, nor the fetches of `keys` (or of all keys).
+    /// Called when something was stored or removed, which later operations must see.
     pub(in crate::manager) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
         self.flights.forget(self.place, keys);
         self.shared_lookups.forget();

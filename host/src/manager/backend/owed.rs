@@ -12,22 +12,22 @@ use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
 use crate::sync::lock;
 
-/// Removals that a backend has not heard of.
+/// The removals that a backend is owed.
 #[derive(Default)]
 pub(in crate::manager) struct Owed {
     pub(super) keys: Mutex<Keys>,
-    /// As many as there are, to be read without the lock.
+    /// The number of keys, readable without the lock.
     n: AtomicUsize,
     /// A delivery is under way in the background.
     pub(super) under_way: AtomicBool,
-    /// It has ended.
+    /// Notified when a delivery has ended.
     pub(super) ended: Notify,
 }
 
 #[derive(Default)]
 pub(super) struct Keys {
     pub(super) keys: HashSet<ChunkKey>,
-    /// Failed deliveries to a backend that was let work.
+    /// Failed deliveries that the breaker had admitted.
     n_tries: u32,
 }
 
@@ -36,13 +36,13 @@ impl Owed {
         self.n.load(Ordering::Acquire)
     }
 
-    /// Says whether the removal of any of `keys` is owed.
+    /// Reports whether the removal of any of `keys` is owed.
     pub(super) fn concerns(&self, keys: impl IntoIterator<Item = ChunkKey>) -> bool {
         let owed = lock(&self.keys);
         keys.into_iter().any(|key| owed.keys.contains(&key))
     }
 
-    /// Remembers keys as far as there is room, and returns how many found none.
+    /// Adds keys as far as there is room, and returns how many found none.
     pub(super) fn add(&self, keys: &[ChunkKey]) -> usize {
         let mut owed = lock(&self.keys);
         let mut n_refused = 0;
@@ -57,6 +57,7 @@ impl Owed {
         n_refused
     }
 
+    /// Removes keys whose removal was delivered.
     pub(super) fn take_off(&self, keys: &[ChunkKey]) {
         let mut owed = lock(&self.keys);
         for key in keys {
@@ -66,7 +67,7 @@ impl Owed {
         self.n.store(owed.keys.len(), Ordering::Release);
     }
 
-    /// Notes a failed delivery, and gives up after too many; returns how many keys that concerns.
+    /// Notes a failed delivery. After too many of them, drops all keys and returns their number.
     pub(super) fn failed(&self) -> usize {
         let mut owed = lock(&self.keys);
         owed.n_tries += 1;

@@ -19,7 +19,7 @@ impl Backend {
         self.counted(Operation::Contains, call).await
     }
 
-    /// The tier is asked to pin only what nobody holds yet.
+    /// Counts the leading run and pins it. The tier is asked to pin only the keys that no lookup holds yet.
     pub(super) async fn count_and_pin(
         &self,
         keys: &[ChunkKey],
@@ -37,7 +37,7 @@ impl Backend {
                 let mut uncertain = UncertainPins { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
                 let call = async {
                     match tier.pin(Arc::clone(&fresh_keys), deadline).await {
-                        // It never evicts, or cannot protect: as good as pinned.
+                        // The tier never evicts, or cannot protect: counted as pinned.
                         Err(TierError::Unsupported) => {
                             self.has_no_pins.store(true, Ordering::Relaxed);
                             Ok(fresh.len())
@@ -63,7 +63,7 @@ impl Backend {
         Ok(n_run)
     }
 
-    /// Gives up one hold on each key; the tier hears of those that nobody holds any more.
+    /// Releases one pin of each key. The tier is told of the keys that no lookup holds any more.
     pub(in crate::manager) async fn unpin(
         &self,
         keys: &[ChunkKey],
@@ -87,7 +87,7 @@ impl Backend {
             return Ok(());
         }
         let Some(permit) = self.breakers.reading.admit() else {
-            // The tier hears of it if it can; nobody waits for one that fails.
+            // The tier is told in the background, and no caller waits for one that fails.
             self.unpin_later(&free);
             return Ok(());
         };
@@ -120,7 +120,7 @@ impl Backend {
         lock(&self.pins)
     }
 
-    /// Reports whether the tier is bound to keep a chunk, because a lookup has pinned it.
+    /// Reports whether the tier must keep a chunk, because a lookup has pinned it.
     pub(in crate::manager) fn protects(&self, key: ChunkKey) -> bool {
         !self.has_no_pins.load(Ordering::Relaxed) && self.lock_pins().contains_key(&key)
     }
@@ -130,10 +130,10 @@ impl Backend {
     }
 }
 
-/// A call that may have pinned without saying so: it failed, or its caller left.
+/// Pins that a call may have taken although it failed or its caller left. Dropping it releases them.
 struct UncertainPins<'a> {
     backend: &'a Backend,
-    /// Taken out when the call has answered.
+    /// Removed when the call has answered.
     keys: Option<Arc<[ChunkKey]>>,
 }
 

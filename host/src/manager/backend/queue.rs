@@ -1,7 +1,7 @@
 //! Puts in the background: one bounded queue per backend.
 //!
 //! Invariant: every chunk that is offered is either stored, or refused, dropped or failed and counted; the
-//! bytes that a queue holds never exceed its budget, save that one chunk is always allowed.
+//! bytes that a queue holds never exceed its budget, except that one chunk is always accepted.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use crate::key::ChunkKey;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::sync::lock;
 
-/// What became of an offered chunk.
+/// The outcome of offering a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::manager) enum Offered {
     Queued,
@@ -26,12 +26,12 @@ pub(in crate::manager) enum Offered {
 #[derive(Default)]
 struct QueueState {
     queue: VecDeque<Chunk>,
-    /// Keys queued (`false`) or in flight (`true`).
+    /// Keys that are queued (`false`) or in flight (`true`).
     keys: HashMap<ChunkKey, bool>,
-    /// Memory that they hold.
+    /// The memory that these chunks hold.
     n_bytes: usize,
     closed: bool,
-    /// While set, nothing is handed to workers.
+    /// While set, workers get nothing.
     paused: bool,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::manager) struct Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // Whoever hears that a put has settled may count on its memory, so the memory goes first.
+        // A task that learns that a put has settled may count on its memory, so the memory is released first.
         let chunks = std::mem::take(&mut self.chunks);
         let places: Vec<_> = chunks.iter().map(|chunk| (chunk.key(), chunk.footprint_bytes())).collect();
         drop(chunks);
@@ -94,12 +94,12 @@ impl PutQueue {
         Offered::Queued
     }
 
-    /// Registers for the next chunk to leave the queue; to be made before the attempt that may fail.
+    /// Returns a wait for the next chunk that leaves the queue. Create it before the attempt that may fail.
     pub(in crate::manager) fn settled(&self) -> tokio::sync::futures::Notified<'_> {
         self.settled.notified()
     }
 
-    /// Waits for chunks to store; `None` once the queue is closed and empty.
+    /// Waits for chunks to store. Returns `None` once the queue is closed and empty.
     pub(in crate::manager) async fn next(&self, n_chunks_max: usize) -> Option<Batch<'_>> {
         loop {
             let work = self.work.notified();
@@ -124,7 +124,7 @@ impl PutQueue {
         }
     }
 
-    /// Takes `keys` out of the queue, and says which of them are in flight. `None` means every key.
+    /// Removes `keys` from the queue, and returns which of them are in flight. `None` means every key.
     pub(in crate::manager) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let mut state = self.lock();
         // Far fewer than `keys`, and looked up for each chunk.
@@ -147,7 +147,7 @@ impl PutQueue {
         Cancelled { n_chunks, in_flight }
     }
 
-    /// Says whether nothing, or nothing of `keys`, is queued or in flight.
+    /// Reports whether no put, or no put of `keys`, is queued or in flight.
     pub(in crate::manager) fn is_idle(&self, keys: Option<&[ChunkKey]>) -> bool {
         let state = self.lock();
         match keys {
@@ -156,12 +156,12 @@ impl PutQueue {
         }
     }
 
-    /// Says whether nothing is in flight.
+    /// Reports whether no put is in flight.
     pub(in crate::manager) fn is_quiet(&self) -> bool {
         !self.lock().keys.values().any(|flying| *flying)
     }
 
-    /// Stops handing out work, or goes on. Who waits for something to leave the queue looks again.
+    /// Pauses or resumes the workers, and wakes the tasks that wait for the queue.
     pub(in crate::manager) fn pause(&self, paused: bool) {
         self.lock().paused = paused;
         self.work.notify_one();

@@ -1,4 +1,4 @@
-//! Ending a backend's tier: to make it anew in the same place, or for good.
+//! Closing a backend's tier: to create it again in the same place, or for good.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ impl Backend {
         self.factory.is_some()
     }
 
-    /// Closes this tier and puts a new one in its place.
+    /// Closes the tier and installs a new one in its place.
     pub(in crate::manager) async fn recreate(&self, close_limit: Duration) -> Result<(), RecreateError> {
         let Some(factory) = &self.factory else { return Err(RecreateError::NotConfigured) };
         if self.recreating.swap(true, Ordering::AcqRel) {
@@ -31,13 +31,13 @@ impl Backend {
             tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
         }
         let (tier, started) = factory(self.breakers.attach()).await;
-        if let Err(unwanted) = self.put_in_place(tier) {
+        if let Err(unwanted) = self.install(tier) {
             if let Err(error) = unwanted.close(Instant::now() + close_limit).await {
                 tracing::warn!(backend = %self.name, %error, "backend did not close cleanly");
             }
             return Err(RecreateError::Closed);
         }
-        // What the old instance had pinned, and perhaps what it had stored, went with it.
+        // The pins of the old instance are gone, and perhaps its chunks.
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
         self.forget_on_the_way(None);
         self.lock_pins().clear();
@@ -46,8 +46,8 @@ impl Backend {
         started.map_err(RecreateError::NotStarted)
     }
 
-    /// Puts a new tier into the place of the old one, or gives it back if the backend has been closed.
-    fn put_in_place(&self, tier: Arc<dyn Tier>) -> Result<(), Arc<dyn Tier>> {
+    /// Installs a new tier, or gives it back if the backend has been closed.
+    fn install(&self, tier: Arc<dyn Tier>) -> Result<(), Arc<dyn Tier>> {
         let mut place = write(&self.tier);
         if self.closed.load(Ordering::Acquire) {
             return Err(tier);
@@ -56,8 +56,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Stores what is queued, as far as there is time, then closes the tier. One that is being made anew closes by
-    /// itself; that is waited for as long.
+    /// Stores queued puts, as far as there is time, then closes the tier. If the tier is being created again, waits for
+    /// that first, within the same time.
     pub(in crate::manager) async fn close(&self, limit: Duration) -> Result<(), TierError> {
         let deadline = Instant::now() + limit;
         {
@@ -70,47 +70,47 @@ impl Backend {
             self.metrics.drop_puts("closed", left.n_chunks as u64);
         }
         self.queue.close();
-        // A tier that hangs while it drains still gets a moment to close.
+        // A tier that hangs while it drains still gets some time to close.
         self.tier().close(deadline.max(Instant::now() + limit / 4)).await
     }
 }
 
-/// Puts a backend back to work, also when making it anew was interrupted.
+/// Puts a backend back to work, even if its creation was interrupted.
 struct Resume<'a>(&'a Backend);
 
 impl Drop for Resume<'_> {
     fn drop(&mut self) {
         self.0.recreating.store(false, Ordering::Release);
-        // And tells whoever waits to close the backend.
+        // This also wakes a task that waits to close the backend.
         self.0.queue.pause(false);
     }
 }
 
-/// Why a backend could not be made anew.
+/// Why a backend could not be created again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecreateError {
-    /// Somebody else is making it anew.
-    #[error("the backend is being made anew already")]
+    /// Another call is creating it.
+    #[error("the backend is already being created again")]
     Busy,
     /// The engine is closed, and its backends with it.
     #[error("the engine is closed; build another")]
     Closed,
     /// The process is a fork of the one that has the backend.
     #[error(
-        "this process was forked from the one that built the engine, and the backends run there; give the engine up with `Engine::abandon` and build another"
+        "this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another"
     )]
     Forked,
     /// The engine's threads are gone.
-    #[error("the engine was closed meanwhile")]
+    #[error("the engine was closed in the meantime")]
     Interrupted,
     /// No backend has that name.
     #[error(transparent)]
     Unknown(#[from] UnknownBackend),
-    /// The tier was given by the program, which alone can make another.
-    #[error("the backend was given by the program, not configured, and cannot be made anew")]
+    /// The program supplied the tier, and only the program can create another.
+    #[error("the backend was supplied by the program, not configured, and cannot be created again")]
     NotConfigured,
-    /// The new one could not be started; it is tried again in the background.
-    #[error("the new instance did not start and is tried again in the background: {0}")]
+    /// The new tier did not start. The start is retried in the background.
+    #[error("the new instance did not start and is retried in the background: {0}")]
     NotStarted(String),
 }

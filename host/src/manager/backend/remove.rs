@@ -1,8 +1,8 @@
 //! Removing chunks from a backend, even from one that cannot be asked at the moment.
 //!
 //! A removal is never skipped: what was removed must not come back. While the breaker of writing is open the caller
-//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and is told in the background.
-//! Until it has answered it is not asked for these keys, and a put of them comes after the removal.
+//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and is told in the
+//! background. Until it has answered it is not asked for these keys, and a put of them comes after the removal.
 //!
 //! One delivery runs at a time, with the time limit of one call. Later operations wait for it to end, or until their
 //! own deadline.
@@ -20,7 +20,7 @@ use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::TierError;
 
-/// Ends a delivery in the background, also one whose task was dropped.
+/// Marks a background delivery as ended, even if its task was dropped.
 struct Delivery(Arc<Backend>);
 
 impl Drop for Delivery {
@@ -31,8 +31,8 @@ impl Drop for Delivery {
 }
 
 impl Backend {
-    /// Removes `keys`, whose queued puts were `cancelled`: those in flight are waited for. While the breaker of writing
-    /// is not closed nothing is waited for.
+    /// Removes `keys`, whose queued puts were `cancelled`, after their puts in flight. Waits for nothing while the
+    /// breaker of writing is not closed.
     pub(in crate::manager) async fn remove(
         self: &Arc<Self>,
         keys: &[ChunkKey],
@@ -63,8 +63,8 @@ impl Backend {
         Err(self.breakers.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
     }
 
-    /// Leaves the removal of `keys` to the background. What is being stored of them at this moment is removed, perhaps
-    /// once more, when it has been.
+    /// Leaves the removal of `keys` to the background. Keys that are being stored now are removed when they have been,
+    /// perhaps for the second time.
     fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
         let n_refused = self.owed.add(keys);
         if n_refused > 0
@@ -87,12 +87,12 @@ impl Backend {
         let tier = self.tier();
         let limit = deadline.saturating_duration_since(Instant::now());
         let call = async {
-            // Also of a tier that does not keep it: others wait for the end of this.
+            // Enforced even if the tier does not keep its deadline: others wait for the end of this.
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
             within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };
-        // Before, for lookups and retrievals that it overtakes; after the answer, for what was stored by then and may
-        // have been removed as well.
+        // Before the call, for lookups and retrievals that it overtakes. After it, for chunks that were stored in
+        // between and may have been removed too.
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
@@ -100,7 +100,8 @@ impl Backend {
         outcome
     }
 
-    /// Delivers owed removals in the background, if that is not under way. Says whether there is an end to wait for.
+    /// Starts to deliver owed removals in the background, unless a delivery is under way. Reports whether there is one
+    /// to wait for.
     pub(super) fn settle_removals_later(self: &Arc<Self>) -> bool {
         if self.breakers.down_cause().is_some() {
             return false;
@@ -112,7 +113,7 @@ impl Backend {
         true
     }
 
-    /// Waits until owed removals have been delivered, or could not be.
+    /// Waits until owed removals have been delivered, or their delivery has failed.
     pub(super) async fn settle_removals(self: &Arc<Self>) {
         if self.owed.len() == 0 {
             return;
@@ -124,15 +125,15 @@ impl Backend {
         }
     }
 
-    /// Delivers what is owed at this moment, and says whether that worked and there may be more by now.
+    /// Delivers the removals that are owed now. Reports whether that worked, so that there may be more by now.
     async fn deliver_owed(&self) -> bool {
         let keys: Vec<ChunkKey> = lock(&self.owed.keys).keys.iter().copied().collect();
         if keys.is_empty() {
             return false;
         }
-        // The probe, if it is time for one. If not it is tried all the same: it costs no caller anything, and
-        // a backend whose other methods fail may well do this. Such a try does not count towards giving up: they are
-        // as many as there are callers, and one that is let work later counts.
+        // This is the probe if it is time for one. If not, the delivery is tried nevertheless: it costs no caller
+        // anything, and a backend whose other methods fail may well do this. Such a try does not count towards giving
+        // up, because there is one for each caller; an admitted one counts.
         let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;
@@ -157,15 +158,15 @@ impl Backend {
         is_answered
     }
 
-    /// Has damaged chunks removed in the background: a put of a key that is present keeps its bytes, so they
-    /// would stay damaged for ever.
+    /// Removes damaged chunks in the background. A put of a present key keeps its bytes, so they would stay damaged for
+    /// ever.
     pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
         if keys.is_empty() {
             return;
         }
         let backend = Arc::clone(self);
         self.control.handle().spawn(async move {
-            // Tried also while nothing is written, at no caller's cost, but then it says nothing.
+            // Tried even while the breaker is open, at no caller's cost, but then without a report to the breaker.
             let permit = backend.breakers.writing.admit();
             let tier = backend.tier();
             backend.removal_generation.fetch_add(1, Ordering::AcqRel);

@@ -1,4 +1,4 @@
-//! Putting chunks into one backend: offered to its queue, stored in the background.
+//! Putting chunks into one backend: through its queue, stored in the background.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,13 +15,12 @@ use crate::tier::TierError;
 use crate::transfer::Sources;
 
 impl Backend {
-    /// Queues chunks to be stored; waits for room until `wait_until`, if given. Returns how many were
-    /// accepted and how many dropped.
+    /// Queues chunks to be stored, and waits for room until `wait_until`, if given.
     pub(in crate::manager) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
         let mut offer = Offer { backend: self.name.clone(), n_queued: 0, n_present: 0, n_dropped: 0 };
         if !self.breakers.writing.is_ready() {
             self.breakers.writing.skip();
-            self.drop_passed_over(chunks.len());
+            self.drop_skipped(chunks.len());
             offer.n_dropped = chunks.len();
             return offer;
         }
@@ -64,11 +63,12 @@ impl Backend {
         offer
     }
 
-    fn drop_passed_over(&self, n_chunks: usize) {
+    /// Counts puts that are dropped because the breaker is open.
+    fn drop_skipped(&self, n_chunks: usize) {
         self.metrics.drop_puts(TierError::BreakerOpen.kind(), n_chunks as u64);
     }
 
-    /// Stores queued chunks until the queue closes. Several of these run per backend.
+    /// Stores queued chunks until the queue closes. Several tasks per backend run this.
     pub(in crate::manager) async fn store_queued(self: &Arc<Self>) {
         while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
             self.store(&batch).await;
@@ -77,17 +77,17 @@ impl Backend {
 
     async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
         if self.breakers.writing.is_ready() {
-            // A put comes after the removals that were asked for before it.
+            // A put comes after the removals that were requested before it.
             self.settle_removals().await;
         }
         let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
-            return self.drop_passed_over(batch.chunks.len());
+            return self.drop_skipped(batch.chunks.len());
         };
         let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
         let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
         let sources = Sources::new(batch.chunks.clone(), &self.sealer);
         let tier = self.tier();
-        // Batches share the store's speed.
+        // Batches share the store's bandwidth.
         let (_, n_bytes_pending) = self.queue.pending();
         let deadline = Instant::now() + tier.call_limit(n_bytes.max(n_bytes_pending));
         let removals = self.removal_generation.load(Ordering::Acquire);
@@ -108,7 +108,7 @@ impl Backend {
                 Err(error) => Health::of_error(error),
             },
         );
-        // Also of a call that failed: it may have stored something.
+        // Even if the call failed, since it may have stored something.
         let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
         self.forget_on_the_way(Some(&keys));
         let Ok(results) = answer else {
@@ -128,7 +128,7 @@ impl Backend {
         }
     }
 
-    /// Waits until nothing, or nothing of `keys`, is queued or in flight.
+    /// Waits until no put, or no put of `keys`, is queued or in flight. Reports whether that was before `deadline`.
     pub(in crate::manager) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
         self.wait_for(|| self.queue.is_idle(keys), deadline).await
     }
@@ -147,7 +147,7 @@ impl Backend {
         }
     }
 
-    /// Cancels the queued puts of `keys`, or all.
+    /// Cancels the queued puts of `keys`, or of all keys.
     pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let cancelled = self.queue.cancel(keys);
         self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
@@ -161,7 +161,7 @@ impl Backend {
 pub struct Offer {
     /// The backend's name.
     pub backend: String,
-    /// Chunks that the backend will be asked to store.
+    /// Chunks that the backend will be told to store.
     pub n_queued: usize,
     /// Chunks that the backend is known to have.
     pub n_present: usize,

@@ -1,22 +1,24 @@
-//! What a call says of its tier.
+//! The health of a tier, as one call shows it.
 
 use crate::tier::TierError;
 
-/// What a call says of its tier, in the direction of the call.
+/// The health of a tier in one direction, as one call shows it. Not [`TierHealth`], which a tier reports of itself.
+///
+/// [`TierHealth`]: crate::tier::TierHealth
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::manager) enum Health {
-    /// The tier works: it did what was asked.
+    /// The tier works: it did the work.
     Works,
-    /// The tier works: it answered, though with a miss or a refusal.
+    /// The tier works, but it answered with a miss or a refusal.
     Declines,
-    /// The tier is broken, for this cause.
+    /// The tier fails, for this cause.
     Fails(String),
-    /// Nothing: the call did not reach the tier, or nobody waited for its answer.
+    /// The call did not reach the tier, or no caller waited for its answer.
     Unknown,
 }
 
 impl Health {
-    /// Judges a call by its outcome.
+    /// Returns the health that an outcome shows.
     pub(in crate::manager) fn of<T>(outcome: &Result<T, TierError>) -> Self {
         match outcome {
             Ok(_) => Self::Works,
@@ -42,8 +44,8 @@ impl Health {
         }
     }
 
-    /// Judges a call by those of its chunks. One that was moved clears the tier, so that one damaged chunk among good
-    /// ones says nothing of it. A miss or a refusal clears no tier of what it failed at for other chunks.
+    /// Returns the health that the chunks of one call show. One chunk that was moved clears the tier, so that a damaged
+    /// chunk among good ones does not count. A miss or a refusal does not clear it of failures at other chunks.
     pub(in crate::manager) fn of_chunks(healths: impl IntoIterator<Item = Self>) -> Self {
         let mut whole = Self::Unknown;
         for health in healths {

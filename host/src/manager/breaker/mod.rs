@@ -1,16 +1,16 @@
-//! The breakers of a backend: keep one that fails out of the chain's way until it works again.
+//! The breakers of a backend: the chain skips a backend that fails until it works again.
 //!
 //! Each backend has two, one for reading and one for writing ([`Breakers`]): a store that refuses writes is still read.
-//! Each is told the outcome of every call in its direction. Closed, it lets all calls through; when too many of the last
-//! ones have failed it opens, and nothing is let through for a pause; then one call, the probe, decides whether it closes
-//! or pauses for longer. The last calls stay remembered during the pause, so that a backend which has only just come
-//! back is put out again by its next failure, and one that fails every third call stays out most of the time.
-//! While a tier says of itself that it is not running, both breakers are open.
+//! A breaker gets the outcome of every call in its direction. While it is closed it admits all calls. When too many of
+//! the last calls have failed it opens and admits none for a pause. Then it admits one call, the probe, which decides
+//! whether the breaker closes or pauses for longer. It remembers the last calls during the pause, so that the next
+//! failure of a backend that has just recovered opens it again, and one that fails every third call is skipped most of
+//! the time. While a tier reports that it is not running, both breakers are open.
 //!
-//! Not the one who decides what a failure is to a caller: a call that is let through answers as it would without.
+//! A breaker does not change what a caller sees: an admitted call answers as it would without one.
 //!
-//! Invariant: of any number of concurrent calls one at most is the probe; a probe that ends in whatever way ends
-//! the half-open state, and one that does not end is replaced after the longest pause.
+//! Invariant: of any number of concurrent calls at most one is the probe. A probe ends the half-open state however it
+//! ends, and one that does not end is replaced after the longest pause.
 
 mod health;
 mod pair;
@@ -43,7 +43,7 @@ pub(super) struct Breaker {
     clock: Clock,
     /// [`CLOSED`], [`NEVER`], or when a call may be the probe. Written under the state's lock only.
     gate: AtomicU64,
-    /// Moves when what calls under way will say is out of date. Written under the state's lock only.
+    /// Advances when the outcomes of calls under way become outdated. Written under the state's lock only.
     epoch: AtomicU64,
     skipped: AtomicU64,
     state: Mutex<BreakerWindow>,
@@ -59,7 +59,7 @@ struct BreakerWindow {
     opened: u64,
     /// While the tier is not running.
     down: Option<Down>,
-    /// Which tier's reports count; one that was replaced may report late.
+    /// The tier whose reports count. A replaced tier may report late.
     tier: u64,
 }
 
@@ -77,7 +77,7 @@ struct Down {
     retry_at: Duration,
 }
 
-/// What a health has changed, to be logged outside the lock.
+/// What a report has changed, to be logged outside the lock.
 enum Change {
     Nothing,
     Opened { cause: String, pause: Duration },
@@ -114,7 +114,7 @@ impl Breaker {
         lock(&self.state)
     }
 
-    /// Lets a call through, as the probe or as one of all, or counts that it was not.
+    /// Admits a call, as the probe if it is time for one. Counts a call that is not admitted.
     pub(super) fn admit(&self) -> Option<Permit<'_>> {
         let gate = self.gate.load(Ordering::Acquire);
         let is_probe = if gate == CLOSED { Some(false) } else { self.begin_probe(gate) };
@@ -125,12 +125,12 @@ impl Breaker {
         Some(Permit { breaker: self, is_probe, epoch: self.epoch.load(Ordering::Acquire) })
     }
 
-    /// Counts an operation that passed the tier over.
+    /// Counts an operation that skipped the tier.
     pub(super) fn skip(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says whether a call would be let through now.
+    /// Reports whether a call would be admitted now.
     pub(super) fn is_ready(&self) -> bool {
         let gate = self.gate.load(Ordering::Acquire);
         gate == CLOSED || self.is_due(gate)
@@ -144,7 +144,8 @@ impl Breaker {
         gate != NEVER && self.clock.now() >= Duration::from_millis(gate)
     }
 
-    /// Says whether the call that asks is let through after all, and whether as the probe.
+    /// Decides about a call while the breaker is not closed: `None` if it is not admitted, else whether it is the
+    /// probe.
     fn begin_probe(&self, gate: u64) -> Option<bool> {
         if !self.is_due(gate) {
             return None;
@@ -152,14 +153,14 @@ impl Breaker {
         let mut state = self.lock();
         match state.phase {
             _ if state.down.is_some() => None,
-            // Somebody else's probe has succeeded meanwhile.
+            // Another call's probe has just succeeded.
             Phase::Closed => Some(false),
             Phase::Open { until } if self.clock.now() >= until => {
                 state.enter(Phase::HalfOpen, self.clock.now());
                 self.publish(&state);
                 Some(true)
             }
-            // Its caller keeps it without driving it, which must not keep the backend out for ever.
+            // Its caller keeps the probe without driving it. That must not exclude the backend for ever.
             Phase::HalfOpen if self.clock.now() >= state.since + self.config.pause_max => {
                 self.begin_epoch();
                 state.enter(Phase::HalfOpen, self.clock.now());
@@ -181,11 +182,11 @@ impl Breaker {
         self.gate.store(gate, Ordering::Release);
     }
 
-    /// Judges a call, and returns the pause if no further one is let through for it.
+    /// Takes the report of a call, and returns the pause if the breaker opens because of it.
     fn settle(&self, permit: &Permit<'_>, health: Health) -> Option<Duration> {
         let change = {
             let mut state = self.lock();
-            // A call from before the last opening says nothing new.
+            // A call from before the last opening shows nothing new.
             if permit.epoch != self.epoch.load(Ordering::Acquire) {
                 return None;
             }
@@ -197,13 +198,7 @@ impl Breaker {
         match change {
             Change::Nothing => None,
             Change::Opened { cause, pause } => {
-                tracing::warn!(
-                    backend,
-                    direction,
-                    cause,
-                    ?pause,
-                    "breaker opened: the backend is passed over"
-                );
+                tracing::warn!(backend, direction, cause, ?pause, "breaker opened: the backend is skipped");
                 Some(pause)
             }
             Change::Reopened { pause } => {
@@ -260,18 +255,18 @@ impl Breaker {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Forgets the calls that have left the window.
+    /// Drops the calls that have left the window.
     fn window(&self, calls: u64) -> u64 {
         calls & (u64::MAX >> (64 - self.config.window.clamp(1, 64)))
     }
 
-    /// Returns why the tier is not running, if it says so.
+    /// Returns why the tier is not running, if it has reported so.
     fn down_cause(&self) -> Option<String> {
         let state = self.lock();
         state.down.as_ref().and_then(|_| state.last_cause.clone())
     }
 
-    /// Forgets the tier so far and closes; from here on only the given tier's reports count.
+    /// Forgets the previous tier and closes. From now on only reports of the given tier count.
     fn attach(&self, tier: u64) {
         let mut state = self.lock();
         state.tier = tier;
@@ -283,7 +278,7 @@ impl Breaker {
         self.publish(&state);
     }
 
-    /// Forgets what was said of the tier, which starts anew.
+    /// Forgets the reports on the tier, which starts again.
     fn renew(&self, tier: u64) {
         let mut state = self.lock();
         if state.tier != tier {
@@ -306,7 +301,7 @@ impl Breaker {
         if state.down.is_none() {
             state.opened += 1;
             self.begin_epoch();
-            // The probe, if one is under way, has ended without a health.
+            // A probe under way has ended without a report.
             if state.phase == Phase::HalfOpen {
                 state.phase = Phase::Open { until: now };
             }
@@ -317,7 +312,7 @@ impl Breaker {
         self.publish(&state);
     }
 
-    /// Goes on where it was before the tier stopped running, and reports whether it had.
+    /// Returns to the state before the tier stopped running. Reports whether it had stopped.
     fn mark_up(&self, tier: u64) -> bool {
         let mut state = self.lock();
         if state.tier != tier || state.down.take().is_none() {
@@ -356,16 +351,16 @@ impl BreakerWindow {
     }
 }
 
-/// A call that was let through. Dropped without a health it says nothing; a probe gives its place back.
+/// An admitted call. If it is dropped without a report it counts for nothing, and another call can be the probe.
 pub(super) struct Permit<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
-    /// The breaker's when the call began.
+    /// The breaker's epoch when the call began.
     epoch: u64,
 }
 
 impl Permit<'_> {
-    /// Judges the call, and returns the pause if no further one is let through for it.
+    /// Reports the call, and returns the pause if the breaker opens because of it.
     pub(super) fn settle(self, health: Health) -> Option<Duration> {
         let pause = self.breaker.settle(&self, health);
         std::mem::forget(self);

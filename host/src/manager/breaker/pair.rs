@@ -1,4 +1,4 @@
-//! A backend's two breakers, and what opens both.
+//! The two breakers of a backend, and the tier's reports that open both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::tier::Liveness;
 
-/// What a call does to its store.
+/// The direction of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// `contains`, `get`, `pin` and `unpin`.
@@ -28,13 +28,12 @@ impl Direction {
     }
 }
 
-/// The breakers of one backend. A failure counts in the direction of its call; only a tier that is not running opens
-/// both.
+/// The breakers of one backend. A failure counts in the direction of its call. A tier that is not running opens both.
 pub(crate) struct Breakers {
     name: String,
     pub(in crate::manager) reading: Breaker,
     pub(in crate::manager) writing: Breaker,
-    /// How many tiers have reported here.
+    /// The number of tiers that the backend has had.
     n_tiers: AtomicU64,
 }
 
@@ -53,12 +52,12 @@ impl Breakers {
         }
     }
 
-    /// Returns why the tier is not running, if it says so.
+    /// Returns why the tier is not running, if it has reported so.
     pub(in crate::manager) fn down_cause(&self) -> Option<String> {
         self.reading.down_cause()
     }
 
-    /// Forgets the tier so far, closes, and returns what the next tier reports to.
+    /// Forgets the previous tier, closes both breakers, and returns the listener for the next tier.
     pub(crate) fn attach(self: &Arc<Self>) -> Arc<dyn Liveness> {
         let tier = self.n_tiers.fetch_add(1, Ordering::AcqRel) + 1;
         self.reading.attach(tier);
@@ -67,11 +66,11 @@ impl Breakers {
     }
 }
 
-/// A permit for a call that outlives the operation which began it.
+/// A permit for a call that may outlive the operation that began it.
 pub(in crate::manager) struct OwnedPermit {
     breakers: Arc<Breakers>,
     direction: Direction,
-    /// Whether it is the probe, and the breaker's epoch when the call began; taken out when the breaker is told.
+    /// Whether it is the probe, and the breaker's epoch when the call began. `None` once the call is reported.
     terms: Option<(bool, u64)>,
 }
 
@@ -82,12 +81,12 @@ impl OwnedPermit {
         permit: Permit<'_>,
     ) -> Self {
         let terms = Some((permit.is_probe, permit.epoch));
-        // It goes on in this one.
+        // This permit continues it.
         std::mem::forget(permit);
         Self { breakers: Arc::clone(breakers), direction, terms }
     }
 
-    /// Judges the call, and returns the pause if no further one is let through for it.
+    /// Reports the call, and returns the pause if the breaker opens because of it.
     pub(in crate::manager) fn settle(mut self, health: Health) -> Option<Duration> {
         self.take().and_then(|permit| permit.settle(health))
     }
@@ -104,7 +103,7 @@ impl Drop for OwnedPermit {
     }
 }
 
-/// What one tier reports to.
+/// The listener of one tier.
 struct Attached {
     breakers: Arc<Breakers>,
     tier: u64,
@@ -118,7 +117,7 @@ impl Liveness for Attached {
 
     fn up(&self) {
         let was_down = self.breakers.reading.mark_up(self.tier);
-        // Both are told, whatever the first says.
+        // Both breakers need the report, whatever the first one returns.
         if self.breakers.writing.mark_up(self.tier) || was_down {
             tracing::info!(backend = %self.breakers.name, "backend is running");
         }

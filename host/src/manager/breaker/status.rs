@@ -1,18 +1,18 @@
-//! How a breaker is, for people and metrics.
+//! The state of a breaker, for people and metrics.
 
 use std::time::Duration;
 
 use crate::metrics::BreakerCounts;
 
-/// Whether calls in one direction are let through to a backend.
+/// Whether calls in one direction may reach a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BreakerState {
-    /// Every call is let through.
+    /// Every call is admitted.
     Closed,
-    /// No call is let through until the pause is over, or until the backend is running.
+    /// No call is admitted until the pause is over, or until the backend is running.
     Open,
-    /// The pause is over: one call is let through, or is under way, and decides.
+    /// The pause is over. One call is admitted, or is under way, and decides.
     HalfOpen,
 }
 
@@ -27,23 +27,23 @@ impl BreakerState {
     }
 }
 
-/// How the breaker of one direction is.
+/// The state of the breaker of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerStatus {
-    /// Whether calls are let through.
+    /// Whether calls are admitted.
     pub state: BreakerState,
-    /// How long it has been so.
+    /// The time since the state last changed.
     pub since: Duration,
     /// How many of the last `breaker.window` calls failed.
     pub failures: u32,
-    /// What the last failure was, however long ago.
+    /// The cause of the last failure, however long ago.
     pub last_cause: Option<String>,
-    /// When the next call is let through, or, of a backend that is not running, the next start is tried.
+    /// The time until the next call is admitted. For a backend that is not running, the time until its next start.
     pub retry_in: Option<Duration>,
-    /// How often it opened, after a failed probe included.
+    /// How often it opened, including after a failed probe.
     pub opened: u64,
-    /// How often an operation passed the backend over.
+    /// How often an operation skipped the backend.
     pub skipped: u64,
 }
 

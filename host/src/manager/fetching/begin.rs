@@ -63,8 +63,8 @@ impl Fetching<'_> {
         (!claims.is_empty()).then_some(claims)
     }
 
-    /// Finds a buffer for each chunk, as far as there is memory before the deadline, and takes what is finished while it
-    /// waits.
+    /// Finds a buffer for each chunk, as far as there is memory before the deadline, and takes what is finished while
+    /// it waits.
     async fn buffers_for(&mut self, specs: &[ChunkSpec]) -> Vec<ChunkWriter> {
         let (manager, notifications) = (self.manager, Arc::clone(&self.notifications));
         let mut buffers = pin!(manager.buffers_for(specs, self.deadline));

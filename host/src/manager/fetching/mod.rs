@@ -1,12 +1,12 @@
 //! The part of one tier in a retrieval: it subscribes to the flight of each chunk, and begins calls for flights that
 //! are not under way, several calls at a time.
 //!
-//! Calls run on the control threads, under a limit of their own. The retrieval waits, until its deadline, for flights to
-//! end, whichever retrieval began their calls. See [`flights`](super::flights).
+//! Calls run on the control threads, under a limit of their own. The retrieval waits, until its deadline, for flights
+//! to end, whichever retrieval began their calls. See [`flights`](super::flights).
 //!
-//! Invariant: the calls of a retrieval in flight stay within its own limits and the tier's in number and bytes; one call
-//! is always allowed. Memory is handed out in the order of the request, so that the end of the request lacks what runs
-//! out.
+//! Invariant: the calls of a retrieval in flight stay within its own limits and the tier's in number and bytes; one
+//! call is always allowed. Memory is handed out in the order of the request, so that the end of the request lacks what
+//! runs out.
 //!
 //! A chunk that the tier's own lookup promised a moment ago, or has pinned, is binding: a tier that then delivers no
 //! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict. The

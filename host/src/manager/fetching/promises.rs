@@ -1,4 +1,4 @@
-//! What a lookup of a tier's own has promised of a retrieval.
+//! Chunks that the tier's own lookup has promised.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use crate::limits::PROMISE_AGE_MAX;
 use crate::manager::backend::Backend;
 use crate::manager::{Lookup, StorageManager, TierIndex};
 
-/// What a tier's own lookup has said.
+/// The lookup whose result a tier is held to.
 pub(super) struct Promises<'a> {
     pub(super) manager: &'a StorageManager,
     pub(super) backend: &'a Arc<Backend>,
@@ -17,8 +17,8 @@ pub(super) struct Promises<'a> {
 }
 
 impl Promises<'_> {
-    /// Reports whether the tier's own lookup has promised a chunk and still binds it: the lookup was made a moment ago or
-    /// has pinned the chunk, and nothing was removed since.
+    /// Reports whether the tier is bound by its own lookup to deliver a chunk: the lookup promised it, was made a
+    /// moment ago or has pinned it, and nothing was removed since.
     pub(super) fn bind(&self, index: usize, key: ChunkKey) -> bool {
         let Some(stamp) = self.plan.stamp else { return false };
         let manager = &self.manager.0;

@@ -3,7 +3,8 @@
 //! A retrieval subscribes to the [`Flight`] of each chunk that it wants from a backend. The first retrieval with room
 //! claims flights that are not under way, finds memory for them, and begins one [`Call`] for them; the others wait for
 //! its end. What it claims and cannot begin is free for the next retrieval. A flight that ended with its chunk can be
-//! joined as long as it has a subscriber. One that ended without is over, and its subscribers ask the next tier together.
+//! joined as long as it has a subscriber. One that ended without is over, and its subscribers ask the next tier
+//! together.
 //!
 //! Nothing here waits, and nothing moves bytes: `fetching` is the part of a retrieval, and [`Backend::fetch`] the call.
 //!
@@ -68,8 +69,8 @@ impl Flights {
         to_wake.wake();
     }
 
-    /// Subscribes to the flight of each chunk of `wanted`: its position in the request, its flight's key, and the flight
-    /// in which an earlier tier did not deliver it. Where no flight can be joined, one is made.
+    /// Subscribes to the flight of each chunk of `wanted`: its position in the request, its flight's key, and the
+    /// flight in which an earlier tier did not deliver it. Where no flight can be joined, one is made.
     pub(super) fn subscribe<'f>(
         self: &Arc<Self>,
         wanted: impl IntoIterator<Item = (usize, FlightKey, Option<&'f Arc<Flight>>)>,
@@ -97,8 +98,8 @@ impl Flights {
         wanted.into_iter().map(subscribe).collect()
     }
 
-    /// Claims flights of `subscriptions` that are not under way, in this order, as many as `cut` returns. `cut` gets the
-    /// keys of up to `n_max` such flights, and the number of flights before them that are under way.
+    /// Claims flights of `subscriptions` that are not under way, in this order, as many as `cut` returns. `cut` gets
+    /// the keys of up to `n_max` such flights, and the number of flights before them that are under way.
     pub(super) fn claim<'s>(
         self: &Arc<Self>,
         subscriptions: impl IntoIterator<Item = &'s Subscription>,

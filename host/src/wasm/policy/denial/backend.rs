@@ -8,7 +8,7 @@ use super::Denial;
 use crate::clock::Clock;
 use crate::config::Grants;
 use crate::limits::DENIALS_LOGGED_MAX;
-use crate::repeats::Repeats;
+use crate::log_throttle::LogThrottle;
 use crate::sync::lock;
 
 /// What one backend was refused, in all its lanes since it was configured.
@@ -19,7 +19,7 @@ pub(in crate::wasm) struct Denials {
     count: AtomicU64,
     logged: Mutex<Logged>,
     /// Of different ones beyond those that are logged.
-    further: Repeats,
+    further: LogThrottle,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Denials {
             allow: allow.clone(),
             count: AtomicU64::new(0),
             logged: Mutex::default(),
-            further: Repeats::new(Clock::system()),
+            further: LogThrottle::new(Clock::system()),
         })
     }
 
