@@ -2,6 +2,7 @@
 
 mod admit;
 mod contains;
+mod drain;
 mod fetch;
 mod owed;
 mod pins;

@@ -161,9 +161,14 @@ impl PutQueue {
         !self.lock().keys.values().any(|flying| *flying)
     }
 
-    /// Pauses or resumes the workers, and wakes the tasks that wait for the queue.
-    pub(in crate::manager) fn pause(&self, paused: bool) {
-        self.lock().paused = paused;
+    /// Gives workers nothing until [`PutQueue::resume`].
+    pub(in crate::manager) fn pause(&self) {
+        self.lock().paused = true;
+    }
+
+    /// Lets workers continue, and wakes the tasks that wait for the queue.
+    pub(in crate::manager) fn resume(&self) {
+        self.lock().paused = false;
         self.work.notify_one();
         self.settled.notify_waiters();
     }

@@ -24,7 +24,7 @@ impl Backend {
         if self.closed.load(Ordering::Acquire) {
             return Err(RecreateError::Closed);
         }
-        self.queue.pause(true);
+        self.queue.pause();
         let deadline = Instant::now() + close_limit;
         self.wait_for(|| self.queue.is_quiet(), deadline).await;
         if let Err(error) = self.tier().close(deadline).await {
@@ -82,7 +82,7 @@ impl Drop for Resume<'_> {
     fn drop(&mut self) {
         self.0.recreating.store(false, Ordering::Release);
         // This also wakes a task that waits to close the backend.
-        self.0.queue.pause(false);
+        self.0.queue.resume();
     }
 }
 

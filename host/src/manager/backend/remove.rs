@@ -70,7 +70,10 @@ impl Backend {
         if n_refused > 0
             && let Some(n_more) = self.forgotten.due()
         {
-            tracing::warn!(backend = %self.name, n_refused, n_more, "too many removals are owed; these are not remembered");
+            tracing::warn!(
+                backend = %self.name, n_refused, n_more,
+                "too many removals are owed; these are not remembered"
+            );
         }
         if !in_flight.is_empty() {
             let backend = Arc::clone(self);

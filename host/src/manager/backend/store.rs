@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Backend;
-use super::queue::{Batch, Cancelled, Offered};
+use super::queue::{Batch, Offered};
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::manager::breaker::{Direction, Health};
@@ -126,32 +126,6 @@ impl Backend {
                 }
             }
         }
-    }
-
-    /// Waits until no put, or no put of `keys`, is queued or in flight. Reports whether that was before `deadline`.
-    pub(in crate::manager) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
-        self.wait_for(|| self.queue.is_idle(keys), deadline).await
-    }
-
-    pub(super) async fn wait_for(&self, done: impl Fn() -> bool, deadline: Instant) -> bool {
-        loop {
-            let settled = self.queue.settled();
-            let mut settled = pin!(settled);
-            settled.as_mut().enable();
-            if done() {
-                return true;
-            }
-            if self.control.until(deadline, settled).await.is_err() {
-                return done();
-            }
-        }
-    }
-
-    /// Cancels the queued puts of `keys`, or of all keys.
-    pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
-        let cancelled = self.queue.cancel(keys);
-        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
-        cancelled
     }
 }
 

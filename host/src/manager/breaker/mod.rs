@@ -14,6 +14,8 @@
 
 mod health;
 mod pair;
+mod permit;
+mod reports;
 mod status;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +23,9 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 pub(super) use self::health::Health;
-pub(super) use self::pair::OwnedPermit;
-pub(crate) use self::pair::{Breakers, Direction};
+pub(crate) use self::pair::Breakers;
+pub(super) use self::pair::Direction;
+pub(super) use self::permit::{OwnedPermit, Permit};
 pub use self::status::{BreakerState, BreakerStatus};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -260,69 +263,6 @@ impl Breaker {
         calls & (u64::MAX >> (64 - self.config.window.clamp(1, 64)))
     }
 
-    /// Returns why the tier is not running, if it has reported so.
-    fn down_cause(&self) -> Option<String> {
-        let state = self.lock();
-        state.down.as_ref().and_then(|_| state.last_cause.clone())
-    }
-
-    /// Forgets the previous tier and closes. From now on only reports of the given tier count.
-    fn attach(&self, tier: u64) {
-        let mut state = self.lock();
-        state.tier = tier;
-        state.calls = 0;
-        state.backoff.reset();
-        state.down = None;
-        state.enter(Phase::Closed, self.clock.now());
-        self.begin_epoch();
-        self.publish(&state);
-    }
-
-    /// Forgets the reports on the tier, which starts again.
-    fn renew(&self, tier: u64) {
-        let mut state = self.lock();
-        if state.tier != tier {
-            return;
-        }
-        state.calls = 0;
-        state.backoff.reset();
-        state.enter(Phase::Closed, self.clock.now());
-        self.begin_epoch();
-        self.publish(&state);
-    }
-
-    /// Opens, because the tier is not running.
-    fn mark_down(&self, tier: u64, cause: &str, retry_in: Duration) {
-        let mut state = self.lock();
-        if state.tier != tier {
-            return;
-        }
-        let now = self.clock.now();
-        if state.down.is_none() {
-            state.opened += 1;
-            self.begin_epoch();
-            // A probe under way has ended without a report.
-            if state.phase == Phase::HalfOpen {
-                state.phase = Phase::Open { until: now };
-            }
-            state.since = now;
-        }
-        state.down = Some(Down { retry_at: now + retry_in });
-        state.last_cause = Some(cause.to_owned());
-        self.publish(&state);
-    }
-
-    /// Returns to the state before the tier stopped running. Reports whether it had stopped.
-    fn mark_up(&self, tier: u64) -> bool {
-        let mut state = self.lock();
-        if state.tier != tier || state.down.take().is_none() {
-            return false;
-        }
-        state.since = self.clock.now();
-        self.publish(&state);
-        true
-    }
-
     pub(super) fn status(&self) -> BreakerStatus {
         let state = self.lock();
         let now = self.clock.now();
@@ -348,31 +288,6 @@ impl BreakerWindow {
     fn enter(&mut self, phase: Phase, now: Duration) {
         self.phase = phase;
         self.since = now;
-    }
-}
-
-/// An admitted call. If it is dropped without a report it counts for nothing, and another call can be the probe.
-pub(super) struct Permit<'a> {
-    breaker: &'a Breaker,
-    is_probe: bool,
-    /// The breaker's epoch when the call began.
-    epoch: u64,
-}
-
-impl Permit<'_> {
-    /// Reports the call, and returns the pause if the breaker opens because of it.
-    pub(super) fn settle(self, health: Health) -> Option<Duration> {
-        let pause = self.breaker.settle(&self, health);
-        std::mem::forget(self);
-        pause
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if self.is_probe {
-            let _none = self.breaker.settle(self, Health::Unknown);
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Breaker, Health, Permit};
+use super::Breaker;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::tier::Liveness;
@@ -63,43 +63,6 @@ impl Breakers {
         self.reading.attach(tier);
         self.writing.attach(tier);
         Arc::new(Attached { breakers: Arc::clone(self), tier })
-    }
-}
-
-/// A permit for a call that may outlive the operation that began it.
-pub(in crate::manager) struct OwnedPermit {
-    breakers: Arc<Breakers>,
-    direction: Direction,
-    /// Whether it is the probe, and the breaker's epoch when the call began. `None` once the call is reported.
-    terms: Option<(bool, u64)>,
-}
-
-impl OwnedPermit {
-    pub(in crate::manager) fn new(
-        breakers: &Arc<Breakers>,
-        direction: Direction,
-        permit: Permit<'_>,
-    ) -> Self {
-        let terms = Some((permit.is_probe, permit.epoch));
-        // This permit continues it.
-        std::mem::forget(permit);
-        Self { breakers: Arc::clone(breakers), direction, terms }
-    }
-
-    /// Reports the call, and returns the pause if the breaker opens because of it.
-    pub(in crate::manager) fn settle(mut self, health: Health) -> Option<Duration> {
-        self.take().and_then(|permit| permit.settle(health))
-    }
-
-    fn take(&mut self) -> Option<Permit<'_>> {
-        let (is_probe, epoch) = self.terms.take()?;
-        Some(Permit { breaker: self.breakers.of(self.direction), is_probe, epoch })
-    }
-}
-
-impl Drop for OwnedPermit {
-    fn drop(&mut self) {
-        drop(self.take());
     }
 }
 

@@ -10,6 +10,15 @@ use crate::manager::flights::{Departure, Progress};
 use crate::metrics::Operation;
 use crate::tier::TierError;
 
+/// Why a retrieval leaves flights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndedBy {
+    /// The retrieval's deadline has passed.
+    Deadline,
+    /// The tier cannot be asked, or has failed.
+    Tier,
+}
+
 impl Fetching<'_> {
     /// Takes the chunks and misses of flights that have ended.
     pub(super) fn take_finished(&mut self, indices: Vec<usize>) {
@@ -64,16 +73,16 @@ impl Fetching<'_> {
     /// Leaves all flights, and their chunks to the next tier. Calls without subscribers end without a report to the
     /// breaker: the calls of one retrieval begin together and would count as four failures instead of one. If the
     /// retrieval's own time is over, the first of them counts as timed out.
-    pub(super) fn leave_all(&mut self, miss: &Miss, is_expired: bool) {
+    pub(super) fn leave_all(&mut self, miss: &Miss, ended_by: EndedBy) {
         // A flight that has ended by now is not left.
         self.take_finished(self.notifications.take());
-        self.leave(miss, is_expired);
+        self.leave(miss, ended_by);
     }
 
     /// Leaves the flights of all pending chunks.
-    fn leave(&mut self, miss: &Miss, is_expired: bool) {
+    fn leave(&mut self, miss: &Miss, ended_by: EndedBy) {
         let mut n_over = 0;
-        let mut expired = is_expired;
+        let mut expired = ended_by == EndedBy::Deadline;
         for (index, Pending { spec, subscription, .. }) in std::mem::take(&mut self.pending) {
             let after = Some(Arc::clone(&subscription.flight));
             match subscription.leave() {
@@ -102,7 +111,7 @@ impl Fetching<'_> {
         let (leave, stay): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| waits(pending));
         self.pending = leave;
-        self.leave(miss, false);
+        self.leave(miss, EndedBy::Tier);
         self.pending = stay;
     }
 

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::finish::EndedBy;
 use self::promises::Promises;
 use super::backend::Backend;
 use super::flights::{Call, CallGroup, Flight, FlightKey, Flights, Notifications, Subscription};
@@ -166,17 +167,17 @@ impl<'a> Fetching<'a> {
     /// The flights are left. Calls without subscribers end, and their buffers are taken back.
     pub(super) async fn run(mut self) -> Delivered {
         if self.backend.control.is_left_behind() {
-            self.leave_all(&Miss::Error(TierError::Forked), false);
+            self.leave_all(&Miss::Error(TierError::Forked), EndedBy::Tier);
         }
         self.take_finished(self.notifications.take());
         if Instant::now() >= self.deadline {
             // The tiers before took all of the time.
-            self.leave_all(&Miss::Error(TierError::Timeout(Duration::ZERO)), false);
+            self.leave_all(&Miss::Error(TierError::Timeout(Duration::ZERO)), EndedBy::Tier);
         }
         while !self.pending.is_empty() {
             while self.timed_out.is_none() && self.begin_call().await {}
             if let Some(miss) = self.timed_out.take() {
-                self.leave_all(&miss, false);
+                self.leave_all(&miss, EndedBy::Tier);
                 break;
             }
             if self.pending.is_empty() {
@@ -190,7 +191,7 @@ impl<'a> Fetching<'a> {
                 Ok(indices) => self.take_finished(indices),
                 Err(_elapsed) => {
                     let given = self.deadline.saturating_duration_since(started);
-                    self.leave_all(&Miss::Error(TierError::Timeout(given)), true);
+                    self.leave_all(&Miss::Error(TierError::Timeout(given)), EndedBy::Deadline);
                 }
             }
         }

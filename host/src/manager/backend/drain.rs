@@ -1,0 +1,36 @@
+//! Waiting for the put queue of one backend to drain, and cancelling what it holds.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use super::Backend;
+use super::queue::Cancelled;
+use crate::key::ChunkKey;
+
+impl Backend {
+    /// Waits until no put, or no put of `keys`, is queued or in flight. Reports whether that was before `deadline`.
+    pub(in crate::manager) async fn drained(&self, keys: Option<&[ChunkKey]>, deadline: Instant) -> bool {
+        self.wait_for(|| self.queue.is_idle(keys), deadline).await
+    }
+
+    pub(super) async fn wait_for(&self, done: impl Fn() -> bool, deadline: Instant) -> bool {
+        loop {
+            let settled = self.queue.settled();
+            let mut settled = pin!(settled);
+            settled.as_mut().enable();
+            if done() {
+                return true;
+            }
+            if self.control.until(deadline, settled).await.is_err() {
+                return done();
+            }
+        }
+    }
+
+    /// Cancels the queued puts of `keys`, or of all keys.
+    pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+        let cancelled = self.queue.cancel(keys);
+        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
+        cancelled
+    }
+}
