@@ -10,6 +10,8 @@ mod contract;
 mod engine;
 mod imports;
 mod lane;
+#[cfg(test)]
+mod layers;
 mod load;
 mod no_memory;
 mod policy;

@@ -8,6 +8,7 @@
 mod cache;
 
 mod code;
+mod compile;
 mod compiler;
 mod error;
 
@@ -16,7 +17,6 @@ mod turns;
 mod weight;
 
 use std::io::PipeReader;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -26,24 +26,20 @@ pub use compiler::{CodeOrigin, Compilation};
 pub use compiler::{compile_one, limit_process};
 pub use error::{CompileLimit, ComponentError};
 pub(super) use read::Source;
-use rustix::process::{Resource, Signal, getrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, CacheMiss};
 use self::code::{CachedCode, Fingerprint, Identity};
-use self::compiler::child::ChildExit;
-use self::compiler::protocol::{Failure, FailureKind, Order};
-use self::turns::{NoTurn, Turns, Unservable};
+use self::compile::NoCode;
+use self::compiler::child;
+use self::turns::{NoTurn, Turns};
+use super::CONTRACT_VERSION;
 use super::engine::engine_config;
 use super::spent::Spent;
-use super::{CONTRACT_VERSION, no_memory};
-use crate::config::{CompileCache, CompileLimits, CompilePolicy, Sha256Digest, open_file};
-use crate::limits::{CODE_BYTES_MAX, COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
+use crate::config::{CompileCache, CompilePolicy, Sha256Digest};
+use crate::limits::{COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
 use crate::text::foreign_text;
-
-/// With which a Rust program ends after a panic.
-const PANIC_EXIT_CODE: i32 = 101;
 
 /// A component, ready to be linked.
 pub(super) struct Loaded {
@@ -70,13 +66,6 @@ pub(super) struct Loader {
     engine: Engine,
     compilation: Compilation,
     turns: Turns,
-}
-
-/// Why there is no code.
-enum NoCode {
-    Unservable(Unservable),
-    /// Another time it may work.
-    Other(ComponentError),
 }
 
 impl Loader {
@@ -141,7 +130,7 @@ impl Loader {
         }
         let started = Instant::now();
         let compiled = self.compile(path, &source, &identity, wanted.as_ref());
-        progress.spent.add(started.elapsed().saturating_mul(compiler::child::n_threads()));
+        progress.spent.add(started.elapsed().saturating_mul(child::n_threads()));
         let (entry, origin) = compiled.map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
             NoCode::Unservable(cause) => turn.give_up(cause).error(path),
@@ -185,85 +174,6 @@ impl Loader {
         }
         Ok(loaded)
     }
-
-    fn compile(
-        &self,
-        path: &Path,
-        source: &Source,
-        identity: &Identity,
-        wanted: Option<&PipeReader>,
-    ) -> Result<(CachedCode, CodeOrigin), NoCode> {
-        let search_path = std::env::var_os("PATH");
-        match self.compilation.find_compiler(search_path.as_deref()) {
-            Ok(program) => {
-                let entry = self.compile_in_child(&program, path, identity, wanted)?;
-                Ok((entry, CodeOrigin::Compiler))
-            }
-            Err(reason) => {
-                let entry = CachedCode::compile(&self.engine, identity, &source.bytes)
-                    .map_err(|error| Unservable::Refused(foreign_text(&format!("{error:#}"))));
-                Ok((entry.map_err(NoCode::Unservable)?, CodeOrigin::ThisProcess(reason)))
-            }
-        }
-    }
-
-    fn compile_in_child(
-        &self,
-        program: &Path,
-        path: &Path,
-        identity: &Identity,
-        wanted: Option<&PipeReader>,
-    ) -> Result<CachedCode, NoCode> {
-        let CompileLimits { memory_bytes, cpu, timeout } = self.compilation.limits;
-        let failed = |cause: String| {
-            NoCode::Other(ComponentError::Compiler { path: path.into(), compiler: program.into(), cause })
-        };
-        let unreadable = |source| NoCode::Other(ComponentError::Unreadable { path: path.into(), source });
-        let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
-        let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
-        let input = open_file(path).map_err(unreadable)?;
-        let ended = compiler::child::run(program, &words, input, timeout, wanted)
-            .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;
-        let limit = |limit| NoCode::Unservable(Unservable::Limit(limit));
-        let died = |cause| NoCode::Unservable(Unservable::Died { compiler: program.into(), cause });
-        let memory = || match getrlimit(Resource::As).current {
-            Some(own) if own < memory_bytes => CompileLimit::AddressSpace(own),
-            _ => CompileLimit::Memory(memory_bytes),
-        };
-        if ended.timed_out {
-            return Err(limit(CompileLimit::Time(timeout)));
-        }
-        match Failure::read(&ended.output) {
-            Some(Failure { kind: FailureKind::Refused, text }) => {
-                return Err(NoCode::Unservable(Unservable::Refused(foreign_text(&text))));
-            }
-            Some(Failure { kind: FailureKind::Memory, .. }) => {
-                return Err(limit(memory()));
-            }
-            Some(Failure { kind: FailureKind::Unable, text }) => return Err(failed(foreign_text(&text))),
-            None => {}
-        }
-        if ended.output.len() > CODE_BYTES_MAX {
-            return Err(died(format!("wrote more than {CODE_BYTES_MAX} bytes")));
-        }
-        match ended.status.signal() {
-            Some(signal) if signal == Signal::XCPU.as_raw() => Err(limit(CompileLimit::Cpu(cpu))),
-            Some(signal) if signal == Signal::ABORT.as_raw() && ended.ran_out_of_memory() => {
-                Err(limit(memory()))
-            }
-            Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_words()))),
-            None if !ended.status.success() => {
-                let code = ended.status.code().unwrap_or_default();
-                let cause = format!("failed with exit code {code}{}", ended.last_words());
-                Err(if code == PANIC_EXIT_CODE { died(cause) } else { failed(cause) })
-            }
-            None => {
-                let words = ended.last_words();
-                CachedCode::check(identity, ended.output)
-                    .map_err(|error| failed(format!("delivered what {error}{words}")))
-            }
-        }
-    }
 }
 
 /// Refuses a component of which an instance would take too much of the host's memory.
@@ -284,21 +194,6 @@ pub(super) fn ensure_light(path: &Path, source: &Source) -> Result<(), Component
         return Err(ComponentError::TooManyItems { path: path.into(), items: weight.items });
     }
     Ok(())
-}
-
-impl ChildExit {
-    /// Tells whether Rust's allocator was refused memory, which ends a process.
-    fn ran_out_of_memory(&self) -> bool {
-        const SIGN: &[u8] = b"memory allocation of ";
-        self.errors.windows(SIGN.len()).any(|words| words == SIGN)
-    }
-
-    fn last_words(&self) -> String {
-        match foreign_text(&String::from_utf8_lossy(&self.errors)) {
-            words if words.is_empty() => words,
-            words => format!(" and said: {words}"),
-        }
-    }
 }
 
 impl Loaded {

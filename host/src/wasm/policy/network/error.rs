@@ -1,0 +1,39 @@
+//! Why the names in `allow.net` cannot be used.
+
+use std::io;
+use std::net::IpAddr;
+
+/// Why the names in `allow.net` cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// The system could not resolve a name.
+    #[error("allow.net: `{grant}`: the name cannot be resolved: {source}; correct it, or grant an address")]
+    Unresolvable {
+        /// The grant.
+        grant: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A name has no address.
+    #[error("allow.net: `{grant}`: the name has no address; correct it, or grant an address")]
+    NoAddress {
+        /// The grant.
+        grant: String,
+    },
+    /// A name leads to an address that only a grant of its own may give.
+    #[error(
+        "allow.net: `{grant}`: the name resolves to {address}, a {kind} address; names may lead there only if \
+         the address is granted too: if that is meant, add \"{add}\" or a network that has it"
+    )]
+    Restricted {
+        /// The grant.
+        grant: String,
+        /// Where the name leads to.
+        address: IpAddr,
+        /// What kind of address that is.
+        kind: &'static str,
+        /// The grant to add.
+        add: String,
+    },
+}
