@@ -20,6 +20,7 @@ mod logging;
 pub mod lru;
 mod ownership;
 mod permits;
+mod plain;
 mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};

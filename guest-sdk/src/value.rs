@@ -1,5 +1,7 @@
-//! Values of `config.*` as people write them. The host reads its own settings by the same rules, and both run
-//! `tests/vectors/values.txt`.
+//! Values of `config.*` as people write them. The host reads its own settings by the same rules; both run
+//! `wit/values.txt`, by the parser in `plain.rs`.
+
+use crate::plain::{self, SizeError};
 
 /// A type that [`Init::parse`](crate::Init::parse) reads from a text.
 ///
@@ -24,11 +26,7 @@ const SIZE: &str = "expected a size such as 4096, 64KiB, 64Ki, 1.5GiB or 2GB (`M
 
 impl Value for bool {
     fn from_config(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => Ok(true),
-            "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err(BOOLEAN.to_owned()),
-        }
+        plain::boolean(text).ok_or_else(|| BOOLEAN.to_owned())
     }
 }
 
@@ -42,7 +40,7 @@ impl Value for f64 {
     fn from_config(text: &str) -> Result<Self, String> {
         let number: Option<f64> = text.parse().ok().filter(|value: &f64| value.is_finite());
         number
-            .filter(|_| !has_leading_zero(text))
+            .filter(|_| !plain::has_leading_zero(text))
             .ok_or_else(|| "expected a number such as 0.5, without leading zeros".to_owned())
     }
 }
@@ -57,7 +55,7 @@ macro_rules! whole_numbers {
     ($($number:ty),*) => {$(
         impl Value for $number {
             fn from_config(text: &str) -> Result<Self, String> {
-                let number = whole(text).ok_or(WHOLE)?;
+                let number = plain::whole(text).ok_or(WHOLE)?;
                 Self::try_from(number)
                     .map_err(|_| format!("expected a number from {} to {}", Self::MIN, Self::MAX))
             }
@@ -67,62 +65,12 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 
-/// Reads decimal digits with a sign, and perhaps a fraction of zeros, as JSON writers put out. Numbers beyond 128 bits
-/// become the nearest that is in no range.
-fn whole(text: &str) -> Option<i128> {
-    let text = match text.split_once('.') {
-        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole,
-        Some(_) => return None,
-        None => text,
-    };
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || has_leading_zero(digits) {
-        return None;
-    }
-    let saturated = if text.starts_with('-') { i128::MIN } else { i128::MAX };
-    Some(text.parse().unwrap_or(saturated))
-}
-
-/// Reports whether a number begins with a zero that says nothing, which some languages read as "octal".
-fn has_leading_zero(text: &str) -> bool {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text).as_bytes();
-    matches!(digits, [b'0', b'0'..=b'9', ..])
-}
-
-/// Reads a size in bytes. Fractions of a byte are dropped, and bytes have none but zeros.
+/// Reads a size in bytes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let end =
-        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "ki" => 1 << 10,
-        "mib" | "mi" => 1 << 20,
-        "gib" | "gi" => 1 << 30,
-        "tib" | "ti" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return Err(SIZE.to_owned()),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = whole.strip_prefix(['+', '-']).unwrap_or(whole);
-    let is_number = [digits, fraction]
-        .iter()
-        .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_part_of_byte = factor == 1 && fraction.bytes().any(|byte| byte != b'0');
-    if !is_number || is_part_of_byte || has_leading_zero(digits) {
-        return Err(SIZE.to_owned());
-    }
-    // Exact for whole numbers of every accepted size: 2^46 is far below f64's 2^53.
-    let number: f64 = number.parse().map_err(|_| SIZE.to_owned())?;
-    let bytes = number * factor as f64;
-    if (0.0..=SIZE_BYTES_MAX as f64).contains(&bytes) {
-        Ok(bytes as u64)
-    } else {
-        Err("expected a size from 0 to 64 TiB".to_owned())
-    }
+    plain::size(text, SIZE_BYTES_MAX).map_err(|error| match error {
+        SizeError::Form => SIZE.to_owned(),
+        SizeError::Range => "expected a size from 0 to 64 TiB".to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::kind::{count, other};
 use super::raw::RawSetting;
 use super::secret::SecretSource;
 use super::setting::{Blank, Context, settings};
-use super::value::scalar::{boolean, whole};
+use super::value::plain::{boolean, whole};
 use crate::limits::CLASS_NAME_CHARS_MAX;
 
 settings! {

@@ -1,8 +1,8 @@
 //! The values that the host and the SDK of backends read alike.
 
-use super::super::value::scalar::{boolean, whole};
-use super::super::value::size::{SizeError, parse_size};
+use super::super::value::plain::{SizeError, boolean, size, whole};
 use super::{disk_with, read, read_with};
+use crate::limits::SIZE_BYTES_MAX;
 
 const VECTORS: &str = include_str!("../../../wit/values.txt");
 
@@ -31,7 +31,7 @@ fn the_host_reads_the_table_of_values_as_the_sdk_does() {
                 Some(Err(_)) => "out of range".to_owned(),
                 Some(Ok(value)) => value.to_string(),
             },
-            "size" => match parse_size(text) {
+            "size" => match size(text, SIZE_BYTES_MAX) {
                 Err(SizeError::Form) => refused(),
                 Err(SizeError::Range) => "out of range".to_owned(),
                 Ok(bytes) => bytes.to_string(),

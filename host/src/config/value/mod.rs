@@ -1,17 +1,27 @@
 //! Turns the value of one setting into a typed value, or returns what was expected.
 
-pub(super) mod scalar;
+pub(super) mod plain;
 pub(super) mod size;
 
 use std::time::Duration;
 
-use self::scalar::{BOOLEAN_FORM, WHOLE_FORM, boolean, has_leading_zero, whole};
-use self::size::{BYTES_PER_GIB, SIZE_FORM, SizeError, parse_size, show_gib, show_size};
+use self::plain::{SizeError, boolean, has_leading_zero, size, whole};
+use self::size::{BYTES_PER_GIB, show_gib, show_size};
 use crate::config::error::{ConfigError, ConfigProblem};
 use crate::config::format::{Node, shorten};
 use crate::config::raw::RawSetting;
 use crate::config::setting::Bound;
 use crate::limits::SIZE_BYTES_MAX;
+
+/// Forms of a boolean, for error messages.
+const BOOLEAN_FORM: &str = "true or false (or 1/0, yes/no, on/off)";
+
+/// Form of a whole number, for error messages. YAML 1.1 reads `020` as 16, YAML 1.2 as 20.
+const WHOLE_FORM: &str = "a whole number in decimal digits, without leading zeros and `_`";
+
+/// Form of a size, for error messages. `M` alone is 10^6 in Kubernetes and 2^20 elsewhere.
+const SIZE_FORM: &str =
+    "a size in bytes such as 67108864, \"64MiB\", \"64Mi\" or \"64MB\" (`M` alone has two meanings)";
 
 impl RawSetting {
     /// Makes the error of a value of the wrong type or form, and shows it.
@@ -75,7 +85,7 @@ impl RawSetting {
         let range = || self.out_of_range(show_size(bound.min), show_size(bound.max));
         let bytes = match &self.value {
             Node::Int(value) => u64::try_from(*value).map_err(|_| range())?,
-            Node::Text(text) => parse_size(text).map_err(|error| match error {
+            Node::Text(text) => size(text, SIZE_BYTES_MAX).map_err(|error| match error {
                 SizeError::Form => self.wrong(SIZE_FORM),
                 SizeError::Range => range(),
             })?,
