@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use super::backend::grants::EnvGrant;
 use super::backend::placeholder::check_placeholders;
 use super::backend::{BackendConfig, is_class_name};
+use super::engine::Config;
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::format::{Node, shorten};
+use super::keys;
 use super::setting::Settings as _;
-use super::{Config, keys};
 use crate::limits;
 
 impl Config {

@@ -7,9 +7,9 @@ use super::backend::BackendConfig;
 use super::error::{ConfigError, ConfigProblem};
 use super::format::Node;
 use super::kind::{Word, boolean, count, gib, millis, other, secs, size, word};
-use super::raw::RawSetting;
 use super::secret::{SECRET_FORM, Secret, SecretError, SecretSource};
 use super::setting::{Blank, Context, settings, table};
+use super::value::RawSetting;
 use crate::cpu::EvictionPolicy;
 use crate::limits::{
     BATCH_BYTES_MAX, DAY_MS, DAY_SECS, GET_BYTES_IN_FLIGHT_MAX, GIB, HOUR_MS, INTEGRITY_KEY_BYTES_MIN, KIB,

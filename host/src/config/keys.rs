@@ -1,8 +1,14 @@
 //! Which keys exist, beside those of the tables of settings.
 
+use super::engine::{CompileLimits, Config};
 use super::setting::Settings as _;
-use super::{CompileLimits, Config};
 use crate::memory::PoolOptions;
+
+/// Name of the environment variable that names the configuration file.
+pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";
+
+/// Name of the environment variable that keeps everything from being stored.
+pub const SKIP_SAVE_VARIABLE: &str = "LMCACHE_FORCE_SKIP_SAVE";
 
 /// Prefix of the variables that override top-level keys.
 pub(super) const VARIABLE_PREFIX: &str = "LMCACHE_";

@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::raw::RawSetting;
-use super::setting::{Blank, Bound, Context, Field, Kind};
+use super::setting::{Blank, Context, Field, Kind};
+use super::value::RawSetting;
+use super::value::bound::Bound;
 use super::value::size::{show_gib, show_size};
 
 /// A choice among a few words.

@@ -5,6 +5,7 @@
 //! it.
 
 use super::format::Node;
+use super::keys::CONFIG_FILE_VARIABLE;
 
 /// Reports whether this top-level key, or one like it, exists in `LMCache` and has no meaning for kvtier.
 pub(super) fn is_unused_key(key: &str) -> bool {
@@ -99,7 +100,7 @@ const TIER_KEYS: [&str; 12] = [
 
 /// Variables that are ignored in silence.
 const QUIET_VARIABLES: [&str; 12] = [
-    super::CONFIG_FILE_VARIABLE,
+    CONFIG_FILE_VARIABLE,
     "LMCACHE_DEBUG",
     "LMCACHE_DISABLE_BANNER",
     "LMCACHE_HOME",

@@ -43,36 +43,11 @@ pub use error::{ConfigError, ConfigProblem, Origin};
 pub use file::open_file;
 use format::Format;
 pub use hide::{secret_word, sounds_secret, without_user_parts};
+pub use keys::{CONFIG_FILE_VARIABLE, SKIP_SAVE_VARIABLE};
+pub use read::ReadConfig;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use show::ShownSetting;
 pub(crate) use value::size::show_size;
-
-/// Name of the environment variable that names the configuration file.
-pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";
-
-/// Name of the environment variable that keeps everything from being stored.
-pub const SKIP_SAVE_VARIABLE: &str = "LMCACHE_FORCE_SKIP_SAVE";
-
-/// A configuration that was read, and what to tell the operator about it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ReadConfig {
-    /// The configuration. It is valid.
-    pub config: Config,
-    /// Things to log at info level, such as keys of `LMCache` that have no meaning here.
-    pub notes: Vec<String>,
-    /// Things to log as warnings, such as unknown keys.
-    pub warnings: Vec<String>,
-}
-
-impl ReadConfig {
-    /// Logs the notes and the warnings, and returns the configuration.
-    pub fn log(self) -> Config {
-        self.notes.iter().for_each(|note| tracing::info!("{note}"));
-        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        self.config
-    }
-}
 
 impl Config {
     /// Reads a configuration file; variables of the process environment override its keys. Relative paths in

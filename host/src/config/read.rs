@@ -5,13 +5,36 @@ use std::path::Path;
 
 use super::backend::section::{BackendSection, Listed};
 use super::check::check_names;
+use super::engine::Config;
 use super::error::{ConfigError, ConfigProblem, Origin};
 use super::format::{Format, Node, shorten};
+use super::keys;
 use super::messages::Messages;
-use super::raw::{Environment, RawConfig, RawSetting};
+use super::raw::RawConfig;
 use super::setting::{Context, Settings as _};
 use super::suggest::similar_to;
-use super::{Config, ReadConfig, keys};
+use super::value::{Environment, RawSetting};
+
+/// A configuration that was read, and what to tell the operator about it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReadConfig {
+    /// The configuration. It is valid.
+    pub config: Config,
+    /// Things to log at info level, such as keys of `LMCache` that have no meaning here.
+    pub notes: Vec<String>,
+    /// Things to log as warnings, such as unknown keys.
+    pub warnings: Vec<String>,
+}
+
+impl ReadConfig {
+    /// Logs the notes and the warnings, and returns the configuration.
+    pub fn log(self) -> Config {
+        self.notes.iter().for_each(|note| tracing::info!("{note}"));
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.config
+    }
+}
 
 impl ReadConfig {
     pub(super) fn parse(

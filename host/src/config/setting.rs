@@ -4,34 +4,11 @@
 //! elsewhere. Known keys, reading, `validate`, `shown` and the test of `docs/configuration.md` all use these tables, so
 //! a new setting is one line here and one row there. The kinds of settings are in [`kind`](super::kind).
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::error::{ConfigError, ConfigProblem, Origin};
-use super::raw::{Environment, RawSetting};
-
-/// States the default and the range of a whole-number setting. Both ends of the range are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bound {
-    pub(super) default: u64,
-    pub(super) min: u64,
-    pub(super) max: u64,
-    /// Whether 0 is accepted beside the range.
-    pub(super) or_zero: bool,
-}
-
-impl Bound {
-    pub(super) const fn new(default: u64, range: &RangeInclusive<u64>) -> Self {
-        let (min, max) = (*range.start(), *range.end());
-        assert!(min <= default && default <= max);
-        Self { default, min, max, or_zero: false }
-    }
-
-    /// Reports whether `value` is accepted.
-    pub(super) const fn accepts(&self, value: u64) -> bool {
-        (self.min <= value && value <= self.max) || (self.or_zero && value == 0)
-    }
-}
+use super::value::bound::Bound;
+use super::value::{Environment, RawSetting};
 
 /// What reading a setting needs beside its value.
 #[derive(Clone, Copy)]

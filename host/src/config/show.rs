@@ -7,9 +7,10 @@
 use std::fmt;
 
 use super::backend::BackendConfig;
+use super::engine::Config;
 use super::hide::{HIDDEN, secret_word, without_user_parts};
+use super::keys;
 use super::setting::Settings;
-use super::{Config, keys};
 use crate::text::one_line;
 
 /// One setting as it is in force.
@@ -41,7 +42,7 @@ impl Config {
         add(&mut shown, "", &self.compile_limits, &defaults.compile_limits);
         add(&mut shown, "", &self.pool, &defaults.pool);
         shown.push(ShownSetting {
-            key: super::SKIP_SAVE_VARIABLE.to_owned(),
+            key: keys::SKIP_SAVE_VARIABLE.to_owned(),
             value: self.skip_save.to_string(),
             is_default: !self.skip_save,
         });

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::config::error::{ConfigError, Origin};
 use crate::config::kind::{count, millis, size, whole};
-use crate::config::setting::{Bound, Number, Settings as _, check_range, settings};
+use crate::config::setting::{Number, Settings as _, check_range, settings};
+use crate::config::value::bound::Bound;
 use crate::limits::{
     COMPONENT_BYTES_MAX, DAY_MS, GIB, HOUR_MS, KIB, LOG_BYTES_MAX, MIB, PATH_BYTES_MAX, READ_BYTES_MAX,
     SIZE_BYTES_MAX,

@@ -15,9 +15,9 @@ use super::digest::Sha256Digest;
 use super::error::{ConfigError, ConfigProblem};
 use super::hide::{sounds_secret, user_parts};
 use super::kind::{count, other};
-use super::raw::RawSetting;
 use super::secret::SecretSource;
 use super::setting::{Blank, Context, settings};
+use super::value::RawSetting;
 use super::value::plain::{boolean, whole};
 use crate::limits::CLASS_NAME_CHARS_MAX;
 

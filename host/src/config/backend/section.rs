@@ -9,10 +9,10 @@ use crate::config::format::Node;
 use crate::config::hide::is_surely_secret;
 use crate::config::keys;
 use crate::config::messages::Messages;
-use crate::config::raw::RawSetting;
 use crate::config::secret::{SECRET_FORM, SecretSource};
 use crate::config::setting::{Context, Settings as _};
 use crate::config::suggest::similar_to;
+use crate::config::value::RawSetting;
 
 /// The settings of one backend's section, with keys relative to it.
 #[derive(Debug, Default)]

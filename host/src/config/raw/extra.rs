@@ -1,9 +1,9 @@
 //! Turns `extra_config` into flat settings.
 
-use super::RawSetting;
 use crate::config::error::{ConfigError, ConfigProblem};
 use crate::config::format::{Format, Node, shorten};
 use crate::config::keys;
+use crate::config::value::RawSetting;
 use crate::limits::{CONFIG_BYTES_MAX, KEY_BYTES_MAX};
 
 /// Returns the settings of an `extra_config` given as a mapping or as JSON text.

@@ -3,13 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::extra::{extra_settings, flatten, refuse_duplicates};
-use super::{RawConfig, RawSetting};
 use crate::config::error::{ConfigError, ConfigProblem, Origin};
 use crate::config::format::{Node, shorten};
+use crate::config::keys::{self, SKIP_SAVE_VARIABLE};
 use crate::config::lmcache::{self, OtherVariable};
 use crate::config::messages::Messages;
 use crate::config::suggest::typo_of;
-use crate::config::{SKIP_SAVE_VARIABLE, keys};
+use crate::config::value::RawSetting;
+
+/// All settings of one file and environment, sorted by section but not interpreted.
+#[derive(Debug)]
+pub(in crate::config) struct RawConfig {
+    /// Top-level keys that kvtier uses.
+    top: BTreeMap<&'static str, RawSetting>,
+    /// Flat settings of kvtier's sections of `extra_config`, in file order.
+    pub(in crate::config) sections: Vec<RawSetting>,
+    /// Whether nothing is stored, if the environment sets it.
+    pub(in crate::config) skip_save: Option<RawSetting>,
+    /// Messages for an operator who looks for them.
+    pub(in crate::config) notes: Messages,
+    /// Messages that an operator should see.
+    pub(in crate::config) warnings: Messages,
+}
+
+impl RawConfig {
+    /// Takes the setting of a top-level key. No value counts as not given, and so does an empty text, which as a list
+    /// is an empty one.
+    pub(in crate::config) fn take(&mut self, key: &str) -> Option<RawSetting> {
+        let is_list = keys::BACKEND_LISTS.contains(&key);
+        let is_given = |value: &Node| if is_list { *value != Node::Null } else { !value.is_blank() };
+        self.top.remove(key).filter(|setting| is_given(&setting.value))
+    }
+}
 
 /// Collects what is read; variables come after the text.
 #[derive(Default)]

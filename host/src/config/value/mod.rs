@@ -1,16 +1,17 @@
 //! Turns the value of one setting into a typed value, or returns what was expected.
 
+pub(super) mod bound;
 pub(super) mod plain;
 pub(super) mod size;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::bound::Bound;
 use self::plain::{SizeError, boolean, has_leading_zero, size, whole};
 use self::size::{BYTES_PER_GIB, show_gib, show_size};
-use crate::config::error::{ConfigError, ConfigProblem};
+use crate::config::error::{ConfigError, ConfigProblem, Origin};
 use crate::config::format::{Node, shorten};
-use crate::config::raw::RawSetting;
-use crate::config::setting::Bound;
 use crate::limits::SIZE_BYTES_MAX;
 
 /// Forms of a boolean, for error messages.
@@ -22,6 +23,23 @@ const WHOLE_FORM: &str = "a whole number in decimal digits, without leading zero
 /// Form of a size, for error messages. `M` alone is 10^6 in Kubernetes and 2^20 elsewhere.
 const SIZE_FORM: &str =
     "a size in bytes such as 67108864, \"64MiB\", \"64Mi\" or \"64MB\" (`M` alone has two meanings)";
+
+/// The environment, by name.
+pub(in crate::config) type Environment = BTreeMap<String, String>;
+
+/// One setting as it is written: its full dotted key, its value, and where it is.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct RawSetting {
+    pub(in crate::config) key: String,
+    pub(in crate::config) value: Node,
+    pub(in crate::config) origin: Origin,
+}
+
+impl RawSetting {
+    pub(in crate::config) fn refuse(&self, problem: ConfigProblem) -> ConfigError {
+        ConfigError::new(&self.origin, problem)
+    }
+}
 
 impl RawSetting {
     /// Makes the error of a value of the wrong type or form, and shows it.

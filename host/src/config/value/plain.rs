@@ -1,7 +1,7 @@
 //! Booleans, whole numbers and sizes as people write them.
 //!
-//! The host reads its settings with this file, and the SDK of backends, which has a link to it, reads `config.*`. It must
-//! therefore use nothing else. `wit/values.txt` has a row for each decision, and both run it.
+//! The host reads its settings with this file, and the SDK of backends, which has a link to it, reads `config.*`. It
+//! must therefore use nothing else. `wit/values.txt` has a row for each decision, and both run it.
 
 /// Why a text is not a size.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads decimal digits, optionally with a sign and a fraction of zeros, which some JSON writers add. Numbers beyond 128
-/// bits become the nearest one, which no range contains.
+/// Reads decimal digits, optionally with a sign and a fraction of zeros, which some JSON writers add. Numbers beyond
+/// 128 bits become the nearest one, which no range contains.
 pub(crate) fn whole(text: &str) -> Option<i128> {
     let text = text.trim();
     let text = match text.split_once('.') {

@@ -11,12 +11,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use self::text::{ENV_FORM, FS_FORM, NET_FORM};
 use crate::config::error::ConfigError;
 use crate::config::format::Node;
 use crate::config::kind::other;
-use crate::config::raw::RawSetting;
 use crate::config::setting::{Blank, settings};
+use crate::config::value::RawSetting;
 
 settings! {
     /// Lists everything that one backend may reach.
@@ -24,15 +23,15 @@ settings! {
     pub struct Grants {
         /// Directories.
         fs: Vec<FsGrant> = other("allow.fs", Vec::new(), Blank::Refused, |raw, context| {
-            read(raw, FS_FORM, Hides::Nothing, |text| FsGrant::parse(text, context.base_dir))
+            read(raw, FsGrant::FORM, Hides::Nothing, |text| FsGrant::parse(text, context.base_dir))
         }, |grants| show(grants)),
         /// Network targets.
         net: Vec<NetGrant> = other("allow.net", Vec::new(), Blank::Refused, |raw, _| {
-            read(raw, NET_FORM, Hides::Nothing, NetGrant::parse)
+            read(raw, NetGrant::FORM, Hides::Nothing, NetGrant::parse)
         }, |grants| show(grants)),
         /// Environment variables.
         env: Vec<EnvGrant> = other("allow.env", Vec::new(), Blank::Refused, |raw, _| {
-            read(raw, ENV_FORM, Hides::Value, EnvGrant::parse)
+            read(raw, EnvGrant::FORM, Hides::Value, EnvGrant::parse)
         }, |grants| show(grants)),
     }
 }

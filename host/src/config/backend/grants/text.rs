@@ -8,14 +8,11 @@ use ipnet::IpNet;
 
 use super::{EnvGrant, FsAccess, FsGrant, HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 
-/// Forms of the grants, for error messages.
-pub(super) const FS_FORM: &str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest path \
-     without `.` or `..` (several grants as a list)";
-pub(super) const NET_FORM: &str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or \
-     `http(s)://HOST[:PORT]` (several grants as a list)";
-pub(super) const ENV_FORM: &str = "`NAME` or `NAME=VALUE` (several grants as a list)";
-
 impl FsGrant {
+    /// Form of a grant, for error messages.
+    pub(super) const FORM: &'static str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest \
+         path without `.` or `..` (several grants as a list)";
+
     /// Parses `HOST_DIR:GUEST_PATH:ro|rw`; a relative host directory is taken from `base_dir`.
     pub(crate) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
         let (rest, mode) = text.trim().rsplit_once(':')?;
@@ -38,7 +35,11 @@ impl FsGrant {
 }
 
 impl NetGrant {
-    /// Parses one of the forms of [`NET_FORM`].
+    /// Form of a grant, for error messages.
+    pub(super) const FORM: &'static str = "`tcp://HOST[:PORT[-PORT]]`, `tcp://NETWORK/BITS[:PORT[-PORT]]` or \
+     `http(s)://HOST[:PORT]` (several grants as a list)";
+
+    /// Parses one of the forms of [`NetGrant::FORM`].
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (scheme, target) = text.trim().split_once("://")?;
         match scheme {
@@ -118,6 +119,9 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 impl EnvGrant {
+    /// Form of a grant, for error messages.
+    pub(super) const FORM: &'static str = "`NAME` or `NAME=VALUE` (several grants as a list)";
+
     /// Parses `NAME` or `NAME=VALUE`.
     pub(in crate::config) fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
