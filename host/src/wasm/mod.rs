@@ -56,7 +56,7 @@ const OFFERED: [&str; 8] = [
     "wasi:sockets",
 ];
 
-/// Tells whether this host offers the package of an imported interface.
+/// Reports whether this host offers the package of an imported interface.
 #[must_use]
 pub fn offers(import: &str) -> bool {
     import.split_once('/').is_some_and(|(package, _)| OFFERED.contains(&package))

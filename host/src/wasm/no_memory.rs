@@ -20,7 +20,7 @@ pub(super) fn shown(error: &io::Error) -> String {
     if is_refusal(error) { text(None, getrlimit(Resource::As).current, in_use()) } else { error.to_string() }
 }
 
-/// Tells whether a cause of an error is the system's refusal.
+/// Reports whether a cause of an error is the system's refusal.
 pub(super) fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
     let of_system =
         cause.downcast_ref::<io::Error>().map(io::Error::kind) == Some(io::ErrorKind::OutOfMemory);

@@ -81,7 +81,7 @@ fn new_store(
     let http_objects = Objects::new(net.has_http(), limits, Charge::new(&record.held));
     http_limits.set_field_size_limit(http_objects.fields_bytes_max());
     let mut table = ResourceTable::new();
-    // The one handle that a call is lent.
+    // Each call is lent exactly one handle.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
     let state = GuestState {
         table,

@@ -36,7 +36,7 @@ const LANES_MAX: (&str, &str) = ("lanes-max", "() -> u32");
 /// A class that fulfils the contract, ready to be bound in any instance of its component.
 pub(super) struct Class {
     exports: [ComponentExportIndex; METHODS.len()],
-    /// Says how many lanes the class may have, if it says so.
+    /// Returns how many lanes the class may have, if it says so.
     pub(super) lanes_max: Option<ComponentExportIndex>,
     /// Whether the methods are plain `func`, so that one call runs at a time.
     pub(super) blocking: bool,
@@ -102,7 +102,7 @@ pub struct MethodReport {
 }
 
 impl MethodReport {
-    /// Says what is wrong with the method, or nothing.
+    /// Returns what is wrong with the method, or nothing.
     pub fn flaw(&self) -> Option<String> {
         let Self { name, expected, found, fits, .. } = self;
         match found {
@@ -120,12 +120,12 @@ impl ClassReport {
         self.methods.iter().chain(&self.optional)
     }
 
-    /// Says whether every method is there with the right signature.
+    /// Reports whether every method is there with the right signature.
     pub fn fulfils_contract(&self) -> bool {
         self.all_methods().all(|method| method.flaw().is_none())
     }
 
-    /// Says whether `class_name` means this class: its name, its kebab form, or
+    /// Reports whether `class_name` means this class: its name, its kebab form, or
     /// `namespace:package/interface/resource`.
     fn answers_to(&self, class_name: &str) -> bool {
         let full = |interface: &str| format!("{interface}/{}", self.resource) == class_name;

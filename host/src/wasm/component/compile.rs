@@ -109,7 +109,7 @@ impl Loader {
 }
 
 impl ChildExit {
-    /// Tells whether Rust's allocator was refused memory, which ends a process.
+    /// Reports whether Rust's allocator was refused memory, which ends a process.
     fn ran_out_of_memory(&self) -> bool {
         const SIGN: &[u8] = b"memory allocation of ";
         self.errors.windows(SIGN.len()).any(|words| words == SIGN)

@@ -87,7 +87,7 @@ pub enum ComponentError {
         /// The version that the component imports.
         found: String,
     },
-    /// The component's instances would take too much of the host's memory beside linear memory and tables.
+    /// The component's instances would take too much of the host's memory besides linear memory and tables.
     #[error("component `{}` has {} functions, globals and other items in all its instances together, more than the {INSTANCE_ITEMS_MAX} that are accepted; build it of fewer or smaller modules", path.display(), counted(*items))]
     TooManyItems {
         /// The file.

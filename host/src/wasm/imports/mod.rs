@@ -1,14 +1,14 @@
-//! Where a guest meets its grants: WASI's entry points, shadowed so that a refusal is recorded.
+//! What a guest can call, a folder for each interface: the contract's own, and WASI's entry points, shadowed so that a
+//! refusal is recorded.
 //!
-//! Nothing is granted here. What may be reached is decided by the WASI context in [`super::state`] and the
-//! [`NetPolicy`](super::policy::network::NetPolicy); the functions here hand each attempt to WASI's own and record what
-//! it refuses. Some decide for themselves: sockets when no target is granted, names, and opening files. Connecting is timed. What
-//! WASI's own do not bound is bounded here: descriptors, the length of paths, pending operations on files, what a stream
-//! takes at a time, how much is polled, what a list of a directory holds.
+//! Nothing is granted here. The WASI context that [`super::store`] makes and the
+//! [`NetPolicy`](super::policy::network::NetPolicy) decide what may be reached; the functions here pass each attempt to
+//! WASI's own and record what it refuses. Three decide for themselves: sockets when no target is granted, names, and
+//! opening files. Connecting has a time limit. What WASI's own functions do not bound is bounded here: descriptors, the
+//! length of paths, pending operations on files, the bytes that a stream takes at a time, polls, and listings.
 //!
-//! What cannot be seen is not recorded: a guest that looks for an environment variable gets the whole list
-//! and looks there, and the C library answers "no such file" for an absolute path below no granted
-//! directory without asking the host.
+//! Some refusals cannot be seen: a guest that looks for an environment variable gets the whole list and searches it,
+//! and the C library returns "no such file" for an absolute path outside the granted directories without asking the host.
 
 pub(in crate::wasm) mod filesystem;
 pub(in crate::wasm) mod http;

@@ -132,7 +132,7 @@ impl Lane {
         }
     }
 
-    /// Has the current generation be the last.
+    /// Makes the current generation the last.
     pub(super) fn close_after_this(&self) {
         self.shared.closing.store(true, Ordering::Release);
     }

@@ -66,7 +66,7 @@ pub struct Limit {
 }
 
 impl Reach {
-    /// Says what follows.
+    /// Returns what follows.
     #[must_use]
     pub fn result(&self) -> ReviewResult {
         match (self.imported.is_empty(), self.granted.is_empty()) {
@@ -79,7 +79,7 @@ impl Reach {
 }
 
 impl Review {
-    /// Tells whether the backend can be loaded, as far as can be told without running it.
+    /// Reports whether the backend can be loaded, as far as can be told without running it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.class.is_ok() && self.not_offered.is_empty() && self.overlap.is_none()

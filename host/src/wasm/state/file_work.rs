@@ -44,7 +44,7 @@ impl FileWork {
         Some(Begun { work: Arc::clone(self), n_bytes })
     }
 
-    /// Says why an operation is refused.
+    /// Returns why an operation is refused.
     pub(in crate::wasm) fn refusal(&self) -> String {
         let Self { n_max, bytes_max, .. } = self;
         format!(

@@ -93,7 +93,7 @@ impl ResourceLimiter for Footprint {
 
     /// Follows an allowed growth at once, before any other.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        tracing::debug!(%error, "the system refused a guest memory");
+        tracing::debug!(%error, "out of memory for a guest's memory");
         self.memory.undo();
         self.show();
         Ok(())
@@ -111,7 +111,7 @@ impl ResourceLimiter for Footprint {
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        tracing::debug!(%error, "the system refused a guest table elements");
+        tracing::debug!(%error, "out of memory for a guest's table");
         self.table_elements.undo();
         self.show();
         Ok(())

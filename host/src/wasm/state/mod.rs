@@ -119,7 +119,7 @@ impl GuestState {
         self.table.push(lent)
     }
 
-    /// Says why the guest died: the trap, the limit that it ran into, and the errors that it logged or wrote to its
+    /// Returns why the guest died: the trap, the limit that it ran into, and the errors that it logged or wrote to its
     /// standard error last, among which is a panic's message.
     pub(in crate::wasm) fn describe(&self, error: &wasmtime::Error) -> String {
         let mut cause = match error.downcast_ref::<wasmtime::Trap>() {

@@ -72,7 +72,7 @@ impl Tell {
         Arc::clone(&self.compiling)
     }
 
-    /// Tells the outcome of the first try, or logs it if nobody waits any more. Those of later tries show in the
+    /// Reports the outcome of the first try, or logs it if nobody waits any more. Those of later tries show in the
     /// backend's status.
     pub(super) fn outcome(&mut self, outcome: Result<(), LoadError>) {
         let Some(told) = self.outcome.take() else { return };

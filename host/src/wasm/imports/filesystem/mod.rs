@@ -127,7 +127,7 @@ macro_rules! refusal_in {
     };
 }
 
-/// Says why a function is not even tried.
+/// Returns why a function is not even tried.
 macro_rules! code_of {
     ($beyond:expr) => {
         match $beyond {
@@ -211,7 +211,7 @@ macro_rules! how_to_open {
     };
 }
 
-/// Says why a file was not opened.
+/// Returns why a file was not opened.
 macro_rules! code_of_open {
     ($failure:expr) => {
         match $failure {

@@ -176,7 +176,7 @@ impl Directory {
         }
     }
 
-    /// The contract's error for one of the system's. Notes what was refused.
+    /// Returns the contract's error for one of the system's. Notes what was refused.
     fn failed(&self, path: &str, change: Change, caching: Caching, error: &io::Error) -> Error {
         let read_only = change == Change::Yes && self.is_read_only;
         note_refused_path(&self.denial_log, path, read_only, error);
@@ -196,7 +196,7 @@ impl Directory {
         }
     }
 
-    /// Says why the system does not open a path past the page cache: the file system does no direct I/O, or a directory
+    /// Returns why the system does not open a path past the page cache: the file system does no direct I/O, or a directory
     /// or a pipe is in the file's place. The system has one word for all of these.
     fn explain_direct(&self, path: &str) -> Error {
         match fs::stat(&self.file, Path::new(path), FollowSymlinks::No) {

@@ -114,7 +114,7 @@ impl DenialLog {
         }
     }
 
-    /// Says what was refused since `mark`, and what would allow it; `None` if nothing was. Calls that
+    /// Returns what was refused since `mark`, and what would allow it; `None` if nothing was. Calls that
     /// overlap in one instance cannot be told apart: each is told what was refused while it was inside.
     fn note_since(&self, mark: Mark) -> Option<String> {
         if self.mark().0 == mark.0 {

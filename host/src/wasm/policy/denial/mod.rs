@@ -87,7 +87,7 @@ impl fmt::Display for Denial {
 }
 
 impl Denial {
-    /// Says what to do if it is meant to be allowed. `section` is what stands before a key.
+    /// Returns what to do if it is meant to be allowed. `section` is what stands before a key.
     fn remedy(&self, allow: &Grants, section: &str) -> String {
         match self {
             Self::NoDirectory | Self::Outside(_) => {

@@ -95,17 +95,17 @@ impl NetPolicy {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells whether there is no target for sockets at all.
+    /// Reports whether there is no target for sockets at all.
     pub(in crate::wasm) fn has_no_sockets(&self) -> bool {
         self.targets().allowed.is_empty()
     }
 
-    /// Tells whether HTTP requests may go somewhere.
+    /// Reports whether HTTP requests may go somewhere.
     pub(in crate::wasm) fn has_http(&self) -> bool {
         !self.targets().http.is_empty()
     }
 
-    /// Tells whether HTTP requests may go there.
+    /// Reports whether HTTP requests may go there.
     pub(in crate::wasm) fn allows_http(&self, target: &HttpTarget) -> bool {
         self.targets().http.contains(target)
     }
@@ -116,7 +116,7 @@ impl NetPolicy {
         self.targets().restriction(address.ip(), ports)
     }
 
-    /// Tells whether the backend may connect a socket to an address.
+    /// Reports whether the backend may connect a socket to an address.
     pub(in crate::wasm) fn allows(&self, address: SocketAddr) -> bool {
         let fits = |(network, ports): &(IpNetwork, PortRange)| {
             ports.contains(address.port()) && network.contains(address.ip())
