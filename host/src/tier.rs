@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::key::ChunkKey;
-use crate::transfer::{Sinks, Sources};
+
+pub use crate::integrity::{Flaw, PayloadHash, Sealer, TRAILER_BYTES, Trailer};
+pub use crate::transfer::{Claim, Lease, Sealed, Sink, Sinks, Sources, TransferError};
 
 /// A future that any executor can drive.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -11,9 +11,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kvtier::Tiers;
-use kvtier::config::{BackendConfig, BreakerConfig, Config, OnFull};
-use kvtier::runtime::block_on;
+use kvtier::{BackendConfig, BreakerConfig, Config, OnFull, Tiers, block_on};
 use kvtier_tests::faults::{Caller, Times, run, table};
 use kvtier_tests::support::{
     config, counted, engine, health, keys, misbehaving, promise, put, put_in, specs,

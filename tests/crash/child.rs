@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
-use kvtier::manager::{Missing, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine, EngineBuilder, StorageManager};
+use kvtier::{
+    BackendConfig, ChunkKey, CompileCache, Compiler, Config, Engine, EngineBuilder, FsAccess, FsGrant,
+    Missing, OnFull, OnLoadError, StorageManager, Tiers, block_on,
+};
 
 use crate::chunks::{CHUNK_SIZE, FILLER_BYTES, FIRST_FILLER, N_CHUNKS, key, metadata, spec};
 use crate::journal::Line;

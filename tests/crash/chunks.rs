@@ -1,8 +1,7 @@
 //! The chunks: their keys, sizes and content, and the engine's metadata, on which parent and child agree.
 
-use kvtier::integrity::{Sealer, TRAILER_BYTES};
-use kvtier::key::Namespace;
-use kvtier::{ChunkKey, ChunkSpec, Dtype, EngineMetadata, KvShape};
+use kvtier::tier::{Sealer, TRAILER_BYTES};
+use kvtier::{ChunkKey, ChunkSpec, Dtype, EngineMetadata, KvShape, Namespace};
 
 /// Chunks that children work on.
 pub(crate) const N_CHUNKS: u64 = 48;

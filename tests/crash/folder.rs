@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use kvtier::ChunkKey;
-use kvtier::integrity::Sealer;
+use kvtier::tier::Sealer;
 
 use crate::chunks::{fault, key};
 

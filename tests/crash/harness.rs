@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvtier::integrity::{Sealer, TRAILER_BYTES};
+use kvtier::tier::{Sealer, TRAILER_BYTES};
 
 use crate::chunks::{FILLER_BYTES, N_CHUNKS, key, sealer};
 use crate::folder::{Examined, check_strays, examine, plant_strays};

@@ -9,10 +9,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::Config;
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
-use kvtier::{Engine, EngineBuilder};
+use kvtier::{Config, Engine, EngineBuilder, Tiers, block_on};
 use kvtier_tests::support::{
     backend, config, in_tier, key, keys, metadata, misbehaving, promise, put, put_in, specs,
 };
@@ -55,7 +52,7 @@ fn main() -> Result<()> {
     say("parent: pinned", storage.status().backends[0].pinned_keys)
 }
 
-fn build(backends: Vec<kvtier::config::BackendConfig>) -> Result<Engine> {
+fn build(backends: Vec<kvtier::BackendConfig>) -> Result<Engine> {
     // Deadlines that the alarm would not wait for: none of them may be what ends a call.
     let long = Duration::from_hours(1);
     let mut config =

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnFull, OnLoadError};
-use kvtier::manager::{Lookup, Miss, Missing, Retrieved, Served, StorageManager, Stored, TierIndex, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape};
+use kvtier::{
+    BackendConfig, ChunkKey, ChunkSpec, CompileCache, Compiler, Config, Dtype, Engine, EngineBuilder,
+    EngineMetadata, KvShape, Lookup, Miss, Missing, OnFull, OnLoadError, Retrieved, Served, StorageManager,
+    Stored, TierIndex, Tiers, block_on,
+};
 
 /// Tokens of a chunk in the tests' engines.
 pub const CHUNK_SIZE: usize = 16;
@@ -111,7 +112,7 @@ pub fn patient_example(text: &str) -> String {
 
 /// The `fs` backend in a directory.
 pub fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
-    use kvtier::config::{FsAccess, FsGrant};
+    use kvtier::{FsAccess, FsGrant};
     let mut config = backend(name, "fs", "FsBackend");
     let (host_dir, guest_path) = (directory.to_owned(), "/data".to_owned());
     config.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadWrite });
@@ -335,7 +336,7 @@ pub fn chunks_in_memory(storage: &StorageManager) -> usize {
 }
 
 /// Returns what the tier at a place of the chain has counted.
-pub fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::metrics::TierCounts {
+pub fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::TierCounts {
     storage.counts().swap_remove(tier)
 }
 
@@ -372,7 +373,7 @@ pub fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth 
 }
 
 /// Returns what the tier of a name has counted.
-pub fn counted(storage: &StorageManager, name: &str) -> kvtier::metrics::TierCounts {
+pub fn counted(storage: &StorageManager, name: &str) -> kvtier::TierCounts {
     storage.counts().into_iter().find(|counts| counts.name == name).unwrap()
 }
 

@@ -1,9 +1,7 @@
 //! Answers that break the contract, handles used out of their time, memory and log lines beyond the limits: counted,
 //! and never anybody else's trouble.
 
-use kvtier::config::Config;
-use kvtier::manager::{Lookup, Missing, Tiers};
-use kvtier::runtime::block_on;
+use kvtier::{Config, Lookup, Missing, Tiers, block_on};
 
 use crate::lanes::{FOR_EVER, bad, engine, reasons};
 use crate::support;

@@ -6,9 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on as foreign_block_on;
-use kvtier::config::Config;
-use kvtier::manager::Tiers;
-use kvtier::{Engine, EngineBuilder, Salt, block_on};
+use kvtier::{Config, Engine, EngineBuilder, Salt, Tiers, block_on};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{self, CHUNK_SIZE, backend, config, counted, misbehaving};
@@ -64,7 +62,7 @@ fn on_a_blocking_thread(work: Work) {
 /// smol's executor, without its reactor.
 fn in_a_task_of_smols(work: Work) {
     let executor = async_executor::Executor::new();
-    kvtier::runtime::block_on(executor.run(executor.spawn(async { work() })));
+    kvtier::block_on(executor.run(executor.spawn(async { work() })));
 }
 
 const PLACES: [(&str, Place); 8] = [

@@ -4,10 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kvtier::Engine;
-use kvtier::config::{BackendConfig, FsAccess, FsGrant};
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
+use kvtier::{BackendConfig, Engine, FsAccess, FsGrant, Tiers, block_on};
 
 use crate::lanes::{FOR_EVER, LANE_STALL, assert_replaced, bad, engine, reasons};
 use crate::support;

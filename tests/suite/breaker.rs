@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::clock::Clock;
-use kvtier::config::{BackendConfig, Config, FsAccess, OnLoadError};
-use kvtier::manager::{BackendStatus, BreakerState, BreakerStatus, StorageManager, Tiers};
-use kvtier::runtime::block_on;
 use kvtier::tier::{Tier, TierError};
-use kvtier::{ChunkKey, Engine, EngineBuilder};
+use kvtier::{
+    BackendConfig, BackendStatus, BreakerState, BreakerStatus, ChunkKey, Clock, Config, Engine,
+    EngineBuilder, FsAccess, OnLoadError, StorageManager, Tiers, block_on,
+};
 
 use crate::scripted::{Heard, Scripted};
 use crate::support::{self, eventually, get, in_tier, keys, put, put_in, served};

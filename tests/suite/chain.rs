@@ -1,8 +1,6 @@
 //! What puts, gets and removals do over the whole chain.
 
-use kvtier::manager::{HotCache, Lookup, Miss, TierIndex, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{Config, Salt};
+use kvtier::{Config, HotCache, Lookup, Miss, Salt, TierIndex, Tiers, block_on};
 
 use crate::scripted::{Scripted, engine_over};
 use crate::support::{

@@ -9,9 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser as _;
-use kvtier::integrity::Sealer;
-use kvtier::tier::{Pinning, Tier, TierError, TierFuture};
-use kvtier::transfer::{Sinks, Sources};
+use kvtier::tier::{Pinning, Sealer, Sinks, Sources, Tier, TierError, TierFuture};
 use kvtier::{ChunkKey, EngineBuilder};
 use kvtier_cli::args::{Cli, Command, ReplayArgs};
 use kvtier_cli::commands::replay::{self as command, Ready};
@@ -93,7 +91,7 @@ fn hits_and_evictions_are_exactly_the_simulators_for_every_policy_and_capacity()
     let requests = requests(&Workload { seed: 5, sessions: 6, ..Workload::default() }, 400);
     let trace = write_trace(folder.path(), &requests);
     let names = ["fifo", "lru", "lfu", "mru", "s3-fifo", "sieve"];
-    assert_eq!(names.len(), kvtier::cpu::EvictionPolicy::ALL.len());
+    assert_eq!(names.len(), kvtier::EvictionPolicy::ALL.len());
     for (policy, name) in Policy::ALL.into_iter().zip(names) {
         let mut hits = Vec::new();
         for capacity in [1, 7, 40, 150, 600, 100_000] {
@@ -162,7 +160,7 @@ impl Tier for Forger {
         _: Instant,
     ) -> TierFuture<'_, Result<Vec<Result<Option<u64>, TierError>>, TierError>> {
         let forge = |(index, key): (usize, &ChunkKey)| {
-            let mut payload = vec![0; into.capacity(index).unwrap() - kvtier::integrity::TRAILER_BYTES];
+            let mut payload = vec![0; into.capacity(index).unwrap() - kvtier::tier::TRAILER_BYTES];
             kvtier_cli::content::fill(*key, &mut payload);
             payload[1_000] ^= 1;
             let trailer = self.sealer.seal(*key, &payload);
@@ -200,7 +198,7 @@ fn wrong_bytes_under_a_valid_seal_end_the_replay_with_an_error() {
     let mut config = support::config(Vec::new());
     config.pool_size_bytes = 3 * 4096;
     let metadata = support::metadata();
-    let sealer = Sealer::checksum(kvtier::key::Namespace::new(&metadata));
+    let sealer = Sealer::checksum(kvtier::Namespace::new(&metadata));
     let forger = Forger { sealer, keys: Mutex::default() };
     let built =
         EngineBuilder::new(config, metadata).tier("forger", Arc::new(forger)).build_blocking().unwrap();

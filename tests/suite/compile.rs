@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use kvtier::config::{
-    BackendConfig, CompileCache, CompileLimits, Compiler, Config, OnLoadError, Sha256Digest,
+use kvtier::__internal::limits::COMPONENT_BYTES_MAX;
+use kvtier::__internal::wasm::{CodeOrigin, Compilation, Compiled, compile_into_cache};
+use kvtier::{
+    BackendConfig, CompileCache, CompileLimit, CompileLimits, Compiler, ComponentError, Config, Engine,
+    EngineBuilder, HotCache, OnLoadError, Sha256Digest,
 };
-use kvtier::limits::COMPONENT_BYTES_MAX;
-use kvtier::manager::HotCache;
-use kvtier::wasm::{CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache};
-use kvtier::{Engine, EngineBuilder};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 

@@ -5,9 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kvtier::config::{CompileCache, CompilePolicy, Compiler, Config};
-use kvtier::limits::CACHE_TEMPORARY_AGE_MAX;
-use kvtier::{Engine, EngineBuilder};
+use kvtier::__internal::limits::CACHE_TEMPORARY_AGE_MAX;
+use kvtier::{CompileCache, CompilePolicy, Compiler, Config, Engine, EngineBuilder};
 
 use crate::support;
 

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvtier::config::{BackendConfig, FsAccess, FsGrant, SecretSource};
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
-use kvtier::{Config, EngineBuilder, EngineMetadata, Salt};
+use kvtier::{
+    BackendConfig, Config, EngineBuilder, EngineMetadata, FsAccess, FsGrant, Salt, SecretSource, Tiers,
+    block_on,
+};
 
 use crate::grants::{CLASSES, intruder};
 use crate::scripted::{Scripted, engine_over};

@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvtier::config::Sha256Digest;
-use kvtier::manager::{HotCache, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::wasm::{CONTRACT_VERSION, MethodReport, inspect};
+use kvtier::__internal::wasm::{MethodReport, inspect};
+use kvtier::{CONTRACT_VERSION, HotCache, Sha256Digest, Tiers, block_on};
 use sha2::Digest as _;
 use wit_parser::{Docs, Resolve, Stability, TypeDefKind};
 

@@ -6,13 +6,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, NetGrant, NetHost, PortRange};
-use kvtier::copies::{Counting, Passes};
-use kvtier::manager::{Missing, Tiers};
+use kvtier::__internal::copies::{Counting, Passes};
 use kvtier::memory::Pool;
-use kvtier::runtime::block_on;
 use kvtier::tier::Tier;
-use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
+use kvtier::{
+    BackendConfig, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, Missing, NetGrant, NetHost, PortRange,
+    Tiers, block_on,
+};
 
 use crate::scripted::Scripted;
 use crate::support::{self, config, metadata};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use kvtier::runtime::block_on;
+use kvtier::block_on;
 
 use crate::support::{
     CHUNK_BYTES, config, counts_at, engine, eventually, fs, get, health, in_tier, key, keys, log, put_in,

@@ -6,12 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::integrity::TRAILER_BYTES;
-use kvtier::manager::{StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::tier::CapacityOwner;
-use kvtier::{ChunkKey, Engine};
+use kvtier::tier::{CapacityOwner, TRAILER_BYTES};
+use kvtier::{BackendConfig, ChunkKey, Config, Engine, OnLoadError, StorageManager, Tiers, block_on};
 
 use crate::support::{
     self, CHUNK_BYTES, config, counted, engine, eventually, get, health, in_tier, key, log, put_in, served,

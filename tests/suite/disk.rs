@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kvtier::config::{BackendConfig, Config, FsAccess};
-use kvtier::engine::BuildError;
-use kvtier::integrity::TRAILER_BYTES;
-use kvtier::manager::{Missing, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
+use kvtier::tier::TRAILER_BYTES;
+use kvtier::{
+    BackendConfig, BuildError, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, FsAccess, Missing,
+    StorageManager, Tiers, block_on,
+};
 
 use crate::support::{self, counts_at, health, in_tier, key, log, metadata};
 

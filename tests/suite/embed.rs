@@ -1,15 +1,12 @@
-//! The embedding example, as a stranger runs it.
+//! The examples, as a stranger runs them.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support;
 
 #[test]
 fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
-    // `cargo test` builds the examples beside the tests.
-    let test = std::env::current_exe().unwrap();
-    let example = test.ancestors().nth(2).unwrap().join("examples/embed");
-    assert!(example.exists(), "run `cargo build --package kvtier --example embed` first");
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -29,13 +26,37 @@ fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
         support::patient_lines("  external_backend.disk."),
     );
     std::fs::write(&config, yaml).unwrap();
-    let output = Command::new(example).arg(&config).output().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = "256 of 356 tokens found\n192 of 256 tokens found, chunks [0, 1, 2]";
-    assert_eq!(printed.trim(), expected);
+    let printed = printed_by(Command::new(example("embed")).arg(&config));
+    assert_eq!(printed, "256 of 356 tokens found\n192 of 256 tokens found, chunks [0, 1, 2]");
     let n_files = walk(&data);
     assert_eq!(n_files, 4, "the disk backend has every chunk");
+}
+
+#[test]
+fn the_example_on_keys_stores_and_finds_chunks_under_keys_of_its_own() {
+    let printed = printed_by(&mut Command::new(example("keys")));
+    assert_eq!(printed, "3 chunks stored\n3 of 4 chunks found\nchunks [0, 1, 2]\n3 removed");
+}
+
+#[test]
+fn the_example_that_starts_one_backend_finds_what_it_put() {
+    let mut command = Command::new(example("backend"));
+    let printed = printed_by(command.arg(support::component("memory")).arg("MemoryBackend"));
+    assert_eq!(printed, "3 of 4 found\nserved: [true, true, true, false]");
+}
+
+/// Returns the program of an example. `cargo test` builds the examples beside the tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let example = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(example.exists(), "run `cargo build --package kvtier --examples` first");
+    example
+}
+
+fn printed_by(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn walk(directory: &std::path::Path) -> usize {

@@ -1,9 +1,6 @@
 //! One real chunk all the way: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
 
-use kvtier::Salt;
-use kvtier::config::{Config, Secret};
-use kvtier::manager::{Missing, Tiers};
-use kvtier::runtime::block_on;
+use kvtier::{Config, Missing, Salt, Secret, Tiers, block_on};
 
 use crate::support::{self, CHUNK_SIZE};
 

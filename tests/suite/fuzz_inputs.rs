@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use kvtier::config::{Config, OnFull};
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
+use kvtier::{Config, OnFull, Tiers, block_on};
 use kvtier_cli::commands::inspect;
 use kvtier_tests::fuzz::{self, TARGETS};
 

@@ -5,10 +5,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kvtier::EngineBuilder;
-use kvtier::config::{BackendConfig, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
-use kvtier::manager::Miss;
 use kvtier::tier::{TierError, TierHealth};
+use kvtier::{BackendConfig, EngineBuilder, FsAccess, FsGrant, Miss, NetGrant, NetHost, PortRange};
 
 use crate::support;
 
@@ -455,7 +453,7 @@ fn a_secret_that_the_guest_itself_writes_is_not_shown() {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         let mut backend = intruder(class, "");
         backend.config.clear();
-        backend.secrets.push(("try".into(), kvtier::config::SecretSource::File(file.clone())));
+        backend.secrets.push(("try".into(), kvtier::SecretSource::File(file.clone())));
         let name = backend.name.clone();
         let seen = run(backend);
         assert_eq!(seen.heard, heard);
@@ -489,7 +487,7 @@ fn a_key_of_several_lines_is_shown_in_no_part_by_errors_log_and_traps() {
             {
                 let mut backend = intruder(class, said);
                 backend.config.push(("in".into(), at.into()));
-                backend.secrets.push(("key".into(), kvtier::config::SecretSource::File(file.clone())));
+                backend.secrets.push(("key".into(), kvtier::SecretSource::File(file.clone())));
                 let name = backend.name.clone();
                 let config = support::config(vec![backend]);
                 let shown = match EngineBuilder::new(config, support::metadata()).build_blocking() {

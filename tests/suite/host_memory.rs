@@ -6,9 +6,9 @@
 
 use std::process::Command;
 
-use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
-use kvtier::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
-use kvtier::wasm::hold_threads;
+use kvtier::__internal::limits::{HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX};
+use kvtier::__internal::wasm::hold_threads;
+use kvtier::{BackendConfig, HttpScheme, NetGrant, NetHost};
 
 use crate::lanes::engine;
 use crate::limits::{greedy, take};

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use kvtier::EngineBuilder;
-use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost, PortRange};
-use kvtier::engine::BuildError;
+use kvtier::{BackendConfig, BuildError, EngineBuilder, HttpScheme, NetGrant, NetHost, PortRange};
 
 use crate::grants::{CLASSES, assert_denied, intruder, run};
 use crate::support;

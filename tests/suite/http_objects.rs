@@ -1,10 +1,10 @@
 //! HTTP objects that a backend makes and does not send: their number, their texts, their fields and their bodies.
 
-use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost};
-use kvtier::limits::{
+use kvtier::__internal::limits::{
     HTTP_BODY_PIECE_BYTES, HTTP_FIELDS_BYTES_MAX, HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX,
     HTTP_URL_PART_BYTES_MAX, HTTP_WORD_BYTES_MAX,
 };
+use kvtier::{BackendConfig, HttpScheme, NetGrant, NetHost};
 
 use crate::lanes::engine;
 use crate::limits::{greedy, replaced, take};

@@ -4,14 +4,9 @@
 use std::sync::Arc;
 use std::thread;
 
-use kvtier::clock::Clock;
-use kvtier::config::Config;
-use kvtier::integrity::TRAILER_BYTES;
-use kvtier::limits::GET_BATCHES_IN_FLIGHT;
-use kvtier::manager::{BreakerState, Retrieved, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::tier::Tier;
-use kvtier::{ChunkKey, Engine, EngineBuilder};
+use kvtier::__internal::limits::GET_BATCHES_IN_FLIGHT;
+use kvtier::tier::{TRAILER_BYTES, Tier};
+use kvtier::{BreakerState, ChunkKey, Clock, Config, Engine, EngineBuilder, Retrieved, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, Takes, engine_over};
 use crate::support::{self, CHUNK_BYTES, assert_nothing_leaks, config, counted, get, keys, metadata, served};

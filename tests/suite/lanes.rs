@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config};
-use kvtier::manager::{Retrieved, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine};
+use kvtier::{BackendConfig, ChunkKey, Config, Engine, Retrieved, StorageManager, Tiers, block_on};
 
 use crate::support;
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::engine::BuildError;
-use kvtier::manager::{Miss, RecreateError, StorageManager, Tiers, UnknownBackend};
-use kvtier::runtime::block_on;
 use kvtier::tier::TierError;
-use kvtier::{Engine, EngineBuilder};
+use kvtier::{
+    BackendConfig, BuildError, Config, Engine, EngineBuilder, Miss, OnLoadError, RecreateError,
+    StorageManager, Tiers, UnknownBackend, block_on,
+};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config};
-use kvtier::integrity::TRAILER_BYTES;
-use kvtier::limits::{HANDLES_PER_CALL, LOG_BYTES_MAX};
-use kvtier::manager::{StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
+use kvtier::__internal::limits::{HANDLES_PER_CALL, LOG_BYTES_MAX};
+use kvtier::tier::TRAILER_BYTES;
+use kvtier::{
+    BackendConfig, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, StorageManager, Tiers, block_on,
+};
 
 use crate::lanes::{FOR_EVER, bad, engine, reasons};
 use crate::support;

@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, OnLoadError, SecretSource, Sha256Digest};
-use kvtier::engine::BuildError;
-use kvtier::limits::RESTART_PAUSE_MIN;
-use kvtier::manager::{HotCache, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{Engine, EngineBuilder};
+use kvtier::__internal::limits::RESTART_PAUSE_MIN;
+use kvtier::{
+    BackendConfig, BuildError, Config, Engine, EngineBuilder, HotCache, OnLoadError, SecretSource,
+    Sha256Digest, Tiers, block_on,
+};
 use kvtier_cli::commands::inspect::Class;
 use tempfile::TempDir;
 

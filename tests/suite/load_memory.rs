@@ -6,10 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvtier::EngineBuilder;
-use kvtier::config::{BackendConfig, CompileCache, Config};
-use kvtier::limits::{COMPONENT_BYTES_MAX, COMPONENT_INSTANCES_MAX, INSTANCE_ITEM_BYTES, INSTANCE_ITEMS_MAX};
-use kvtier::wasm::{Compilation, compile_into_cache};
+use kvtier::__internal::limits::{
+    COMPONENT_BYTES_MAX, COMPONENT_INSTANCES_MAX, INSTANCE_ITEM_BYTES, INSTANCE_ITEMS_MAX,
+};
+use kvtier::__internal::wasm::{Compilation, compile_into_cache};
+use kvtier::{BackendConfig, CompileCache, Config, EngineBuilder};
 use tempfile::TempDir;
 
 use crate::support;
@@ -29,7 +30,7 @@ fn refusal(bytes: &[u8]) -> String {
     fs::write(&path, bytes).unwrap();
     // Nothing could be compiled.
     let mut config = support::config(vec![BackendConfig::new("store", &path, "HoarderBackend")]);
-    config.compiler = kvtier::config::Compiler::Program("/nowhere/kvtier".into());
+    config.compiler = kvtier::Compiler::Program("/nowhere/kvtier".into());
     config.compile_cache = CompileCache::Directory(folder.path().join("cache"));
     let error = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string();
     error.replace(&path.display().to_string(), "refused.wasm")

@@ -1,11 +1,11 @@
 //! What a backend may hold of the process beside memory: file descriptors, threads that work on files, paths and
 //! bytes that wait for these.
 
-use kvtier::Engine;
-use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
-use kvtier::limits::{BLOCKING_THREADS_MAX, FILE_OPERATION_BYTES, PATH_BYTES_MAX};
-use kvtier::manager::{StorageManager, Tiers};
-use kvtier::wasm::hold_threads;
+use kvtier::__internal::limits::{BLOCKING_THREADS_MAX, FILE_OPERATION_BYTES, PATH_BYTES_MAX};
+use kvtier::__internal::wasm::hold_threads;
+use kvtier::{
+    BackendConfig, Config, Engine, FsAccess, FsGrant, NetGrant, NetHost, PortRange, StorageManager, Tiers,
+};
 
 use crate::lanes::{FOR_EVER, engine};
 use crate::limits::{greedy, replaced, take};

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::clock::Clock;
-use kvtier::config::{BackendConfig, Config};
-use kvtier::limits::PROMISE_AGE_MAX;
-use kvtier::manager::{BreakerState, BreakerStatus, Lookup, Retrieved, StorageManager, Tiers};
-use kvtier::runtime::block_on;
+use kvtier::__internal::limits::PROMISE_AGE_MAX;
 use kvtier::tier::Tier;
-use kvtier::{ChunkKey, Engine, EngineBuilder};
+use kvtier::{
+    BackendConfig, BreakerState, BreakerStatus, ChunkKey, Clock, Config, Engine, EngineBuilder, Lookup,
+    Retrieved, StorageManager, Tiers, block_on,
+};
 
 use crate::scripted::{Scripted, Takes};
 use crate::support::{self, eventually, get, keys, put_in, served};

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::clock::Clock;
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
 use kvtier::tier::{Pinning, Tier};
-use kvtier::{Config, Engine, EngineBuilder, Salt, StorageManager};
+use kvtier::{Clock, Config, Engine, EngineBuilder, Salt, StorageManager, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -16,7 +13,7 @@ use crate::support::{
 };
 
 /// A backend that keeps two chunks and evicts what was not used for longest.
-fn two_chunks(name: &str) -> kvtier::config::BackendConfig {
+fn two_chunks(name: &str) -> kvtier::BackendConfig {
     let mut config = backend(name, "memory", "LruMemoryBackend");
     config.config.push(("capacity".into(), (2 * (CHUNK_BYTES + 64)).to_string()));
     config

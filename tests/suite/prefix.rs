@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::engine::{RequestError, RetrievedPrefix};
-use kvtier::manager::{Miss, Missing, TierIndex, Tiers};
-use kvtier::runtime::block_on;
 use kvtier::tier::TierError;
-use kvtier::{Dtype, Engine, EngineMetadata, KvShape, Request, Salt};
+use kvtier::{
+    Dtype, Engine, EngineMetadata, KvShape, Miss, Missing, Request, RequestError, RetrievedPrefix, Salt,
+    TierIndex, Tiers, block_on,
+};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -74,7 +74,7 @@ fn t21_only_the_chosen_tiers_are_asked_and_none_if_none_is_chosen() {
 fn t22_absent_everywhere_is_no_hit_and_the_first_tier_that_has_a_chunk_wins() {
     let engine = engine(memories(&["t22_a", "t22_b"]));
     let (storage, keys) = (engine.storage(), keys(1));
-    assert_eq!(block_on(storage.contains(&keys, &Tiers::All)), kvtier::manager::Lookup::default());
+    assert_eq!(block_on(storage.contains(&keys, &Tiers::All)), kvtier::Lookup::default());
     put_in(storage, &keys, "t22_b");
     assert_eq!(runs(&block_on(storage.contains(&keys, &Tiers::All))), [(2, 1)]);
     put_in(storage, &keys, "t22_a");

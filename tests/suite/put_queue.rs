@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kvtier::Config;
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
+use kvtier::{Config, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -23,7 +21,7 @@ fn gated(config: Config, batch_chunks_max: usize) -> (kvtier::Engine, Arc<Script
 }
 
 fn dropping(pool_chunks: u64) -> Config {
-    let on_full = kvtier::config::OnFull::Drop;
+    let on_full = kvtier::OnFull::Drop;
     Config { pool_size_bytes: pool_chunks * 4096, on_full, ..config(vec![]) }
 }
 

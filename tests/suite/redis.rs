@@ -10,11 +10,10 @@ mod shared;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, NetGrant, NetHost, PortRange, SecretSource};
-use kvtier::engine::BuildError;
-use kvtier::manager::{Missing, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder};
+use kvtier::{
+    BackendConfig, BuildError, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, Missing, NetGrant,
+    NetHost, PortRange, SecretSource, StorageManager, Tiers, block_on,
+};
 use kvtier_servers::redis::{Commands, Connection, Redis, RedisOptions, available, cmd};
 
 use crate::support::{self, counted, get, in_tier, key, keys, metadata, put, put_in, served};

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
-use kvtier::config::{BackendConfig, Config, HttpScheme, NetGrant, NetHost, SecretSource};
-use kvtier::integrity::TRAILER_BYTES;
-use kvtier::manager::{Missing, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Engine};
+use kvtier::tier::TRAILER_BYTES;
+use kvtier::{
+    BackendConfig, ChunkKey, ChunkSpec, Config, Engine, HttpScheme, Missing, NetGrant, NetHost, SecretSource,
+    StorageManager, Tiers, block_on,
+};
 use kvtier_servers::proxy::Proxy;
 use kvtier_servers::s3::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};
 use kvtier_servers::tls::Certificates;

@@ -4,9 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use kvtier::EngineBuilder;
-use kvtier::config::{
-    BackendConfig, Config, EnvGrant, FsAccess, FsGrant, NetGrant, NetHost, PortRange, SecretSource,
+use kvtier::{
+    BackendConfig, Config, EngineBuilder, EnvGrant, FsAccess, FsGrant, NetGrant, NetHost, PortRange,
+    SecretSource,
 };
 
 use crate::support;
@@ -130,8 +130,7 @@ fn splices_do_not_write_through_a_read_only_grant() {
     let before = listed();
     let mut backend = support::fs("reads", directory.path());
     backend.allow.fs[0].access = FsAccess::ReadOnly;
-    let config =
-        Config { on_load_error: kvtier::config::OnLoadError::Continue, ..support::config(vec![backend]) };
+    let config = Config { on_load_error: kvtier::OnLoadError::Continue, ..support::config(vec![backend]) };
     let engine = support::engine(config);
     support::put_in(engine.storage(), &[support::key(50)], "reads");
     assert_eq!(support::counted(engine.storage(), "reads").puts, 0);
@@ -206,7 +205,7 @@ fn check_splices(mut backend: BackendConfig) {
     support::put_in(storage, &keys, "splicer");
     for key in &keys {
         let stored = fs::read(directory.path().join(key.to_string())).unwrap();
-        assert_eq!(stored.len(), support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES);
+        assert_eq!(stored.len(), support::CHUNK_BYTES + kvtier::tier::TRAILER_BYTES);
         kvtier_cli::content::verify(*key, &stored[..support::CHUNK_BYTES]).unwrap();
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), keys.len());

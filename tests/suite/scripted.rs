@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kvtier::config::Config;
-use kvtier::runtime::block_on;
-use kvtier::tier::{Pinning, Tier, TierError, TierFuture};
-use kvtier::transfer::{Sinks, Sources};
-use kvtier::{ChunkKey, Engine, EngineBuilder, EngineMetadata};
+use kvtier::tier::{Pinning, Sinks, Sources, Tier, TierError, TierFuture};
+use kvtier::{ChunkKey, Config, Engine, EngineBuilder, EngineMetadata, block_on};
 use tokio::sync::Semaphore;
 
 /// A call that the tier has heard.
@@ -263,7 +260,7 @@ impl Scripted {
     }
 
     fn keep(&self, key: ChunkKey, data: &Sources, index: usize) -> Result<(), TierError> {
-        let revoked = |error: kvtier::transfer::TransferError| TierError::Other(error.to_string());
+        let revoked = |error: kvtier::tier::TransferError| TierError::Other(error.to_string());
         let sealed = data.chunk(index).map_err(revoked)?;
         for _ in 0..self.n_moves() {
             let bytes = sealed.bytes(0..sealed.size_bytes()).map_err(revoked)?.to_vec();

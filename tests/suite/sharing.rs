@@ -6,11 +6,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::join_all;
-use kvtier::config::Config;
-use kvtier::manager::{Lookup, Retrieved, StorageManager, Tiers};
-use kvtier::runtime::block_on;
 use kvtier::tier::Pinning;
-use kvtier::{ChunkKey, Engine};
+use kvtier::{ChunkKey, Config, Engine, Lookup, Retrieved, StorageManager, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, Takes, engine_over};
 use crate::support::{

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, FsAccess, FsGrant, NetGrant, NetHost, PortRange};
-use kvtier::limits::LANE_BYTES_MAX;
-use kvtier::manager::{Missing, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkSpec, Engine};
+use kvtier::__internal::limits::LANE_BYTES_MAX;
+use kvtier::{
+    BackendConfig, ChunkSpec, Config, Engine, FsAccess, FsGrant, Missing, NetGrant, NetHost, PortRange,
+    StorageManager, Tiers, block_on,
+};
 
 use crate::lanes::bad;
 use crate::limits::greedy;
@@ -20,7 +20,7 @@ use crate::support;
 use crate::support::{EXPIRES, FOR_EVER};
 
 /// Takes all the memory there is and fills it, so that a late write would show.
-fn fill_the_pool(storage: &StorageManager) -> kvtier::manager::Allocation {
+fn fill_the_pool(storage: &StorageManager) -> kvtier::Allocation {
     let specs: Vec<_> = (1000..1064).map(|n| support::spec(support::key(n))).collect();
     let mut allocation = block_on(storage.allocate(&specs)).unwrap();
     assert_eq!(allocation.missing().count(), 64, "every page is free");
@@ -93,7 +93,7 @@ fn a_socket_that_delivers_in_time_is_a_transfer_like_any_other() {
     let storage = engine.storage();
     let serving = std::thread::spawn(move || {
         let (mut stream, _) = server.accept().unwrap();
-        stream.write_all(&vec![0xee; support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES]).unwrap();
+        stream.write_all(&vec![0xee; support::CHUNK_BYTES + kvtier::tier::TRAILER_BYTES]).unwrap();
         hang_up(stream);
     });
     let tiers = Tiers::only(["timely_socket"]);
@@ -177,7 +177,7 @@ fn chunks_too_long_for_a_stretch_on_a_lanes_thread_move_whole() {
     let config = Config { pool_size_bytes: 64 << 20, local_cpu: false, ..support::config(backends) };
     let engine = support::engine(config);
     let storage = engine.storage();
-    let n_bytes = (SIZE + kvtier::integrity::TRAILER_BYTES) as u64;
+    let n_bytes = (SIZE + kvtier::tier::TRAILER_BYTES) as u64;
     let spec = ChunkSpec { key: kvtier::ChunkKey { hi: 1, lo: n_bytes }, size_bytes: SIZE };
     for name in ["long-streams", "long-reads"] {
         let mut allocation = block_on(storage.allocate(&[spec])).unwrap();

@@ -28,8 +28,8 @@ pub mod trace;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kvtier::config::CompileLimits;
-use kvtier::wasm;
+use kvtier::__internal::wasm;
+use kvtier::CompileLimits;
 
 use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
 use crate::commands::compile::{compile, compile_one};

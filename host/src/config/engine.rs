@@ -23,7 +23,7 @@ settings! {
     /// Fields are public, so that a program can make a configuration without a file:
     ///
     /// ```
-    /// # use kvtier::config::{BackendConfig, Config};
+    /// # use kvtier::{BackendConfig, Config};
     /// let config = Config {
     ///     chunk_size: 64,
     ///     backends: vec![BackendConfig::new("log", "backends/log.wasm", "ExternalLogBackend")],

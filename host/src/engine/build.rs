@@ -72,9 +72,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Names the program that compiles components, in the place of `kvtier.compiler`: a `kvtier` of this version,
-    /// or a program of the embedder's that hands its words to [`compile_one`](crate::wasm::compile_one) when the
-    /// first is [`COMPILER_COMMAND`](crate::wasm::COMPILER_COMMAND).
+    /// Names the program that compiles components, in the place of `kvtier.compiler`: a `kvtier` of this version.
     #[must_use]
     pub fn compiler(mut self, program: impl Into<PathBuf>) -> Self {
         self.config.compiler = Compiler::Program(program.into());

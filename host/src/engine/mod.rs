@@ -7,6 +7,7 @@ mod blocking;
 mod build;
 mod error;
 mod request;
+mod single;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use build::EngineBuilder;
 pub use error::BuildError;
 use request::KeyRun;
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
+pub use single::start_backend;
 
 use crate::chunk::Chunk;
 use crate::key::{Namespace, Prompt, Salt};

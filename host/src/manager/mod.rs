@@ -80,7 +80,26 @@ pub(crate) struct NewBackend {
 #[error("there is no backend `{0}`")]
 pub struct UnknownBackend(pub String);
 
-/// The chain of tiers. Cloning shares it.
+/// The chain of tiers, on keys: the low-level API, for engines that have keys of their own. Cloning shares it.
+///
+/// An [`Engine`](crate::Engine) derives keys from tokens and does everything else here; get the manager from
+/// [`Engine::storage`](crate::Engine::storage). `host/examples/keys.rs` is a program that works on keys.
+///
+/// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them, then
+///   [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
+/// - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and says which tier serves
+///   each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
+///   [`unpin`](Self::unpin) or until the pins expire.
+/// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is verified
+///   first, and promoted into the CPU tier.
+/// - *Remove*: [`remove`](Self::remove) and [`clear`](Self::clear).
+/// - *Tiers*: [`status`](Self::status), [`counts`](Self::counts), [`metrics`](Self::metrics); [`bypass`](Self::bypass),
+///   [`restore`](Self::restore), [`recreate`](Self::recreate), [`set_hot_cache`](Self::set_hot_cache);
+///   [`flush`](Self::flush) and [`close`](Self::close).
+///
+/// Keys are given in the order of the prompt: the tail of a prefix is evicted before its head. A key names bytes that
+/// never change, and the size in a [`ChunkSpec`](crate::ChunkSpec) is that of the whole payload. Each operation has the
+/// deadline of the configuration; a failing backend makes misses, never errors of a retrieval.
 #[derive(Clone)]
 pub struct StorageManager(Arc<Inner>);
 
@@ -157,6 +176,7 @@ impl StorageManager {
     }
 
     /// Returns the CPU tier, for operations that concern no other.
+    #[doc(hidden)]
     pub fn cpu(&self) -> &CpuTier {
         &self.0.cpu
     }

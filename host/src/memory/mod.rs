@@ -24,6 +24,7 @@ mod trim;
 use std::fmt;
 use std::ptr::NonNull;
 
+pub use crate::chunk::ChunkWriter;
 pub use buffer::BufferMut;
 pub use error::PoolError;
 pub use pool::Pool;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use kvtier::ChunkKey;
-use kvtier::chunk::{Chunk, ChunkWriter};
-use kvtier::cpu::{Allocated, CpuTier, EvictionPolicy, Inserted};
-use kvtier::memory::Pool;
+use kvtier::__internal::cpu::{Allocated, CpuTier, Inserted};
+use kvtier::memory::{ChunkWriter, Pool};
+use kvtier::{Chunk, ChunkKey, EvictionPolicy};
 use kvtier_bench_mix::{Block, CHUNK_BYTES, Contender, REQUEST_CHUNKS};
 
 /// A CPU tier under LRU over a pool of its own.

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, FsAccess, FsGrant, OnFull, OnLoadError};
-use kvtier::manager::Missing;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec, Engine, EngineBuilder, Tiers};
+use kvtier::{
+    BackendConfig, ChunkKey, ChunkSpec, CompileCache, Compiler, Config, Engine, EngineBuilder, FsAccess,
+    FsGrant, Missing, OnFull, OnLoadError, Tiers, block_on,
+};
 
 use crate::bench::Setting;
 use crate::parts::keys::metadata;

@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::integrity::TRAILER_BYTES;
 use kvtier::memory::PAGE_BYTES;
+use kvtier::tier::TRAILER_BYTES;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use twox_hash::XxHash3_128;
 

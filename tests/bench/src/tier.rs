@@ -3,10 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use kvtier::ChunkKey;
-use kvtier::chunk::{Chunk, ChunkWriter};
-use kvtier::cpu::{Allocated, CpuTier, EvictionPolicy, Inserted};
-use kvtier::memory::{BufferMut, PAGE_BYTES, Pool};
+use kvtier::__internal::cpu::{Allocated, CpuTier, Inserted};
+use kvtier::memory::{BufferMut, ChunkWriter, PAGE_BYTES, Pool};
+use kvtier::{Chunk, ChunkKey, EvictionPolicy};
 use kvtier_bench_mix::UniformHasher;
 
 /// Returns the `n`th key. Uniform, as the key chain makes them.

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use run::{Observed, run};
 pub use table::table;
 
-use kvtier::config::BackendConfig;
+use kvtier::BackendConfig;
 
 /// A row of the table.
 pub struct Fault {

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use kvtier::config::{Config, OnLoadError, Secret};
-use kvtier::manager::{Retrieved, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine, EngineBuilder};
+use kvtier::{
+    ChunkKey, Config, Engine, EngineBuilder, OnLoadError, Retrieved, Secret, StorageManager, Tiers, block_on,
+};
 
 use super::{After, Caller, Fault, Method, Times, table};
 use crate::support::{

@@ -1,6 +1,6 @@
 //! The rows.
 
-use kvtier::config::BackendConfig;
+use kvtier::BackendConfig;
 
 use super::{After, Caller, Fault, Method};
 use crate::support::misbehaving;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError};
-use kvtier::{Dtype, EngineBuilder, EngineMetadata, KvShape};
+use kvtier::{
+    BackendConfig, CompileCache, Compiler, Config, Dtype, EngineBuilder, EngineMetadata, KvShape, OnLoadError,
+};
 use kvtier_cli::commands::inspect;
 
 /// What `inspect` may print of a component of so many bytes.

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use kvtier::Config;
-use kvtier::config::{IpNetwork, NetGrant, NetHost, ReadConfig, Sha256Digest};
-use kvtier::wasm::kebab;
+use kvtier::__internal::wasm::kebab;
+use kvtier::{Config, IpNetwork, NetGrant, NetHost, ReadConfig, Sha256Digest};
 
 /// A text that must not show in any message: it is put where secrets stand.
 const CANARY: &str = "canary-5f0e8a";

@@ -1,8 +1,7 @@
 //! Trailers: only what was sealed verifies.
 
-use kvtier::integrity::{Sealer, TRAILER_BYTES};
-use kvtier::key::Namespace;
-use kvtier::{ChunkKey, Dtype, EngineMetadata, KvShape};
+use kvtier::tier::{Sealer, TRAILER_BYTES};
+use kvtier::{ChunkKey, Dtype, EngineMetadata, KvShape, Namespace};
 
 use super::Input;
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvtier::ChunkKey;
-use kvtier::integrity::{Sealer, TRAILER_BYTES};
-use kvtier::tier::{PerChunk, Pinning, Tier, TierError, TierFuture};
-use kvtier::transfer::{Lease, Sealed, Sinks, Sources, TransferError};
+use kvtier::tier::{
+    Lease, PerChunk, Pinning, Sealed, Sealer, Sinks, Sources, TRAILER_BYTES, Tier, TierError, TierFuture,
+    TransferError,
+};
 
 use super::{mix, turns};
 

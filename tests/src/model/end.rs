@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use kvtier::runtime::block_on;
+use kvtier::block_on;
 
 use super::run::{World, lookup_id};
 use super::{CHAOS, N_SLOTS, Report, STEADY};

@@ -8,14 +8,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kvtier::clock::Clock;
-use kvtier::config::{BackendConfig, CompileCache, Compiler, Config, OnLoadError, Secret};
-use kvtier::integrity::Sealer;
-use kvtier::key::Namespace;
-use kvtier::manager::{HotCache, Lookup, Miss, Missing, RecreateError, Retrieved};
-use kvtier::runtime::block_on;
-use kvtier::tier::Tier;
-use kvtier::{Chunk, ChunkKey, Dtype, Engine, EngineBuilder, EngineMetadata, KvShape, StorageManager};
+use kvtier::tier::{Sealer, Tier};
+use kvtier::{
+    BackendConfig, Chunk, ChunkKey, Clock, CompileCache, Compiler, Config, Dtype, Engine, EngineBuilder,
+    EngineMetadata, HotCache, KvShape, Lookup, Miss, Missing, Namespace, OnLoadError, RecreateError,
+    Retrieved, Secret, StorageManager, block_on,
+};
 
 use super::end::eventually;
 use super::{CHAOS, CHUNK_SIZE, Chaos, Choice, Misbehaving, N_KEYS, N_SLOTS, Op, Options, Report, Run};

@@ -1,9 +1,7 @@
 //! What a run does: a setup and steps, decoded from bytes. Any bytes are a script, so that a fuzzer and a seeded
 //! generator make the same ones.
 
-use kvtier::config::OnFull;
-use kvtier::cpu::EvictionPolicy;
-use kvtier::{ChunkKey, ChunkSpec};
+use kvtier::{ChunkKey, ChunkSpec, EvictionPolicy, OnFull};
 
 use super::{CHAOS, STEADY, mix};
 
@@ -144,7 +142,7 @@ impl Choice {
         if self == Self::ALL {
             return kvtier::Tiers::All;
         }
-        let names = [kvtier::manager::CPU_TIER, CHAOS, STEADY].into_iter().enumerate();
+        let names = [kvtier::CPU_TIER, CHAOS, STEADY].into_iter().enumerate();
         kvtier::Tiers::only(names.filter(|(place, _)| self.has(*place)).map(|(_, name)| name))
     }
 }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kvtier::ChunkKey;
-use kvtier::tier::{PerChunk, Pinning, Tier, TierError, TierFuture};
-use kvtier::transfer::{Sinks, Sources, TransferError};
+use kvtier::tier::{PerChunk, Pinning, Sinks, Sources, Tier, TierError, TierFuture, TransferError};
 
 use super::{Sabotage, turns};
 

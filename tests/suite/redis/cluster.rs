@@ -1,9 +1,6 @@
 //! A cluster: keys over all nodes, keys that move, nodes that die.
 
-use kvtier::config::Config;
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine};
+use kvtier::{ChunkKey, Config, Engine, Tiers, block_on};
 use kvtier_servers::redis::{Connection, RedisCluster, available, cmd};
 
 use super::{backend, config, granted, name_of, needs_redis, size};

@@ -5,10 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use kvtier::Engine;
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::manager::{BreakerState, StorageManager, Tiers};
-use kvtier::runtime::block_on;
+use kvtier::{BackendConfig, BreakerState, Config, Engine, OnLoadError, StorageManager, Tiers, block_on};
 use kvtier_servers::proxy::Proxy;
 use kvtier_servers::redis::{Commands, Redis, RedisOptions, available, cmd};
 

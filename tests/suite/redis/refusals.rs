@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::config::{Config, OnLoadError};
-use kvtier::manager::{BreakerState, Tiers};
-use kvtier::runtime::block_on;
+use kvtier::{BreakerState, Config, OnLoadError, Tiers, block_on};
 use kvtier_servers::redis::{Redis, RedisOptions, available, cmd};
 
 use super::{backend, config, engine, needs_redis, put_sized, size, start};
@@ -151,7 +149,7 @@ fn a_server_that_takes_no_more_clients_is_unavailable_in_its_own_words() {
     let path = folder.path().join("password");
     std::fs::write(&path, "right").unwrap();
     let mut backend = backend("redis", &[redis.addr()], &[]);
-    backend.secrets.push(("password".into(), kvtier::config::SecretSource::File(path)));
+    backend.secrets.push(("password".into(), kvtier::SecretSource::File(path)));
     let config = Config { on_load_error: OnLoadError::Continue, ..config(vec![backend]) };
     let engine = support::engine(config);
     let down = support::health(engine.storage(), "redis").down.expect("there is no room for it");

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, OnLoadError, SecretSource};
-use kvtier::manager::{BackendStatus, BreakerState, StorageManager};
+use kvtier::{BackendConfig, BackendStatus, BreakerState, Config, OnLoadError, SecretSource, StorageManager};
 use kvtier_servers::redis::{Connection, Redis, RedisOptions, available, cmd};
 
 use super::{backend, config, needs_redis};

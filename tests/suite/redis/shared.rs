@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
-use kvtier::manager::{StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, ChunkSpec};
+use kvtier::{ChunkKey, ChunkSpec, StorageManager, Tiers, block_on};
 use kvtier_servers::proxy::Proxy;
 use kvtier_servers::redis::{Commands, Connection, available, cmd};
 

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::manager::{BreakerState, StorageManager, Tiers};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine};
+use kvtier::{
+    BackendConfig, BreakerState, ChunkKey, Config, Engine, OnLoadError, StorageManager, Tiers, block_on,
+};
 use kvtier_servers::proxy::Proxy;
 
 use super::canned::{Canned, answer, empty_list};
@@ -278,7 +277,7 @@ fn with_one_object(answer_get: impl Fn(&str, usize) -> Vec<u8> + Send + 'static)
 
 #[test]
 fn what_was_read_before_the_cut_is_not_asked_for_again() {
-    let whole = support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES;
+    let whole = support::CHUNK_BYTES + kvtier::tier::TRAILER_BYTES;
     let canned = with_one_object(move |_, _| {
         // A half, of a whole that is promised.
         let head = format!("HTTP/1.1 200 OK\r\netag: \"tag\"\r\ncontent-length: {whole}\r\n\r\n");
@@ -303,7 +302,7 @@ fn what_was_read_before_the_cut_is_not_asked_for_again() {
 
 #[test]
 fn a_connection_that_is_cut_again_and_again_is_a_miss_with_its_reason() {
-    let whole = support::CHUNK_BYTES + kvtier::integrity::TRAILER_BYTES;
+    let whole = support::CHUNK_BYTES + kvtier::tier::TRAILER_BYTES;
     let canned = with_one_object(move |request, n_gets| {
         let at = n_gets - 1;
         let (status, range) = if request.contains("range:") {

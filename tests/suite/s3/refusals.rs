@@ -2,10 +2,7 @@
 
 use std::net::TcpListener;
 
-use kvtier::config::{BackendConfig, Config, OnLoadError};
-use kvtier::manager::Tiers;
-use kvtier::runtime::block_on;
-use kvtier::{Engine, EngineBuilder};
+use kvtier::{BackendConfig, Config, Engine, EngineBuilder, OnLoadError, Tiers, block_on};
 use kvtier_servers::s3::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};
 use kvtier_servers::tls::Certificates;
 

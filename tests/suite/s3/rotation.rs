@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::manager::BreakerState;
+use kvtier::BreakerState;
 
 use super::{Secrets, backend, engine, server};
 use crate::support::{self, eventually, get, in_tier, key, keys, put_in, served};

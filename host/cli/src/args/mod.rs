@@ -102,7 +102,7 @@ pub enum Command {
     /// For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier
     Completions(CompletionsArgs),
     /// The compiler that the other commands and the library start: one component from the standard input.
-    #[command(name = kvtier::wasm::COMPILER_COMMAND, hide = true)]
+    #[command(name = kvtier::__internal::wasm::COMPILER_COMMAND, hide = true)]
     CompileOne(CompileOneArgs),
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use std::path::Path;
 
     use clap::CommandFactory as _;
-    use kvtier::cpu::EvictionPolicy;
+    use kvtier::EvictionPolicy;
 
     use super::*;
     use crate::presets::Preset;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use kvtier::cpu::EvictionPolicy;
+use kvtier::EvictionPolicy;
 
 use crate::presets::Preset;
 

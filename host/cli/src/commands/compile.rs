@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kvtier::Config;
-use kvtier::config::{BackendConfig, CompileCache, Sha256Digest};
-use kvtier::limits::COMPONENT_BYTES_MAX;
-use kvtier::wasm::{self, CodeOrigin, Compilation, Compiled};
+use kvtier::__internal::limits::COMPONENT_BYTES_MAX;
+use kvtier::__internal::wasm;
+use kvtier::__internal::wasm::{CodeOrigin, Compilation, Compiled};
+use kvtier::{BackendConfig, CompileCache, Config, Sha256Digest};
 use serde_json::{Value, json};
 
 use super::{choose_compiler, print, print_json};

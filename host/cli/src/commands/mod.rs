@@ -11,8 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kvtier::Config;
-use kvtier::config::{Compiler, ConfigError, ReadConfig};
+use kvtier::{Compiler, Config, ConfigError, ReadConfig};
 
 /// Reads a configuration file, or without one what the environment names: `LMCACHE_CONFIG_FILE`, else `LMCACHE_*`.
 ///

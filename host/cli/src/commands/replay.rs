@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kvtier::config::ShownSetting;
+use kvtier::ShownSetting;
 
 use super::print;
 use crate::args::ReplayArgs;

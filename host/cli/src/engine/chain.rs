@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use kvtier::key::KeyChain;
-use kvtier::manager::{BackendStatus, Lookup, StorageManager, Tiers};
-use kvtier::metrics::TierCounts;
-use kvtier::runtime::block_on;
-use kvtier::{Chunk, ChunkKey, ChunkSpec, Engine};
+use kvtier::{
+    BackendStatus, Chunk, ChunkKey, ChunkSpec, Engine, KeyChain, Lookup, StorageManager, TierCounts, Tiers,
+    block_on,
+};
 
 use crate::histogram::Histogram;
 use crate::replay::{Chain, Retrieved, Stored, TierCounters};

@@ -5,9 +5,8 @@ mod chain;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::config::{OnFull, OnLoadError};
 use kvtier::memory::PAGE_BYTES;
-use kvtier::{Config, Dtype, EngineBuilder, EngineMetadata, KvShape};
+use kvtier::{Config, Dtype, EngineBuilder, EngineMetadata, KvShape, OnFull, OnLoadError};
 
 pub use self::chain::EngineChain;
 use crate::args::ReplayArgs;

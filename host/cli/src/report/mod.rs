@@ -4,7 +4,8 @@
 mod charts;
 mod tables;
 
-use kvtier::config::{ShownSetting, without_user_parts};
+use kvtier::__internal::config::without_user_parts;
+use kvtier::ShownSetting;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::tables::{cell, table};

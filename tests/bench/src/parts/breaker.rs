@@ -3,10 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::{Result, ensure};
-use kvtier::clock::Clock;
-use kvtier::config::BackendConfig;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine, EngineBuilder, Tiers};
+use kvtier::{BackendConfig, ChunkKey, Clock, Engine, EngineBuilder, Tiers, block_on};
 
 use super::keys::metadata;
 use crate::bench::{About, Bench, Setting, candidate};

@@ -3,9 +3,7 @@
 //! A put lasts until the backend has all chunks; a get until all are verified. All chunks of a sample go in one call.
 
 use anyhow::{Context, Result};
-use kvtier::config::BackendConfig;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Config, Engine, Tiers};
+use kvtier::{BackendConfig, ChunkKey, Config, Engine, Tiers, block_on};
 
 use super::copies::{WORKING_SET_BYTES, memcpy};
 use crate::bench::Bench;

@@ -3,8 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Engine, Tiers};
+use kvtier::{ChunkKey, Engine, Tiers, block_on};
 
 use crate::bench::{About, Bench, candidate};
 use crate::engines::{config, engine, log, memory, store};

@@ -3,8 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Tiers};
+use kvtier::{ChunkKey, Tiers, block_on};
 
 use crate::bench::{Bench, candidate};
 use crate::engines::{config, engine, log, store};

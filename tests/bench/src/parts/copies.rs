@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kvtier::chunk::ChunkWriter;
-use kvtier::cpu::{Allocated, CpuTier, EvictionPolicy};
-use kvtier::memory::Pool;
+use kvtier::__internal::cpu::{Allocated, CpuTier};
+use kvtier::EvictionPolicy;
+use kvtier::memory::{ChunkWriter, Pool};
 
 use crate::bench::{About, Bench, candidate};
 use crate::report::{Quantity, Target};

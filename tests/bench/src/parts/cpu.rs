@@ -4,10 +4,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kvtier::ChunkKey;
-use kvtier::chunk::Chunk;
-use kvtier::cpu::{CpuTier, EvictionPolicy, Inserted};
+use kvtier::__internal::cpu::{CpuTier, Inserted};
 use kvtier::memory::{BufferMut, PAGE_BYTES};
+use kvtier::{Chunk, ChunkKey, EvictionPolicy};
 
 use crate::bench::{About, Bench, candidate};
 use crate::report::Target;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::cpu::EvictionPolicy;
+use kvtier::EvictionPolicy;
 
 use crate::bench::{Bench, candidate};
 use crate::report::Quantity;

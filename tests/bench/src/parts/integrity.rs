@@ -3,9 +3,8 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::ChunkKey;
-use kvtier::integrity::Sealer;
-use kvtier::key::Namespace;
+use kvtier::tier::Sealer;
+use kvtier::{ChunkKey, Namespace};
 
 use super::keys::metadata;
 use crate::bench::{Bench, candidate};

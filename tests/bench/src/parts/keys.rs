@@ -3,8 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use kvtier::key::{KeyChain, Namespace};
-use kvtier::{Dtype, EngineMetadata, KvShape};
+use kvtier::{Dtype, EngineMetadata, KeyChain, KvShape, Namespace};
 use sha2::{Digest as _, Sha256};
 
 use crate::bench::{About, Bench, candidate};

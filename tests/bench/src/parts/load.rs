@@ -1,9 +1,7 @@
 //! Time until a backend is open.
 
 use anyhow::{Context, Result};
-use kvtier::Config;
-use kvtier::config::CompileCache;
-use kvtier::runtime::block_on;
+use kvtier::{CompileCache, Config, block_on};
 
 use crate::bench::{About, Bench, candidate};
 use crate::engines::{config, engine, log};

@@ -6,9 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use kvtier::config::{BackendConfig, NetGrant, NetHost, PortRange};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Config, Engine, Tiers};
+use kvtier::{BackendConfig, ChunkKey, Config, Engine, NetGrant, NetHost, PortRange, Tiers, block_on};
 use kvtier_servers::redis::{Redis, RedisOptions, available};
 
 use crate::bench::Bench;

@@ -1,7 +1,7 @@
 //! The review of a configuration as JSON. Its field names are an interface: scripts read them.
 
-use kvtier::config::ShownSetting;
-use kvtier::wasm::{Limit, Reach, ReviewResult};
+use kvtier::__internal::wasm::{Limit, Reach, ReviewResult};
+use kvtier::ShownSetting;
 use serde_json::{Value, json};
 
 use super::{Findings, Reviewed};
@@ -23,7 +23,7 @@ fn backend(Reviewed { config, review }: &Reviewed) -> Value {
         "name": config.name,
         "component": config.module_path.display().to_string(),
         "class": config.class_name,
-        "loadable": review.as_ref().is_ok_and(kvtier::wasm::Review::is_usable),
+        "loadable": review.as_ref().is_ok_and(kvtier::__internal::wasm::Review::is_usable),
     });
     match review {
         Err(error) => value["error"] = error.to_string().into(),

@@ -9,8 +9,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use kvtier::config::{BackendConfig, ShownSetting};
-use kvtier::wasm::{self, Compilation, ComponentError};
+use kvtier::__internal::wasm;
+use kvtier::__internal::wasm::Compilation;
+use kvtier::{BackendConfig, ComponentError, ShownSetting};
 
 pub use self::text::render;
 use super::{choose_compiler, print, print_json, read_config};

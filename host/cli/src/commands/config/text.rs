@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kvtier::wasm::{Limit, Reach, ReviewResult};
+use kvtier::__internal::wasm::{Limit, Reach, ReviewResult};
 
 use super::{Findings, Reviewed};
 use crate::format::{bytes, indented};
@@ -109,9 +109,9 @@ fn reaches(reaches: &[Reach]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kvtier::Config;
-    use kvtier::config::BackendConfig;
-    use kvtier::wasm::{self, Compilation};
+    use kvtier::__internal::wasm;
+    use kvtier::__internal::wasm::Compilation;
+    use kvtier::{BackendConfig, Config};
 
     use super::super::ensure_usable;
     use super::*;

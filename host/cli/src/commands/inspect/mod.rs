@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::wasm;
+use kvtier::__internal::wasm;
 use serde_json::{Value, json};
 
 pub use self::text::render;

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kvtier::config::{BackendConfig, HttpScheme, NetGrant, NetHost, PortRange, SecretSource};
-use kvtier::runtime::block_on;
-use kvtier::{ChunkKey, Config, Engine, Tiers};
+use kvtier::{
+    BackendConfig, ChunkKey, Config, Engine, HttpScheme, NetGrant, NetHost, PortRange, SecretSource, Tiers,
+    block_on,
+};
 use kvtier_servers::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 use super::BUCKET;
