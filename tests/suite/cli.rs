@@ -333,3 +333,43 @@ fn the_examples_configuration_is_valid() {
         assert!(support::component(name).exists());
     }
 }
+
+/// Runs `kvtier` and returns the JSON object that it prints.
+fn reported(words: &[&Path]) -> Value {
+    let output = support::kvtier().args(words).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_command_that_reports_has_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = disk_config(folder.path(), "1GiB");
+    let (json, component) = (Path::new("--json"), support::component("fs"));
+    let inspected = reported(&[Path::new("inspect"), &component, json]);
+    assert_eq!(inspected["classes"][0]["name"], "FsBackend", "{inspected}");
+    assert_eq!(
+        (&inspected["classes"][0]["fulfils"], &inspected["size_bytes"].is_u64()),
+        (&true.into(), &true)
+    );
+
+    let shown = reported(&[Path::new("config"), &config, json]);
+    let disk = &shown["backends"][0];
+    assert_eq!((&disk["name"], &disk["loadable"]), (&"disk".into(), &true.into()), "{shown}");
+    assert_eq!(disk["digest"], inspected["digest"]);
+    assert!(disk["grants"].as_array().unwrap().iter().any(|grant| grant["result"] == "granted"), "{shown}");
+    let setting =
+        |key: &str| shown["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key);
+    assert!(setting("chunk_size").is_some(), "{shown}");
+
+    let compile =
+        [Path::new("compile"), Path::new("--cache-dir"), &folder.path().join("cache"), &component, json];
+    let compiled = reported(&compile);
+    assert_eq!(compiled["components"][0]["digest"], inspected["digest"], "{compiled}");
+    assert_eq!(
+        (&compiled["components"][0]["cached"], &compiled["failures"]),
+        (&false.into(), &Value::Array(vec![]))
+    );
+    assert_eq!(reported(&compile)["components"][0]["cached"], true);
+}

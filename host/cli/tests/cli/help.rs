@@ -1,4 +1,4 @@
-//! The help of each command, which ends with the exit codes.
+//! The help of each command, which ends with the exit codes. Long because the texts are.
 
 use crate::run;
 
