@@ -35,10 +35,10 @@ pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineCha
     }
     config.on_full = OnFull::Wait;
     config.on_load_error = OnLoadError::Fail;
+    let settings = config.shown();
     choose_compiler(&mut config, program);
 
     let facts = facts(args, &config, chunk_bytes);
-    let settings = config.shown();
     let chunk_bytes = chunk_bytes as usize;
     let engine = EngineBuilder::new(config, metadata).build_blocking()?;
     Ok(Ready { chain: EngineChain::new(engine, chunk_bytes), chunk_bytes, settings, facts })

@@ -65,9 +65,9 @@ pub fn config(
 pub fn look(path: Option<&Path>, program: Option<&Path>) -> Result<Findings> {
     let read = read_config(path)?;
     let mut config = read.config;
+    let settings = config.shown();
     choose_compiler(&mut config, program);
     let compilation = Compilation::new(&config);
-    let settings = config.shown();
     let reviewed = config.backends.into_iter().map(|backend| {
         let review = wasm::review(&compilation, &backend);
         Reviewed { config: backend, review }
