@@ -44,7 +44,7 @@ pub(crate) fn run(backend: BackendConfig) -> Seen {
     let health = support::health(engine.storage(), &name);
     engine.blocking().close().unwrap();
     let denied = log.lines_with(&format!("backend=\"{name}\""));
-    let denied = denied.into_iter().filter(|line| line.contains("grants::denial: ")).collect();
+    let denied = denied.into_iter().filter(|line| line.contains("policy::denial::backend: ")).collect();
     Seen { error, health, heard: log.heard(&name), denied }
 }
 
@@ -403,7 +403,11 @@ fn a_denial_is_logged_once_and_counted_every_time() {
     }
     assert_eq!(support::health(engine.storage(), &name).denials, 3);
     let lines = log.lines_with(&format!("backend=\"{name}\""));
-    assert_eq!(lines.iter().filter(|line| line.contains("grants::denial: ")).count(), 1, "{lines:#?}");
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("policy::denial::backend: ")).count(),
+        1,
+        "{lines:#?}"
+    );
 }
 
 #[test]
