@@ -15,7 +15,9 @@
     (type $error-cases (variant
       (case "unavailable" string) (case "invalid-config" string) (case "invalid-argument" string)
       (case "no-space") (case "corrupt" string) (case "unsupported") (case "other" string)))
-    (export "error" (type (eq $error-cases)))))
+    (export "error" (type (eq $error-cases)))
+    (type $pinning-cases (enum "none" "pin"))
+    (export "pinning" (type (eq $pinning-cases)))))
   (type $Buffers (instance
     (export "sources" (type (sub resource)))
     (export "sinks" (type (sub resource)))))
@@ -25,6 +27,7 @@
     (alias export $types "chunk-key" (type $key))
     (alias export $types "init" (type $init))
     (alias export $types "error" (type $error))
+    (alias export $types "pinning" (type $pinning))
     (alias export $buffers "sources" (type $sources))
     (alias export $buffers "sinks" (type $sinks))
 
@@ -77,7 +80,7 @@
       (canon lift (core func $main "construct") (memory $m) (realloc $realloc)))
     (func $open (param "self" (borrow $object)) (result (result (error $error)))
       (canon lift (core func $main "done") (memory $m) (realloc $realloc)))
-    (func $contains (param "self" (borrow $object)) (param "keys" (list $key)) (param "pin" bool)
+    (func $contains (param "self" (borrow $object)) (param "keys" (list $key)) (param "pinning" $pinning)
         (result (result u32 (error $error)))
       (canon lift (core func $main "take") (memory $m) (realloc $realloc)))
     (func $put (param "self" (borrow $object)) (param "keys" (list $key)) (param "data" (own $sources))
