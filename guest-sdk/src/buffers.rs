@@ -1,8 +1,9 @@
 //! Moving a chunk's bytes.
 
 use wasip3::filesystem::types::Descriptor;
+use wit_bindgen::StreamReader;
 
-use crate::bindings::kvtier::storage::{files, files_blocking};
+use crate::bindings::kvtier::storage::{files, files_blocking, streams};
 use crate::{Caching, Error, FileToLoad, FileToStore, Sinks, Sources};
 
 /// Bytes moved by one copy between host and guest: large enough for memory speed, small enough to
@@ -32,6 +33,15 @@ impl Sources {
             offset += n;
         }
         Ok(bytes)
+    }
+
+    /// Returns the bytes `offset..offset + len` of chunk `index` as a stream. They do not pass through guest memory if
+    /// it is handed on to a host function, such as a socket's `send`. Empty if the range does not lie within the chunk.
+    ///
+    /// # Panics
+    /// Traps if there is no such chunk.
+    pub fn read_stream(&self, index: u32, offset: u64, len: u64) -> StreamReader<u8> {
+        streams::read_stream(self, index, offset, len)
     }
 
     /// Writes the whole of chunk `index` to `file` at byte `at`, not through guest memory, and
@@ -103,6 +113,16 @@ impl Sinks {
         }
         self.write(index, 0, bytes)?;
         Ok(size)
+    }
+
+    /// Writes what `data` delivers to buffer `index`, from byte `offset` on, until the stream ends, and returns the
+    /// number of bytes. They do not pass through guest memory if the stream comes from a host function, such as a
+    /// socket's `receive`.
+    ///
+    /// # Errors
+    /// See the contract's `streams.write-stream`. Bytes written before an error stay written.
+    pub async fn write_stream(&self, index: u32, offset: u64, data: StreamReader<u8>) -> Result<u64, Error> {
+        streams::write_stream(self, index, offset, data).await
     }
 
     /// Fills buffer `index` from `file`, from byte `at` on, not through guest memory, until the

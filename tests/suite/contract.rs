@@ -38,15 +38,18 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:60720b2bf933aea5c41856b8bc7622478d38bd4ca82db804837796b012586da7
-    buffers.wit sha256:d0595d81b879c8c7e6f4338f62f8ea02ae72dfd1f90a9ebd28c7258df3e591aa
+    backend.wit sha256:ec10dbc49c4db42cffc15b6677baa1432d0349a03375ed1f5fbe3b683aa7ffb3
+    buffers.wit sha256:eca92de336443fcba47c278f3d3d7ce36ea862762d030054aa51684145fc3385
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
+    deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
     files.wit sha256:c1ea3e0b02782d2a48a017459f3e7a6c9dd8157422a126db7b8e4f69e0dfd79d
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
+    streams.wit sha256:50ba3c1f77e4613861b84b6cd9af755ee31c02669c5d4870099448f1ca244627
     types.wit sha256:ae529bb9f3d53a8cc6269535161db09c505a8e6d65eb94afec2595e917385d87
+    worlds.wit sha256:40e1216afededaf71e48fa893b87488799dd409475da5aee8a780f6a6542f3b6
     ");
 }
 
@@ -66,7 +69,7 @@ fn every_item_of_the_contract_is_documented_and_dated() {
     assert_eq!(package.name.to_string(), format!("kvtier:storage@{CONTRACT_VERSION}"));
     let mut interfaces: Vec<&str> = package.interfaces.keys().map(String::as_str).collect();
     interfaces.sort_unstable();
-    assert_eq!(interfaces, ["backend", "buffers", "files", "files-blocking", "logging", "types"]);
+    assert_eq!(interfaces, ["backend", "buffers", "files", "files-blocking", "logging", "streams", "types"]);
     let mut n_items = 0;
     for (name, id) in &package.interfaces {
         let interface = &resolve.interfaces[*id];
@@ -196,6 +199,26 @@ fn a_class_answers_to_its_rust_name_its_kebab_name_and_its_full_name() {
     for (number, class_name) in names.into_iter().enumerate() {
         stores_and_serves(&format!("named-{number}"), "plain", class_name);
     }
+}
+
+#[test]
+fn a_component_that_exports_the_template_interface_has_the_class_backend() {
+    let names = [
+        "Backend",
+        "backend",
+        "kvtier:storage/backend@0.1.0/backend",
+        "kvtier:storage/backend/backend",
+        "kvtier:storage/backend@0.1.0",
+        "kvtier:storage/backend",
+    ];
+    for (number, class_name) in names.into_iter().enumerate() {
+        stores_and_serves(&format!("template-{number}"), "template", class_name);
+    }
+}
+
+#[test]
+fn the_name_of_an_interface_means_its_only_class() {
+    stores_and_serves("interface-plain", "plain", "kvtier-test:plain/alpha");
 }
 
 #[test]

@@ -3,17 +3,21 @@
 use crate::class_name::camel;
 
 /// The files of `wit/`, in the order in which they refer to each other, with the package of each.
-const STORAGE: [&str; 5] = [
+const STORAGE: [&str; 7] = [
     include_str!("../wit/types.wit"),
     include_str!("../wit/buffers.wit"),
+    include_str!("../wit/streams.wit"),
     include_str!("../wit/files.wit"),
     include_str!("../wit/logging.wit"),
-    include_str!("../wit/backend.wit"),
+    BACKEND,
+    include_str!("../wit/worlds.wit"),
 ];
-const WASI: [&str; 3] = [
-    include_str!("../wit/deps/clocks-0.3/system-clock.wit"),
-    include_str!("../wit/deps/filesystem-0.2/types.wit"),
+const BACKEND: &str = include_str!("../wit/backend.wit");
+const CLOCKS: [&str; 1] = [include_str!("../wit/deps/clocks-0.3/system-clock.wit")];
+const FILESYSTEM_0_2: [&str; 1] = [include_str!("../wit/deps/filesystem-0.2/types.wit")];
+const FILESYSTEM_0_3: [&str; 2] = [
     include_str!("../wit/deps/filesystem-0.3/types.wit"),
+    include_str!("../wit/deps/filesystem-0.3/preopens.wit"),
 ];
 
 /// A class as the component exports it.
@@ -52,8 +56,7 @@ pub(crate) fn component_wit(krate: &str, classes: &[ClassNames]) -> String {
     });
     let exports = classes.iter().map(|class| format!("export {}-class;\n", class.kebab));
     let mut wit = vec![format!("package {};\n", author_package(krate))];
-    wit.extend(WASI.map(|text| nested(&[text])));
-    wit.push(nested(&STORAGE));
+    wit.extend([&CLOCKS[..], &FILESYSTEM_0_2, &FILESYSTEM_0_3, &STORAGE].map(nested));
     wit.extend(interfaces);
     wit.push(format!("world component {{\ninclude {name}/imports@{version};\n"));
     wit.extend(exports);
@@ -85,12 +88,12 @@ pub(crate) fn storage_package() -> String {
 
 /// `wasi:filesystem/types` in the versions that the contract names: 0.2 and 0.3.
 pub(crate) fn wasi_filesystem() -> [String; 2] {
-    [WASI[1], WASI[2]].map(|text| package_of(text).replace('@', "/types@"))
+    [FILESYSTEM_0_2[0], FILESYSTEM_0_3[0]].map(|text| package_of(text).replace('@', "/types@"))
 }
 
 /// Interfaces of `wasi:clocks` that the file system's refer to.
 pub(crate) fn wasi_clocks() -> [String; 2] {
-    ["/types@", "/system-clock@"].map(|name| package_of(WASI[0]).replace('@', name))
+    ["/types@", "/system-clock@"].map(|name| package_of(CLOCKS[0]).replace('@', name))
 }
 
 /// The method that the contract does not demand; the SDK's traits have a default for it.
@@ -98,7 +101,7 @@ const OPTIONAL: &str = "lanes-max: static func() -> u32;\n";
 
 /// Returns the methods of the contract's template for `class`, and the optional one.
 fn class_body(class: &ClassNames) -> String {
-    let template = without_comments(STORAGE[4]);
+    let template = without_comments(BACKEND);
     let start = template
         .find("resource backend {")
         .map(|at| at + "resource backend {".len())

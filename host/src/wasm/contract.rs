@@ -18,7 +18,7 @@ mod generated {
         additional_derives: [PartialEq],
         world: "kvtier:storage/imports",
         imports: {
-            "kvtier:storage/buffers.[method]sources.read-stream": store | trappable,
+            "kvtier:storage/streams.read-stream": store | trappable,
             "kvtier:storage/files-blocking.store": async | trappable,
             "kvtier:storage/files-blocking.load": async | trappable,
             "kvtier:storage/files-blocking.store-all": async | trappable,
@@ -36,7 +36,7 @@ mod generated {
     });
 }
 
-pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logging, types};
+pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logging, streams, types};
 
 type Reply<T> = (Result<T, types::Error>,);
 type Keys = Vec<types::ChunkKey>;

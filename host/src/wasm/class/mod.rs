@@ -125,12 +125,29 @@ impl ClassReport {
         self.all_methods().all(|method| method.flaw().is_none())
     }
 
-    /// Reports whether `class_name` means this class: its name, its kebab form, or
+    /// Reports whether `class_name` is the name of this class, its kebab form, or
     /// `namespace:package/interface/resource`.
-    fn answers_to(&self, class_name: &str) -> bool {
-        let full = |interface: &str| format!("{interface}/{}", self.resource) == class_name;
-        let unversioned = self.interface.split('@').next().unwrap_or(&self.interface);
-        kebab(class_name) == self.resource || full(&self.interface) || full(unversioned)
+    fn has_name(&self, class_name: &str) -> bool {
+        let is_full = |interface: &str| format!("{interface}/{}", self.resource) == class_name;
+        kebab(class_name) == self.resource || is_full(&self.interface) || is_full(self.unversioned())
+    }
+
+    /// Reports whether `interface`, with its version or without, exports this class.
+    fn is_exported_by(&self, interface: &str) -> bool {
+        self.interface == interface || self.unversioned() == interface
+    }
+
+    fn unversioned(&self) -> &str {
+        self.interface.split('@').next().unwrap_or(&self.interface)
+    }
+}
+
+/// Finds the class of a name; the name of an interface means its only class.
+fn named_class<'a>(classes: &'a [ClassReport], class_name: &str) -> Option<&'a ClassReport> {
+    let mut of_interface = classes.iter().filter(|class| class.is_exported_by(class_name));
+    match (of_interface.next(), of_interface.next()) {
+        (Some(only), None) => Some(only),
+        _ => classes.iter().find(|class| class.has_name(class_name)),
     }
 }
 
@@ -139,7 +156,7 @@ pub(super) fn check<'a>(
     classes: &'a [ClassReport],
     class_name: &str,
 ) -> Result<(&'a ClassReport, bool), ClassError> {
-    let Some(found) = classes.iter().find(|class| class.answers_to(class_name)) else {
+    let Some(found) = named_class(classes, class_name) else {
         let named = classes.iter().map(|class| class.name.clone()).collect();
         return Err(ClassError::NotExported { class: class_name.to_owned(), exported: named });
     };
@@ -234,6 +251,26 @@ fn static_name(resource: &str, method: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_names_its_only_class_and_none_of_several() {
+        let class = |interface: &str, resource: &str| ClassReport {
+            name: pascal(resource),
+            interface: interface.into(),
+            resource: resource.into(),
+            methods: Vec::new(),
+            optional: Vec::new(),
+        };
+        let classes = [class("a:b/one@0.1.0", "x"), class("a:b/two", "y"), class("a:b/two", "z")];
+        let found = |name: &str| named_class(&classes, name).map(|class| class.resource.as_str());
+        for name in ["a:b/one@0.1.0", "a:b/one", "a:b/one@0.1.0/x", "a:b/one/x", "X", "x"] {
+            assert_eq!(found(name), Some("x"), "{name}");
+        }
+        assert_eq!(found("a:b/two/z"), Some("z"));
+        for name in ["a:b/two", "a:b", "a:b/one@0.2.0", "a:b/one/y", ""] {
+            assert_eq!(found(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn the_names_of_parameters_do_not_count() {

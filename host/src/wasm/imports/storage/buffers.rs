@@ -1,14 +1,12 @@
 //! `buffers`: chunks to be read, and room to be filled.
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use wasmtime::component::{Access, Accessor, Linker, Resource, StreamReader, WasmList};
+use wasmtime::component::{Linker, Resource, WasmList};
 use wasmtime::{Result, StoreContextMut, format_err};
 
-use super::streams::{ChunkStream, SinkStream};
 use super::{beside, check_index, range, refused};
 use crate::copies::{Pass, note};
-use crate::transfer::{Sinks, Sources, TransferError};
+use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::buffers;
 use crate::wasm::contract::types::Error;
 use crate::wasm::state::{GuestState, Storage, StorageView};
@@ -97,24 +95,6 @@ impl buffers::HostSources for StorageView<'_> {
     }
 }
 
-impl<T: Send + 'static> buffers::HostSourcesWithStore<T> for Storage {
-    fn read_stream(
-        mut access: Access<'_, T, Self>,
-        sources: Resource<Sources>,
-        index: u32,
-        offset: u64,
-        len: u64,
-    ) -> Result<StreamReader<u8>> {
-        let StorageView { table, threads, .. } = access.get();
-        let (sources, lanes) = (table.get(&sources)?.clone(), threads.lanes.clone());
-        check_index(index, sources.count())?;
-        let index = index as usize;
-        let size_bytes = sources.size_bytes(index).unwrap_or_default();
-        let range = range(offset, len).ok().filter(|range| range.end <= size_bytes).unwrap_or(0..0);
-        StreamReader::new(&mut access, ChunkStream::new(sources, index, range, lanes))
-    }
-}
-
 impl buffers::HostSinks for StorageView<'_> {
     fn count(&mut self, sinks: Resource<Sinks>) -> Result<u32> {
         Ok(self.table.get(&sinks)?.count() as u32)
@@ -139,34 +119,5 @@ impl buffers::HostSinks for StorageView<'_> {
     fn drop(&mut self, sinks: Resource<Sinks>) -> Result<()> {
         self.table.delete(sinks)?;
         Ok(())
-    }
-}
-
-impl<T: Send + 'static> buffers::HostSinksWithStore<T> for Storage {
-    async fn write_stream(
-        accessor: &Accessor<T, Self>,
-        sinks: Resource<Sinks>,
-        index: u32,
-        offset: u64,
-        data: StreamReader<u8>,
-    ) -> Result<std::result::Result<u64, Error>> {
-        let (done, ended) = oneshot::channel();
-        let leased = accessor.with(|mut access| -> Result<_> {
-            let view = access.get();
-            let sinks = view.table.get(&sinks)?;
-            check_index(index, sinks.count())?;
-            match sinks.claim(index as usize) {
-                Ok(sink) => {
-                    data.pipe(&mut access, SinkStream::new(sink, offset as usize, done))?;
-                    Ok(Ok(()))
-                }
-                Err(error) => Ok(Err(error)),
-            }
-        })?;
-        if let Err(error) = leased {
-            return Ok(Err(refused(error)));
-        }
-        let lost = Err(TransferError::Revoked);
-        Ok(ended.await.unwrap_or(lost).map_err(refused))
     }
 }

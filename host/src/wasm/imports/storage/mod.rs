@@ -1,4 +1,4 @@
-//! The host functions that a guest may import: buffers, files, the log.
+//! The host functions that a guest may import: buffers, streams, files, the log.
 
 mod buffers;
 mod direct;
@@ -16,13 +16,14 @@ use wasmtime::{Result, format_err};
 use crate::limits::LANE_BYTES_MAX;
 use crate::transfer::TransferError;
 use crate::wasm::contract::types::Error;
-use crate::wasm::contract::{files as contract_files, files_blocking, types};
+use crate::wasm::contract::{files as contract_files, files_blocking, streams as contract_streams, types};
 use crate::wasm::state::{GuestState, Storage, StorageView};
 
 /// Adds the contract's interfaces to a linker that has WASI.
 pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
     types::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     buffers::add_to_linker(linker)?;
+    contract_streams::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     contract_files::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     files_blocking::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! A chunk's bytes as a stream, out of a source or into a sink, not through guest memory.
+//! `streams`: a chunk's bytes as a stream, out of a source or into a sink, not through guest memory.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -6,13 +6,66 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use wasmtime::component::{Destination, Source, StreamConsumer, StreamProducer, StreamResult, VecBuffer};
+use wasmtime::component::{
+    Access, Accessor, Destination, Resource, Source, StreamConsumer, StreamProducer, StreamReader,
+    StreamResult, VecBuffer,
+};
 use wasmtime::{Result, StoreContextMut};
 
-use super::beside;
+use super::{beside, check_index, range, refused};
 use crate::copies::{Pass, note};
 use crate::limits::{LANE_BYTES_MAX, STREAM_STEP_BYTES};
-use crate::transfer::{Claim, Sources, TransferError};
+use crate::transfer::{Claim, Sinks, Sources, TransferError};
+use crate::wasm::contract::streams;
+use crate::wasm::contract::types::Error;
+use crate::wasm::state::{Storage, StorageView};
+
+impl streams::Host for StorageView<'_> {}
+
+impl<T: Send + 'static> streams::HostWithStore<T> for Storage {
+    fn read_stream(
+        mut access: Access<'_, T, Self>,
+        sources: Resource<Sources>,
+        index: u32,
+        offset: u64,
+        len: u64,
+    ) -> Result<StreamReader<u8>> {
+        let StorageView { table, threads, .. } = access.get();
+        let (sources, lanes) = (table.get(&sources)?.clone(), threads.lanes.clone());
+        check_index(index, sources.count())?;
+        let index = index as usize;
+        let size_bytes = sources.size_bytes(index).unwrap_or_default();
+        let range = range(offset, len).ok().filter(|range| range.end <= size_bytes).unwrap_or(0..0);
+        StreamReader::new(&mut access, ChunkStream::new(sources, index, range, lanes))
+    }
+
+    async fn write_stream(
+        accessor: &Accessor<T, Self>,
+        sinks: Resource<Sinks>,
+        index: u32,
+        offset: u64,
+        data: StreamReader<u8>,
+    ) -> Result<std::result::Result<u64, Error>> {
+        let (done, ended) = oneshot::channel();
+        let leased = accessor.with(|mut access| -> Result<_> {
+            let view = access.get();
+            let sinks = view.table.get(&sinks)?;
+            check_index(index, sinks.count())?;
+            match sinks.claim(index as usize) {
+                Ok(sink) => {
+                    data.pipe(&mut access, SinkStream::new(sink, offset as usize, done))?;
+                    Ok(Ok(()))
+                }
+                Err(error) => Ok(Err(error)),
+            }
+        })?;
+        if let Err(error) = leased {
+            return Ok(Err(refused(error)));
+        }
+        let lost = Err(TransferError::Revoked);
+        Ok(ended.await.unwrap_or(lost).map_err(refused))
+    }
+}
 
 /// Delivers a chunk's bytes from the host's memory, for as long as its call lasts: it holds the chunk only
 /// while it copies.
