@@ -47,8 +47,8 @@ pub trait StorageBackend: Sized + 'static {
     /// in order. A key that is present keeps its bytes, and the put counts as a use.
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;
 
-    /// Fills buffer `i` of `into` with the chunk stored under `keys[i]`. Returns one result per key,
-    /// in order: `None` if it is absent, else the number of bytes written.
+    /// Writes the chunk stored under `keys[i]` to the beginning of buffer `i` of `into`. Returns one result per key,
+    /// in order: the number of bytes written, or `None` if the chunk is absent or larger than the buffer.
     async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>>;
 
     /// Protects the leading run of `keys` that is present from removal by the backend's own

@@ -29,6 +29,8 @@ impl Sources {
         let mut offset = 0;
         while offset < size {
             let n = (size - offset).min(COPY_BYTES_MAX);
+            // The host allocates the piece in the guest, and a failure there is a trap.
+            Vec::<u8>::new().try_reserve_exact(n as usize).map_err(|_| Error::NoSpace)?;
             bytes.extend_from_slice(&self.read(index, offset, n)?);
             offset += n;
         }
@@ -101,18 +103,22 @@ impl Sinks {
         (0..self.count()).map(|index| self.capacity(index))
     }
 
-    /// Copies `bytes` to the beginning of buffer `index`, and returns their number.
+    /// Copies a whole chunk to the beginning of buffer `index`, and returns what `get` returns for it: its length, or
+    /// `None` if it is larger than the buffer, for then it is not the chunk that the host asks for.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if `bytes` is not exactly as long as the buffer: the chunk that was stored
-    /// was. Else as [`write`](Self::write).
-    pub fn write_all(&self, index: u32, bytes: &[u8]) -> Result<u64, Error> {
-        let (size, capacity) = (bytes.len() as u64, self.capacity(index));
-        if size != capacity {
-            return Err(Error::corrupt(format!("{size} bytes stored, {capacity} expected")));
+    /// See [`write`](Self::write).
+    pub fn write_all(&self, index: u32, chunk: &[u8]) -> Result<Option<u64>, Error> {
+        let size_bytes = chunk.len() as u64;
+        if size_bytes > self.capacity(index) {
+            return Ok(None);
         }
-        self.write(index, 0, bytes)?;
-        Ok(size)
+        let mut offset = 0;
+        for piece in chunk.chunks(COPY_BYTES_MAX as usize) {
+            self.write(index, offset, piece)?;
+            offset += piece.len() as u64;
+        }
+        Ok(Some(size_bytes))
     }
 
     /// Writes what `data` delivers to buffer `index`, from byte `offset` on, until the stream ends, and returns the
@@ -148,8 +154,8 @@ impl Sinks {
     }
 
     /// Fills buffers from files of their own below `directory`, not through guest memory, and returns
-    /// the number of bytes read for each, `None` if there is no such file, or an error, in the order
-    /// of `files`.
+    /// the number of bytes read for each, `None` if there is no such file or it is larger than the buffer, or an error, in
+    /// the order of `files`.
     ///
     /// # Errors
     /// For each file, see the contract's `files.load-all`.

@@ -38,14 +38,14 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:ec10dbc49c4db42cffc15b6677baa1432d0349a03375ed1f5fbe3b683aa7ffb3
-    buffers.wit sha256:eca92de336443fcba47c278f3d3d7ce36ea862762d030054aa51684145fc3385
+    backend.wit sha256:3d68adff13ee691b6c85beec0454ad2d32cc155042713f5fe3e235411f7a9ecb
+    buffers.wit sha256:14a1feea81099059ff19ea5b47a6e3ff49b55b78036f7b64729f6a4e2e687249
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
-    files.wit sha256:c1ea3e0b02782d2a48a017459f3e7a6c9dd8157422a126db7b8e4f69e0dfd79d
+    files.wit sha256:4a60f89f3396a85b4ee35bfe59fd9d5679616a5d90140eb3ce24a483684771fa
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
     streams.wit sha256:50ba3c1f77e4613861b84b6cd9af755ee31c02669c5d4870099448f1ca244627
     types.wit sha256:ae529bb9f3d53a8cc6269535161db09c505a8e6d65eb94afec2595e917385d87
@@ -213,6 +213,62 @@ fn a_component_that_exports_the_template_interface_has_the_class_backend() {
     ];
     for (number, class_name) in names.into_iter().enumerate() {
         stores_and_serves(&format!("template-{number}"), "template", class_name);
+    }
+}
+
+/// Stores chunks of one size and fetches them into buffers of others.
+fn a_shorter_chunk_is_served_and_a_larger_one_is_a_miss_that_stays(backend: kvtier::config::BackendConfig) {
+    let name = backend.name.clone();
+    let engine = support::engine(support::config(vec![backend]));
+    let storage = engine.storage();
+    storage.set_hot_cache(HotCache::Off);
+    let keys = support::keys(3);
+    support::put_in(storage, &keys, &name);
+    let size_bytes = support::specs(&keys)[0].size_bytes;
+    let lens = |change: isize| -> Vec<usize> {
+        let sized = |key: &kvtier::ChunkKey| kvtier::key::ChunkSpec {
+            key: *key,
+            size_bytes: size_bytes.strict_add_signed(change),
+        };
+        let specs: Vec<_> = keys.iter().map(sized).collect();
+        let found = block_on(storage.get(&specs, &Tiers::only([name.as_str()]), None));
+        found.chunks.iter().map(|chunk| chunk.len()).collect()
+    };
+    for larger in [1, 63, 64, 5_000] {
+        assert_eq!(lens(larger), [size_bytes; 3], "{name}: {larger} bytes more than needed");
+    }
+    for smaller in [-1, -64, -1_000] {
+        assert_eq!(lens(smaller), [0; 0], "{name}: {smaller}");
+    }
+    assert_eq!(lens(0), [size_bytes; 3], "{name}: it has stayed");
+    let errors = support::counted(storage, &name).errors;
+    assert!(errors.is_empty(), "{name}: {errors:?}");
+    support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn capacities_are_upper_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut by_name = support::backend("size-by-name", "probe", "SpliceBackend");
+    by_name.config.push(("by_name".into(), "1".into()));
+    by_name.allow.fs = support::fs("", folder.path()).allow.fs;
+    let mut backends: Vec<_> = [
+        ("memory", "MemoryBackend"),
+        ("memory", "LruMemoryBackend"),
+        ("plain", "AlphaBackend"),
+        ("plain", "BetaStore2"),
+        ("template", "Backend"),
+        ("blocking", "BlockingMemoryBackend"),
+    ]
+    .into_iter()
+    .map(|(component, class)| support::backend(&format!("size-{class}"), component, class))
+    .collect();
+    let files = tempfile::tempdir().unwrap();
+    backends.extend([by_name, support::fs("size-fs", files.path())]);
+    for mut backend in backends {
+        // Larger chunks than what is asked for look like broken promises.
+        backend.breaker.failures = 0;
+        a_shorter_chunk_is_served_and_a_larger_one_is_a_miss_that_stays(backend);
     }
 }
 

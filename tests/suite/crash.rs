@@ -86,7 +86,7 @@ fn files_torn_by_the_end_of_the_machine_are_misses_with_a_reason_and_can_be_stor
     let heard = log.scanned("crash_torn", 2);
     let counted = format!("scan: 5 chunks, {n_bytes} bytes found, 0 evicted, 0 unfinished files removed");
     assert_eq!(heard, counted);
-    for (n, reason) in [(0, "corrupt"), (1, "corrupt"), (2, "check_failed"), (3, "no_trailer")] {
+    for (n, reason) in [(0, "wrong_length"), (1, "wrong_length"), (2, "check_failed"), (3, "no_trailer")] {
         let found = get(storage, &[key(n)]);
         let reasons: Vec<_> = found.misses.iter().filter(|missed| missed.tier.0 == 1).collect();
         assert!(found.chunks.is_empty() && reasons.len() == 1, "{n}: {found:?}");

@@ -206,7 +206,7 @@ fn a_chunk_that_is_present_is_not_sent_again() {
 }
 
 #[test]
-fn an_object_of_another_size_is_corrupt() {
+fn an_object_of_another_size_is_never_served() {
     let (server, secrets) = (server(), Secrets::right());
     let mut in_ranges = backend("s3-size-ranges", &server.endpoint(), &secrets);
     set(&mut in_ranges, &[("range_bytes", "64KiB")]);
@@ -217,14 +217,14 @@ fn an_object_of_another_size_is_corrupt() {
     let engine = engine_for(4 * MIB, vec![whole, in_ranges]);
     let (storage, specs) = (engine.storage(), large(&keys(1), 300 << 10));
     for tier in ["s3-size", "s3-size-ranges"] {
-        for change in [-300_000, -1, 1] {
+        for (change, reason) in [(-300_000, "wrong_length"), (-1, "wrong_length"), (1, "not_found")] {
             put_large(storage, &specs, tier);
             let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
             let size = object.metadata().unwrap().len().strict_add_signed(change);
             object.set_len(size).unwrap();
             let found = block_on(storage.get(&specs, &Tiers::only([tier]), None));
             assert!(found.chunks.is_empty());
-            assert_eq!(found.misses[0].miss.reason(), "corrupt", "{size} bytes, {tier}");
+            assert_eq!(found.misses[0].miss.reason(), reason, "{size} bytes, {tier}");
         }
     }
     support::assert_nothing_leaks(storage);
@@ -352,7 +352,7 @@ fn answers_that_are_not_read_free_their_connections() {
         let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
         object.set_len(2 * MIB as u64).unwrap();
         let found = block_on(storage.get(&specs, &Tiers::All, None));
-        assert_eq!(found.misses[0].miss.reason(), "corrupt");
+        assert_eq!(found.misses[0].miss.reason(), "not_found");
     }
     put_large(storage, &specs, "s3-unread");
     assert_eq!(get_large(storage, &specs), 1);

@@ -166,12 +166,11 @@ impl Reader {
                 };
             }
         };
-        let capacity = into.capacity(index);
-        let mut wrong =
-            (size != capacity).then(|| Error::corrupt(format!("{size} bytes stored, {capacity} expected")));
+        // What the call answers without the value. One that is larger than the buffer is not the chunk asked for.
+        let mut passed_over = (size > into.capacity(index)).then_some(Ok(None));
         let mut offset = 0;
         while offset < size {
-            if self.is_shared && size - offset > SKIPPED_BYTES_MAX && wrong.is_some() {
+            if self.is_shared && size - offset > SKIPPED_BYTES_MAX && passed_over.is_some() {
                 self.has_given_up = true;
                 self.start = self.buffer.len();
                 break;
@@ -181,19 +180,19 @@ impl Reader {
             }
             let piece = &self.buffer[self.start..];
             let n = piece.len().min((size - offset) as usize);
-            if wrong.is_none() {
+            if passed_over.is_none() {
                 match into.write(index, offset, &piece[..n]) {
                     Ok(()) => {}
                     // The call is over. Replies to others come behind its own.
-                    Err(error) if self.is_shared => wrong = Some(error),
+                    Err(error) if self.is_shared => passed_over = Some(Err(Refusal::Error(error))),
                     Err(error) => return Err(Broken::Over(error)),
                 }
             }
             self.start += n;
             offset += n as u64;
         }
-        if let Some(error) = wrong.take_if(|_| self.has_given_up) {
-            return Ok(Err(error.into()));
+        if let Some(answer) = passed_over.take_if(|_| self.has_given_up) {
+            return Ok(answer);
         }
         while self.buffer.len() - self.start < 2 {
             self.receive().await?;
@@ -202,7 +201,7 @@ impl Reader {
             return Err(self.faulty("a value is not as long as it says"));
         }
         self.start += 2;
-        Ok(wrong.map_or(Ok(Some(size)), |error| Err(error.into())))
+        Ok(passed_over.unwrap_or(Ok(Some(size))))
     }
 
     /// Has the replies to several calls come in one after the other.

@@ -224,19 +224,37 @@ impl Bucket {
         }
     }
 
-    /// Fills buffer `index` of `into` with an object, in ranges side by side if it is large. Returns the number of
-    /// bytes, `None` if the object is absent.
+    /// Writes an object to buffer `index` of `into`, in ranges side by side if it is large. Returns the number of
+    /// bytes, `None` if the object is absent or larger than the buffer.
     pub(crate) async fn get(&self, object: &str, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
-        let size = into.capacity(index);
+        let capacity = into.capacity(index);
+        // Nearly always it fills the buffer. The first answer tells if it is shorter.
+        match self.get_of_size(object, into, index, capacity).await {
+            Err(Failure::OtherSize(size)) if size > capacity => Ok(None),
+            Err(Failure::OtherSize(size)) => self.get_of_size(object, into, index, size).await,
+            got => got,
+        }
+        .map_err(|failure| self.error(Asked::Get, failure, object))
+    }
+
+    /// Gets an object of `size` bytes.
+    async fn get_of_size(
+        &self,
+        object: &str,
+        into: &Sinks,
+        index: u32,
+        size: u64,
+    ) -> Result<Option<u64>, Failure> {
         let range_bytes = self.config.range_bytes.max(size.div_ceil(RANGES_MAX));
         // All ranges are of the object that the first answer was of.
         let tag = RefCell::new(None);
-        let ranges = split(size, range_bytes).map(|range| self.get_range(object, into, index, range, &tag));
+        let ranges =
+            split(size, range_bytes).map(|range| self.get_range(object, into, index, size, range, &tag));
         for read in join_all(ranges).await {
             match read {
                 Ok(()) => {}
                 Err(failure) if failure.is_absent() => return Ok(None),
-                Err(failure) => return Err(self.error(Asked::Get, failure, object)),
+                Err(failure) => return Err(failure),
             }
         }
         Ok(Some(size))
@@ -248,10 +266,10 @@ impl Bucket {
         object: &str,
         into: &Sinks,
         index: u32,
+        size: u64,
         range: Range<u64>,
         tag: &RefCell<Option<String>>,
     ) -> Result<(), Failure> {
-        let size = into.capacity(index);
         let mut at = range.start;
         let replaced =
             || Failure::Other(Error::unavailable(format!("{object}: was replaced while it was read")));
@@ -354,22 +372,20 @@ fn split(size: u64, part_bytes: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 /// Refuses an object that is not of the chunk's size, and an answer that begins elsewhere than what was asked for.
-fn check_size(answer: &Answer, asked: Range<u64>, size: u64, object: &str) -> Result<(), Error> {
-    let is_of = |stored: u64| {
-        let wrong = || Error::corrupt(format!("{object}: {stored} bytes stored, {size} expected"));
-        if stored == size { Ok(()) } else { Err(wrong()) }
-    };
+fn check_size(answer: &Answer, asked: Range<u64>, size: u64, object: &str) -> Result<(), Failure> {
+    let is_of = |stored: u64| if stored == size { Ok(()) } else { Err(Failure::OtherSize(stored)) };
     if answer.status == 206 {
         let range = answer.header("content-range").and_then(|range| content_range(&range));
         return match range {
             Some((start, stored)) if start == asked.start => is_of(stored),
-            _ => Err(Error::other(format!(
+            _ => Err(Failure::Other(Error::other(format!(
                 "{object}: the store answered with another range than was asked for"
-            ))),
+            )))),
         };
     }
     if asked != (0..size) {
-        return Err(Error::other(format!("{object}: the store does not answer with ranges")));
+        let why = format!("{object}: the store does not answer with ranges");
+        return Err(Error::other(why).into());
     }
     answer.content_length().map_or(Ok(()), is_of)
 }

@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Refused(Box<Refusal>),
     /// There was no answer, or not all of it.
     Broken(ErrorCode),
+    /// The object has another size in bytes than was assumed.
+    OtherSize(u64),
     /// An answer that S3 does not give, or the end of the call.
     Other(Error),
 }
@@ -119,7 +121,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.transient(),
             Self::Broken(code) => transient(code),
-            Self::Other(_) => None,
+            Self::OtherSize(_) | Self::Other(_) => None,
         }
     }
 
@@ -130,6 +132,8 @@ impl Failure {
                 let why = format!("{place}: {}", words(&code));
                 if is_permanent(&code) { Error::other(why) } else { Error::unavailable(why) }
             }
+            // As long as it is replaced again and again.
+            Self::OtherSize(n_bytes) => Error::unavailable(format!("{place}: has {n_bytes} bytes now")),
             Self::Other(error) => error,
         }
     }

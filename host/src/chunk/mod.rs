@@ -46,7 +46,7 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Starts the chunk `key` in `buffer`, which has exactly the payload's size.
+    /// Starts the chunk `key` in `buffer`, which has the payload's size, or for a fetch at least that.
     pub fn new(key: ChunkKey, buffer: BufferMut) -> Self {
         Self { key, buffer }
     }
@@ -54,6 +54,11 @@ impl ChunkWriter {
     /// Returns the chunk's key.
     pub fn key(&self) -> ChunkKey {
         self.key
+    }
+
+    /// Ends the chunk after `len_bytes` of its buffer; the memory behind stays with it.
+    pub(crate) fn truncate(&mut self, len_bytes: usize) {
+        self.buffer.truncate(len_bytes);
     }
 
     /// Makes the bytes as they are now an immutable chunk. Copies nothing.

@@ -70,7 +70,8 @@ impl fmt::Debug for ChunkKey {
 pub struct ChunkSpec {
     /// The chunk's name.
     pub key: ChunkKey,
-    /// The payload's size in bytes; at least 1.
+    /// The payload's size in bytes, at least 1. A retrieval provides so much memory: a chunk that was stored shorter is
+    /// returned with its own length, and one that was stored larger is a miss.
     pub size_bytes: usize,
 }
 

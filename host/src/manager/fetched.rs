@@ -18,12 +18,14 @@ pub enum Miss {
     /// The tier failed.
     #[error(transparent)]
     Error(TierError),
-    /// The tier wrote fewer bytes than the chunk has, or claims bytes that it did not write.
-    #[error("{claimed} bytes claimed of a chunk of {expected}, or not all of them written")]
+    /// The tier claims a number of bytes that it did not write, or that does not end in the chunk's trailer.
+    #[error(
+        "{claimed} bytes claimed for a buffer of {expected}, and not all of them written, or not those of the chunk"
+    )]
     WrongLength {
         /// The number of bytes that the tier claims to have written.
         claimed: u64,
-        /// The chunk's size with its trailer.
+        /// The buffer's size, trailer included.
         expected: u64,
     },
     /// The bytes that came back are not the chunk.
@@ -89,7 +91,7 @@ pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>)
     };
     let expected = sink.capacity() as u64;
     Err(match answer {
-        Ok(Some(claimed)) if claimed == expected && sink.is_full() => match sink.check() {
+        Ok(Some(claimed)) if sink.end_at(claimed as usize) => match sink.check() {
             Ok(()) => {
                 let (writer, trailer) = sink.into_parts();
                 let chunk = writer.freeze();

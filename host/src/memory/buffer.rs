@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::{AllocateError, MemoryBlock, Provider};
+use super::{AllocateError, MemoryBlock, Provider, ReleaseSignal};
 
 /// Memory of a provider with exactly one owner, writable; goes back to the provider when dropped.
 ///
@@ -47,6 +47,18 @@ impl BufferMut {
         Arc::ptr_eq(&self.provider, provider)
     }
 
+    /// Shortens the buffer to `len_bytes`, if it is longer. It keeps all of its memory, which goes back as it was handed
+    /// out. Allocates a little on the heap; a buffer that was shortened no longer counts as its provider's
+    /// ([`is_of`](Self::is_of)), so its memory is not used for a chunk of another length.
+    pub(crate) fn truncate(&mut self, len_bytes: usize) {
+        if len_bytes >= self.block.size_bytes {
+            return;
+        }
+        let shortened = Shortened { whole: self.block, provider: Arc::clone(&self.provider) };
+        self.provider = Arc::new(shortened);
+        self.block.size_bytes = len_bytes;
+    }
+
     /// Returns how much of the provider's memory the buffer takes, in bytes, rounding included.
     pub fn footprint_bytes(&self) -> usize {
         self.provider.footprint_bytes(self.block.size_bytes)
@@ -84,6 +96,51 @@ impl Drop for BufferMut {
         // drop runs once.
         unsafe { self.provider.release(self.block) };
         self.provider.released().notify();
+    }
+}
+
+/// The provider of one buffer that was shortened: gives all of its memory back. A field of `BufferMut` would make every
+/// chunk's record larger than a cache line, for a case that hardly occurs.
+#[derive(Debug)]
+struct Shortened {
+    whole: MemoryBlock,
+    provider: Arc<dyn Provider>,
+}
+
+// SAFETY: hands nothing out; the pointer in `whole` is only handed back to the provider that it came from.
+unsafe impl Send for Shortened {}
+// SAFETY: as above.
+unsafe impl Sync for Shortened {}
+
+// SAFETY: hands nothing out.
+unsafe impl Provider for Shortened {
+    fn capacity_bytes(&self) -> usize {
+        self.provider.capacity_bytes()
+    }
+
+    fn allocated_bytes(&self) -> usize {
+        self.provider.allocated_bytes()
+    }
+
+    fn footprint_bytes(&self, _: usize) -> usize {
+        self.provider.footprint_bytes(self.whole.size_bytes)
+    }
+
+    fn allocate(&self, _: usize) -> Result<Option<MemoryBlock>, AllocateError> {
+        Ok(None)
+    }
+
+    fn allocate_batch(&self, _: &[usize], _: &mut Vec<MemoryBlock>) -> Result<bool, AllocateError> {
+        Ok(false)
+    }
+
+    unsafe fn release(&self, _: MemoryBlock) {
+        // SAFETY: the provider handed `whole` out; the only buffer that has this provider releases it once, in drop.
+        unsafe { self.provider.release(self.whole) };
+    }
+
+    fn released(&self) -> &ReleaseSignal {
+        self.provider.released()
     }
 }
 

@@ -94,6 +94,34 @@ impl Sink {
         self.written.covers(self.capacity())
     }
 
+    /// Ends what is in the buffer after `n_bytes`, trailer included: the chunk may be shorter than the buffer. Reports
+    /// whether that is possible, that is whether all these bytes were written by this call and, where they are fewer
+    /// than the capacity, end in a trailer of the chunk with their length.
+    pub fn end_at(&mut self, n_bytes: usize) -> bool {
+        if !self.written.covers(n_bytes) || n_bytes > self.capacity() {
+            return false;
+        }
+        if n_bytes == self.capacity() {
+            return true;
+        }
+        let Some(n_payload) = n_bytes.checked_sub(TRAILER_BYTES) else { return false };
+        let Ok([head, tail]) = split(&(n_payload..n_bytes), self.writer.len()) else { return false };
+        let mut trailer = [0; TRAILER_BYTES];
+        let n_head = head.len();
+        trailer[..n_head].copy_from_slice(&self.writer[head]);
+        trailer[n_head..].copy_from_slice(&self.trailer[tail]);
+        if self.sealer.verify_header(self.writer.key(), n_payload, &trailer).is_err() {
+            return false;
+        }
+        self.trailer = trailer;
+        self.writer.truncate(n_payload);
+        if self.n_hashed_bytes() > n_payload {
+            // The trailer went through it as if it were payload.
+            self.hash = None;
+        }
+        true
+    }
+
     /// Accepts what is in the buffer as the chunk that it waits for, or says what is wrong. Reads what did not come
     /// in order.
     ///
@@ -142,6 +170,6 @@ impl Written {
     }
 
     fn covers(&self, size: usize) -> bool {
-        matches!(self.0.as_slice(), [range] if *range == (0..size))
+        size == 0 || matches!(self.0.first(), Some(range) if range.start == 0 && range.end >= size)
     }
 }

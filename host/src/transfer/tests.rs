@@ -41,6 +41,53 @@ fn sealers() -> [Sealer; 2] {
 }
 
 #[test]
+fn a_chunk_may_be_shorter_than_the_buffer_and_ends_where_its_trailer_says() {
+    for sealer in sealers() {
+        for n_payload in [1, 35, 36, 37, 63, 64, 99, 100] {
+            let pool = pool();
+            let payload: Vec<u8> = (0..n_payload as u8).collect();
+            let trailer = sealer.seal(KEY, &payload);
+            let bytes = [&payload[..], &trailer].concat();
+            for n_before in [0, 1, n_payload / 2, n_payload] {
+                let set = Sinks::new(vec![writer(&pool)], &sealer);
+                let mut lease = set.lease(0).unwrap();
+                // In two pieces, so that part of the trailer may have been hashed as payload.
+                lease.write(0, &bytes[..n_before]).unwrap();
+                lease.write(n_before, &bytes[n_before..]).unwrap();
+                drop(lease);
+                let mut sink = set.revoke().pop().unwrap().unwrap();
+                assert!(n_payload == SIZE || !sink.end_at(bytes.len() - 1), "{n_payload}");
+                assert!(!sink.end_at(bytes.len() + 1) && (n_payload == SIZE || !sink.end_at(SIZE + 64)));
+                assert!(sink.end_at(bytes.len()), "{n_payload}");
+                assert_eq!(sink.check(), Ok(()), "{n_payload}, {n_before}");
+                let (writer, found) = sink.into_parts();
+                assert_eq!((&*writer, found), (&payload[..], trailer));
+                let chunk = writer.freeze();
+                assert_eq!((&*chunk, pool.allocated_bytes()), (&payload[..], 4096));
+                drop(chunk);
+                assert_eq!(pool.allocated_bytes(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_answer_that_ends_in_no_trailer_of_the_chunk_is_refused() {
+    let (pool, sealer) = (pool(), &sealers()[0]);
+    let other = ChunkKey { hi: 1, lo: 2 };
+    for (key, cut) in [(other, 0), (KEY, 1), (KEY, 40)] {
+        let bytes = [&[7; 20][..], &sealer.seal(key, &[7; 20])].concat();
+        let set = Sinks::new(vec![writer(&pool)], sealer);
+        set.lease(0).unwrap().write(0, &bytes).unwrap();
+        let mut sink = set.revoke().pop().unwrap().unwrap();
+        assert!(!sink.end_at(bytes.len() - cut), "{cut}");
+    }
+    let set = Sinks::new(vec![writer(&pool)], sealer);
+    let mut sink = set.revoke().pop().unwrap().unwrap();
+    assert!((0..=SIZE + 70).all(|n| !sink.end_at(n)), "nothing was written");
+}
+
+#[test]
 fn a_sink_is_full_only_when_every_byte_of_payload_and_trailer_was_written() {
     let pool = pool();
     let set = sinks(&pool);

@@ -14,7 +14,7 @@ impl Store {
             known.push(if self.owns() { chunks.get(key).map(|((), size_bytes)| size_bytes) } else { None });
         }
         let fits = |&(index, _): &(u32, ChunkKey)| {
-            known[index as usize].is_none_or(|size_bytes| size_bytes == into.capacity(index))
+            known[index as usize].is_none_or(|size_bytes| size_bytes <= into.capacity(index))
         };
         let readable: Vec<_> = (0..).zip(keys.iter().copied()).filter(fits).collect();
         let mut read: Vec<_> = known.iter().map(|_| None).collect();
@@ -27,36 +27,28 @@ impl Store {
             self.mend().await;
         }
         let mut answers = Vec::with_capacity(keys.len());
-        for (((index, key), known), read) in (0..).zip(keys).zip(known).zip(read) {
-            answers.push(self.judge(*key, known, into.capacity(index), read).await);
+        for ((key, known), read) in keys.iter().zip(known).zip(read) {
+            answers.push(self.judge(*key, known, read).await);
         }
         answers
     }
 
-    /// Says what was read of a chunk, and has it dropped if its file is missing or damaged: one that stayed would keep
-    /// the chunk from being stored again.
+    /// Returns what a call answers for a chunk, and has the chunk dropped if its file is missing or cut off: one that
+    /// stayed would keep it from being stored again. `read` is `None` for one that is known to be larger than the buffer.
     async fn judge(
         &self,
         key: ChunkKey,
         known: Option<u64>,
-        capacity: u64,
         read: Option<Result<Option<u64>, Error>>,
     ) -> Result<Option<u64>, Error> {
-        let n_bytes = match read.transpose()? {
-            Some(Some(n_bytes)) if n_bytes == capacity => return Ok(Some(n_bytes)),
+        let Some(read) = read.transpose()? else { return Ok(None) };
+        let Some(known) = known.filter(|known| read != Some(*known)) else { return Ok(read) };
+        self.drop_damaged(key, known).await?;
+        match read {
             // Evicted or removed since, for all that is known.
-            Some(None) => None,
-            Some(n_bytes) => n_bytes,
-            None => known,
-        };
-        if known.is_some() || n_bytes.is_some() {
-            self.drop_damaged(key, capacity).await?;
-        }
-        match n_bytes {
             None => Ok(None),
             Some(n_bytes) => {
-                let what = format!("{key}: {n_bytes} bytes on disk, {capacity} expected");
-                Err(Error::corrupt(what))
+                Err(Error::corrupt(format!("{key}: {n_bytes} bytes on disk, {known} were stored")))
             }
         }
     }
@@ -75,8 +67,9 @@ impl Store {
             Some(_) if self.role.get() == Role::Reader => return Ok(()),
             Some(found) => {
                 let found_bytes = found.size_bytes;
-                let message =
-                    format_args!("{key}: {found_bytes} bytes, {size_bytes} expected; the chunk is dropped");
+                let message = format_args!(
+                    "{key}: {found_bytes} bytes, {size_bytes} were stored; the chunk is dropped"
+                );
                 self.reports.damaged.log(Level::Warn, message);
                 // In this order: as long as there is a file, it counts.
                 self.disk.remove(key).await?;

@@ -54,7 +54,7 @@ impl BlockingBackend for BlockingMemoryBackend {
         }
         let chunks = self.chunks.borrow();
         let get = |(key, index): (&ChunkKey, u32)| {
-            chunks.get(key).map(|bytes| into.write_all(index, bytes)).transpose()
+            chunks.get(key).map_or(Ok(None), |bytes| into.write_all(index, bytes))
         };
         keys.iter().zip(0..).map(get).collect()
     }

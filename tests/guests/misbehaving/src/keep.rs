@@ -81,7 +81,7 @@ impl keep::GuestKeepBackend for KeepBackend {
         self.use_kept();
         let get = |(key, index): (&ChunkKey, u32)| {
             let bytes = self.store.bytes(key);
-            bytes.map(|bytes| into.write_all(index, &bytes)).transpose()
+            bytes.map_or(Ok(None), |bytes| into.write_all(index, &bytes))
         };
         let results = keys.iter().zip(0..).map(get).collect();
         self.sinks.borrow_mut().push(into);

@@ -101,7 +101,8 @@ impl alpha::GuestAlphaBackend for AlphaBackend {
     async fn get(&self, keys: Vec<ChunkKey>, into: Sinks) -> Vec<Result<Option<u64>, Error>> {
         let chunks = self.chunks.borrow();
         let get = |(key, index)| {
-            let Some(bytes) = chunks.get(&key) else {
+            let fits = |bytes: &&Vec<u8>| bytes.len() as u64 <= into.capacity(index);
+            let Some(bytes) = chunks.get(&key).filter(fits) else {
                 return Ok(None);
             };
             write_pieces(&into, index, bytes.chunks(PIECE_BYTES as usize)).map(Some)
@@ -154,7 +155,9 @@ impl second::GuestBetaStore2 for BetaStore2 {
     async fn get(&self, keys: Vec<ChunkKey>, into: Sinks) -> Vec<Result<Option<u64>, Error>> {
         let chunks = self.chunks.borrow();
         let get = |(key, index)| {
-            let Some(pieces) = chunks.get(&key) else {
+            let n_bytes = |pieces: &[Vec<u8>]| pieces.iter().map(Vec::len).sum::<usize>() as u64;
+            let fits = |pieces: &&Vec<Vec<u8>>| n_bytes(pieces) <= into.capacity(index);
+            let Some(pieces) = chunks.get(&key).filter(fits) else {
                 return Ok(None);
             };
             write_pieces(&into, index, pieces.iter().map(Vec::as_slice)).map(Some)

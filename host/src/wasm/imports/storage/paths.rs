@@ -92,6 +92,8 @@ impl Directory {
             opened => opened.map_err(|error| self.failed(&file.name, Change::No, caching, &error))?,
         };
         match opened.metadata() {
+            // Not the chunk that is asked for.
+            Ok(metadata) if metadata.is_file() && metadata.len() > sink.capacity() as u64 => return Ok(None),
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => return Err(not_a_file(&file.name)),
             Err(error) => return Err(failed(&error)),
