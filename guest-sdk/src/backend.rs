@@ -43,6 +43,13 @@ pub trait StorageBackend: Sized + 'static {
     /// [`Pinning::Pin`], protects exactly those, as [`pin`](Self::pin) does; a backend that never evicts may ignore it.
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
 
+    /// Returns for each of `keys`, in order, whether it is present. [`Error::Unsupported`] by default; then the host
+    /// does with [`contains`](Self::contains).
+    async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        let _ = keys;
+        Err(Error::Unsupported)
+    }
+
     /// Stores chunk `i` of `data` under `keys[i]`: whole or not at all. Returns one result per key,
     /// in order. A key that is present keeps its bytes, and the put counts as a use.
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;
@@ -104,6 +111,12 @@ pub trait BlockingBackend: Sized + 'static {
 
     /// See [`StorageBackend::contains`].
     fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
+
+    /// See [`StorageBackend::present`].
+    fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        let _ = keys;
+        Err(Error::Unsupported)
+    }
 
     /// See [`StorageBackend::put`].
     fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;

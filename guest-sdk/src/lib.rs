@@ -12,6 +12,8 @@ pub mod bindings;
 
 mod backend;
 mod buffers;
+mod chunk_store;
+mod chunks;
 mod each;
 mod error;
 mod init;
@@ -30,6 +32,8 @@ pub use bindings::kvtier::storage::types::{
     Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init, Ownership, Pinning,
 };
 pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
+pub use chunk_store::ChunkStore;
+pub use chunks::{Sink, Source};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::{Repeated, log};
 pub use ownership::{keep_capacity, keep_capacity_blocking};
@@ -61,8 +65,8 @@ pub use kvtier_guest_macros::export;
 /// What nearly every backend needs: `use kvtier_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        BlockingBackend, ChunkKey, Error, Init, Level, Pinning, Sinks, Sources, StorageBackend, debug, each,
-        each_bounded, error, info, trace, warn,
+        BlockingBackend, ChunkKey, ChunkStore, Error, Init, Level, Pinning, Sink, Sinks, Source, Sources,
+        StorageBackend, debug, each, each_bounded, error, info, trace, warn,
     };
 }
 

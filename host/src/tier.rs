@@ -43,6 +43,19 @@ pub trait Tier: Send + Sync + 'static {
         deadline: Instant,
     ) -> TierFuture<'_, Result<usize, TierError>>;
 
+    /// Returns for each of `keys`, in order, whether it is present. A tier need not have this.
+    ///
+    /// # Errors
+    /// [`TierError::Unsupported`], by default, from a tier that does not.
+    fn present(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<bool>, TierError>> {
+        let _ = (keys, deadline);
+        Box::pin(std::future::ready(Err(TierError::Unsupported)))
+    }
+
     /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all.
     fn put(&self, keys: Arc<[ChunkKey]>, data: Sources, deadline: Instant) -> TierFuture<'_, PerChunk<()>>;
 

@@ -38,7 +38,7 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:3d68adff13ee691b6c85beec0454ad2d32cc155042713f5fe3e235411f7a9ecb
+    backend.wit sha256:2fccee1b228cefb7d4d3cec5545e08212b52b5224a60be006262b27a002477e1
     buffers.wit sha256:14a1feea81099059ff19ea5b47a6e3ff49b55b78036f7b64729f6a4e2e687249
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
@@ -189,6 +189,11 @@ fn both_classes_written_against_plain_wit_store_and_serve_chunks() {
 }
 
 #[test]
+fn a_class_that_works_on_one_chunk_at_a_time_stores_and_serves_chunks() {
+    stores_and_serves("one-by-one", "map", "MapBackend");
+}
+
+#[test]
 fn a_class_in_blocking_style_stores_and_serves_chunks() {
     stores_and_serves("blocking-style", "blocking", "BlockingMemoryBackend");
 }
@@ -258,6 +263,7 @@ fn capacities_are_upper_bounds() {
         ("plain", "AlphaBackend"),
         ("plain", "BetaStore2"),
         ("template", "Backend"),
+        ("map", "MapBackend"),
         ("blocking", "BlockingMemoryBackend"),
     ]
     .into_iter()

@@ -35,6 +35,7 @@ mod open_files;
 mod phantom;
 mod pins;
 mod prefix;
+mod present;
 mod put_queue;
 mod redis;
 mod s3;

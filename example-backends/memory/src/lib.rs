@@ -33,6 +33,10 @@ impl StorageBackend for MemoryBackend {
         Ok(self.store.borrow_mut().contains(keys, Pinning::None))
     }
 
+    async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        Ok(self.store.borrow().present(keys))
+    }
+
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         self.store.borrow_mut().put(keys, data)
     }
@@ -65,6 +69,10 @@ impl StorageBackend for LruMemoryBackend {
 
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         Ok(self.store.borrow_mut().contains(keys, pinning))
+    }
+
+    async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        Ok(self.store.borrow().present(keys))
     }
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {

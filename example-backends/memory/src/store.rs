@@ -30,6 +30,10 @@ impl Store {
         run as u32
     }
 
+    pub(crate) fn present(&self, keys: &[ChunkKey]) -> Vec<bool> {
+        keys.iter().map(|key| self.chunks.get(key).is_some()).collect()
+    }
+
     pub(crate) fn put(&mut self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         let call = self.chunks.call(keys.len());
         let chunks = keys.iter().zip(0..);

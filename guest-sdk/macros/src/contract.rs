@@ -96,10 +96,11 @@ pub(crate) fn wasi_clocks() -> [String; 2] {
     ["/types@", "/system-clock@"].map(|name| package_of(CLOCKS[0]).replace('@', name))
 }
 
-/// The method that the contract does not demand; the SDK's traits have a default for it.
-const OPTIONAL: &str = "lanes-max: static func() -> u32;\n";
+/// The methods that the contract does not demand; the SDK's traits have defaults for them.
+const OPTIONAL: &str = "lanes-max: static func() -> u32;\n\
+                        present: async func(keys: list<chunk-key>) -> result<list<bool>, error>;\n";
 
-/// Returns the methods of the contract's template for `class`, and the optional one.
+/// Returns the methods of the contract's template for `class`, and the optional ones.
 fn class_body(class: &ClassNames) -> String {
     let template = without_comments(BACKEND);
     let start = template
@@ -114,8 +115,8 @@ fn class_body(class: &ClassNames) -> String {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("result<backend,", &format!("result<%{},", class.kebab));
-    let body = if class.blocking { body.replace("async func", "func") } else { body };
-    format!("{body}\n{OPTIONAL}")
+    let body = format!("{body}\n{OPTIONAL}");
+    if class.blocking { body.replace("async func", "func") } else { body }
 }
 
 /// Returns `texts`, files of one package, as a nested package.

@@ -224,6 +224,12 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
             #asyncness fn contains(&self, keys: #keys, pinning: ::kvtier_guest::Pinning) -> #count {
                 #this::contains(self, &keys, pinning)#wait
             }
+            #asyncness fn present(
+                &self,
+                keys: #keys,
+            ) -> ::core::result::Result<::std::vec::Vec<bool>, ::kvtier_guest::Error> {
+                #this::present(self, &keys)#wait
+            }
             #asyncness fn put(
                 &self,
                 keys: #keys,

@@ -59,6 +59,8 @@ pub(super) struct Bound {
     pub(super) unpin: Counting,
     pub(super) remove: Counting,
     pub(super) close: TypedFunc<(ResourceAny,), Reply<()>>,
+    /// Which the class may have.
+    pub(super) present: Option<TypedFunc<(ResourceAny, Keys), Reply<Vec<bool>>>>,
 }
 
 impl Bound {
@@ -74,7 +76,9 @@ impl Bound {
                 instance.get_typed_func(&mut store, class.export(stringify!($method)))?
             };
         }
+        let present = class.present.as_ref().map(|export| instance.get_typed_func(&mut store, export));
         Ok(Self {
+            present: present.transpose()?,
             constructor: bind!(constructor),
             open: bind!(open),
             contains: bind!(contains),

@@ -33,11 +33,16 @@ const METHODS: [(&str, &str); 9] = [
 /// A static method that a class may have, and its signature.
 const LANES_MAX: (&str, &str) = ("lanes-max", "() -> u32");
 
+/// A method that a class may have, and its signature.
+const PRESENT: (&str, &str) = ("present", "(keys: list<chunk-key>) -> result<list<bool>, error>");
+
 /// A class that fulfils the contract, ready to be bound in any instance of its component.
 pub(super) struct Class {
     exports: [ComponentExportIndex; METHODS.len()],
     /// Returns how many lanes the class may have, if it says so.
     pub(super) lanes_max: Option<ComponentExportIndex>,
+    /// Finds out which chunks are present, if the class has the method.
+    pub(super) present: Option<ComponentExportIndex>,
     /// Whether the methods are plain `func`, so that one call runs at a time.
     pub(super) blocking: bool,
 }
@@ -59,8 +64,10 @@ impl Class {
             exports.push(index);
         }
         let exports = exports.try_into().map_err(|_| ClassError::Vanished(found.name.clone()))?;
-        let lanes_max = component.get_export(Some(&interface), static_name(&found.resource, LANES_MAX.0));
-        Ok(Self { exports, lanes_max: lanes_max.map(|(_, index)| index), blocking })
+        let optional = |name: String| component.get_export(Some(&interface), name).map(|(_, index)| index);
+        let lanes_max = optional(static_name(&found.resource, LANES_MAX.0));
+        let present = optional(export_name(&found.resource, PRESENT.0));
+        Ok(Self { exports, lanes_max, present, blocking })
     }
 
     pub(super) fn export(&self, method: &str) -> &ComponentExportIndex {
@@ -164,8 +171,11 @@ pub(super) fn check<'a>(
     if !flaws.is_empty() {
         return Err(ClassError::Contract { class: class_name.to_owned(), flaws });
     }
-    let asynchronous = found.methods.iter().skip(1).filter(|method| method.asynchronous).count();
-    if asynchronous != 0 && asynchronous != METHODS.len() - 1 {
+    let of_instances =
+        found.methods.iter().skip(1).chain(found.optional.iter().filter(|method| method.name == PRESENT.0));
+    let styles: Vec<bool> = of_instances.map(|method| method.asynchronous).collect();
+    let asynchronous = styles.iter().filter(|is_async| **is_async).count();
+    if asynchronous != 0 && asynchronous != styles.len() {
         return Err(ClassError::MixedStyle { class: class_name.to_owned() });
     }
     Ok((found, asynchronous == 0))
@@ -212,16 +222,19 @@ pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
                 MethodReport { name, expected, found, asynchronous, fits }
             };
             let methods = METHODS.map(|(name, expected)| compare(name, expected, find(name)));
-            let (name, expected) = LANES_MAX;
-            let optional = find_export(&static_name(resource, name));
-            let optional = optional.map(|func| compare(name, expected, Some(func)));
+            let optional =
+                [(LANES_MAX, find_export(&static_name(resource, LANES_MAX.0))), (PRESENT, find(PRESENT.0))];
+            let optional = optional
+                .into_iter()
+                .filter_map(|((name, expected), func)| func.map(|func| compare(name, expected, Some(func))));
+            let optional = optional.collect();
             printer.resources.pop();
             classes.push(ClassReport {
                 name: foreign_text(&pascal(resource)),
                 interface: foreign_text(interface),
                 resource: foreign_text(resource),
                 methods: methods.into(),
-                optional: optional.into_iter().collect(),
+                optional,
             });
         }
     }

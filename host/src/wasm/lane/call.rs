@@ -10,6 +10,7 @@ use crate::transfer::{Sinks, Sources};
 /// One call of a method.
 pub(in crate::wasm) enum Call {
     Contains(Arc<[ChunkKey]>, Pinning),
+    Present(Arc<[ChunkKey]>),
     Put(Arc<[ChunkKey]>, Sources),
     Get(Arc<[ChunkKey]>, Sinks),
     Pin(Arc<[ChunkKey]>),
@@ -40,6 +41,8 @@ pub(super) enum LentMemory {
 pub(in crate::wasm) enum Answer {
     Done,
     Count(u32),
+    /// As many as keys.
+    Present(Vec<bool>),
     /// As many results as keys, as with `Get`.
     Put(Vec<Result<(), TierError>>),
     Get(Vec<Result<Option<u64>, TierError>>),

@@ -174,7 +174,7 @@ fn explain(
     Ok(match answer {
         Answer::Put(chunks) => Answer::Put(chunks.into_iter().map(|one| one.map_err(&mut each)).collect()),
         Answer::Get(chunks) => Answer::Get(chunks.into_iter().map(|one| one.map_err(&mut each)).collect()),
-        answer @ (Answer::Done | Answer::Count(_)) => answer,
+        answer @ (Answer::Done | Answer::Count(_) | Answer::Present(_)) => answer,
     })
 }
 
@@ -203,6 +203,19 @@ async fn perform(
         Call::Contains(keys, pinning) => {
             let keys = contract::keys(&keys);
             count(bound.contains.call_concurrent(accessor, (object, keys, pinning.into())).await?)
+        }
+        Call::Present(keys) => {
+            let Some(present) = &bound.present else { return Ok(Err(TierError::Unsupported)) };
+            let lowered = contract::keys(&keys);
+            let (answer,) = present.call_concurrent(accessor, (object, lowered)).await?;
+            match answer {
+                Ok(present) if present.len() == keys.len() => Ok(Answer::Present(present)),
+                Ok(present) => {
+                    let text = format!("{} results for {} keys", present.len(), keys.len());
+                    Err(TierError::BadAnswer(text))
+                }
+                Err(error) => Err(error.into()),
+            }
         }
         Call::Put(keys, sources) => {
             let lent = accessor.with(|mut access| access.get().lend(sources.clone()))?;

@@ -184,6 +184,19 @@ impl Tier for WasmTier {
         })
     }
 
+    fn present(
+        &self,
+        keys: Arc<[ChunkKey]>,
+        deadline: Instant,
+    ) -> TierFuture<'_, Result<Vec<bool>, TierError>> {
+        Box::pin(async move {
+            match self.call(0, Call::Present(keys), deadline).await? {
+                Answer::Present(present) => Ok(present),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
     fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>> {
         Box::pin(self.count(keys.len(), Call::Pin(keys), deadline))
     }
