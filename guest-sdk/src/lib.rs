@@ -11,6 +11,7 @@
 pub mod bindings;
 
 mod backend;
+mod backoff;
 mod buffers;
 mod chunk_store;
 mod chunks;
@@ -21,11 +22,12 @@ mod key;
 mod logging;
 pub mod lru;
 mod ownership;
-mod permits;
 mod plain;
+pub mod sync;
 mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};
+pub use backoff::Backoff;
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
 pub use bindings::kvtier::storage::logging::Level;
 pub use bindings::kvtier::storage::types::{
@@ -37,7 +39,6 @@ pub use chunks::{Sink, Source};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::{Repeated, log};
 pub use ownership::{keep_capacity, keep_capacity_blocking};
-pub use permits::{Permit, Permits, Take};
 pub use value::Value;
 
 pub use futures_util;

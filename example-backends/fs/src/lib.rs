@@ -5,7 +5,6 @@
 
 mod config;
 mod disk;
-mod locks;
 mod store;
 
 use std::rc::Rc;

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use kvtier_guest::{Error, Permits, info};
+use kvtier_guest::sync::Semaphore;
+use kvtier_guest::{Error, info};
 use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::config::{Address, Link};
@@ -21,7 +22,7 @@ pub(crate) struct Cluster {
     nodes: RefCell<HashMap<Address, Rc<Node>>>,
     slots: RefCell<SlotMap>,
     /// One call at a time asks for the slots; those that wait take its answer.
-    asking: Permits,
+    asking: Semaphore,
     /// How often they were asked for, and what was wrong the last time.
     n_asked: Cell<u64>,
     last_error: RefCell<Option<Error>>,
@@ -30,7 +31,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(seeds: Vec<Address>, link: Rc<Link>) -> Self {
         let (nodes, slots, last_error) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self { seeds, link, nodes, slots, asking: Permits::new(1), n_asked: Cell::new(0), last_error }
+        Self { seeds, link, nodes, slots, asking: Semaphore::new(1), n_asked: Cell::new(0), last_error }
     }
 
     /// Returns the address of the node that has a slot.
@@ -62,7 +63,7 @@ impl Cluster {
     /// The first of those that the nodes give, if none of them answers.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
         let n_asked = self.n_asked.get();
-        let _permit = self.asking.take().await;
+        let _permit = self.asking.acquire().await;
         // Who waited meanwhile is told what came of it.
         if self.n_asked.get() != n_asked {
             return self.last_error.borrow().clone().map_or(Ok(()), Err);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvtier_guest::{Error, info, warn};
 
-use crate::backoff::Backoff;
+use crate::pause::Pause;
 
 /// Addresses that are remembered: a name may have many.
 const PEERS_MAX: usize = 64;
@@ -26,7 +26,7 @@ struct State {
     peers: Vec<SocketAddr>,
     cause: Option<Error>,
     /// The pause after the last round, and whether it is under way: there was no other server.
-    backoff: Option<Backoff>,
+    pause: Option<Pause>,
     is_over: bool,
 }
 
@@ -53,7 +53,7 @@ impl Elsewhere {
         let mut state = self.state.borrow_mut();
         if !state.is_over {
             state.is_over = true;
-            state.backoff = Some(Backoff::after(state.backoff, now, pause_max));
+            state.pause = Some(Pause::after(state.pause, now, pause_max));
         }
     }
 
@@ -63,7 +63,7 @@ impl Elsewhere {
         if !state.is_over {
             return None;
         }
-        if state.backoff.is_some_and(|backoff| backoff.lasts(now)) {
+        if state.pause.is_some_and(|pause| pause.lasts(now)) {
             return state.cause.clone();
         }
         state.is_over = false;

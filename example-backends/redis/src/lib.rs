@@ -4,7 +4,6 @@
 //! call with large values takes a connection of its own for all its chunks, so a batch is one round trip, and of a value
 //! no more than a piece is in guest memory at a time.
 
-mod backoff;
 mod cluster;
 mod config;
 mod connect;
@@ -14,6 +13,7 @@ mod elsewhere;
 mod items;
 mod jobs;
 mod node;
+mod pause;
 mod pipe;
 mod refusal;
 mod resp;

@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use kvtier_guest::sync::{Permit, Semaphore};
 use kvtier_guest::wasip3::clocks::monotonic_clock;
-use kvtier_guest::{Error, Permit, Permits, info, warn};
+use kvtier_guest::{Error, info, warn};
 
-use crate::backoff::Backoff;
 use crate::config::{Address, Link};
 use crate::connect;
 use crate::connection::Connection;
 use crate::elsewhere::Elsewhere;
+use crate::pause::Pause;
 use crate::pipe::Pipe;
 use crate::watch::Watch;
 
@@ -28,7 +29,7 @@ pub(crate) struct Node {
     link: Rc<Link>,
     /// The connection for small commands of all calls; none if there may be one connection only.
     shared: Option<Shared>,
-    permits: Permits,
+    permits: Semaphore,
     idle: RefCell<Vec<Connection>>,
     /// Grows when the connections that there are are not to be used again.
     generation: Cell<u64>,
@@ -40,13 +41,13 @@ pub(crate) struct Node {
 struct Shared {
     pipe: RefCell<Option<Rc<Pipe>>>,
     /// One call at a time makes it.
-    opening: Permits,
+    opening: Semaphore,
 }
 
 /// A server that does not answer.
 struct Down {
     cause: Error,
-    backoff: Backoff,
+    pause: Pause,
 }
 
 /// A connection that a call has to itself. It goes back only if it is kept; else it is closed.
@@ -63,12 +64,12 @@ pub(crate) struct Lease {
 impl Node {
     /// Makes a node of at least one address.
     pub(crate) fn new(addresses: Vec<Address>, link: Rc<Link>) -> Rc<Self> {
-        let new = || Shared { pipe: RefCell::default(), opening: Permits::new(1) };
+        let new = || Shared { pipe: RefCell::default(), opening: Semaphore::new(1) };
         let shared = (link.connections > 1).then(new);
         Rc::new(Self {
             addresses,
             current: Cell::new(0),
-            permits: Permits::new(link.connections - usize::from(shared.is_some())),
+            permits: Semaphore::new(link.connections - usize::from(shared.is_some())),
             link,
             shared,
             idle: RefCell::default(),
@@ -99,7 +100,7 @@ impl Node {
     }
 
     async fn open_pipe(&self, shared: &Shared) -> Result<Rc<Pipe>, Error> {
-        let _permit = shared.opening.take().await;
+        let _permit = shared.opening.acquire().await;
         if let Some(pipe) = shared.open() {
             return Ok(pipe);
         }
@@ -114,7 +115,7 @@ impl Node {
     /// Those of [`connect::connect`], at once while the server is being left alone.
     pub(crate) async fn lease(self: &Rc<Self>) -> Result<Lease, Error> {
         self.look_after();
-        let permit = self.permits.take().await;
+        let permit = self.permits.acquire().await;
         let idle = self.idle.borrow_mut().pop();
         let was_idle = idle.is_some();
         let connection = match idle {
@@ -132,7 +133,7 @@ impl Node {
 
     async fn connect(&self) -> Result<Connection, Error> {
         if let Some(down) = &*self.down.borrow()
-            && down.backoff.lasts(monotonic_clock::now())
+            && down.pause.lasts(monotonic_clock::now())
         {
             return Err(down.cause.clone());
         }
@@ -174,15 +175,15 @@ impl Node {
     pub(crate) fn leave_alone(&self, cause: &Error) {
         self.idle.borrow_mut().clear();
         let mut down = self.down.borrow_mut();
-        let (now, before) = (monotonic_clock::now(), down.as_ref().map(|down| down.backoff));
+        let (now, before) = (monotonic_clock::now(), down.as_ref().map(|down| down.pause));
         match before {
             // Several calls may have tried at the same time.
-            Some(backoff) if backoff.lasts(now) => return,
+            Some(pause) if pause.lasts(now) => return,
             Some(_) => {}
             None => warn!("left alone for a while: {cause:?}"),
         }
-        let backoff = Backoff::after(before, now, self.link.reconnect_pause_max);
-        *down = Some(Down { cause: cause.clone(), backoff });
+        let pause = Pause::after(before, now, self.link.reconnect_pause_max);
+        *down = Some(Down { cause: cause.clone(), pause });
     }
 
     /// Leaves a server that said that another has to do it, `cause`, over a connection of `generation`. Reports whether

@@ -1,13 +1,13 @@
 //! Objects of a bucket: signed requests, a bounded number at once, sent again where that makes sense.
 
 use std::cell::{Cell, RefCell};
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 use kvtier_guest::futures_util::future::join_all;
+use kvtier_guest::sync::Semaphore;
 use kvtier_guest::wasip3::clocks::monotonic_clock;
 use kvtier_guest::wasip3::http::types::ErrorCode;
-use kvtier_guest::{Error, Permits, Sinks, Sources, warn};
+use kvtier_guest::{Error, Sinks, Sources, warn};
 use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload};
 
 use crate::config::Config;
@@ -25,7 +25,7 @@ const RANGES_MAX: u64 = 32;
 pub(crate) struct Bucket {
     config: Config,
     signer: Signer,
-    permits: Permits,
+    permits: Semaphore,
     /// Of requests that read and of those that write: a store that only fails to write is read as before.
     retries: [Retries; 2],
 }
@@ -34,8 +34,8 @@ impl Bucket {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             signer: Signer::new(config.bucket.clone(), config.credentials.clone()),
-            permits: Permits::new(config.requests),
-            retries: [0_u8, 1].map(|n| Retries::new(config.retries, RandomState::new().hash_one(n))),
+            permits: Semaphore::new(config.requests),
+            retries: [0, 1].map(|_| Retries::new(config.retries)),
             config,
         }
     }
@@ -322,7 +322,7 @@ impl Bucket {
         let retries = &self.retries[usize::from(asked.writes())];
         let mut n_failed = 0;
         loop {
-            let permit = self.permits.take().await;
+            let permit = self.permits.acquire().await;
             goes_on()?;
             let failure = match attempt().await {
                 Ok(done) => {

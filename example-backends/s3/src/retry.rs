@@ -4,6 +4,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use kvtier_guest::Backoff;
+
 /// What retries are paid from.
 const BUDGET: u32 = 100;
 const COST: u32 = 5;
@@ -11,15 +13,13 @@ const COST: u32 = 5;
 const TIMEOUT_COST: u32 = 10;
 const SUCCESS_PAYS: u32 = 1;
 
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Decides on the retries of an instance.
 pub(crate) struct Retries {
     /// For one request.
     max: u32,
     budget: Cell<u32>,
-    random: Cell<u64>,
 }
 
 /// How a request failed that may be sent again.
@@ -31,10 +31,9 @@ pub(crate) enum Transient {
 }
 
 impl Retries {
-    /// Allows `max` retries of one request. `seed` is any number.
-    pub(crate) fn new(max: u32, seed: u64) -> Self {
-        // The generator stands still at 0.
-        Self { max, budget: Cell::new(BUDGET), random: Cell::new(seed | 1) }
+    /// Allows `max` retries of one request.
+    pub(crate) fn new(max: u32) -> Self {
+        Self { max, budget: Cell::new(BUDGET) }
     }
 
     /// Returns how long to wait before the request is sent again, which has failed `n_failed` times. `None` if it
@@ -48,60 +47,30 @@ impl Retries {
             return None;
         }
         self.budget.set(self.budget.get() - cost);
-        let longest = PAUSE.saturating_mul(1 << (n_failed.clamp(1, 16) - 1)).min(PAUSE_MAX);
-        // In the upper half, so that those who failed together do not come back together.
-        Some(longest / 2 + longest.mul_f64(self.fraction()) / 2)
+        Some(PAUSES.pause(n_failed))
     }
 
     /// Notes that a request succeeded.
     pub(crate) fn succeeded(&self) {
         self.budget.set((self.budget.get() + SUCCESS_PAYS).min(BUDGET));
     }
-
-    /// In 0..1, by xorshift.
-    fn fraction(&self) -> f64 {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.set(x);
-        (x >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{BUDGET, COST, PAUSE, PAUSE_MAX, Retries, Transient};
-
-    #[test]
-    fn pauses_grow_up_to_a_limit_and_differ() {
-        let retries = Retries::new(10, 7);
-        let mut longest = PAUSE;
-        let mut halves = Vec::new();
-        for n_failed in 1..=10 {
-            let pause = retries.pause(n_failed, Transient::Failed).unwrap();
-            assert!(longest / 2 <= pause && pause <= longest, "{n_failed}: {pause:?}");
-            halves.push(pause.div_duration_f64(longest));
-            longest = (longest * 2).min(PAUSE_MAX);
-        }
-        halves.dedup();
-        assert_eq!(halves.len(), 10, "{halves:?}");
-        assert_eq!(longest, Duration::from_secs(2));
-    }
+    use super::{BUDGET, COST, Retries, Transient};
 
     #[test]
     fn a_request_is_retried_so_many_times() {
-        let retries = Retries::new(2, 7);
+        let retries = Retries::new(2);
         assert!(retries.pause(2, Transient::Failed).is_some());
         assert!(retries.pause(3, Transient::Failed).is_none());
-        assert!(Retries::new(0, 7).pause(1, Transient::Failed).is_none());
+        assert!(Retries::new(0).pause(1, Transient::Failed).is_none());
     }
 
     #[test]
     fn a_store_that_always_fails_uses_the_budget_up_and_successes_pay_it_back() {
-        let retries = Retries::new(3, 7);
+        let retries = Retries::new(3);
         let n_retries = (0..1000).filter(|_| retries.pause(1, Transient::Failed).is_some()).count();
         assert_eq!(n_retries as u32, BUDGET / COST);
         for _ in 0..COST {

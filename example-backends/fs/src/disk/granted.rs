@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use kvtier_guest::sync::Semaphore;
 use kvtier_guest::wasip3::clocks::system_clock::Instant;
 use kvtier_guest::wasip3::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, NewTimestamp,
@@ -12,20 +13,22 @@ use kvtier_guest::{
     Caching, Error, FileToLoad, FileToStore, Ownership, Sinks, Sources, keep_capacity, try_direct,
 };
 
-use super::gate::Gate;
-
+/// Operations on files under way at a time: a quarter of what the host allows by default, for one instance.
+const PENDING_MAX: usize = 256;
 /// Names that are taken from a listing at a time.
 const LISTED_AT_ONCE: usize = 256;
 
 pub(super) struct Granted {
     directory: Descriptor,
-    gate: Gate,
+    /// Of operations on files that are under way. The host refuses those beyond `limits.file_operations_max`; here they
+    /// wait.
+    pending: Semaphore,
     n_calls: Cell<u64>,
 }
 
 impl Granted {
     pub(super) fn new(directory: Descriptor) -> Self {
-        Self { directory, gate: Gate::default(), n_calls: Cell::new(0) }
+        Self { directory, pending: Semaphore::new(PENDING_MAX), n_calls: Cell::new(0) }
     }
 
     pub(super) fn n_calls(&self) -> u64 {
@@ -39,7 +42,7 @@ impl Granted {
 
     /// Also of one that a link of the operator's leads to.
     pub(super) async fn is_directory(&self, path: String) -> Result<bool, ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         let stat = self.call().stat_at(PathFlags::SYMLINK_FOLLOW, path).await?;
         Ok(matches!(stat.type_, DescriptorType::Directory))
     }
@@ -47,23 +50,23 @@ impl Granted {
     // Below, links are not followed in the places of files: nothing here makes any.
 
     pub(super) async fn stat(&self, path: String) -> Result<DescriptorStat, ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         self.call().stat_at(PathFlags::empty(), path).await
     }
 
     pub(super) async fn set_modified(&self, path: String, at: Instant) -> Result<(), ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         let (accessed, modified) = (NewTimestamp::NoChange, NewTimestamp::Timestamp(at));
         self.call().set_times_at(PathFlags::empty(), path, accessed, modified).await
     }
 
     pub(super) async fn make_directory(&self, path: String) -> Result<(), ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         self.call().create_directory_at(path).await
     }
 
     pub(super) async fn unlink(&self, path: String) -> Result<(), ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         self.call().unlink_file_at(path).await
     }
 
@@ -89,7 +92,7 @@ impl Granted {
         how: OpenFlags,
         flags: DescriptorFlags,
     ) -> Result<Descriptor, ErrorCode> {
-        let _pass = self.gate.pass().await;
+        let _permit = self.pending.acquire().await;
         self.call().open_at(links, path, how, flags).await
     }
 

@@ -3,7 +3,6 @@
 //! Nothing is synced. The end of the process loses nothing that was renamed; the end of the machine may leave
 //! files that are short or torn, which the host notices when it verifies the chunk.
 
-mod gate;
 mod granted;
 mod listings;
 mod names;

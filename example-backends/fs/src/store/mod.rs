@@ -13,11 +13,11 @@ mod upkeep;
 use std::cell::{Cell, RefCell};
 
 use kvtier_guest::lru::{Call, Lru};
+use kvtier_guest::sync::KeyLocks;
 use kvtier_guest::{ChunkKey, Error, Repeated, each_bounded, info};
 
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::locks::KeyLocks;
 
 /// Chunks of a call that are worked on at once, where it is not all of them: enough to keep a disk busy.
 const CHUNKS_AT_ONCE: usize = 16;

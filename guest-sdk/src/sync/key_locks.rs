@@ -1,41 +1,43 @@
-//! One operation at a time on the file of a key.
+//! One operation at a time on the chunk of a key.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-use kvtier_guest::ChunkKey;
+use crate::ChunkKey;
 
-/// Locks by key. A put, a removal and an eviction of one key exclude each other: otherwise the end of
-/// a removal could take away the file that a put has just answered for.
-#[derive(Default)]
-pub(crate) struct KeyLocks {
+/// Locks by key, in a store whose operations await. A put, a removal and an eviction of one key exclude each other:
+/// otherwise the end of a removal could take away what a put has just stored.
+///
+/// Calls wake each other here, which needs the feature `inter-task-wakeup`.
+#[derive(Debug, Default)]
+pub struct KeyLocks {
     /// The keys that are locked.
     held: RefCell<HashMap<ChunkKey, Held>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Held {
-    /// Whether the file may be on its way in or out.
+    /// Whether the chunk may be on its way in or out.
     changes: bool,
-    /// The calls that wait for it.
+    /// The calls that wait for the key.
     waiting: Vec<Waker>,
 }
 
 impl KeyLocks {
     /// Waits until `key` is free, and holds it until the guard is dropped.
-    pub(crate) async fn lock(&self, key: ChunkKey) -> KeyGuard<'_> {
+    pub async fn lock(&self, key: ChunkKey) -> KeyGuard<'_> {
         self.hold(key, true).await
     }
 
-    /// As [`Self::lock`], for one that only looks at the file.
-    pub(crate) async fn look(&self, key: ChunkKey) -> KeyGuard<'_> {
+    /// As [`Self::lock`], for an operation that only looks at the chunk.
+    pub async fn look(&self, key: ChunkKey) -> KeyGuard<'_> {
         self.hold(key, false).await
     }
 
-    /// Holds `key` until the guard is dropped, if it is free now.
-    pub(crate) fn try_lock(&self, key: ChunkKey) -> Option<KeyGuard<'_>> {
+    /// Holds `key` until the guard is dropped; returns `None` if another operation holds it.
+    pub fn try_lock(&self, key: ChunkKey) -> Option<KeyGuard<'_>> {
         let mut held = self.held.borrow_mut();
         if held.contains_key(&key) {
             return None;
@@ -44,8 +46,8 @@ impl KeyLocks {
         Some(KeyGuard { locks: self, key })
     }
 
-    /// Reports whether the file of `key` may be on its way in or out.
-    pub(crate) fn is_changing(&self, key: ChunkKey) -> bool {
+    /// Reports whether the chunk of `key` may be on its way in or out.
+    pub fn is_changing(&self, key: ChunkKey) -> bool {
         self.held.borrow().get(&key).is_some_and(|held| held.changes)
     }
 
@@ -64,8 +66,9 @@ impl KeyLocks {
     }
 }
 
-/// Holds a key.
-pub(crate) struct KeyGuard<'a> {
+/// Holds a key until it is dropped.
+#[derive(Debug)]
+pub struct KeyGuard<'a> {
     locks: &'a KeyLocks,
     key: ChunkKey,
 }
@@ -84,7 +87,9 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    use kvtier_guest::{ChunkKey, futures_util};
+    use futures_util;
+
+    use crate::ChunkKey;
 
     use super::KeyLocks;
 
@@ -108,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_excludes_changes_and_is_none() {
+    fn a_look_excludes_changes_and_does_not_count_as_one() {
         let locks = KeyLocks::default();
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(look) = pin!(locks.look(A)).poll(&mut cx) else { panic!("A is free") };
@@ -119,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_are_woken() {
+    fn waiting_operations_are_woken() {
         let locks = KeyLocks::default();
         let order = RefCell::new(Vec::new());
         let work = async |name: u32| {

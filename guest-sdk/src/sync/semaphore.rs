@@ -11,20 +11,20 @@ use std::task::{Context, Poll, Waker};
 /// Calls wake each other here, which needs the feature `inter-task-wakeup`.
 ///
 /// ```
-/// # use kvtier_guest::Permits;
+/// # use kvtier_guest::sync::Semaphore;
 /// # futures::executor::block_on(async {
-/// let connections = Permits::new(2);
-/// let permit = connections.take().await;
+/// let connections = Semaphore::new(2);
+/// let permit = connections.acquire().await;
 /// // At most two calls are here.
 /// drop(permit);
 /// # });
 /// ```
 #[derive(Debug)]
-pub struct Permits(Rc<Shared>);
+pub struct Semaphore(Rc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// 0 as long as a call waits.
+    /// 0 while a call waits.
     n_free: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
 }
@@ -35,10 +35,10 @@ struct Waiting {
     waker: RefCell<Option<Waker>>,
 }
 
-/// A place in the queue for a permit. Its place is that of the call of [`Permits::take`]; dropping it gives the place,
-/// or the permit, to the next.
+/// A place in the queue for a permit, as of the call of [`Semaphore::acquire`]. Dropping it passes the place, or the
+/// permit, on to the next.
 #[derive(Debug)]
-pub struct Take {
+pub struct Acquire {
     shared: Rc<Shared>,
     waiting: Rc<Waiting>,
 }
@@ -47,14 +47,14 @@ pub struct Take {
 #[derive(Debug)]
 pub struct Permit(Rc<Shared>);
 
-impl Permits {
+impl Semaphore {
     /// Makes `n` permits.
     pub fn new(n: usize) -> Self {
         Self(Rc::new(Shared { n_free: Cell::new(n), waiting: RefCell::default() }))
     }
 
     /// Waits for a permit.
-    pub fn take(&self) -> Take {
+    pub fn acquire(&self) -> Acquire {
         let (shared, waiting) = (Rc::clone(&self.0), Rc::new(Waiting::default()));
         if let Some(n_free) = shared.n_free.get().checked_sub(1) {
             shared.n_free.set(n_free);
@@ -62,7 +62,7 @@ impl Permits {
         } else {
             shared.waiting.borrow_mut().push_back(Rc::clone(&waiting));
         }
-        Take { shared, waiting }
+        Acquire { shared, waiting }
     }
 }
 
@@ -75,7 +75,7 @@ impl Shared {
     }
 }
 
-impl Future for Take {
+impl Future for Acquire {
     type Output = Permit;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
@@ -87,7 +87,7 @@ impl Future for Take {
     }
 }
 
-impl Drop for Take {
+impl Drop for Acquire {
     fn drop(&mut self) {
         if self.waiting.has_permit.get() {
             self.shared.give_back();
@@ -110,7 +110,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
 
-    use super::{Permit, Permits, Take};
+    use super::{Acquire, Permit, Semaphore};
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    fn poll(take: Pin<&mut Take>) -> Option<Permit> {
-        match take.poll(&mut Context::from_waker(Waker::noop())) {
+    fn poll(acquire: Pin<&mut Acquire>) -> Option<Permit> {
+        match acquire.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
         }
@@ -130,27 +130,28 @@ mod tests {
 
     #[test]
     fn permits_come_in_order_and_come_back() {
-        let permits = Permits::new(1);
-        let (mut a, mut b, mut c) = (pin!(permits.take()), pin!(permits.take()), pin!(permits.take()));
+        let permits = Semaphore::new(1);
+        let (mut a, mut b, mut c) =
+            (pin!(permits.acquire()), pin!(permits.acquire()), pin!(permits.acquire()));
         let first = poll(a.as_mut()).expect("it is free");
         assert!(poll(c.as_mut()).is_none() && poll(b.as_mut()).is_none());
         drop(first);
         assert!(poll(c.as_mut()).is_none(), "another came before, though it was asked later");
         let second = poll(b.as_mut()).expect("it is the next");
-        assert!(poll(pin!(permits.take())).is_none(), "nothing overtakes");
+        assert!(poll(pin!(permits.acquire())).is_none(), "nothing overtakes");
         drop(second);
         assert!(poll(c.as_mut()).is_some());
-        assert!(poll(pin!(permits.take())).is_some(), "it has come back");
+        assert!(poll(pin!(permits.acquire())).is_some(), "it has come back");
     }
 
     #[test]
     fn no_more_than_so_many_are_out_and_one_that_waits_is_woken_once() {
-        let permits = Permits::new(2);
-        let first = poll(pin!(permits.take())).expect("two are free");
-        let _second = poll(pin!(permits.take())).expect("one is free");
+        let permits = Semaphore::new(2);
+        let first = poll(pin!(permits.acquire())).expect("two are free");
+        let _second = poll(pin!(permits.acquire())).expect("one is free");
         let woken = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&woken));
-        let mut third = pin!(permits.take());
+        let mut third = pin!(permits.acquire());
         assert!(third.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(first);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
@@ -159,14 +160,15 @@ mod tests {
 
     #[test]
     fn a_wait_that_is_given_up_passes_its_permit_or_its_place_on() {
-        let permits = Permits::new(1);
-        let only = poll(pin!(permits.take())).expect("one is free");
-        let (has_place, has_permit, mut next) = (permits.take(), permits.take(), pin!(permits.take()));
+        let permits = Semaphore::new(1);
+        let only = poll(pin!(permits.acquire())).expect("one is free");
+        let (has_place, has_permit, mut next) =
+            (permits.acquire(), permits.acquire(), pin!(permits.acquire()));
         drop(has_place);
         drop(only);
         assert!(poll(next.as_mut()).is_none());
         drop(has_permit);
         assert!(poll(next).is_some());
-        assert!(poll(pin!(permits.take())).is_some());
+        assert!(poll(pin!(permits.acquire())).is_some());
     }
 }
