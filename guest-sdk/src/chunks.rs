@@ -31,7 +31,7 @@ impl Sources {
 }
 
 #[expect(clippy::len_without_is_empty, reason = "a chunk is never empty")]
-impl<'a> Source<'a> {
+impl Source<'_> {
     /// Returns the chunk's key.
     pub fn key(&self) -> ChunkKey {
         self.key
@@ -94,7 +94,7 @@ impl Sinks {
     }
 }
 
-impl<'a> Sink<'a> {
+impl Sink<'_> {
     /// Returns the key of the chunk that is asked for.
     pub fn key(&self) -> ChunkKey {
         self.key

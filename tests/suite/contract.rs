@@ -38,7 +38,7 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:2fccee1b228cefb7d4d3cec5545e08212b52b5224a60be006262b27a002477e1
+    backend.wit sha256:dd06e14ef49fbb00c74d84fb6131f7cdf280c04166d3463567b0ac54104a3199
     buffers.wit sha256:14a1feea81099059ff19ea5b47a6e3ff49b55b78036f7b64729f6a4e2e687249
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
@@ -49,6 +49,7 @@ fn the_text_of_the_contract_is_pinned() {
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
     streams.wit sha256:50ba3c1f77e4613861b84b6cd9af755ee31c02669c5d4870099448f1ca244627
     types.wit sha256:ae529bb9f3d53a8cc6269535161db09c505a8e6d65eb94afec2595e917385d87
+    values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
     worlds.wit sha256:40e1216afededaf71e48fa893b87488799dd409475da5aee8a780f6a6542f3b6
     ");
 }
@@ -222,7 +223,7 @@ fn a_component_that_exports_the_template_interface_has_the_class_backend() {
 }
 
 /// Stores chunks of one size and fetches them into buffers of others.
-fn a_shorter_chunk_is_served_and_a_larger_one_is_a_miss_that_stays(backend: kvtier::config::BackendConfig) {
+fn a_shorter_chunk_is_served_and_a_larger_one_is_a_miss_that_stays(backend: kvtier::BackendConfig) {
     let name = backend.name.clone();
     let engine = support::engine(support::config(vec![backend]));
     let storage = engine.storage();
@@ -231,7 +232,7 @@ fn a_shorter_chunk_is_served_and_a_larger_one_is_a_miss_that_stays(backend: kvti
     support::put_in(storage, &keys, &name);
     let size_bytes = support::specs(&keys)[0].size_bytes;
     let lens = |change: isize| -> Vec<usize> {
-        let sized = |key: &kvtier::ChunkKey| kvtier::key::ChunkSpec {
+        let sized = |key: &kvtier::ChunkKey| kvtier::ChunkSpec {
             key: *key,
             size_bytes: size_bytes.strict_add_signed(change),
         };

@@ -35,13 +35,13 @@ mod open_files;
 mod phantom;
 mod pins;
 mod prefix;
-mod present;
 mod put_queue;
 mod redis;
 mod s3;
 mod sandbox;
 mod scripted;
 mod sharing;
+mod single;
 mod stores;
 mod transfers;
 

@@ -268,6 +268,27 @@ fn t37_the_next_pinned_lookup_releases_what_has_expired() {
 }
 
 #[test]
+fn a_backend_that_cannot_pin_is_asked_to_once_and_serves_lookups_all_the_same() {
+    let tier = Scripted::new();
+    tier.do_not_pin();
+    let engine = engine_over(config(vec![]), metadata(), &[("a", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(2));
+    put_in(storage, &keys, "a");
+    tier.heard();
+    let pin = |keys: &[kvtier::ChunkKey], id: &str| {
+        block_on(storage.contains_pinned(keys, &Tiers::All, id)).n_chunks
+    };
+    assert_eq!(pin(&keys, "one"), 2);
+    let asked = |pinning| Heard::Contains(keys.clone(), pinning);
+    assert_eq!(tier.heard(), [asked(Pinning::Pin), asked(Pinning::None)]);
+    block_on(storage.unpin("one"));
+    tier.heard();
+    assert_eq!(pin(&keys, "two"), 2);
+    assert_eq!(tier.heard(), [asked(Pinning::None)]);
+    assert_eq!(crate::support::counted(storage, "a").errors.len(), 0);
+}
+
+#[test]
 fn a_backend_hears_only_the_first_pin_and_the_last_unpin_of_a_key() {
     let tier = Scripted::new();
     let engine = engine_over(config(vec![]), metadata(), &[("a", &tier)]);

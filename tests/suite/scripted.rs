@@ -306,6 +306,9 @@ impl Tier for Scripted {
         _deadline: Instant,
     ) -> TierFuture<'_, Result<usize, TierError>> {
         self.hear(Heard::Contains(keys.to_vec(), pinning));
+        if pinning == Pinning::Pin && self.has_no_pins.load(Ordering::SeqCst) {
+            return ready(Err(TierError::Unsupported));
+        }
         if self.fails_lookups.load(Ordering::SeqCst) {
             return ready(Err(TierError::Unavailable("on purpose".into())));
         }

@@ -1,5 +1,4 @@
-//! Logs every operation and stores nothing: the counterpart of LMCache's sample backend, and the
-//! shortest backend that can be written.
+//! Logs every operation and stores nothing: the counterpart of LMCache's sample backend.
 
 mod config;
 mod store;
@@ -9,7 +8,7 @@ use kvtier_guest::prelude::*;
 use config::Config;
 use store::Log;
 
-/// Logs every operation, has no chunk and accepts all.
+/// Logs every operation, has no chunk, and has no room for any.
 pub struct ExternalLogBackend {
     log: Log,
 }
@@ -48,7 +47,8 @@ impl StorageBackend for ExternalLogBackend {
 
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         self.log.chunks("put", keys, data.sizes().sum());
-        keys.iter().map(|_| Ok(())).collect()
+        // `Ok` would promise that a get finds the chunk.
+        keys.iter().map(|_| Err(Error::NoSpace)).collect()
     }
 
     async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {

@@ -28,9 +28,12 @@ impl StorageBackend for MemoryBackend {
         1
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
-        // Never evicts, so everything is protected already.
-        Ok(self.store.borrow_mut().contains(keys, Pinning::None))
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            // Never evicts, so there is nothing to protect from.
+            return Err(Error::Unsupported);
+        }
+        Ok(self.store.borrow_mut().contains(keys, pinning))
     }
 
     async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {

@@ -41,8 +41,11 @@ impl StorageBackend for RedisBackend {
         self.store.open().await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
-        // Redis evicts what it likes, and cannot be told not to.
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            // Redis evicts what its policy says.
+            return Err(Error::Unsupported);
+        }
         self.store.contains(keys).await
     }
 

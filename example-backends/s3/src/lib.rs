@@ -30,8 +30,11 @@ impl StorageBackend for S3Backend {
         self.store.open().await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _: Pinning) -> Result<u32, Error> {
-        // Nothing is evicted, so nothing need be pinned.
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            // What removes objects is the bucket's lifecycle rules.
+            return Err(Error::Unsupported);
+        }
         self.store.contains(keys).await
     }
 

@@ -40,6 +40,7 @@ pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logg
 
 type Reply<T> = (Result<T, types::Error>,);
 type Keys = Vec<types::ChunkKey>;
+type Presence = TypedFunc<(ResourceAny, Keys), Reply<Vec<bool>>>;
 type Counting = TypedFunc<(ResourceAny, Keys), Reply<u32>>;
 type Putting =
     TypedFunc<(ResourceAny, Keys, wasmtime::component::Resource<Sources>), (Vec<Result<(), types::Error>>,)>;
@@ -60,7 +61,7 @@ pub(super) struct Bound {
     pub(super) remove: Counting,
     pub(super) close: TypedFunc<(ResourceAny,), Reply<()>>,
     /// Which the class may have.
-    pub(super) present: Option<TypedFunc<(ResourceAny, Keys), Reply<Vec<bool>>>>,
+    pub(super) present: Option<Presence>,
 }
 
 impl Bound {

@@ -49,12 +49,25 @@ impl Backend {
                 uncertain.keys = None;
                 fresh.get(n_pinned).copied().unwrap_or(n_present)
             }
+        } else if self.has_no_pins.load(Ordering::Relaxed) {
+            self.count(keys, deadline).await?
         } else {
             let mut uncertain = UncertainPins { backend: self, keys: Some(keys.into()) };
-            let call = async { within(tier.contains(keys.into(), Pinning::Pin, deadline).await?, keys) };
-            let n_run = self.counted(Operation::Contains, call).await?;
+            let call = async {
+                match tier.contains(keys.into(), Pinning::Pin, deadline).await {
+                    Err(TierError::Unsupported) => Ok(None),
+                    other => within(other?, keys).map(Some),
+                }
+            };
+            let n_pinned = self.counted(Operation::Contains, call).await?;
             uncertain.keys = None;
-            n_run
+            if let Some(n_pinned) = n_pinned {
+                n_pinned
+            } else {
+                // It never evicts, or cannot protect. It is not asked to again.
+                self.has_no_pins.store(true, Ordering::Relaxed);
+                self.count(keys, deadline).await?
+            }
         };
         let mut pins = self.lock_pins();
         for key in &keys[..n_run] {

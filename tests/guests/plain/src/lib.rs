@@ -85,8 +85,11 @@ impl alpha::GuestAlphaBackend for AlphaBackend {
         Ok(())
     }
 
-    async fn contains(&self, keys: Vec<ChunkKey>, _pinning: Pinning) -> Result<u32, Error> {
-        Ok(run(&self.chunks.borrow(), &keys))
+    async fn contains(&self, keys: Vec<ChunkKey>, pinning: Pinning) -> Result<u32, Error> {
+        match pinning {
+            Pinning::None => Ok(run(&self.chunks.borrow(), &keys)),
+            Pinning::Pin => Err(Error::Unsupported),
+        }
     }
 
     async fn put(&self, keys: Vec<ChunkKey>, data: Sources) -> Vec<Result<(), Error>> {
