@@ -70,6 +70,7 @@ mod sync;
 mod text;
 pub mod tier;
 mod transfer;
+#[cfg(feature = "wasm")]
 mod wasm;
 
 pub use chunk::Chunk;
@@ -83,8 +84,9 @@ pub use config::{
 pub use cpu::{Cleared, CpuStats, EvictionPolicy, Evictions, UnknownPolicy};
 pub use engine::{
     Blocking, BuildError, Engine, EngineBuilder, Prefix, PromptChunk, Request, RequestError, RetrievedPrefix,
-    start_backend,
 };
+#[cfg(feature = "wasm")]
+pub use engine::start_backend;
 pub use key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError};
 pub use manager::{
@@ -94,6 +96,7 @@ pub use manager::{
 };
 pub use metrics::{BreakerCounts, Bucket, Latency, Operation, TierCounts};
 pub use runtime::block_on;
+#[cfg(feature = "wasm")]
 pub use wasm::{
     CONTRACT_VERSION, ClassError, CompileLimit, ComponentError, LoadError, NetError, OverlapError,
     ThreadsError, TlsError,
@@ -131,6 +134,7 @@ pub mod __internal {
     pub mod transfer {
         pub use crate::transfer::*;
     }
+    #[cfg(feature = "wasm")]
     pub mod wasm {
         pub use crate::wasm::*;
     }

@@ -50,7 +50,7 @@ pub use show::ShownSetting;
 pub(crate) use value::size::show_size;
 
 impl Config {
-    /// Reads a configuration file; variables of the process environment override its keys. Relative paths in
+    /// Reads a configuration file, in YAML or, without the feature `yaml`, in JSON; variables of the process environment override its keys. Relative paths in
     /// it are taken from its directory.
     pub fn from_file(path: impl AsRef<Path>) -> Result<ReadConfig, ConfigError> {
         Self::from_file_with_env(path, process_environment()?)
@@ -73,6 +73,7 @@ impl Config {
 
     /// Reads a configuration text; variables of `env` override its keys. Relative paths in it are taken from
     /// `base_dir`. An empty text gives the defaults.
+    #[cfg(feature = "yaml")]
     pub fn from_yaml(
         text: &str,
         base_dir: impl AsRef<Path>,
@@ -81,7 +82,8 @@ impl Config {
         ReadConfig::parse(text, Format::Yaml, &Origin::Text, base_dir.as_ref(), &env.into_iter().collect())
     }
 
-    /// Reads a configuration text in JSON as [`Config::from_yaml`] reads one in YAML.
+    /// Reads a configuration text in JSON; variables of `env` override its keys. Relative paths in it are taken
+    /// from `base_dir`.
     pub fn from_json(
         text: &str,
         base_dir: impl AsRef<Path>,
