@@ -50,6 +50,11 @@
 //! - [`tier`] is the trait behind which a native tier is written, and [`memory`] the one by which the serving engine
 //!   lends its memory. [`start_backend`] starts one backend without a chain, to check its behaviour.
 
+#![cfg_attr(
+    not(feature = "http"),
+    allow(dead_code, unused_imports, reason = "components and HTTP use some of what is compiled for all")
+)]
+
 mod backoff;
 mod chunk;
 mod clock;
@@ -82,11 +87,11 @@ pub use config::{
     Sha256Digest, ShownSetting, config_file_from_env,
 };
 pub use cpu::{Cleared, CpuStats, EvictionPolicy, Evictions, UnknownPolicy};
+#[cfg(feature = "wasm")]
+pub use engine::start_backend;
 pub use engine::{
     Blocking, BuildError, Engine, EngineBuilder, Prefix, PromptChunk, Request, RequestError, RetrievedPrefix,
 };
-#[cfg(feature = "wasm")]
-pub use engine::start_backend;
 pub use key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError};
 pub use manager::{

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::BuildError;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, Config, OnLoadError};
+use crate::key::Namespace;
+use crate::layout::EngineMetadata;
 use crate::manager::{Breakers, MadeTier, NewBackend, TierFactory};
 use crate::runtime::Control;
 use crate::tier::{Liveness, Tier};
@@ -13,13 +15,16 @@ use crate::wasm::{Compilation, EngineFacts, LaneThreads, WasmTier};
 /// Loads the configured backends.
 pub(super) async fn load(
     config: &Config,
-    facts: &EngineFacts,
+    dst_device: &str,
+    metadata: &EngineMetadata,
     control: &Control,
     clock: &Clock,
 ) -> Result<Vec<NewBackend>, BuildError> {
     if config.backends.is_empty() {
         return Ok(Vec::new());
     }
+    let namespace = Namespace::new(metadata);
+    let facts = EngineFacts { dst_device: dst_device.to_owned(), metadata: metadata.clone(), namespace };
     let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
     let starting = config.backends.iter().map(|backend| {
         let breakers = Arc::new(Breakers::new(&backend.name, backend.breaker, clock));

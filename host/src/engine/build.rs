@@ -16,7 +16,6 @@ use crate::manager::{Breakers, ManagerOptions, NewBackend, StorageManager};
 use crate::memory::{Pool, Provider};
 use crate::runtime::{Control, anywhere, block_on};
 use crate::tier::Tier;
-use crate::wasm::EngineFacts;
 
 /// Collects what an engine is built from.
 ///
@@ -144,8 +143,7 @@ impl EngineBuilder {
             (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
         };
         let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu && config.pool_size_bytes > 0);
-        let facts = EngineFacts { dst_device, metadata: metadata.clone(), namespace };
-        let mut backends = load(&config, &facts, &control, &clock).await?;
+        let mut backends = load(&config, &dst_device, &metadata, &control, &clock).await?;
         let given = native.into_iter().map(|(name, tier)| {
             let breakers = Arc::new(Breakers::new(&name, BreakerConfig::default(), &clock));
             NewBackend { name, tier, factory: None, breakers }

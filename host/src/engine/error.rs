@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::memory::PoolError;
+#[cfg(feature = "wasm")]
 use crate::wasm::{LoadError, ThreadsError};
 
 /// Why an engine could not be built.
@@ -40,10 +41,18 @@ pub enum BuildError {
         "the control thread could not be started: {0}; raise ulimit -u (threads) or ulimit -v (their stacks)"
     )]
     Control(#[source] std::io::Error),
+    /// A backend is configured, but the library was built without the feature `wasm`.
+    #[cfg(not(feature = "wasm"))]
+    #[error(
+        "backend `{0}` is a component, and this kvtier was built without them; build it with the feature `wasm`"
+    )]
+    WithoutComponents(String),
     /// The threads that run backends could not be started.
+    #[cfg(feature = "wasm")]
     #[error(transparent)]
     Threads(#[from] ThreadsError),
     /// A backend could not be loaded and `kvtier.on_load_error` is `fail`.
+    #[cfg(feature = "wasm")]
     #[error("backend `{backend}`: {source}")]
     Load {
         /// The backend's name.

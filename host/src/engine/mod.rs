@@ -2,11 +2,16 @@
 //!
 //! Operations of the chain that have nothing to do with tokens are only on the manager ([`Engine::storage`]).
 
+#[cfg(feature = "wasm")]
+mod backends;
+#[cfg(not(feature = "wasm"))]
+#[path = "no_backends.rs"]
 mod backends;
 mod blocking;
 mod build;
 mod error;
 mod request;
+#[cfg(feature = "wasm")]
 mod single;
 
 use std::sync::Arc;
@@ -16,6 +21,7 @@ pub use build::EngineBuilder;
 pub use error::BuildError;
 use request::KeyRun;
 pub use request::{Prefix, PromptChunk, Request, RequestError, RetrievedPrefix};
+#[cfg(feature = "wasm")]
 pub use single::start_backend;
 
 use crate::chunk::Chunk;

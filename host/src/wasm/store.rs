@@ -9,20 +9,24 @@ use std::sync::atomic::AtomicU64;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{FsPerms, WasiCtx};
+#[cfg(feature = "http")]
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::imports::check_address;
+#[cfg(feature = "http")]
 use super::imports::http::Hooks;
 use super::policy::DenialLog;
 use super::policy::open_files::OpenFiles;
 use super::prepared::Prepared;
+#[cfg(feature = "http")]
+use super::state::HttpState;
 use super::state::file_streams::FileStreams;
 use super::state::footprint::Footprint;
 use super::state::held::Charge;
 use super::state::http_objects::Objects;
 use super::state::ownership::Owned;
 use super::state::stdio::{Pace, StderrTail};
-use super::state::{Alive, Budgets, GuestState, HttpState, Output, Policy, Threads};
+use super::state::{Alive, Budgets, GuestState, Output, Policy, Threads};
 use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess};
 use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
@@ -43,7 +47,7 @@ fn new_store(
     denial_log: &DenialLog,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<GuestState>> {
-    let Prepared { config, net, http, record, threads, lanes, own, .. } = prepared;
+    let Prepared { config, net, record, threads, lanes, own, .. } = prepared;
     let limits = &config.limits;
     let alive = Alive::new(&record.stores);
     let last_words = StderrTail::last_words();
@@ -77,19 +81,24 @@ fn new_store(
         let allowed = check_address(&judge.0, &judge.1, address, usage);
         Box::pin(async move { allowed })
     });
-    let mut http_limits = WasiHttpCtx::new();
     let http_objects = Objects::new(net.has_http(), limits, Charge::new(&record.held));
-    http_limits.set_field_size_limit(http_objects.fields_bytes_max());
+    #[cfg(feature = "http")]
+    let http = HttpState {
+        context: {
+            let mut context = WasiHttpCtx::new();
+            context.set_field_size_limit(http_objects.fields_bytes_max());
+            context
+        },
+        hooks: Box::new(Hooks::new(prepared.http.clone(), denial_log.clone())),
+    };
     let mut table = ResourceTable::new();
     // Each call is lent exactly one handle.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
     let state = GuestState {
         table,
         wasi: wasi.build(),
-        http: HttpState {
-            context: http_limits,
-            hooks: Box::new(Hooks::new(http.clone(), denial_log.clone())),
-        },
+        #[cfg(feature = "http")]
+        http,
         policy: Policy { net: net.clone(), denial_log: denial_log.clone() },
         budgets: Budgets {
             handles_max: limits.handles_max,

@@ -11,6 +11,10 @@
 //! and the C library returns "no such file" for an absolute path outside the granted directories without asking the host.
 
 pub(in crate::wasm) mod filesystem;
+#[cfg(feature = "http")]
+pub(in crate::wasm) mod http;
+#[cfg(not(feature = "http"))]
+#[path = "no_http.rs"]
 pub(in crate::wasm) mod http;
 mod io;
 mod logging;

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+#[cfg(feature = "http")]
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use self::file_streams::FileStreams;
@@ -41,6 +42,7 @@ use super::policy::open_files::OpenFiles;
 pub(in crate::wasm) struct GuestState {
     pub(in crate::wasm) table: ResourceTable,
     pub(in crate::wasm) wasi: WasiCtx,
+    #[cfg(feature = "http")]
     pub(in crate::wasm) http: HttpState,
     pub(in crate::wasm) policy: Policy,
     pub(in crate::wasm) budgets: Budgets,
@@ -52,6 +54,7 @@ pub(in crate::wasm) struct GuestState {
 }
 
 /// WASI HTTP's part of the state.
+#[cfg(feature = "http")]
 pub(in crate::wasm) struct HttpState {
     pub(in crate::wasm) context: WasiHttpCtx,
     /// Sends the requests.
@@ -157,6 +160,7 @@ impl WasiView for GuestState {
     }
 }
 
+#[cfg(feature = "http")]
 impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut *self.http.hooks, table: &mut self.table, ctx: &mut self.http.context }

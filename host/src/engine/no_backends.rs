@@ -1,0 +1,26 @@
+//! What stands in the place of loading backends in a library without components: it refuses a configuration that has some.
+
+use super::BuildError;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::layout::EngineMetadata;
+use crate::manager::NewBackend;
+use crate::runtime::Control;
+
+/// Returns no backends.
+///
+/// # Errors
+/// [`BuildError::WithoutComponents`] if any is configured.
+#[expect(clippy::unused_async, reason = "loading components, in its place, takes time")]
+pub(super) async fn load(
+    config: &Config,
+    _: &str,
+    _: &EngineMetadata,
+    _: &Control,
+    _: &Clock,
+) -> Result<Vec<NewBackend>, BuildError> {
+    match config.backends.first() {
+        Some(backend) => Err(BuildError::WithoutComponents(backend.name.clone())),
+        None => Ok(Vec::new()),
+    }
+}
