@@ -43,8 +43,8 @@ pub trait StorageBackend: Sized + 'static {
     /// [`Pinning::Pin`], protects exactly those, as [`pin`](Self::pin) does.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with [`Pinning::Pin`] where [`pin`](Self::pin) is unsupported, as it is by default; then the
-    /// host makes lookups without it. Any other if the backend cannot tell.
+    /// [`Error::Unsupported`] with [`Pinning::Pin`] where [`pin`](Self::pin) is unsupported, as it is by default; then
+    /// the host makes lookups without it. Any other if the backend cannot tell.
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
 
     /// Returns for each of `keys`, in order, whether it is present. [`Error::Unsupported`] by default; then the host

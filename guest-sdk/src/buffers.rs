@@ -153,9 +153,9 @@ impl Sinks {
         files_blocking::load(self, index, file, at)
     }
 
-    /// Fills buffers from files of their own below `directory`, not through guest memory, and returns
-    /// the number of bytes read for each, `None` if there is no such file or it is larger than the buffer, or an error, in
-    /// the order of `files`.
+    /// Fills buffers from files of their own below `directory`, not through guest memory, and returns the number of
+    /// bytes read for each, `None` if there is no such file or it is larger than the buffer, or an error, in the order
+    /// of `files`.
     ///
     /// # Errors
     /// For each file, see the contract's `files.load-all`.

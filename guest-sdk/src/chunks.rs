@@ -110,8 +110,8 @@ impl Sink<'_> {
         self.into.capacity(self.index)
     }
 
-    /// Fills the buffer with a whole chunk, and returns what a get returns for it: the chunk's length, or `None` if it is
-    /// larger than the buffer, for then it is not the chunk that the host asks for.
+    /// Fills the buffer with a whole chunk, and returns what a get returns for it: the chunk's length, or `None` if it
+    /// is larger than the buffer, for then it is not the chunk that the host asks for.
     ///
     /// # Errors
     /// See [`Sinks::write`].
@@ -136,8 +136,8 @@ impl Sink<'_> {
         self.into.write_stream(self.index, 0, data).await
     }
 
-    /// Fills the buffer from `file`, from byte `at` on, not through guest memory, until it is full or the file ends, and
-    /// returns the number of bytes.
+    /// Fills the buffer from `file`, from byte `at` on, not through guest memory, until it is full or the file ends,
+    /// and returns the number of bytes.
     ///
     /// # Errors
     /// See [`Sinks::load_from`].

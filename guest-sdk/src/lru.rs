@@ -9,9 +9,10 @@
 //! doubles, and nothing is moved while the index grows. An instance with the default `limits.memory` of 64 MiB has
 //! room for 1.5 million entries without a value.
 //!
-//! When the instance gets no more memory, the index is full, as if its capacity in bytes were: [`reserve`](Lru::reserve)
-//! evicts for a new chunk what was used longest ago, and [`adopt_found`](Lru::adopt_found) takes nothing more in. It
-//! never traps. [`SPARE_BYTES`] are left for what the instance does beside it. [`Lru::is_out_of_memory`] tells.
+//! When the instance gets no more memory, the index is full, as if its capacity in bytes were:
+//! [`reserve`](Lru::reserve) evicts for a new chunk what was used longest ago, and [`adopt_found`](Lru::adopt_found)
+//! takes nothing more in. It never traps. [`SPARE_BYTES`] are left for what the instance does beside it.
+//! [`Lru::is_out_of_memory`] tells.
 
 mod entry;
 mod found;
@@ -226,8 +227,8 @@ impl<V> Lru<V> {
     }
 
     /// Takes in a chunk that a store finds when it looks through what there is: `age` ago it was used last, and before
-    /// all uses that were counted. One that is present stays as it is. Chunks of about the same age, within a hundredth,
-    /// may change places if there are many. [`shrink`](Self::shrink) afterwards.
+    /// all uses that were counted. One that is present stays as it is. Chunks of about the same age, within a
+    /// hundredth, may change places if there are many. [`shrink`](Self::shrink) afterwards.
     ///
     /// # Errors
     /// As [`adopt`](Self::adopt).

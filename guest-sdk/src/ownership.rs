@@ -6,7 +6,8 @@ use crate::bindings::kvtier::storage::{files, files_blocking};
 use crate::{Error, Ownership};
 
 /// Asks to be the instance that keeps `path`, a directory below `directory`, to a capacity: of all instances that share
-/// it, in this process or another, the one that evicts. Ask again from time to time; see the contract's `files.keep-capacity`.
+/// it, in this process or another, the one that evicts. Ask again from time to time; see the contract's
+/// `files.keep-capacity`.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if the file system has no locks; else see the contract's `files.keep-capacity`.

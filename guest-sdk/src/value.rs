@@ -5,8 +5,9 @@ use crate::plain::{self, SizeError};
 
 /// A type that [`Init::parse`](crate::Init::parse) reads from a text.
 ///
-/// Implemented for `bool` (`true`/`false`, `1`/`0`, `yes`/`no`, `on`/`off`, in any case), whole numbers (decimal digits,
-/// without leading zeros and `_`), `f64`, and `String`. Implement it for types of your own, such as a choice of words.
+/// Implemented for `bool` (`true`/`false`, `1`/`0`, `yes`/`no`, `on`/`off`, in any case), whole numbers (decimal
+/// digits, without leading zeros and `_`), `f64`, and `String`. Implement it for types of your own, such as a choice of
+/// words.
 pub trait Value: Sized {
     /// Reads a text that has no white space around it and is not empty.
     ///

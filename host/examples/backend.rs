@@ -1,5 +1,5 @@
-//! Starts one backend without an engine, and checks a few promises of the contract: what was put is found and comes back
-//! as it was, and what was not put is a miss.
+//! Starts one backend without an engine, and checks a few promises of the contract: what was put is found and comes
+//! back as it was, and what was not put is a miss.
 //!
 //! `cargo run --example backend -- backends/memory.wasm MemoryBackend`
 

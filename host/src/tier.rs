@@ -1,8 +1,8 @@
 //! The trait of storage behind the CPU tier, and its outcomes.
 //!
 //! The WebAssembly tier implements it, and an embedder can implement it natively. The chain seals chunks before
-//! [`Tier::put`] and verifies them after [`Tier::get`]; it counts pins, queues puts and keeps the deadlines of operations.
-//! A tier only moves bytes.
+//! [`Tier::put`] and verifies them after [`Tier::get`]; it counts pins, queues puts and keeps the deadlines of
+//! operations. A tier only moves bytes.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,8 @@
 //! What faults of backends cost: `cargo xtask bench faults` (it builds the components first).
 //!
-//! Every row of the fault table with its times; operations of the CPU tier beside a backend that misbehaves as
-//! fast as it can; the host's memory after many faults. `cargo xtask bench faults table 50` runs one part, here with 50 runs a row.
+//! Every row of the fault table with its times; operations of the CPU tier beside a backend that misbehaves as fast as
+//! it can; the host's memory after many faults. `cargo xtask bench faults table 50` runs one part, here with 50 runs a
+//! row.
 
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a program that measures; whatever fails ends it")]

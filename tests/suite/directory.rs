@@ -1,4 +1,5 @@
-//! The `fs` backend on directories that hold more than it remembers, that somebody empties, and that others use as well.
+//! The `fs` backend on directories that hold more than it remembers, that somebody empties, and that others use as
+//! well.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,5 @@
-//! What attacks on the host's memory come to, and what is left of it when their instance is gone. Each attack is made in
-//! a process of its own, whose memory nobody else uses: this test, started again.
+//! What attacks on the host's memory come to, and what is left of it when their instance is gone. Each attack is made
+//! in a process of its own, whose memory nobody else uses: this test, started again.
 //!
 //! `cargo test --workspace --test suite -- --exact host_memory::attacks_take_no_more_than_is_documented --nocapture`
 //! prints the figures.
@@ -42,9 +42,9 @@ enum With {
 }
 
 impl Attack {
-    /// What may be left when all instances have ended: code, what was made once, and, for each thread that runs guests, a
-    /// piece as large as the largest that it carried. The allocator keeps that at the end of the thread's arena, and does
-    /// not trim it.
+    /// What may be left when all instances have ended: code, what was made once, and, for each thread that runs guests,
+    /// a piece as large as the largest that it carried. The allocator keeps that at the end of the thread's arena, and
+    /// does not trim it.
     fn left_bytes_max(&self) -> u64 {
         let kept = if self.n > MIB { self.n * LANE_THREADS_MAX } else { 0 };
         20 * MIB + kept

@@ -1,5 +1,5 @@
-//! The demonstration: a trace of chats is replayed through CPU tier, `log` and `fs`. Then a new process replays it on the
-//! same folder, and the disk serves what the first one stored.
+//! The demonstration: a trace of chats is replayed through CPU tier, `log` and `fs`. Then a new process replays it on
+//! the same folder, and the disk serves what the first one stored.
 
 use std::fs;
 use std::path::{Path, PathBuf};

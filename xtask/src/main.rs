@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod deny;
+mod features;
 mod fuzz;
 mod guests;
 mod packages;
@@ -121,6 +122,7 @@ fn test(runner: &mut Runner, without: Option<String>) -> Result<()> {
     let mut arguments = guests::target_arguments(&packages);
     arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
     runner.cargo("lints of the guests", "clippy", &arguments)?;
+    features::check(runner)?;
     packages::check(runner)?;
     runner.cargo_with(
         "documentation",

@@ -20,7 +20,8 @@ const PACKAGES: [(&str, &str); 4] = [
 /// Folders of the workspace beside those of the packages. Their crates are users of the packages.
 const OTHERS: [&str; 3] = ["example-backends", "tests", "xtask"];
 
-/// Packs the packages, puts what was packed in the place of their folders in a copy of the workspace, and compiles that.
+/// Packs the packages, puts what was packed in the place of their folders in a copy of the workspace, and compiles
+/// that.
 ///
 /// The copy has the workspace's members and lock file, so cargo chooses the same features and compiles no dependency a
 /// second time.

@@ -1,4 +1,4 @@
-//! What people read in this repository: no misspelt words.
+//! What people read in this repository: no misspelt words, and no line of prose that is too wide.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot read a file")]
 
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use typos::tokens::{Identifier, Tokenizer, Word};
 use typos::{Dictionary, Status};
+
+const WIDTH_MAX: usize = 120;
 
 /// What is read, by the ending of its name.
 const ENDINGS: [&str; 7] = ["md", "rs", "wit", "toml", "yaml", "yml", "sh"];
@@ -59,15 +61,21 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Returns what `check` finds in each line of each file, as `file:line: finding`.
-fn findings(check: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
+/// Returns what `check` finds in each line of each file, as `file:line: finding`. Fenced code of a page of Markdown is
+/// left out if `prose_only`.
+fn findings(prose_only: bool, check: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
     let mut findings = Vec::new();
     for path in files() {
         let text = fs::read_to_string(&path).unwrap();
         let shown = path.strip_prefix(root()).unwrap().display();
-        let found = |(index, line)| check(&path, line).into_iter().map(move |found| (index + 1, found));
-        let found = text.lines().enumerate().flat_map(found);
-        findings.extend(found.map(|(line, found)| format!("{shown}:{line}: {found}")));
+        let mut in_code = false;
+        for (index, line) in text.lines().enumerate() {
+            in_code ^= line.trim_start().starts_with("```");
+            if !(in_code && prose_only) {
+                findings
+                    .extend(check(&path, line).iter().map(|found| format!("{shown}:{}: {found}", index + 1)));
+            }
+        }
     }
     findings
 }
@@ -78,9 +86,22 @@ fn misspelt(line: &str) -> Vec<String> {
     found.map(|typo| format!("`{}`, should it be {:?}?", typo.typo, typo.corrections)).collect()
 }
 
+/// Reports whether `line` is prose that could be broken: not a row of a table, not code, not one long word such as a
+/// link.
+fn is_too_wide(path: &Path, line: &str) -> bool {
+    let text = line.trim_start();
+    let words = text.trim_start_matches(['/', '!', '#', '-', '*', ' ']);
+    let prose = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("md") => true,
+        Some("rs" | "wit") => text.starts_with("//"),
+        _ => text.starts_with('#'),
+    };
+    prose && line.chars().count() > WIDTH_MAX && words.contains(' ') && !words.starts_with('|')
+}
+
 #[test]
 fn no_word_is_misspelt() {
-    let findings = findings(|_, line| misspelt(line));
+    let findings = findings(false, |_, line| misspelt(line));
     assert!(findings.is_empty(), "{} words:\n{}", findings.len(), findings.join("\n"));
 }
 
@@ -89,4 +110,27 @@ fn a_misspelt_word_is_found() {
     let found = misspelt(&["the c", "omponant of a tier"].concat());
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(misspelt("the component of a tier"), Vec::<String>::new());
+}
+
+#[test]
+fn no_line_of_prose_is_too_wide() {
+    let findings = findings(true, |path, line| {
+        let wide = is_too_wide(path, line).then(|| format!("{} characters", line.chars().count()));
+        wide.into_iter().collect()
+    });
+    assert!(findings.is_empty(), "{} lines:\n{}", findings.len(), findings.join("\n"));
+}
+
+#[test]
+fn a_wide_line_is_found() {
+    let wide = |prefix: &str| format!("{prefix}{}", "word ".repeat(25));
+    assert!(is_too_wide(Path::new("a.md"), &wide("")));
+    assert!(is_too_wide(Path::new("a.rs"), &wide("    /// ")));
+    assert!(is_too_wide(Path::new("a.yaml"), &wide("# ")));
+    assert!(!is_too_wide(Path::new("a.md"), &wide("| ")), "a row of a table is one line");
+    assert!(!is_too_wide(Path::new("a.rs"), &wide("//! | ")), "a row of a table is one line");
+    assert!(
+        !is_too_wide(Path::new("a.rs"), &format!("/// <https://{}>", "x".repeat(120))),
+        "a link cannot be broken"
+    );
 }

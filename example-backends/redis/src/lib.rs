@@ -1,8 +1,8 @@
 //! Keeps chunks in Redis, or what speaks its protocol: one server, or a cluster.
 //!
 //! All input and output is WASI 0.3. The small commands of all calls go out together over one connection (`pipe`); a
-//! call with large values takes a connection of its own for all its chunks, so a batch is one round trip, and of a value
-//! no more than a piece is in guest memory at a time.
+//! call with large values takes a connection of its own for all its chunks, so a batch is one round trip, and of a
+//! value no more than a piece is in guest memory at a time.
 
 mod cluster;
 mod config;

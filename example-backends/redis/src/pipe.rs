@@ -1,5 +1,5 @@
-//! A connection that many calls share: their commands go out together, and each call reads its own replies when its turn
-//! has come.
+//! A connection that many calls share: their commands go out together, and each call reads its own replies when its
+//! turn has come.
 //!
 //! No call holds up another for longer than its replies take to arrive: one whose deadline has passed reads past them.
 //! A call that leaves without having read them breaks the connection, since what comes next belongs to nobody.

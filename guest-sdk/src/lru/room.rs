@@ -6,7 +6,8 @@ use crate::ChunkKey;
 
 impl<V> Lru<V> {
     /// Reserves room for chunks of `call` of these sizes, evicting what was used longest ago. The caller disposes of
-    /// what is returned, then calls [`insert`](Self::insert) or [`release`](Self::release) for each, with the same size.
+    /// what is returned, then calls [`insert`](Self::insert) or [`release`](Self::release) for each, with the same
+    /// size.
     ///
     /// # Errors
     /// [`Full`] if that is impossible; then nothing is evicted.
@@ -31,7 +32,8 @@ impl<V> Lru<V> {
         self.victims(n_excess, excess_bytes, call.first_use).ok_or(Full)
     }
 
-    /// Reserves so many of the free bytes, and no place for a chunk. Given back by [`release_bytes`](Self::release_bytes).
+    /// Reserves so many of the free bytes, and no place for a chunk. Given back by
+    /// [`release_bytes`](Self::release_bytes).
     pub fn hold_bytes(&mut self, size_bytes: u64) {
         self.reserved_bytes = self.reserved_bytes.saturating_add(size_bytes);
     }

@@ -1,4 +1,5 @@
-//! A vector in segments of one size: it grows without moving what it holds, and never asks for a table of twice its size.
+//! A vector in segments of one size: it grows without moving what it holds, and never asks for a table of twice its
+//! size.
 
 use std::collections::TryReserveError;
 use std::ops::{Index, IndexMut};

@@ -1,9 +1,9 @@
 //! Generates traces of multi-turn chats with shared system prompts.
 //!
-//! A fixed number of chats is open at any time. A chat starts with one of a few system prompts. Each turn sends the whole
-//! history and a new message, and the answer joins the history. So the prompts of a chat share a growing prefix, and
-//! chats share their system prompt: the two kinds of reuse that a KV cache exploits.
-//! Each 512-token block, together with its prefix, has a distinct id. Ids rise as prompts grow.
+//! A fixed number of chats is open at any time. A chat starts with one of a few system prompts. Each turn sends the
+//! whole history and a new message, and the answer joins the history. So the prompts of a chat share a growing prefix,
+//! and chats share their system prompt: the two kinds of reuse that a KV cache exploits. Each 512-token block, together
+//! with its prefix, has a distinct id. Ids rise as prompts grow.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -50,8 +50,8 @@ pub use show::ShownSetting;
 pub(crate) use value::size::show_size;
 
 impl Config {
-    /// Reads a configuration file, in YAML or, without the feature `yaml`, in JSON; variables of the process environment override its keys. Relative paths in
-    /// it are taken from its directory.
+    /// Reads a configuration file, in YAML or, without the feature `yaml`, in JSON; variables of the process
+    /// environment override its keys. Relative paths in it are taken from its directory.
     pub fn from_file(path: impl AsRef<Path>) -> Result<ReadConfig, ConfigError> {
         Self::from_file_with_env(path, process_environment()?)
     }

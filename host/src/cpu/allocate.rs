@@ -8,7 +8,8 @@ use crate::chunk::RemovedChunk;
 use crate::memory::{AllocateError, BufferMut};
 
 impl CpuTier {
-    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not wait. When even the eviction of everything unpinned would not make room, nothing is evicted.
+    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not wait. When even the eviction of
+    /// everything unpinned would not make room, nothing is evicted.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! What stands in the place of loading backends in a library without components: it refuses a configuration that has some.
+//! What stands in the place of loading backends in a library without components: it refuses a configuration that has
+//! some.
 
 use super::BuildError;
 use crate::clock::Clock;
@@ -11,7 +12,6 @@ use crate::runtime::Control;
 ///
 /// # Errors
 /// [`BuildError::WithoutComponents`] if any is configured.
-#[expect(clippy::unused_async, reason = "loading components, in its place, takes time")]
 pub(super) async fn load(
     config: &Config,
     _: &str,

@@ -85,13 +85,13 @@ pub struct UnknownBackend(pub String);
 /// An [`Engine`](crate::Engine) derives keys from tokens and does everything else here; get the manager from
 /// [`Engine::storage`](crate::Engine::storage). `host/examples/keys.rs` is a program that works on keys.
 ///
-/// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them, then
-///   [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
-/// - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and says which tier serves
-///   each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
+/// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them,
+///   then [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
+/// - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and says which tier
+///   serves each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
 ///   [`unpin`](Self::unpin) or until the pins expire.
-/// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is verified
-///   first, and promoted into the CPU tier.
+/// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is
+///   verified first, and promoted into the CPU tier.
 /// - *Remove*: [`remove`](Self::remove) and [`clear`](Self::clear).
 /// - *Tiers*: [`status`](Self::status), [`counts`](Self::counts), [`metrics`](Self::metrics); [`bypass`](Self::bypass),
 ///   [`restore`](Self::restore), [`recreate`](Self::recreate), [`set_hot_cache`](Self::set_hot_cache);

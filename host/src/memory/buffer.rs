@@ -47,8 +47,8 @@ impl BufferMut {
         Arc::ptr_eq(&self.provider, provider)
     }
 
-    /// Shortens the buffer to `len_bytes`, if it is longer. It keeps all of its memory, which goes back as it was handed
-    /// out. Allocates a little on the heap; a buffer that was shortened no longer counts as its provider's
+    /// Shortens the buffer to `len_bytes`, if it is longer. It keeps all of its memory, which goes back as it was
+    /// handed out. Allocates a little on the heap; a buffer that was shortened no longer counts as its provider's
     /// ([`is_of`](Self::is_of)), so its memory is not used for a chunk of another length.
     pub(crate) fn truncate(&mut self, len_bytes: usize) {
         if len_bytes >= self.block.size_bytes {

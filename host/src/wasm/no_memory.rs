@@ -1,4 +1,5 @@
-//! What the system says when it refuses memory is "Cannot allocate memory", and neither how much nor why. This adds both.
+//! What the system says when it refuses memory is "Cannot allocate memory", and neither how much nor why. This adds
+//! both.
 
 use std::io;
 

@@ -57,8 +57,8 @@ struct Server {
     process: Option<Child>,
 }
 
-/// Tells whether tests can use Redis. Where the environment variable `KVTIER_TESTS_WITHOUT` has `redis` in its list they
-/// need not, and `test` is noted as not tested on standard error.
+/// Tells whether tests can use Redis. Where the environment variable `KVTIER_TESTS_WITHOUT` has `redis` in its list
+/// they need not, and `test` is noted as not tested on standard error.
 pub fn available(test: &str) -> bool {
     let without = std::env::var("KVTIER_TESTS_WITHOUT").unwrap_or_default();
     let available = !without.split(',').any(|name| name.trim() == "redis");

@@ -6,8 +6,8 @@
 //! runs every row once; `cargo xtask bench faults` runs each many times and prints the times.
 //!
 //! Faults that need something of their own stand elsewhere in the suite: a directory or a server to be denied
-//! (`grants`) or to be interrupted (`transfers`), a limit to stand at (`limits`, `open_files`), a history (`breaker`), a file
-//! that is no component (`load_errors`), a compiler (`compile`).
+//! (`grants`) or to be interrupted (`transfers`), a limit to stand at (`limits`, `open_files`), a history (`breaker`),
+//! a file that is no component (`load_errors`), a compiler (`compile`).
 
 mod run;
 mod table;

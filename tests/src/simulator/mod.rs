@@ -1,9 +1,9 @@
 //! An independent simulator of prefix caching, to check a replay's hit ratio against.
 //!
-//! It shares no code with kvtier and keeps to the shortest way of saying what each policy means: a set ordered by
-//! who goes first (`ranked`), or the queues of a published algorithm (`queues`). Per request: count the leading run of chunks that are there; then go through the request's
-//! chunks from the last to the first, touch each one that is there, and insert each one that is not, evicting one
-//! at a time at capacity.
+//! It shares no code with kvtier and keeps to the shortest way of saying what each policy means: a set ordered by who
+//! goes first (`ranked`), or the queues of a published algorithm (`queues`). Per request: count the leading run of
+//! chunks that are there; then go through the request's chunks from the last to the first, touch each one that is
+//! there, and insert each one that is not, evicting one at a time at capacity.
 
 mod queues;
 mod ranked;

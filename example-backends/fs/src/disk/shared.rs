@@ -1,8 +1,8 @@
 //! What processes that share the directory tell each other, by files alone.
 //!
-//! A chunk is leased if its file was modified in the future: whoever evicts leaves it until then. One that does not keep
-//! the capacity leases what it has found, so that it is still there when it is fetched; and notes in `new/` what it
-//! stores and removes, so that the one that does can count.
+//! A chunk is leased if its file was modified in the future: whoever evicts leaves it until then. One that does not
+//! keep the capacity leases what it has found, so that it is still there when it is fetched; and notes in `new/` what
+//! it stores and removes, so that the one that does can count.
 
 use kvtier_guest::futures_util::{StreamExt, stream};
 use kvtier_guest::wasip3::clocks::system_clock::Instant;
@@ -39,8 +39,8 @@ impl Found {
         self.lease_left_ns(now_ns) > 0
     }
 
-    /// Returns how long the chunk's lease lasts. A file that was modified later than any lease ends has none: a clock was
-    /// wrong, and what it stored would stay for ever.
+    /// Returns how long the chunk's lease lasts. A file that was modified later than any lease ends has none: a clock
+    /// was wrong, and what it stored would stay for ever.
     fn lease_left_ns(&self, now_ns: i64) -> i64 {
         let left_ns = self.modified_ns.saturating_sub(now_ns);
         // Clocks of machines that share a directory are not quite the same.

@@ -34,7 +34,8 @@ impl Store {
     }
 
     /// Returns what a call answers for a chunk, and has the chunk dropped if its file is missing or cut off: one that
-    /// stayed would keep it from being stored again. `read` is `None` for one that is known to be larger than the buffer.
+    /// stayed would keep it from being stored again. `read` is `None` for one that is known to be larger than the
+    /// buffer.
     async fn judge(
         &self,
         key: ChunkKey,

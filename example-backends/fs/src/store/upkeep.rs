@@ -175,7 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts a chunk that the scan has come upon, unless it is known. Returns its size, and whether the index had room.
+    /// Counts a chunk that the scan has come upon, unless it is known. Returns its size, and whether the index had
+    /// room.
     async fn find(&self, key: ChunkKey) -> Result<Option<(u64, bool)>, Error> {
         let _guard = self.locks.look(key).await;
         if self.index.borrow().get(&key).is_some() {

@@ -15,9 +15,9 @@ use crate::commands::{choose_compiler, read_config};
 use crate::format::{bytes, count};
 use crate::machine;
 
-/// Makes the chain that a command line describes. A replay measures: whatever the configuration says, puts wait for room
-/// instead of being dropped, and a backend that cannot be loaded is an error. `program` compiles components unless the
-/// configuration names another compiler.
+/// Makes the chain that a command line describes. A replay measures: whatever the configuration says, puts wait for
+/// room instead of being dropped, and a backend that cannot be loaded is an error. `program` compiles components unless
+/// the configuration names another compiler.
 ///
 /// # Errors
 /// If the configuration is invalid, if the pool does not fit the machine or a chunk does not fit the pool, or if a

@@ -23,9 +23,9 @@
 //! Not among it, because a store holds them once, or they are shared by all: stacks, compiled code, types, names, the
 //! images of memories. Nor what a guest makes as it runs: handles, tasks, streams.
 //!
-//! One thing multiplies that no store holds: exports. An exported instance may export another one twelve times and so on,
-//! and wasmtime keeps an entry with its name for each, some 1.7 KB in all, once for each backend. They are counted apart. An
-//! imported instance that is exported again has more than any limit, which no tool makes that we know.
+//! One thing multiplies that no store holds: exports. An exported instance may export another one twelve times and so
+//! on, and wasmtime keeps an entry with its name for each, some 1.7 KB in all, once for each backend. They are counted
+//! apart. An imported instance that is exported again has more than any limit, which no tool makes that we know.
 
 mod walk;
 

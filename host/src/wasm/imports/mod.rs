@@ -8,7 +8,8 @@
 //! length of paths, pending operations on files, the bytes that a stream takes at a time, polls, and listings.
 //!
 //! Some refusals cannot be seen: a guest that looks for an environment variable gets the whole list and searches it,
-//! and the C library returns "no such file" for an absolute path outside the granted directories without asking the host.
+//! and the C library returns "no such file" for an absolute path outside the granted directories without asking the
+//! host.
 
 pub(in crate::wasm) mod filesystem;
 #[cfg(feature = "http")]

@@ -1,9 +1,9 @@
 //! What a backend takes from outside its configuration and what may change while it runs: secrets in files, and the
 //! addresses behind names.
 //!
-//! Both are read when the backend is loaded, and again when a breaker opens or a start fails, at most once a pause, on a
-//! thread that may block and runs no guest. New addresses replace the old ones as a whole, under the instances that run.
-//! An instance keeps the secrets that it was made with: changed ones make a new instance.
+//! Both are read when the backend is loaded, and again when a breaker opens or a start fails, at most once a pause, on
+//! a thread that may block and runs no guest. New addresses replace the old ones as a whole, under the instances that
+//! run. An instance keeps the secrets that it was made with: changed ones make a new instance.
 //!
 //! Invariant: what cannot be read, or does not pass the rules of loading, changes nothing. No value is logged.
 

@@ -1,8 +1,9 @@
-//! File operations of a backend that were begun and have not ended: counted, with the names and bytes that wait in them.
+//! File operations of a backend that were begun and have not ended: counted, with the names and bytes that wait in
+//! them.
 //!
-//! A disk or a network mount that hangs answers nothing, and a guest that gives up an operation does not end it: what was
-//! handed to the backend's threads stays in their queue, with its path. So the count belongs to the backend, not to the
-//! instance, and an operation counts until a thread has taken it up.
+//! A disk or a network mount that hangs answers nothing, and a guest that gives up an operation does not end it: what
+//! was handed to the backend's threads stays in their queue, with its path. So the count belongs to the backend, not to
+//! the instance, and an operation counts until a thread has taken it up.
 
 use std::sync::{Arc, Mutex};
 

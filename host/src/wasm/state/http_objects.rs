@@ -1,7 +1,7 @@
 //! The HTTP objects that an instance holds: fields, requests, responses, bodies, options, and requests that are sent.
 //!
-//! A guest makes them without a grant, and a request that is never sent costs nothing but the host's memory. So they are
-//! counted, and each kind is bounded in bytes.
+//! A guest makes them without a grant, and a request that is never sent costs nothing but the host's memory. So they
+//! are counted, and each kind is bounded in bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A guest's standard streams: what it writes is swallowed, and of standard error the end is kept.
 //!
-//! A stream of WASI 0.3 that comes from the host and is handed on to a standard stream is moved by the host alone, for as
-//! long as it lasts and as fast as it can. So it waits once it is faster than [`STDIO_PIPED_BYTES_PER_S`]. What guests
-//! write themselves never waits.
+//! A stream of WASI 0.3 that comes from the host and is handed on to a standard stream is moved by the host alone, for
+//! as long as it lasts and as fast as it can. So it waits once it is faster than [`STDIO_PIPED_BYTES_PER_S`]. What
+//! guests write themselves never waits.
 
 use std::collections::VecDeque;
 use std::future::Future;

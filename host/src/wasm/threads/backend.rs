@@ -1,5 +1,5 @@
-//! The threads that one backend has to itself, for files, timers, HTTP and sockets of WASI 0.2, so that a busy backend or
-//! a slow disk never delays the others.
+//! The threads that one backend has to itself, for files, timers, HTTP and sockets of WASI 0.2, so that a busy backend
+//! or a slow disk never delays the others.
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -75,7 +75,8 @@ impl Plot {
         }
     }
 
-    /// Draws the area of a tier above the tiers before it. Each stretch is a step: its ratio holds for all its requests.
+    /// Draws the area of a tier above the tiers before it. Each stretch is a step: its ratio holds for all its
+    /// requests.
     fn area(&self, tier: usize) -> Markup {
         let edge = |n_tiers: usize| {
             self.stretches().flat_map(move |(point, start, end)| {

@@ -1,7 +1,8 @@
 //! The entries of a directory, read some at a time.
 //!
-//! WASI's own lists hold a thread from beginning to end, as long as the guest likes to take (0.3), or the whole directory
-//! in memory (0.2). These read some entries when they are asked for them, and hold but an open directory in between.
+//! WASI's own lists hold a thread from beginning to end, as long as the guest likes to take (0.3), or the whole
+//! directory in memory (0.2). These read some entries when they are asked for them, and hold but an open directory in
+//! between.
 
 use std::collections::VecDeque;
 use std::fs::File;

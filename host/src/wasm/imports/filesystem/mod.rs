@@ -1,8 +1,8 @@
 //! Directories and paths.
 //!
-//! Every operation counts as pending until it has ended (see [`FileWork`](crate::wasm::state::file_work::FileWork)), and paths
-//! are measured when a call is made. Files are opened here and not by WASI's own function: that one would wait for the
-//! other end of a pipe.
+//! Every operation counts as pending until it has ended (see [`FileWork`](crate::wasm::state::file_work::FileWork)),
+//! and paths are measured when a call is made. Files are opened here and not by WASI's own function: that one would
+//! wait for the other end of a pipe.
 
 mod listing;
 mod open;

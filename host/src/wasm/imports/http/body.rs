@@ -178,7 +178,8 @@ fn with_own_trailers(frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
     }
 }
 
-/// Copies the fields of an answer, which share the memory that their connection was read into, if they are not too large.
+/// Copies the fields of an answer, which share the memory that their connection was read into, if they are not too
+/// large.
 pub(super) fn of_its_own(fields: &HeaderMap) -> Option<HeaderMap> {
     let n_bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if n_bytes > HTTP_ANSWER_FIELDS_BYTES_MAX {

@@ -198,8 +198,8 @@ impl Directory {
         }
     }
 
-    /// Returns why the system does not open a path past the page cache: the file system does no direct I/O, or a directory
-    /// or a pipe is in the file's place. The system has one word for all of these.
+    /// Returns why the system does not open a path past the page cache: the file system does no direct I/O, or a
+    /// directory or a pipe is in the file's place. The system has one word for all of these.
     fn explain_direct(&self, path: &str) -> Error {
         match fs::stat(&self.file, Path::new(path), FollowSymlinks::No) {
             Ok(found) if !found.is_file() => not_a_file(path),

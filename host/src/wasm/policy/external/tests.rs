@@ -33,7 +33,8 @@ struct Rig {
 }
 
 impl Rig {
-    /// A backend with the secret `password` in a file, `token`, which is optional, in another, and a name to connect to.
+    /// A backend with the secret `password` in a file, `token`, which is optional, in another, and a name to connect
+    /// to.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| SecretSource::File(folder.path().join(name));

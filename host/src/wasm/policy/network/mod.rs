@@ -2,10 +2,10 @@
 //! what its names mean.
 //!
 //! The host resolves granted names when it loads the backend, and for sockets a guest that asks for a name is told the
-//! pinned addresses. The host alone resolves them again, when calls fail, and takes the new addresses as a whole if they
-//! pass the same rules. HTTP connections are made by the host, which asks anew for each: services behind HTTP move, and
-//! every address is judged before it is dialled. A name that leads into a private network is refused, unless that
-//! network is granted by address as well: otherwise the owner of a public name could choose what the host reaches.
+//! pinned addresses. The host alone resolves them again, when calls fail, and takes the new addresses as a whole if
+//! they pass the same rules. HTTP connections are made by the host, which asks anew for each: services behind HTTP
+//! move, and every address is judged before it is dialled. A name that leads into a private network is refused, unless
+//! that network is granted by address as well: otherwise the owner of a public name could choose what the host reaches.
 
 mod error;
 mod ranges;

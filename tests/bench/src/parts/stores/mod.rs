@@ -1,8 +1,8 @@
 //! Chunks through the `redis` and `s3` backends, beside native clients of the same servers.
 //!
 //! A round stores chunks, asks for them and gets them, ours and the native client in turns. Times are those of single
-//! operations, with one or many in flight; a rate is all bytes of a round by its time. What kvtier does besides, such as
-//! sealing and verifying every chunk, is in its figures.
+//! operations, with one or many in flight; a rate is all bytes of a round by its time. What kvtier does besides, such
+//! as sealing and verifying every chunk, is in its figures.
 
 mod native_redis;
 mod native_s3;
