@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_builds_no_component_or_anothers_is_refused() {
+    fn a_guest_that_builds_no_component_or_some_other_is_refused() {
         let refused = |packages| guests(packages).unwrap_err().to_string();
         let lib = package("kvtier-backend-log", "example-backends/log", &[("log", "lib")]);
         assert_eq!(refused(vec![lib]), "`kvtier-backend-log` is not a cdylib");
