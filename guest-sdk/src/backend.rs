@@ -14,9 +14,9 @@ use crate::{ChunkKey, Error, Init, Pinning, Sinks, Sources};
 /// Lists of keys name the chunks in the order of the prompt.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a storage backend",
-    label = "`{Self}` does not implement `kvtier_guest::StorageBackend`",
-    note = "write `impl kvtier_guest::StorageBackend for {Self}`; for plain methods implement \
-            `BlockingBackend` and export it as `blocking {Self}`"
+    label = "`{Self}` implements neither `kvtier_guest::ChunkStore` nor `kvtier_guest::StorageBackend`",
+    note = "write `impl kvtier_guest::ChunkStore for {Self}`, or `impl kvtier_guest::StorageBackend for {Self}` to work on \
+            many chunks in one call; for plain methods implement `BlockingBackend` and export it as `blocking {Self}`"
 )]
 #[expect(async_fn_in_trait, reason = "guests have one thread, so no caller needs the futures to be `Send`")]
 pub trait StorageBackend: Sized + 'static {

@@ -16,6 +16,12 @@ const LOOKED_UP_AT_ONCE: usize = 64;
 /// [`StorageBackend`] where one operation on many chunks costs less than many on one.
 ///
 /// Calls overlap at every `.await`, as described there.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a storage backend",
+    label = "`{Self}` implements neither `kvtier_guest::ChunkStore` nor `kvtier_guest::StorageBackend`",
+    note = "write `impl kvtier_guest::ChunkStore for {Self}`, or `impl kvtier_guest::StorageBackend for {Self}` to work on \
+            many chunks in one call; for plain methods implement `BlockingBackend` and export it as `blocking {Self}`"
+)]
 #[expect(async_fn_in_trait, reason = "guests have one thread, so no caller needs the futures to be `Send`")]
 pub trait ChunkStore: Sized + 'static {
     /// Validates the configuration and makes an instance; see [`StorageBackend::new`].

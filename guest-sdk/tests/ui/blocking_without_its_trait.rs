@@ -6,7 +6,7 @@ impl StorageBackend for LogBackend {
     fn new(_: Init) -> Result<Self, Error> {
         Ok(Self)
     }
-    async fn contains(&self, _: &[ChunkKey], _: bool) -> Result<u32, Error> {
+    async fn contains(&self, _: &[ChunkKey], _: kvtier_guest::Pinning) -> Result<u32, Error> {
         Ok(0)
     }
     async fn put(&self, _: &[ChunkKey], _: &Sources) -> Vec<Result<(), Error>> {
