@@ -146,7 +146,10 @@ impl Lane {
     }
 
     pub(super) fn health(&self) -> LaneHealth {
-        let LaneStatus { state, last_restart } = self.shared.status();
+        let (LaneStatus { state, last_restart }, restarts) = {
+            let status = self.shared.lock_status();
+            (status.clone(), self.shared.restarts.load(Ordering::Relaxed))
+        };
         let generation = self.shared.current();
         let down = match state {
             _ if self.shared.availability.can_serve(self.shared.place) => None,
@@ -156,7 +159,7 @@ impl Lane {
         };
         LaneHealth {
             down,
-            restarts: self.shared.restarts.load(Ordering::Relaxed),
+            restarts,
             last_restart,
             abandoned: generation.abandoned(),
             guest_memory_bytes: generation.guest_memory_bytes.load(Ordering::Relaxed),

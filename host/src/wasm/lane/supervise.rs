@@ -89,14 +89,18 @@ pub(super) async fn supervise(
             backoff.reset();
         }
         tracing::warn!(backend = %prepared.name, reason, "lane retired");
-        shared.restarts.fetch_add(1, Ordering::Relaxed);
         // A costly start has to pay for itself, or dying after each would cost the time of them all.
         let pause = match generation.start.total() {
             _ if is_outdated => Duration::ZERO,
             spent => pause_after_serving(spent, started.elapsed(), prepared.config.lanes),
         };
         let down = format!("{reason}; starting it is costly, so the next start waits");
-        *shared.lock_status() = LaneStatus { state: LaneState::Starting, last_restart: Some(reason) };
+        {
+            // Together, so that no reader finds the restart without its reason.
+            let mut status = shared.lock_status();
+            *status = LaneStatus { state: LaneState::Starting, last_restart: Some(reason) };
+            shared.restarts.fetch_add(1, Ordering::Relaxed);
+        }
         if !pause.is_zero() {
             shared.stand_down(down.clone(), pause);
         }
