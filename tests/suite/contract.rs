@@ -38,17 +38,17 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:dd06e14ef49fbb00c74d84fb6131f7cdf280c04166d3463567b0ac54104a3199
-    buffers.wit sha256:14a1feea81099059ff19ea5b47a6e3ff49b55b78036f7b64729f6a4e2e687249
+    backend.wit sha256:61d60bc97b2e2b011544235b7ca01fd5c788a665774be9a312c8e9a7b1b64c6b
+    buffers.wit sha256:6425be388a6dc1b569840760fbf69c63f8f709d9b381d1c3e99db52fff783d8f
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
-    files.wit sha256:4a60f89f3396a85b4ee35bfe59fd9d5679616a5d90140eb3ce24a483684771fa
+    files.wit sha256:7c803a59f316e3e87d2f95423eba4f7c9d1644d680d3e5889a2c121af9d050de
     logging.wit sha256:5550b303c17268e0917488ff5fab6048f0b872f39f2dea4f9fef7bf7d9173a4a
     streams.wit sha256:50ba3c1f77e4613861b84b6cd9af755ee31c02669c5d4870099448f1ca244627
-    types.wit sha256:ae529bb9f3d53a8cc6269535161db09c505a8e6d65eb94afec2595e917385d87
+    types.wit sha256:c49a5abd52f5d21b62fb8153848638a73bd7685caf03ffbb1a147b18351ab24b
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
     worlds.wit sha256:40e1216afededaf71e48fa893b87488799dd409475da5aee8a780f6a6542f3b6
     ");
