@@ -10,8 +10,8 @@ use kvtier::{Config, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
-    CHUNK_BYTES, EXPIRES, config, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put, served,
-    specs,
+    CHUNK_BYTES, EXPIRES, config, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put, put_in,
+    served, specs,
 };
 
 /// An engine over one scripted tier whose puts wait.
@@ -149,4 +149,27 @@ fn clear_cancels_queued_puts() {
     let report = block_on(clearing);
     assert_eq!((report.cpu.chunks, report.puts_cancelled), (7, 3));
     assert_eq!(tier.put_keys().len(), 4);
+}
+
+#[test]
+fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
+    let tier = Scripted::new();
+    let config = Config { local_cpu: false, ..config(vec![]) };
+    let engine = engine_over(config, metadata(), &[("a", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(1));
+    put_in(storage, &keys, "a");
+    tier.damage(keys[0]);
+    tier.hold_removals(&keys);
+    assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is found");
+    tier.heard();
+
+    put(storage, &keys, &Tiers::only(["a"]));
+    // A put that does not wait has come by now, nearly always; one that waits comes after the removal.
+    (0..10_000).for_each(|_| std::thread::yield_now());
+    tier.let_gets_go();
+    block_on(storage.flush()).unwrap();
+    assert!(tier.has(keys[0]), "the backend confirmed the chunk");
+    let heard = tier.heard();
+    assert_eq!(heard.last(), Some(&Heard::Put(keys.clone())), "{heard:?}");
+    assert_eq!(served(&get(storage, &keys)), [1]);
 }

@@ -220,12 +220,7 @@ fn an_object_of_another_size_is_never_served() {
     let (storage, specs) = (engine.storage(), large(&keys(1), 300 << 10));
     for tier in ["s3-size", "s3-size-ranges"] {
         for (change, reason) in [(-300_000, "wrong_length"), (-1, "wrong_length"), (1, "phantom_hit")] {
-            // The object of a put that follows a get of the wrong length is gone now and then: put again.
-            let is_stored = |_| {
-                put_large(storage, &specs, tier);
-                server.objects().unwrap().len() == 1
-            };
-            assert!((0..20).any(is_stored), "{tier}");
+            put_large(storage, &specs, tier);
             let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
             let size = object.metadata().unwrap().len().strict_add_signed(change);
             object.set_len(size).unwrap();

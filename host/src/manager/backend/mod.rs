@@ -2,6 +2,7 @@
 
 mod admit;
 mod contains;
+mod damaged;
 mod drain;
 mod fetch;
 mod owed;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use self::contains::SharedLookups;
+use self::damaged::DamagedRemovals;
 use self::owed::Owed;
 use self::queue::PutQueue;
 pub use self::recreate::RecreateError;
@@ -50,6 +52,7 @@ pub(in crate::manager) struct Backend {
     factory: Option<TierFactory>,
     pub(in crate::manager) breakers: Arc<Breakers>,
     pub(in crate::manager) owed: Owed,
+    damaged: DamagedRemovals,
     bypassed: AtomicBool,
     /// Out of the chain while its tier is created again.
     recreating: AtomicBool,
@@ -92,6 +95,7 @@ impl Backend {
             factory: new.factory,
             breakers: new.breakers,
             owed: Owed::default(),
+            damaged: DamagedRemovals::default(),
             bypassed: AtomicBool::new(false),
             recreating: AtomicBool::new(false),
             closed: AtomicBool::new(false),

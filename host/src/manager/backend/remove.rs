@@ -160,29 +160,4 @@ impl Backend {
         }
         is_answered
     }
-
-    /// Removes damaged chunks in the background. A put of a present key keeps its bytes, so they would stay damaged for
-    /// ever.
-    pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        let backend = Arc::clone(self);
-        self.control.handle().spawn(async move {
-            // Tried even while the breaker is open, at no caller's cost, but then without a report to the breaker.
-            let permit = backend.breakers.writing.admit();
-            let tier = backend.tier();
-            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
-            let keys: Arc<[ChunkKey]> = keys.into();
-            let outcome = tier.remove(Arc::clone(&keys), Instant::now() + tier.call_limit(0)).await;
-            if let Err(error) = &outcome {
-                tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
-            }
-            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
-            backend.forget_on_the_way(Some(&keys));
-            if let Some(permit) = permit {
-                backend.settle(permit, Health::of(&outcome));
-            }
-        });
-    }
 }

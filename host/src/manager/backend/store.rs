@@ -80,6 +80,7 @@ impl Backend {
             // A put comes after the removals that were requested before it.
             self.settle_removals().await;
         }
+        self.damaged.ended().await;
         let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
             return self.drop_skipped(batch.chunks.len());
         };
