@@ -47,6 +47,8 @@
 //! - Any executor can drive the futures. [`block_on`] and [`Engine::blocking`] are for callers without one.
 //! - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have keys of their
 //!   own. It also has the status, the metrics and the operations on backends.
+//! - Features, all on by default: `wasm` (components; without it no wasmtime is compiled, and tiers are native), `http`
+//!   (HTTP for components) and `yaml` (configuration files in YAML, else JSON).
 //! - [`tier`] is the trait behind which a native tier is written, and [`memory`] the one by which the serving engine
 //!   lends its memory. [`start_backend`] starts one backend without a chain, to check its behaviour.
 

@@ -327,7 +327,7 @@ fn something_else_in_the_place_of_a_directory_is_named_and_a_link_to_one_will_do
     let config = |backend| Config { on_load_error: OnLoadError::Continue, ..config(vec![backend]) };
     let blocked = engine(config(support::fs(name, directory.path())));
     let down = health(blocked.storage(), name).down.unwrap_or_default();
-    assert!(down.contains("`tmp` is no directory"), "{down}");
+    assert!(down.contains("`tmp` is not a directory"), "{down}");
     drop(blocked);
     fs::remove_file(directory.path().join("tmp")).unwrap();
     fs::create_dir(directory.path().join("elsewhere")).unwrap();
@@ -391,7 +391,7 @@ fn what_is_in_the_place_of_chunks_is_named_and_puts_nothing_else_out() {
         assert_eq!(in_tier(storage, &range(0..N), name), 0);
         assert_eq!(block_on(storage.remove(&range(0..N), &Tiers::All)).unwrap(), 0);
         assert_eq!(errors.keys().collect::<Vec<_>>(), [&("put", "invalid_argument")], "{errors:?}");
-        let what = if in_the_way { "`00` is no directory" } else { ".kv` is no file; remove it" };
+        let what = if in_the_way { "`00` is not a directory" } else { ".kv` is not a file; remove it" };
         let heard = log.heard(name);
         assert!(heard.iter().any(|line| line.contains(what)), "{heard:?}");
         let other = if in_the_way { ChunkKey { hi: 1 << 56, lo: 1 } } else { key(N) };
@@ -436,6 +436,6 @@ fn a_link_out_of_the_grant_in_the_place_of_a_directory_is_named() {
         Config { on_load_error: OnLoadError::Continue, ..config(vec![support::fs(name, directory.path())]) };
     let engine = engine(config);
     let down = health(engine.storage(), name).down.unwrap_or_default();
-    assert!(down.contains("`tmp` is no directory"), "{down}");
+    assert!(down.contains("`tmp` is not a directory"), "{down}");
     assert_eq!(files(outside.path()).len(), 0);
 }

@@ -36,7 +36,7 @@ struct Cli {
 enum Task {
     /// Build, generate a trace, and replay it twice through CPU tier, log and fs.
     Demo,
-    /// Check and test everything: guests, format, lints, tests, with real servers.
+    /// Check and test everything: format, guests, lints, features, packages, documentation, tests with real servers.
     ///
     /// Installs a missing redis-server if root runs this on Debian.
     Test {

@@ -143,7 +143,7 @@ impl Disk {
                 Ok(None)
             }
             Ok(stat) => Ok(Some(Found { size_bytes: stat.size, modified_ns: modified_ns(&stat) })),
-            // A path through what is no directory leads to no file.
+            // A path through something that is not a directory leads to no file.
             Err(ErrorCode::NoEntry | ErrorCode::NotDirectory | ErrorCode::Loop) => Ok(None),
             Err(code) => Err(self.failed(code)),
         }
@@ -183,11 +183,14 @@ impl Disk {
         let (directory, file) = (self.path(&names::directory_of(key)), self.file_of(key));
         let is_there = self.granted.stat(directory.clone()).await.is_ok();
         if is_there && !matches!(self.granted.is_directory(directory.clone()).await, Ok(true)) {
-            return Some(format!("{}: `{directory}` is no directory; remove it, or make it one", self.name));
+            return Some(format!(
+                "{}: `{directory}` is not a directory; remove it or replace it with one",
+                self.name
+            ));
         }
         let found = self.granted.stat(file.clone()).await.ok()?.type_;
         let can_be_replaced = matches!(found, DescriptorType::RegularFile | DescriptorType::SymbolicLink);
-        (!can_be_replaced).then(|| format!("{}: `{file}` is no file; remove it", self.name))
+        (!can_be_replaced).then(|| format!("{}: `{file}` is not a file; remove it", self.name))
     }
 
     /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again. On one that
@@ -232,7 +235,9 @@ impl Disk {
             Ok(true) => Ok(()),
             _ if matches!(code, ErrorCode::Exist) => {
                 let name = &self.name;
-                Err(Error::other(format!("{name}: `{path}` is no directory; remove it, or make it one")))
+                Err(Error::other(format!(
+                    "{name}: `{path}` is not a directory; remove it or replace it with one"
+                )))
             }
             _ => Err(self.failed(code)),
         }
@@ -241,7 +246,7 @@ impl Disk {
     async fn unlink(&self, path: String) -> Result<bool, Error> {
         match self.granted.unlink(path).await {
             Ok(()) => Ok(true),
-            // What is no file is not ours, and nothing is behind what is no directory.
+            // Anything but a file is not ours, and nothing is behind anything but a directory.
             Err(ErrorCode::NoEntry | ErrorCode::NotDirectory | ErrorCode::Loop | ErrorCode::IsDirectory) => {
                 Ok(false)
             }

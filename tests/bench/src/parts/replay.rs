@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         Some(path) => (path.clone(), "the trace given"),
         None => (generate(folder.path(), bench.pick(N_REQUESTS, 200))?, "a generated trace"),
     };
-    let n_requests = trace::count_requests(&path, u64::MAX)?.context("the trace is no file")?;
+    let n_requests = trace::count_requests(&path, u64::MAX)?.context("the trace is not a file")?;
     // Refused here, where there is a message.
     let hit_ratio = replay(&path)?;
     bench.row(

@@ -84,7 +84,8 @@ fn read(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Names a file of certificates that the environment names and that is no file: the library that reads it would wait.
+/// Names a file of certificates that the environment names and that is not a regular file: the library that reads it
+/// would wait.
 fn system_file() -> Option<(PathBuf, io::Error)> {
     let path = PathBuf::from(std::env::var_os("SSL_CERT_FILE")?);
     let error = open_file(&path).err().filter(|error| error.kind() == io::ErrorKind::InvalidInput)?;

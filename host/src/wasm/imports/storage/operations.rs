@@ -218,7 +218,7 @@ impl StorageView<'_> {
     ) -> Result<Batch<M, F>> {
         let n_files = files.len();
         let Descriptor::Dir(opened) = self.table.get(directory)? else {
-            return Ok(Err((Error::InvalidArgument("a file is no directory".into()), n_files)));
+            return Ok(Err((Error::InvalidArgument("expected a directory, got a file".into()), n_files)));
         };
         // A path that is none does not wait with the others.
         let check = |file: F| {
@@ -251,7 +251,7 @@ impl StorageView<'_> {
                 let wanted = if writes { "writing" } else { "reading" };
                 Err(Error::InvalidArgument(format!("the file is not open for {wanted}")))
             }
-            Descriptor::Dir(_) => Err(Error::InvalidArgument("a directory is no file".into())),
+            Descriptor::Dir(_) => Err(Error::InvalidArgument("expected a file, got a directory".into())),
         })
     }
 }
