@@ -1,6 +1,6 @@
 //! The examples, as a stranger runs them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support;
@@ -10,7 +10,28 @@ fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let config = directory.path().join("kvtier.yaml");
+    let config = write_config(directory.path(), &data);
+    let printed = printed_by(Command::new(example("embed")).arg(&config));
+    assert_eq!(printed, "256 of 356 tokens found\n192 of 256 tokens found, chunks [0, 1, 2]");
+    let n_files = walk(&data);
+    assert_eq!(n_files, 4, "the disk backend has every chunk");
+}
+
+#[test]
+fn the_example_that_readme_shows_finds_in_a_second_process_what_it_stored_in_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    write_config(directory.path(), &data);
+    for found in ["0 of 256 tokens found", "256 of 256 tokens found"] {
+        let printed = printed_by(Command::new(example("serve")).current_dir(directory.path()));
+        assert_eq!(printed, found);
+    }
+}
+
+/// Writes a configuration with a disk backend, and returns its path.
+fn write_config(directory: &Path, data: &Path) -> PathBuf {
+    let config = directory.join("kvtier.yaml");
     let yaml = format!(
         "chunk_size: 64\n\
          max_local_cpu_size: 0.01\n\
@@ -26,10 +47,7 @@ fn the_embedding_example_stores_a_prompt_and_finds_its_prefix_for_another() {
         support::patient_lines("  external_backend.disk."),
     );
     std::fs::write(&config, yaml).unwrap();
-    let printed = printed_by(Command::new(example("embed")).arg(&config));
-    assert_eq!(printed, "256 of 356 tokens found\n192 of 256 tokens found, chunks [0, 1, 2]");
-    let n_files = walk(&data);
-    assert_eq!(n_files, 4, "the disk backend has every chunk");
+    config
 }
 
 #[test]
@@ -59,7 +77,7 @@ fn printed_by(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn walk(directory: &std::path::Path) -> usize {
+fn walk(directory: &Path) -> usize {
     let entries = std::fs::read_dir(directory).unwrap();
     entries
         .map(|entry| {

@@ -36,6 +36,7 @@ mod phantom;
 mod pins;
 mod prefix;
 mod put_queue;
+mod readme;
 mod redis;
 mod s3;
 mod sandbox;

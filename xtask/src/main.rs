@@ -1,5 +1,6 @@
 //! The commands of this repository: `cargo xtask help`.
 
+mod aarch64;
 mod bench;
 mod demo;
 mod deny;
@@ -68,6 +69,8 @@ enum Task {
         #[arg(value_name = "N", default_value = "10")]
         runs: NonZeroUsize,
     },
+    /// Check the host for aarch64 and test the CPU tier there, emulated. Needs gcc and QEMU for it.
+    Aarch64,
     /// Build the WebAssembly components into target/kvtier-guests.
     Guests,
     /// Pack what is published, and compile what was packed.
@@ -99,6 +102,7 @@ fn run(task: Task) -> Result<()> {
         Task::Crash { arguments } => crash(&mut runner, &arguments),
         Task::Fuzz(options) => fuzz::run(&mut runner, &options),
         Task::Stress { runs } => stress::run(&mut runner, runs.get()),
+        Task::Aarch64 => aarch64::check(&mut runner),
         Task::Guests => guests::build(&mut runner).map(drop),
         Task::Packages => packages::check(&mut runner),
         Task::Deny { checks } => deny::run(&mut runner, &checks),
@@ -123,6 +127,7 @@ fn test(runner: &mut Runner, without: Option<String>) -> Result<()> {
     arguments.extend(["--", "-D", "warnings"].map(str::to_owned));
     runner.cargo("lints of the guests", "clippy", &arguments)?;
     features::check(runner)?;
+    aarch64::check(runner)?;
     packages::check(runner)?;
     runner.cargo_with(
         "documentation",

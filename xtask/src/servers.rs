@@ -1,13 +1,12 @@
 //! The servers that the tests start: found, installed, or switched off by name.
 
 use std::env;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::step::Runner;
+use crate::step::{Runner, is_on_path};
 
 /// Names the servers that are switched off, separated by commas.
 pub(crate) const WITHOUT: &str = "KVTIER_TESTS_WITHOUT";
@@ -34,9 +33,8 @@ pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<Str
             SERVERS.map(|server| server.name).join(", ")
         );
     }
-    let path = env::var_os("PATH").unwrap_or_default();
     let needed = SERVERS.iter().filter(|server| !off.contains(&server.name));
-    let missing: Vec<&Server> = needed.filter(|server| !is_on(&path, server.program)).collect();
+    let missing: Vec<&Server> = needed.filter(|server| !is_on_path(server.program)).collect();
     if !missing.is_empty() {
         install(runner, &missing)?;
     }
@@ -44,10 +42,6 @@ pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<Str
         eprintln!("    NOT TESTED: everything that needs the server {name}, which is switched off");
     }
     Ok(off.join(","))
-}
-
-fn is_on(path: &OsStr, program: &str) -> bool {
-    env::split_paths(path).any(|folder| folder.join(program).is_file())
 }
 
 /// Lists the missing servers and the command that installs them. Runs it where root may.
@@ -62,7 +56,7 @@ fn install(runner: &mut Runner, missing: &[&Server]) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
         own.uid() == 0
     });
-    if !(is_root && is_on(&env::var_os("PATH").unwrap_or_default(), "apt-get")) {
+    if !(is_root && is_on_path("apt-get")) {
         let names: Vec<&str> = missing.iter().map(|server| server.name).collect();
         bail!(
             "servers are missing; install them with `sudo {command}`, or leave out their tests: \

@@ -82,6 +82,12 @@ pub(crate) fn cargo(command: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     cargo
 }
 
+/// Reports whether a folder of `PATH` has this program.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
 /// Returns the command as a user would type it in the repository's root: cargo by its name, our programs by their path.
 fn show(command: &Command, root: &Path) -> String {
     let program = Path::new(command.get_program());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use kvtier_guest::prelude::*;
 
-/// Keeps every chunk in a map, and says only what it does with one chunk.
+/// Keeps every chunk in a map.
 pub struct MapBackend(RefCell<HashMap<ChunkKey, Vec<u8>>>);
 
 impl ChunkStore for MapBackend {
