@@ -23,6 +23,7 @@ mod sockets;
 pub(in crate::wasm) mod storage;
 
 use wasmtime::component::Linker;
+use wasmtime_wasi::TrappableError;
 
 pub(super) use self::sockets::check_address;
 use super::state::GuestState;
@@ -52,4 +53,14 @@ fn shadow(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     io::polls::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
+}
+
+/// Separates an error that the guest gets from a trap.
+fn without_trap<T, E: std::error::Error + Send + Sync + 'static>(
+    answer: Result<T, TrappableError<E>>,
+) -> wasmtime::Result<Result<T, E>> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(error) => Ok(Err(error.downcast()?)),
+    }
 }

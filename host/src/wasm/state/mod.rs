@@ -1,7 +1,7 @@
 //! What a guest may see and use: the state of its store.
 //!
-//! Each group of imports sees its part of it: WASI through the views of `wasmtime-wasi`, the contract's interfaces
-//! through [`StorageView`] and [`OutputView`].
+//! Each group of imports sees its part of it: WASI's own functions through the views of `wasmtime-wasi`, kvtier's
+//! through those of `view`.
 
 pub(in crate::wasm) mod file_streams;
 pub(in crate::wasm) mod file_work;
@@ -32,7 +32,9 @@ use self::log::BackendLog;
 use self::ownership::Owned;
 use self::stdio::StderrTail;
 pub(in crate::wasm) use self::stores::{Alive, Stores};
-pub(in crate::wasm) use self::view::{Logging, OutputView, Storage, StorageView};
+#[cfg(feature = "http")]
+pub(in crate::wasm) use self::view::HttpObjectsView;
+pub(in crate::wasm) use self::view::{FilesView, Logging, OutputView, Storage, StorageView};
 use super::no_memory;
 use super::policy::DenialLog;
 use super::policy::network::NetPolicy;

@@ -1,8 +1,19 @@
-//! The parts of a store's state that the contract's interfaces see.
+//! The parts of a store's state that each group of imports sees.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 use wasmtime::component::{HasData, ResourceTable};
 
+use super::file_streams::FileStreams;
+use super::file_work::FileWork;
+#[cfg(feature = "http")]
+use super::http_objects::Objects;
 use super::{Budgets, GuestState, Output, Policy, Threads};
+use crate::wasm::policy::DenialLog;
+use crate::wasm::policy::network::NetPolicy;
+use crate::wasm::policy::open_files::OpenFiles;
 
 /// What `buffers` and `files` work on.
 pub(in crate::wasm) struct StorageView<'a> {
@@ -31,7 +42,62 @@ impl HasData for Logging {
     type Data<'a> = OutputView<'a>;
 }
 
+/// What `wasi:filesystem` works on, beside WASI's own part.
+pub(in crate::wasm) struct FilesView<'a> {
+    pub(in crate::wasm) table: &'a mut ResourceTable,
+    pub(in crate::wasm) denial_log: &'a DenialLog,
+    pub(in crate::wasm) open_files: &'a mut OpenFiles<ResourceTable>,
+    pub(in crate::wasm) file_streams: &'a mut FileStreams,
+    pub(in crate::wasm) file_work: &'a Arc<FileWork>,
+    /// The backend's own threads.
+    pub(in crate::wasm) threads: &'a Handle,
+}
+
+/// What `wasi:sockets` works on, beside WASI's own part.
+pub(in crate::wasm) struct NetView<'a> {
+    pub(in crate::wasm) table: &'a mut ResourceTable,
+    pub(in crate::wasm) net: &'a NetPolicy,
+    pub(in crate::wasm) denial_log: &'a DenialLog,
+    pub(in crate::wasm) open_files: &'a mut OpenFiles<ResourceTable>,
+    pub(in crate::wasm) connect_timeout: Duration,
+    /// The threads that run guests.
+    pub(in crate::wasm) lanes: &'a Handle,
+}
+
+/// What `wasi:http` works on, beside WASI's own part.
+#[cfg(feature = "http")]
+pub(in crate::wasm) struct HttpObjectsView<'a> {
+    pub(in crate::wasm) table: &'a ResourceTable,
+    pub(in crate::wasm) objects: &'a mut Objects,
+}
+
 impl GuestState {
+    pub(in crate::wasm) fn files(&mut self) -> FilesView<'_> {
+        let Self { table, policy, budgets, threads, .. } = self;
+        let Budgets { open_files, file_streams, file_work, .. } = budgets;
+        let (denial_log, threads) = (&policy.denial_log, &threads.backend);
+        FilesView { table, denial_log, open_files, file_streams, file_work, threads }
+    }
+
+    pub(in crate::wasm) fn net(&mut self) -> NetView<'_> {
+        let Self { table, policy, budgets, threads, .. } = self;
+        let Policy { net, denial_log } = policy;
+        let Budgets { open_files, connect_timeout, .. } = budgets;
+        NetView {
+            table,
+            net,
+            denial_log,
+            open_files,
+            connect_timeout: *connect_timeout,
+            lanes: &threads.lanes,
+        }
+    }
+
+    #[cfg(feature = "http")]
+    pub(in crate::wasm) fn http_objects(&mut self) -> HttpObjectsView<'_> {
+        HttpObjectsView { table: &self.table, objects: &mut self.budgets.http_objects }
+    }
+
     pub(in crate::wasm) fn storage(&mut self) -> StorageView<'_> {
         let Self { table, policy, budgets, threads, .. } = self;
         StorageView { table, policy, budgets, threads }

@@ -1,12 +1,10 @@
-//! The entries of a directory, read some at a time.
+//! The entries of a directory, read in batches.
 //!
-//! WASI's own lists hold a thread from beginning to end, as long as the guest likes to take (0.3), or the whole
-//! directory in memory (0.2). These read some entries when they are asked for them, and hold but an open directory in
-//! between.
+//! WASI's own listings hold a thread until the guest has read the last entry (0.3), or the whole directory in memory
+//! (0.2). These read a batch when the guest asks for entries, and hold only an open directory in between.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,48 +14,35 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Destination, StreamProducer, StreamResult, VecBuffer};
-use wasmtime_wasi::p3::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
+use wasmtime_wasi::p3::bindings::filesystem::types::{DirectoryEntry, ErrorCode};
 
-use super::p3::would_block;
+use super::Failure;
 use crate::limits::LISTED_AT_ONCE;
 use crate::wasm::policy::open_files::OpenFileSlot;
 use crate::wasm::state::file_work::{Begun, FileWork};
 
 /// One entry of a directory.
 pub(super) struct Entry {
-    pub(super) kind: FileType,
+    pub(super) file_type: FileType,
     pub(super) name: String,
-}
-
-/// Why a directory is not read on.
-pub(super) enum Failed {
-    System(io::Error),
-    /// A name is no UTF-8.
-    NotText,
-}
-
-impl From<rustix::io::Errno> for Failed {
-    fn from(error: rustix::io::Errno) -> Self {
-        Self::System(error.into())
-    }
 }
 
 /// Where to read on in a directory.
 enum Position {
     /// Before its first entry.
     Beginning(Arc<File>),
-    /// It is open anew, because descriptors that are made of each other share their position.
+    /// Opened again for this listing, because duplicated descriptors share their position.
     At(Dir),
 }
 
 struct Batch {
     entries: Vec<Entry>,
-    /// Where to read on, if that was not all.
-    rest: Result<Option<Position>, Failed>,
+    /// Where to read on; `None` after the last entry.
+    rest: Result<Option<Position>, Failure>,
 }
 
 impl Position {
-    /// Reads on, on a thread that may block.
+    /// Reads the next batch on a thread that may block.
     fn read_on(self, begun: Begun) -> JoinHandle<Batch> {
         spawn_blocking(move || {
             let _begun = begun;
@@ -70,7 +55,7 @@ impl Position {
         })
     }
 
-    fn open(self) -> Result<Dir, Failed> {
+    fn open(self) -> Result<Dir, Failure> {
         match self {
             Self::At(position) => Ok(position),
             Self::Beginning(directory) => {
@@ -82,8 +67,8 @@ impl Position {
     }
 }
 
-/// Reads some entries, and tells whether those were the last.
-fn read_some(position: &mut Dir, entries: &mut Vec<Entry>) -> Result<bool, Failed> {
+/// Reads a batch of entries. Returns whether those were the last.
+fn read_some(position: &mut Dir, entries: &mut Vec<Entry>) -> Result<bool, Failure> {
     while entries.len() < LISTED_AT_ONCE {
         let Some(entry) = position.read() else { return Ok(true) };
         let entry = entry?;
@@ -91,16 +76,16 @@ fn read_some(position: &mut Dir, entries: &mut Vec<Entry>) -> Result<bool, Faile
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let kind = match entry.file_type() {
-            // Not all file systems say it.
+        let file_type = match entry.file_type() {
+            // Not all file systems keep the type in the directory.
             FileType::Unknown => {
                 let stat = rustix::fs::statat(position.fd()?, name, AtFlags::SYMLINK_NOFOLLOW);
                 FileType::from_raw_mode(stat?.st_mode)
             }
             known => known,
         };
-        let name = name.to_str().map_err(|_| Failed::NotText)?.to_owned();
-        entries.push(Entry { kind, name });
+        let name = name.to_str().map_err(|_| Failure::NotText)?.to_owned();
+        entries.push(Entry { file_type, name });
     }
     Ok(false)
 }
@@ -108,24 +93,24 @@ fn read_some(position: &mut Dir, entries: &mut Vec<Entry>) -> Result<bool, Faile
 /// A directory that is being read by WASI 0.2.
 pub(super) struct Entries {
     read: VecDeque<Entry>,
-    /// Where to read on behind these, or why that is not possible; nothing at the end.
-    rest: Result<Option<Position>, Failed>,
-    _place: OpenFileSlot,
+    /// Where to read on after these entries, or why that failed; `None` at the end.
+    rest: Result<Option<Position>, Failure>,
+    _slot: OpenFileSlot,
 }
 
 impl Entries {
-    pub(super) fn new(directory: Arc<File>, place: OpenFileSlot) -> Self {
-        Self { read: VecDeque::new(), rest: Ok(Some(Position::Beginning(directory))), _place: place }
+    pub(super) fn new(directory: Arc<File>, slot: OpenFileSlot) -> Self {
+        Self { read: VecDeque::new(), rest: Ok(Some(Position::Beginning(directory))), _slot: slot }
     }
 
     /// Returns the next entry. `begun` is held while it is read.
-    pub(super) async fn next(&mut self, begun: Begun) -> wasmtime::Result<Result<Option<Entry>, Failed>> {
+    pub(super) async fn next(&mut self, begun: Begun) -> wasmtime::Result<Result<Option<Entry>, Failure>> {
         if self.read.is_empty()
             && let Some(position) = std::mem::replace(&mut self.rest, Ok(None)).transpose()
         {
             let position = match position {
                 Ok(position) => position,
-                Err(failed) => return Ok(Err(failed)),
+                Err(failure) => return Ok(Err(failure)),
             };
             let batch = position.read_on(begun).await?;
             (self.read, self.rest) = (batch.entries.into(), batch.rest);
@@ -142,24 +127,24 @@ pub(super) type Outcome = Result<(), ErrorCode>;
 
 /// A directory that is being read by WASI 0.3.
 pub(super) struct Listing {
-    /// Where to read on; nothing while `reading`.
+    /// Where to read on; `None` while `reading`.
     position: Option<Position>,
     reading: Option<JoinHandle<Batch>>,
-    /// Hears how it went.
+    /// Ends with the outcome of the listing.
     outcome: Option<oneshot::Sender<Outcome>>,
     work: Arc<FileWork>,
-    _place: OpenFileSlot,
+    _slot: OpenFileSlot,
 }
 
 impl Listing {
     pub(super) fn new(
         directory: Arc<File>,
         outcome: oneshot::Sender<Outcome>,
-        place: OpenFileSlot,
+        slot: OpenFileSlot,
         work: Arc<FileWork>,
     ) -> Self {
         let position = Some(Position::Beginning(directory));
-        Self { position, reading: None, outcome: Some(outcome), work, _place: place }
+        Self { position, reading: None, outcome: Some(outcome), work, _slot: slot }
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -191,14 +176,14 @@ impl<D> StreamProducer<D> for Listing {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
         let this = &mut *self;
-        // Asked once more while the last entries were still on their way.
+        // The guest asked again while the last entries were on their way.
         if this.outcome.is_none() {
             return Poll::Ready(Ok(StreamResult::Dropped));
         }
         if let Some(position) = this.position.take() {
             let Some(begun) = this.work.begin(0) else {
-                let refusal = would_block(this.work.refusal());
-                this.end(Err(refusal));
+                let refusal = Failure::Pending(this.work.refusal());
+                this.end(Err(refusal.into()));
                 return Poll::Ready(Ok(StreamResult::Dropped));
             };
             this.reading = Some(position.read_on(begun));
@@ -208,14 +193,13 @@ impl<D> StreamProducer<D> for Listing {
         };
         let batch = match Pin::new(reading).poll(cx) {
             Poll::Ready(batch) => batch?,
-            // What is being read is there for the next time.
+            // The next poll gets the batch that is being read.
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
         };
         this.reading = None;
         if !batch.entries.is_empty() {
-            let entry = |Entry { kind, name }| DirectoryEntry { type_: descriptor_type(kind), name };
-            let entries: Vec<_> = batch.entries.into_iter().map(entry).collect();
+            let entries: Vec<_> = batch.entries.into_iter().map(DirectoryEntry::from).collect();
             destination.set_buffer(VecBuffer::from(entries));
         }
         let outcome = match batch.rest {
@@ -224,23 +208,9 @@ impl<D> StreamProducer<D> for Listing {
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
             Ok(None) => Ok(()),
-            Err(Failed::System(error)) => Err(error.into()),
-            Err(Failed::NotText) => Err(ErrorCode::IllegalByteSequence),
+            Err(failure) => Err(failure.into()),
         };
         this.end(outcome);
         Poll::Ready(Ok(StreamResult::Dropped))
-    }
-}
-
-fn descriptor_type(kind: FileType) -> DescriptorType {
-    match kind {
-        FileType::RegularFile => DescriptorType::RegularFile,
-        FileType::Directory => DescriptorType::Directory,
-        FileType::Symlink => DescriptorType::SymbolicLink,
-        FileType::Fifo => DescriptorType::Fifo,
-        FileType::Socket => DescriptorType::Socket,
-        FileType::CharacterDevice => DescriptorType::CharacterDevice,
-        FileType::BlockDevice => DescriptorType::BlockDevice,
-        FileType::Unknown => DescriptorType::Other(None),
     }
 }

@@ -1,226 +1,176 @@
 //! Directories and paths.
 //!
-//! Every operation counts as pending until it has ended (see [`FileWork`](crate::wasm::state::file_work::FileWork)),
-//! and paths are measured when a call is made. Files are opened here and not by WASI's own function: that one would
-//! wait for the other end of a pipe.
+//! Every operation counts as pending until it ends (see [`FileWork`](crate::wasm::state::file_work::FileWork)), and
+//! the length of its paths is checked when the call is made. Files are opened here and not by WASI's own function,
+//! which would wait for the other end of a pipe.
 
 mod listing;
 mod open;
 pub(super) mod p2;
 pub(super) mod p3;
 mod pieces;
+mod shadow;
 
+use std::error::Error;
 use std::io;
 
-use wasmtime::component::Resource;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Accessor, Resource, ResourceTable};
+use wasmtime_wasi::TrappableError;
 use wasmtime_wasi::filesystem::Descriptor;
 
+use super::without_trap;
 use crate::limits::PATH_BYTES_MAX;
 use crate::wasm::policy::{Denial, DenialLog};
-use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::{Begun, Watched};
+use crate::wasm::state::{FilesView, GuestState};
 
-/// What a function on files was asked for, kept for the case that it is refused.
+/// Why an operation was not tried, or failed.
+enum Failure {
+    PathTooLong,
+    /// `limits.open_files_max` is reached.
+    OpenFiles,
+    /// `limits.file_operations_max` or `limits.file_names_bytes` is reached; the text names them.
+    Pending(String),
+    NotPermitted,
+    NotDirectory,
+    Invalid,
+    Unsupported,
+    /// A name is not UTF-8.
+    NotText,
+    System(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<rustix::io::Errno> for Failure {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// Who refused an operation.
+#[derive(Clone, Copy)]
+enum DeniedBy {
+    /// The sandbox or, rarely, the operating system.
+    NotPermitted,
+    /// The operating system.
+    Access,
+}
+
+impl DeniedBy {
+    /// Returns who refused an operation that failed with `error`; `None` if it was not refused.
+    fn of(error: &io::Error) -> Option<Self> {
+        (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+            let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
+            if by_system { Self::Access } else { Self::NotPermitted }
+        })
+    }
+}
+
+/// Counts an operation as pending, unless a path is too long or too many are pending. Any number of operations may wait
+/// for a thread, so nothing is copied before.
+fn begin(files: &FilesView<'_>, paths: &[&str]) -> Result<Begun, Failure> {
+    if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
+        return Err(Failure::PathTooLong);
+    }
+    begin_with(files, paths.iter().map(|path| path.len()).sum())
+}
+
+/// Counts an operation that holds `n_bytes` as pending.
+fn begin_with(files: &FilesView<'_>, n_bytes: usize) -> Result<Begun, Failure> {
+    files.file_work.begin(n_bytes).ok_or_else(|| Failure::Pending(files.file_work.refusal()))
+}
+
+/// The same for an operation of WASI's own.
+fn watch(files: &FilesView<'_>, n_bytes: usize) -> Result<Watched, Failure> {
+    Ok(Watched::new(begin_with(files, n_bytes)?, files.threads))
+}
+
+/// A call of one of WASI's functions, with what is recorded if it is refused.
 struct Attempt<const N: usize> {
     /// The descriptors from which the paths start, by their places in the table.
     from: [u32; N],
     path: String,
-    /// Whether it would have changed anything.
+    /// Whether the function changes anything.
     changes: bool,
     work: Watched,
 }
 
-/// Why a function is not even tried.
-enum Beyond {
-    PathBytes,
-    /// `limits.open_files_max`.
-    OpenFiles,
-    /// `limits.file_operations_max` or `limits.file_names_bytes`, in words.
-    Pending(String),
-}
-
-/// Counts an operation as pending, if its paths are not too long and there may be one more. Any number of these may
-/// wait for a thread, so nothing is copied before.
-fn begin(state: &GuestState, paths: &[&str]) -> Result<Begun, Beyond> {
-    if paths.iter().any(|path| path.len() > PATH_BYTES_MAX) {
-        return Err(Beyond::PathBytes);
-    }
-    begin_with(state, paths.iter().map(|path| path.len()).sum())
-}
-
-/// Counts an operation that holds `n_bytes` as pending.
-fn begin_with(state: &GuestState, n_bytes: usize) -> Result<Begun, Beyond> {
-    state.budgets.file_work.begin(n_bytes).ok_or_else(|| Beyond::Pending(state.budgets.file_work.refusal()))
-}
-
-/// The refusals among WASI's error codes.
-#[derive(Clone, Copy)]
-enum DeniedBy {
-    /// By the sandbox, or, rarely, by the operating system.
-    NotPermitted,
-    /// By the operating system.
-    Access,
-}
-
 impl<const N: usize> Attempt<N> {
-    fn begin<const PATHS: usize>(
-        state: &GuestState,
-        from: [u32; N],
-        paths: [&str; PATHS],
-        changes: bool,
-    ) -> Result<Self, Beyond> {
-        let work = Watched::new(begin(state, &paths)?, &state.threads.backend);
+    fn begin(files: &FilesView<'_>, from: [u32; N], paths: &[&str], changes: bool) -> Result<Self, Failure> {
+        let work = Watched::new(begin(files, paths)?, files.threads);
         Ok(Self { from, path: paths.join(" -> "), changes, work })
     }
 
-    fn ended(self, state: &GuestState, refusal: Option<DeniedBy>) {
+    /// Returns the function's answer; an error of it that is not a trap as such.
+    fn end<T, C: Code>(
+        self,
+        files: &FilesView<'_>,
+        answer: Result<T, TrappableError<C>>,
+    ) -> wasmtime::Result<Result<T, C>> {
+        let answer = without_trap(answer)?;
         self.work.ended();
-        if let Some(refusal) = refusal {
-            let read_only = self.from.iter().any(|&place| is_read_only(state, place));
-            record(&state.policy.denial_log, &self.path, refusal, self.changes && read_only);
+        if let Some(denied_by) = answer.as_ref().err().and_then(C::denied_by) {
+            let read_only = self.from.iter().any(|&place| is_read_only(files.table, place));
+            record(files.denial_log, &self.path, denied_by, self.changes && read_only);
         }
+        Ok(answer)
     }
 }
 
-fn record(denial_log: &DenialLog, path: &str, refusal: DeniedBy, changes_read_only: bool) {
-    let asked = denial_log.guest_text(path);
-    denial_log.record(match refusal {
-        DeniedBy::Access => Denial::System(asked),
-        DeniedBy::NotPermitted if changes_read_only => Denial::ReadOnly(asked),
-        DeniedBy::NotPermitted => Denial::Outside(asked),
+fn record(denial_log: &DenialLog, path: &str, denied_by: DeniedBy, changes_read_only: bool) {
+    let path = denial_log.guest_text(path);
+    denial_log.record(match denied_by {
+        DeniedBy::Access => Denial::System(path),
+        DeniedBy::NotPermitted if changes_read_only => Denial::ReadOnly(path),
+        DeniedBy::NotPermitted => Denial::Outside(path),
     });
 }
 
-/// Records the refusal of a path that was not tried through WASI, if the error is one.
+/// Records that a path was refused to one of kvtier's own functions, if that is what the error means.
 pub(in crate::wasm) fn note_refused_path(
     denial_log: &DenialLog,
     path: &str,
     changes_read_only: bool,
     error: &io::Error,
 ) {
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
-        let refusal = if by_system { DeniedBy::Access } else { DeniedBy::NotPermitted };
-        record(denial_log, path, refusal, changes_read_only);
+    if let Some(denied_by) = DeniedBy::of(error) {
+        record(denial_log, path, denied_by, changes_read_only);
     }
 }
 
-fn is_read_only(state: &GuestState, place: u32) -> bool {
-    match state.table.get(&Resource::<Descriptor>::new_borrow(place)) {
+fn is_read_only(table: &ResourceTable, place: u32) -> bool {
+    match table.get(&Resource::<Descriptor>::new_borrow(place)) {
         Ok(Descriptor::File(file)) => file.perms.write_not_permitted(),
         Ok(Descriptor::Dir(dir)) => dir.perms.write_not_permitted(),
         Err(_) => false,
     }
 }
 
-// The two versions of WASI have types of their own that are spelt alike; what follows is written in the words of the
-// version that uses it.
-
-/// Finds a refusal among the error codes.
-macro_rules! refusal_in {
-    ($code:expr) => {
-        match $code {
-            types::ErrorCode::NotPermitted => Some($crate::wasm::imports::filesystem::DeniedBy::NotPermitted),
-            types::ErrorCode::Access => Some($crate::wasm::imports::filesystem::DeniedBy::Access),
-            _ => None,
-        }
-    };
+/// The store of a guest, as a host function gets it: for the whole call in WASI 0.2, for moments in WASI 0.3.
+trait StoreAccess: Send {
+    fn state<R>(&mut self, work: impl FnOnce(&mut GuestState) -> R) -> R;
 }
 
-/// Returns why a function is not even tried.
-macro_rules! code_of {
-    ($beyond:expr) => {
-        match $beyond {
-            $crate::wasm::imports::filesystem::Beyond::PathBytes => types::ErrorCode::NameTooLong,
-            $crate::wasm::imports::filesystem::Beyond::OpenFiles => types::ErrorCode::InsufficientMemory,
-            // The two versions have different words for it.
-            $crate::wasm::imports::filesystem::Beyond::Pending(words) => would_block(words),
-        }
-    };
+impl StoreAccess for StoreContextMut<'_, GuestState> {
+    fn state<R>(&mut self, work: impl FnOnce(&mut GuestState) -> R) -> R {
+        work(self.data_mut())
+    }
 }
 
-/// Shadows the question for the granted directories.
-macro_rules! shadow_directories {
-    ($linker:ident, $version:expr) => {
-        let mut instance = $linker.instance(&format!("wasi:filesystem/preopens@{}", $version))?;
-        instance.func_wrap("get-directories", |mut store, (): ()| {
-            let state: &mut GuestState = store.data_mut();
-            let directories = state.filesystem().get_directories()?;
-            if directories.is_empty() {
-                state.policy.denial_log.record($crate::wasm::policy::denial::Denial::NoDirectory);
-            }
-            Ok((directories,))
-        })?;
-    };
+impl StoreAccess for &Accessor<GuestState> {
+    fn state<R>(&mut self, work: impl FnOnce(&mut GuestState) -> R) -> R {
+        Accessor::with(self, |mut access| work(access.get()))
+    }
 }
 
-/// Lists the functions that take paths or wait for an open file, alike in both versions of WASI: name, method,
-/// descriptors, paths, arguments, and whether it changes anything. Opening is apart, see [`open`].
-macro_rules! file_functions {
-    ($shadow:ident, $instance:ident) => {
-        $shadow!($instance, "create-directory-at", create_directory_at, [fd], [&path],
-            (fd: Fd, path: String), true);
-        $shadow!($instance, "link-at", link_at, [fd, to], [&old, &new],
-            (fd: Fd, follow: types::PathFlags, old: String, to: Fd, new: String), true);
-        $shadow!($instance, "readlink-at", readlink_at, [fd], [&path], (fd: Fd, path: String), false);
-        $shadow!($instance, "remove-directory-at", remove_directory_at, [fd], [&path],
-            (fd: Fd, path: String), true);
-        $shadow!($instance, "rename-at", rename_at, [fd, to], [&old, &new],
-            (fd: Fd, old: String, to: Fd, new: String), true);
-        $shadow!($instance, "set-times-at", set_times_at, [fd], [&path],
-            (fd: Fd, follow: types::PathFlags, path: String, read: types::NewTimestamp,
-                written: types::NewTimestamp), true);
-        $shadow!($instance, "stat-at", stat_at, [fd], [&path],
-            (fd: Fd, follow: types::PathFlags, path: String), false);
-        $shadow!($instance, "symlink-at", symlink_at, [fd], [&old, &new],
-            (fd: Fd, old: String, new: String), true);
-        $shadow!($instance, "unlink-file-at", unlink_file_at, [fd], [&path], (fd: Fd, path: String), true);
-        $shadow!($instance, "metadata-hash-at", metadata_hash_at, [fd], [&path],
-            (fd: Fd, follow: types::PathFlags, path: String), false);
-        $shadow!($instance, "set-size", set_size, [fd], ["an open file"], (fd: Fd, size: types::Filesize), true);
-        $shadow!($instance, "set-times", set_times, [fd], ["an open file"],
-            (fd: Fd, read: types::NewTimestamp, written: types::NewTimestamp), true);
-        $shadow!($instance, "advise", advise, [fd], ["an open file"],
-            (fd: Fd, from: types::Filesize, length: types::Filesize, advice: types::Advice), false);
-        $shadow!($instance, "sync-data", sync_data, [fd], ["an open file"], (fd: Fd), true);
-        $shadow!($instance, "sync", sync, [fd], ["an open file"], (fd: Fd), true);
-        $shadow!($instance, "get-flags", get_flags, [fd], ["an open file"], (fd: Fd), false);
-        $shadow!($instance, "get-type", get_type, [fd], ["an open file"], (fd: Fd), false);
-        $shadow!($instance, "stat", stat, [fd], ["an open file"], (fd: Fd), false);
-        $shadow!($instance, "metadata-hash", metadata_hash, [fd], ["an open file"], (fd: Fd), false);
-    };
+/// The error codes of one version of WASI.
+trait Code: From<Failure> + Error + Send + Sync + 'static {
+    /// Returns who refused the operation; `None` if it was not refused.
+    fn denied_by(&self) -> Option<DeniedBy>;
 }
-
-/// Says in one form how a file is to be opened.
-macro_rules! how_to_open {
-    ($follow:ident, $open:ident, $flags:ident) => {
-        $crate::wasm::imports::filesystem::open::How {
-            follows: $follow.contains(types::PathFlags::SYMLINK_FOLLOW),
-            creates: $open.contains(types::OpenFlags::CREATE),
-            is_new: $open.contains(types::OpenFlags::EXCLUSIVE),
-            truncates: $open.contains(types::OpenFlags::TRUNCATE),
-            is_directory: $open.contains(types::OpenFlags::DIRECTORY),
-            reads: $flags.contains(types::DescriptorFlags::READ),
-            writes: $flags.contains(types::DescriptorFlags::WRITE),
-            syncs: $flags.intersects(
-                types::DescriptorFlags::FILE_INTEGRITY_SYNC
-                    | types::DescriptorFlags::DATA_INTEGRITY_SYNC
-                    | types::DescriptorFlags::REQUESTED_WRITE_SYNC,
-            ),
-        }
-    };
-}
-
-/// Returns why a file was not opened.
-macro_rules! code_of_open {
-    ($failure:expr) => {
-        match $failure {
-            $crate::wasm::imports::filesystem::open::Failure::NotPermitted => types::ErrorCode::NotPermitted,
-            $crate::wasm::imports::filesystem::open::Failure::NotDirectory => types::ErrorCode::NotDirectory,
-            $crate::wasm::imports::filesystem::open::Failure::Invalid => types::ErrorCode::Invalid,
-            $crate::wasm::imports::filesystem::open::Failure::Unsupported => types::ErrorCode::Unsupported,
-            $crate::wasm::imports::filesystem::open::Failure::System(error) => types::ErrorCode::from(error),
-        }
-    };
-}
-use {code_of, code_of_open, file_functions, how_to_open, refusal_in, shadow_directories};

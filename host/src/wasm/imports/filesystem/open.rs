@@ -1,10 +1,9 @@
 //! Opening a file or a directory below another directory.
 //!
-//! As WASI's own function does it, resolved by the same crate, but for `O_NONBLOCK`: the other end of a pipe, or of a
-//! terminal, is not waited for. Reading and writing regular files does not change by it.
+//! This is what WASI's own function does, with paths resolved by the same crate, and with `O_NONBLOCK` in addition: it
+//! does not wait for the other end of a pipe or a terminal. Regular files are read and written as without it.
 
 use std::fs::File as StdFile;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,14 +13,14 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, Dir, File};
 
-use super::{Beyond, DeniedBy, begin, record};
+use super::{DeniedBy, Failure, StoreAccess, begin, record};
 use crate::wasm::policy::open_files::OpenFileSlot;
-use crate::wasm::state::GuestState;
+use crate::wasm::state::FilesView;
 use crate::wasm::state::file_work::Begun;
 
 /// How a file is to be opened.
 #[derive(Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "as WASI has them, in sets of flags")]
+#[expect(clippy::struct_excessive_bools, reason = "WASI has them as sets of flags")]
 pub(super) struct How {
     pub(super) follows: bool,
     pub(super) creates: bool,
@@ -33,66 +32,67 @@ pub(super) struct How {
     pub(super) syncs: bool,
 }
 
-/// Why a file was not opened.
-pub(super) enum Failure {
-    NotPermitted,
-    NotDirectory,
-    Invalid,
-    Unsupported,
-    System(io::Error),
+/// Opens a file or a directory below the one that `from` has open.
+///
+/// # Errors
+/// A trap, if there is no such descriptor.
+pub(super) async fn open_at(
+    mut store: impl StoreAccess,
+    from: Resource<Descriptor>,
+    path: String,
+    how: How,
+) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
+    let opening = match store.state(|state| Opening::new(&mut state.files(), &from, path, how))? {
+        Ok(opening) => opening,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let opened = opening.open().await?;
+    store.state(|state| opened.put(&mut state.files()))
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-/// A file that is about to be opened, with all that is held for it.
-pub(super) struct Opening {
+/// A file that is about to be opened, with what it holds of the limits.
+struct Opening {
     directory: Dir,
     path: String,
     how: How,
     begun: Begun,
-    place: OpenFileSlot,
+    slot: OpenFileSlot,
 }
 
-/// What came of it.
-pub(super) struct Opened {
+/// A file that was opened, or why it was not.
+struct Opened {
     path: String,
     how: How,
     is_read_only: bool,
-    place: OpenFileSlot,
+    slot: OpenFileSlot,
     descriptor: Result<Descriptor, Failure>,
 }
 
 impl Opening {
-    /// Takes its place among the open files and the pending operations. `Ok(None)` if it begins at what is not a
-    /// directory.
-    ///
-    /// # Errors
-    /// A trap, if there is no such descriptor.
-    pub(super) fn new(
-        state: &mut GuestState,
+    /// Counts the file among the open ones, and the operation among the pending ones.
+    fn new(
+        files: &mut FilesView<'_>,
         from: &Resource<Descriptor>,
         path: String,
         how: How,
-    ) -> wasmtime::Result<Result<Option<Self>, Beyond>> {
-        let Descriptor::Dir(directory) = state.table.get(from)? else { return Ok(Ok(None)) };
+    ) -> wasmtime::Result<Result<Self, Failure>> {
+        let Descriptor::Dir(directory) = files.table.get(from)? else {
+            return Ok(Err(Failure::NotDirectory));
+        };
         let directory = directory.clone();
-        let begun = match begin(state, &[&path]) {
+        let begun = match begin(files, &[&path]) {
             Ok(begun) => begun,
-            Err(beyond) => return Ok(Err(beyond)),
+            Err(failure) => return Ok(Err(failure)),
         };
-        let Some(place) = state.budgets.open_files.reserve(&state.table) else {
-            return Ok(Err(Beyond::OpenFiles));
+        let Some(slot) = files.open_files.reserve(files.table) else {
+            return Ok(Err(Failure::OpenFiles));
         };
-        Ok(Ok(Some(Self { directory, path, how, begun, place })))
+        Ok(Ok(Self { directory, path, how, begun, slot }))
     }
 
     /// Opens it on a thread that may block.
-    pub(super) async fn open(self) -> wasmtime::Result<Opened> {
-        let Self { directory, path, how, begun, place } = self;
+    async fn open(self) -> wasmtime::Result<Opened> {
+        let Self { directory, path, how, begun, slot } = self;
         let is_read_only = directory.perms.write_not_permitted();
         let descriptor = match how.options(is_read_only) {
             Err(failure) => Err(failure),
@@ -112,28 +112,30 @@ impl Opening {
                 })
             }
         };
-        Ok(Opened { path, how, is_read_only, place, descriptor })
+        Ok(Opened { path, how, is_read_only, slot, descriptor })
     }
 }
 
 impl Opened {
-    /// Puts the file into the table, or notes that it was refused.
-    pub(super) fn put(
-        self,
-        state: &mut GuestState,
-    ) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
+    /// Puts the file into the table, or records that it was refused.
+    fn put(self, files: &mut FilesView<'_>) -> wasmtime::Result<Result<Resource<Descriptor>, Failure>> {
         match self.descriptor {
             Ok(descriptor) => {
                 match &descriptor {
-                    Descriptor::File(file) => state.budgets.open_files.opened(&file.file, self.place),
-                    Descriptor::Dir(directory) => state.budgets.open_files.opened(&directory.dir, self.place),
+                    Descriptor::File(file) => files.open_files.opened(&file.file, self.slot),
+                    Descriptor::Dir(directory) => files.open_files.opened(&directory.dir, self.slot),
                 }
-                Ok(Ok(state.table.push(descriptor)?))
+                Ok(Ok(files.table.push(descriptor)?))
             }
             Err(failure) => {
-                if let Some(refusal) = failure.refusal() {
-                    let changes = self.how.creates || self.how.truncates || self.how.writes;
-                    record(&state.policy.denial_log, &self.path, refusal, changes && self.is_read_only);
+                let denied_by = match &failure {
+                    Failure::NotPermitted => Some(DeniedBy::NotPermitted),
+                    Failure::System(error) => DeniedBy::of(error),
+                    _ => None,
+                };
+                if let Some(denied_by) = denied_by {
+                    let changes = self.how.changes() && self.is_read_only;
+                    record(files.denial_log, &self.path, denied_by, changes);
                 }
                 Ok(Err(failure))
             }
@@ -141,23 +143,14 @@ impl Opened {
     }
 }
 
-impl Failure {
-    fn refusal(&self) -> Option<DeniedBy> {
-        match self {
-            Self::NotPermitted => Some(DeniedBy::NotPermitted),
-            Self::System(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let by_system = error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error());
-                Some(if by_system { DeniedBy::Access } else { DeniedBy::NotPermitted })
-            }
-            _ => None,
-        }
-    }
-}
-
 impl How {
-    /// Returns what the system is asked for, and what the descriptor may be used for.
+    fn changes(self) -> bool {
+        self.creates || self.truncates || self.writes
+    }
+
+    /// Returns the options for the system, and what the descriptor may be used for.
     fn options(self, is_read_only: bool) -> Result<(OpenOptions, OpenMode), Failure> {
-        let changes = self.creates || self.truncates || self.writes;
+        let changes = self.changes();
         if self.syncs {
             return Err(Failure::Unsupported);
         }
@@ -168,7 +161,7 @@ impl How {
             return Err(Failure::NotPermitted);
         }
         let mut mode = OpenMode::empty();
-        // What is not written is opened for reading, so that it can be opened at all.
+        // A file that is opened for neither is opened for reading: the system needs one of them.
         mode.set(OpenMode::READ, self.reads || !self.writes);
         mode.set(OpenMode::WRITE, changes);
         let mut options = OpenOptions::new();
@@ -184,7 +177,7 @@ impl How {
     }
 }
 
-/// Opens a path, and tells whether it is a directory.
+/// Opens a path; returns the file and whether it is a directory.
 fn open(
     from: &StdFile,
     path: &str,

@@ -1,7 +1,7 @@
 //! Streams from and to open files of WASI 0.3, piece by piece.
 //!
-//! WASI's own leave a piece in the queue of the backend's threads when they are dropped; here it counts as a pending
-//! operation until a thread has come to it. A guest that wants a few bytes makes the host hold no more than these.
+//! WASI's own streams leave a piece in the queue of the backend's threads when they are dropped; here the piece counts as
+//! a pending operation until a thread takes it up. A guest that reads a few bytes makes the host hold only those.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -21,8 +21,8 @@ use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p3::bindings::filesystem::types::{ErrorCode, Filesize};
 
+use super::Failure;
 use super::listing::Outcome;
-use super::p3::would_block;
 use crate::limits::FILE_PIECE_BYTES;
 use crate::wasm::state::GuestState;
 use crate::wasm::state::file_work::FileWork;
@@ -31,30 +31,30 @@ type Fd = Resource<Descriptor>;
 
 pub(super) fn add_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
     instance.func_wrap("[method]descriptor.read-via-stream", |mut store, (fd, at): (Fd, Filesize)| {
-        let state: &GuestState = store.data();
-        let work = Arc::clone(&state.budgets.file_work);
-        let (outcome, heard) = oneshot::channel();
-        let stream = match state.table.get(&fd)? {
+        let files = store.data_mut().files();
+        let work = Arc::clone(files.file_work);
+        let (sender, outcome) = oneshot::channel();
+        let stream = match files.table.get(&fd)? {
             Descriptor::File(file) => {
                 let file = Arc::clone(&file.file);
-                let reading = Reading { file, at, work, piece: None, outcome: Some(outcome) };
+                let reading = Reading { file, at, work, piece: None, outcome: Some(sender) };
                 StreamReader::new(&mut store, reading)?
             }
             Descriptor::Dir(_) => {
-                let _heard = outcome.send(Err(ErrorCode::IsDirectory));
+                let _received = sender.send(Err(ErrorCode::IsDirectory));
                 StreamReader::new(&mut store, std::iter::empty())?
             }
         };
-        Ok(((stream, FutureReader::new(&mut store, heard)?),))
+        Ok(((stream, FutureReader::new(&mut store, outcome)?),))
     })?;
     instance.func_wrap(
         "[method]descriptor.write-via-stream",
         |store, (fd, data, at): (Fd, StreamReader<u8>, Filesize)| {
-            Ok((write(store, &fd, data, Whither::At(at))?,))
+            Ok((write(store, &fd, data, WritePosition::At(at))?,))
         },
     )?;
     instance.func_wrap("[method]descriptor.append-via-stream", |store, (fd, data): (Fd, StreamReader<u8>)| {
-        Ok((write(store, &fd, data, Whither::End)?,))
+        Ok((write(store, &fd, data, WritePosition::End)?,))
     })
 }
 
@@ -62,26 +62,26 @@ fn write(
     mut store: StoreContextMut<'_, GuestState>,
     fd: &Fd,
     mut data: StreamReader<u8>,
-    whither: Whither,
+    position: WritePosition,
 ) -> Result<FutureReader<Outcome>> {
-    let state: &GuestState = store.data();
-    let work = Arc::clone(&state.budgets.file_work);
-    let (outcome, heard) = oneshot::channel();
-    let file = match state.table.get(fd)? {
+    let files = store.data_mut().files();
+    let work = Arc::clone(files.file_work);
+    let (sender, outcome) = oneshot::channel();
+    let file = match files.table.get(fd)? {
         Descriptor::File(file) if file.perms.write_not_permitted() => Err(ErrorCode::NotPermitted),
         Descriptor::File(file) => Ok(Arc::clone(&file.file)),
         Descriptor::Dir(_) => Err(ErrorCode::BadDescriptor),
     };
     match file {
         Ok(file) => {
-            data.pipe(&mut store, Writing { file, whither, work, piece: None, outcome: Some(outcome) })?;
+            data.pipe(&mut store, Writing { file, position, work, piece: None, outcome: Some(sender) })?;
         }
         Err(code) => {
             data.close(&mut store)?;
-            let _heard = outcome.send(Err(code));
+            let _received = sender.send(Err(code));
         }
     }
-    FutureReader::new(&mut store, heard)
+    FutureReader::new(&mut store, outcome)
 }
 
 /// Delivers a file's bytes.
@@ -89,16 +89,16 @@ struct Reading {
     file: Arc<File>,
     at: u64,
     work: Arc<FileWork>,
-    /// What is being read.
+    /// The read that is under way.
     piece: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// Hears how it went.
+    /// Receives the outcome.
     outcome: Option<oneshot::Sender<Outcome>>,
 }
 
-/// Tells the guest how it went, if it wants to know, and ends the stream.
-fn end(outcome: &mut Option<oneshot::Sender<Outcome>>, told: Outcome) -> Poll<Result<StreamResult>> {
-    if let Some(sender) = outcome.take() {
-        let _unheard = sender.send(told).is_err();
+/// Ends the stream with an outcome, which the guest may have dropped.
+fn end(sender: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) -> Poll<Result<StreamResult>> {
+    if let Some(sender) = sender.take() {
+        let _unreceived = sender.send(outcome).is_err();
     }
     Poll::Ready(Ok(StreamResult::Dropped))
 }
@@ -127,8 +127,8 @@ impl<D> StreamProducer<D> for Reading {
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
             let Some(begun) = this.work.begin(0) else {
-                let refusal = would_block(this.work.refusal());
-                return end(&mut this.outcome, Err(refusal));
+                let refusal = Failure::Pending(this.work.refusal());
+                return end(&mut this.outcome, Err(refusal.into()));
             };
             let (file, at) = (Arc::clone(&this.file), this.at);
             this.piece = Some(spawn_blocking(move || {
@@ -142,7 +142,7 @@ impl<D> StreamProducer<D> for Reading {
         let Some(piece) = &mut this.piece else { return end(&mut this.outcome, Ok(())) };
         let read = match Pin::new(piece).poll(cx) {
             Poll::Ready(read) => read?,
-            // What is being read is there for the next time.
+            // The next poll gets the piece that is being read.
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
         };
@@ -162,9 +162,9 @@ impl<D> StreamProducer<D> for Reading {
     }
 }
 
-/// Where bytes are written.
+/// Where the next bytes are written.
 #[derive(Clone, Copy)]
-enum Whither {
+enum WritePosition {
     At(u64),
     End,
 }
@@ -172,11 +172,11 @@ enum Whither {
 /// Takes bytes for a file.
 struct Writing {
     file: Arc<File>,
-    whither: Whither,
+    position: WritePosition,
     work: Arc<FileWork>,
-    /// What is being written.
+    /// The write that is under way.
     piece: Option<JoinHandle<io::Result<usize>>>,
-    /// Hears how it went.
+    /// Receives the outcome.
     outcome: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -205,15 +205,15 @@ impl<D> StreamConsumer<D> for Writing {
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
             let Some(begun) = this.work.begin(0) else {
-                let refusal = would_block(this.work.refusal());
-                return end(&mut this.outcome, Err(refusal));
+                let refusal = Failure::Pending(this.work.refusal());
+                return end(&mut this.outcome, Err(refusal.into()));
             };
-            let (file, whither) = (Arc::clone(&this.file), this.whither);
+            let (file, position) = (Arc::clone(&this.file), this.position);
             this.piece = Some(spawn_blocking(move || {
                 let _begun = begun;
-                match whither {
-                    Whither::At(at) => file.write_at(&bytes, at),
-                    Whither::End => {
+                match position {
+                    WritePosition::At(at) => file.write_at(&bytes, at),
+                    WritePosition::End => {
                         let bytes = [IoSlice::new(&bytes)];
                         Ok(rustix::io::pwritev2(&file, &bytes, 0, ReadWriteFlags::APPEND)?)
                     }
@@ -222,14 +222,15 @@ impl<D> StreamConsumer<D> for Writing {
         }
         let Some(piece) = &mut this.piece else { return end(&mut this.outcome, Ok(())) };
         if finish {
-            // What no thread has come to is not written. The rest is waited for: how much of it is, must be told.
+            // A piece that no thread has taken up is not written. Any other is waited for, because the guest has to
+            // learn how much of it was written.
             piece.abort();
         }
         let written = ready!(Pin::new(piece).poll(cx));
         this.piece = None;
         match written {
             Ok(Ok(n_bytes)) => {
-                if let Whither::At(at) = &mut this.whither {
+                if let WritePosition::At(at) = &mut this.position {
                     match at.checked_add(n_bytes as u64) {
                         Some(end) => *at = end,
                         None => return end(&mut this.outcome, Err(ErrorCode::Overflow)),

@@ -9,12 +9,12 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::TrappableError;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
-use crate::wasm::policy::Denial;
-use crate::wasm::policy::DenialLog;
+use super::without_trap;
 use crate::wasm::policy::network::NetPolicy;
+use crate::wasm::policy::{Denial, DenialLog};
 use crate::wasm::state::{GuestState, is_there};
 
-/// Judges what a socket is about to do with an address.
+/// Reports whether a socket may do what it is about to do with an address. Records a denial.
 pub(in crate::wasm) fn check_address(
     net: &NetPolicy,
     denial_log: &DenialLog,
@@ -34,35 +34,41 @@ pub(in crate::wasm) fn check_address(
     false
 }
 
-/// Makes a TCP socket, or says `denied` to a backend without targets, which has no use for one, and `full` to one that
-/// has `limits.open_files_max` descriptors.
+/// Makes a TCP socket. Returns `denied` if the backend has no targets, and `full` if it has `limits.open_files_max`
+/// descriptors.
 fn tcp_socket<S: 'static, E: std::error::Error + Send + Sync + 'static>(
     state: &mut GuestState,
     denied: E,
     full: E,
     make: impl FnOnce(&mut GuestState) -> Result<Resource<S>, TrappableError<E>>,
 ) -> wasmtime::Result<Result<Resource<S>, E>> {
-    if state.policy.net.has_no_sockets() {
-        state.policy.denial_log.record(Denial::Socket);
+    let view = state.net();
+    if view.net.has_no_sockets() {
+        view.denial_log.record(Denial::Socket);
         return Ok(Err(denied));
     }
-    if !state.budgets.open_files.have_room(&state.table) {
+    if !view.open_files.have_room(view.table) {
         return Ok(Err(full));
     }
-    match make(state) {
-        Ok(socket) => {
-            state.budgets.open_files.put(socket.rep(), is_there::<S>);
-            Ok(Ok(socket))
-        }
-        Err(error) => Ok(Err(error.downcast()?)),
+    let socket = without_trap(make(state))?;
+    if let Ok(socket) = &socket {
+        state.net().open_files.put(socket.rep(), is_there::<S>);
     }
+    Ok(socket)
+}
+
+/// Refuses a UDP socket.
+fn udp_socket<S: 'static, E>(state: &mut GuestState, denied: E) -> Result<Resource<S>, E> {
+    state.net().denial_log.record(Denial::Udp);
+    Err(denied)
 }
 
 /// Returns the addresses that a name was pinned to; `None` if it is not granted.
-fn pinned(state: &GuestState, name: &str) -> Option<Vec<IpAddr>> {
-    let addresses = state.policy.net.addresses(name);
+fn pinned(state: &mut GuestState, name: &str) -> Option<Vec<IpAddr>> {
+    let view = state.net();
+    let addresses = view.net.addresses(name);
     if addresses.is_none() {
-        state.policy.denial_log.record(Denial::Lookup(state.policy.denial_log.guest_text(name)));
+        view.denial_log.record(Denial::Lookup(view.denial_log.guest_text(name)));
     }
     addresses
 }

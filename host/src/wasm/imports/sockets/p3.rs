@@ -9,9 +9,8 @@ use wasmtime_wasi::p3::bindings::sockets::types::{
 };
 use wasmtime_wasi::sockets::{UdpSocket, WasiSockets, WasiSocketsView as _};
 
-use super::super::P3;
-use super::{pinned, tcp_socket};
-use crate::wasm::policy::Denial;
+use super::super::{P3, without_trap};
+use super::{pinned, tcp_socket, udp_socket};
 use crate::wasm::state::GuestState;
 use crate::wasm::threads::backend::within;
 
@@ -25,10 +24,8 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmti
     instance.func_wrap_concurrent("[method]tcp-socket.connect", |accessor, (socket, address)| {
         Box::pin(async move { Ok((connect(accessor, socket, address).await?,)) })
     })?;
-    instance.func_wrap("[static]udp-socket.create", |store, (_family,): (IpAddressFamily,)| {
-        let state: &GuestState = store.data();
-        state.policy.denial_log.record(Denial::Udp);
-        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    instance.func_wrap("[static]udp-socket.create", |mut store, (_family,): (IpAddressFamily,)| {
+        Ok((udp_socket::<UdpSocket, _>(store.data_mut(), ErrorCode::AccessDenied),))
     })?;
     let mut instance = linker.instance(&format!("wasi:sockets/ip-name-lookup@{P3}"))?;
     instance.func_wrap_concurrent(
@@ -42,22 +39,21 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmti
     Ok(())
 }
 
-/// Connects within `limits.connect_timeout_ms`, and has the connection waited for by the threads that run guests: what
-/// arrives goes on where it is noticed. Elsewhere each answer of a server would cost a change of threads more.
+/// Connects within `limits.connect_timeout_ms`. The threads that run guests also wait for the connection, so that what
+/// arrives is handled on the thread that notices it; on any other, each answer would cost one more change of threads.
 async fn connect(
     accessor: &Accessor<GuestState>,
     socket: Resource<TcpSocket>,
     address: IpSocketAddress,
 ) -> wasmtime::Result<Result<(), ErrorCode>> {
     let (limit, threads) = accessor.with(|mut access| {
-        let state: &mut GuestState = access.get();
-        (state.budgets.connect_timeout, state.threads.lanes.clone())
+        let view = access.get().net();
+        (view.connect_timeout, view.lanes.clone())
     });
     let sockets = accessor.with_getter::<WasiSockets>(GuestState::sockets);
     let connecting = within(threads, WasiSockets::connect(&sockets, socket, address));
     match timeout(limit, connecting).await {
-        Ok(Ok(())) => Ok(Ok(())),
-        Ok(Err(error)) => Ok(Err(error.downcast()?)),
+        Ok(connected) => without_trap(connected),
         Err(_) => Ok(Err(ErrorCode::Timeout)),
     }
 }
