@@ -1,15 +1,15 @@
 //! Counts how often the host touches the bytes of chunks: copies, hash passes, bytes moved by the system.
 //!
-//! For tests, under the feature `count-copies`; without it a note is an empty function. Whoever copies or hashes a
-//! chunk's bytes says so here, with the bytes themselves: where they lie tells whose they are, so that tests that run
-//! side by side do not count each other's.
+//! For tests, under the feature `count-copies`; without it, `note` is an empty function. Code that copies or hashes a
+//! chunk's bytes passes them here. Their address shows which pool they belong to, so tests that run at the same time do
+//! not count each other's bytes.
 
-/// What is done with bytes of a chunk.
+/// What was done with bytes of a chunk.
 #[derive(Clone, Copy)]
 pub(crate) enum Pass {
     /// Copied by the processor, into the chunk's memory or out of it.
     Copy,
-    /// Read for a check value. While the bytes are being copied, both are noted.
+    /// Read for a check value. If the bytes are copied at the same time, both are counted.
     Hash,
     /// Moved by a system call, between a file and the chunk's memory.
     System,
@@ -29,9 +29,10 @@ pub use counting::{Counting, Passes};
 mod counting {
     use std::ops::Range;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, PoisonError, RwLock};
+    use std::sync::{Arc, RwLock};
 
     use super::Pass;
+    use crate::sync::{read, write};
 
     static WATCHED: RwLock<Vec<Arc<Watched>>> = RwLock::new(Vec::new());
 
@@ -55,14 +56,14 @@ mod counting {
     pub struct Counting(Arc<Watched>);
 
     impl Counting {
-        /// Begins to count. `addresses` is where the memory lies, such as a pool's base and capacity.
+        /// Begins to count. `addresses` is the range of the memory, such as a pool's base and capacity.
         pub fn begin(addresses: Range<usize>) -> Self {
             let watched = Arc::new(Watched { addresses, n_bytes: Default::default() });
-            WATCHED.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&watched));
+            write(&WATCHED).push(Arc::clone(&watched));
             Self(watched)
         }
 
-        /// Returns what was counted since the last time.
+        /// Returns the counts since the last call.
         pub fn take(&self) -> Passes {
             let [copied, hashed, moved_by_system] = [Pass::Copy, Pass::Hash, Pass::System]
                 .map(|pass| self.0.n_bytes[pass as usize].swap(0, Ordering::SeqCst));
@@ -72,7 +73,7 @@ mod counting {
 
     impl Drop for Counting {
         fn drop(&mut self) {
-            let mut watched = WATCHED.write().unwrap_or_else(PoisonError::into_inner);
+            let mut watched = write(&WATCHED);
             watched.retain(|watched| !Arc::ptr_eq(watched, &self.0));
         }
     }
@@ -85,7 +86,7 @@ mod counting {
 
     pub(crate) fn note(pass: Pass, bytes: &[u8]) {
         let address = bytes.as_ptr().addr();
-        let watched = WATCHED.read().unwrap_or_else(PoisonError::into_inner);
+        let watched = read(&WATCHED);
         if let Some(of) = watched.iter().find(|watched| watched.addresses.contains(&address)) {
             of.n_bytes[pass as usize].fetch_add(bytes.len() as u64, Ordering::SeqCst);
         }

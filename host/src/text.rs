@@ -60,22 +60,38 @@ pub(crate) fn escaped(message: &str, bytes_max: usize) -> String {
     text
 }
 
-/// Makes one harmless line of a text that may quote a component: control characters and what else does not
-/// print is escaped, and the text is cut.
-pub(crate) fn foreign_text(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+/// Whether [`harmless`] escapes quotes. It must where the text is then shown in quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quotes {
+    Keep,
+    Escape,
+}
+
+/// Makes a harmless line of at most `chars_max` characters: escapes control characters and everything else that does
+/// not print. A text that is cut ends in "...".
+pub(crate) fn harmless(text: &str, chars_max: usize, quotes: Quotes) -> String {
     let mut shown = String::new();
-    for (n_chars, c) in lines.join(" / ").chars().enumerate() {
-        if n_chars == FOREIGN_TEXT_CHARS_MAX {
+    let mut n_chars = 0;
+    for character in text.chars() {
+        let whole = shown.len();
+        match character {
+            '\'' | '"' | '\\' if quotes == Quotes::Keep => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+        n_chars += shown[whole..].chars().count();
+        if n_chars > chars_max {
+            shown.truncate(whole);
             shown.push_str("...");
             break;
         }
-        match c {
-            '\'' | '"' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
     }
     shown
+}
+
+/// Makes a harmless line of a text of several lines that may quote a component.
+pub(crate) fn foreign_text(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    harmless(&lines.join(" / "), FOREIGN_TEXT_CHARS_MAX, Quotes::Keep)
 }
 
 #[cfg(test)]
@@ -126,7 +142,17 @@ mod tests {
         let hostile = "first\n  \"second\"\r\n\n\u{1b}[31mred\u{7}\u{202e}lanif \0";
         assert_eq!(foreign_text(hostile), r#"first / "second" / \u{1b}[31mred\u{7}\u{202e}lanif \0"#);
         let long = foreign_text(&"\u{1b}".repeat(5_000));
-        assert_eq!(long.len(), 6 * FOREIGN_TEXT_CHARS_MAX + 3);
+        assert_eq!(long.len(), FOREIGN_TEXT_CHARS_MAX / 6 * 6 + 3);
         assert!(long.ends_with("}..."));
+    }
+
+    #[test]
+    fn a_harmless_text_is_cut_after_it_was_escaped_and_shows_the_cut() {
+        for quotes in [Quotes::Keep, Quotes::Escape] {
+            assert_eq!(harmless("é\n", 3, quotes), "é\\n");
+            assert_eq!(harmless("é\n", 2, quotes), "é...");
+        }
+        assert_eq!(harmless("\"\\", 2, Quotes::Keep), "\"\\");
+        assert_eq!(harmless("\"\\", 4, Quotes::Escape), "\\\"\\\\");
     }
 }

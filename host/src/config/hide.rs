@@ -20,8 +20,7 @@ pub fn sounds_secret(key: &str) -> bool {
 }
 
 /// Returns the end of the first word in `text` that sounds like a secret.
-#[must_use]
-pub fn secret_word(text: &str) -> Option<usize> {
+pub(super) fn secret_word(text: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     WORDS.iter().filter_map(|word| lower.find(word).map(|at| at + word.len())).min()
 }

@@ -42,7 +42,7 @@ pub use engine::{CompileCache, CompileLimits, CompilePolicy, Compiler, Config, O
 pub use error::{ConfigError, ConfigProblem, Origin};
 pub use file::open_file;
 use format::Format;
-pub use hide::{secret_word, sounds_secret, without_user_parts};
+pub use hide::{sounds_secret, without_user_parts};
 pub use keys::{CONFIG_FILE_VARIABLE, SKIP_SAVE_VARIABLE};
 pub use read::ReadConfig;
 pub use secret::{Secret, SecretError, SecretSource};

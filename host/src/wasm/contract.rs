@@ -1,4 +1,4 @@
-//! The contract, bound: generated import traits, and typed functions for a class's methods.
+//! The contract, bound: generated traits for imports, and typed functions for a class's methods.
 //!
 //! The only place that names generated types.
 
@@ -49,7 +49,7 @@ type Getting = TypedFunc<
     (Vec<Result<Option<u64>, types::Error>>,),
 >;
 
-/// A class's constructor and methods in one instance, type checked.
+/// The constructor and the methods of a class in one instance, with their types checked.
 pub(super) struct Bound {
     pub(super) constructor: TypedFunc<(types::Init,), Reply<ResourceAny>>,
     pub(super) open: TypedFunc<(ResourceAny,), Reply<()>>,
@@ -60,12 +60,12 @@ pub(super) struct Bound {
     pub(super) unpin: Counting,
     pub(super) remove: Counting,
     pub(super) close: TypedFunc<(ResourceAny,), Reply<()>>,
-    /// Which the class may have.
+    /// `None` if the class does not have this optional method.
     pub(super) present: Option<Presence>,
 }
 
 impl Bound {
-    /// Binds the methods. A mismatch that the static check has let through is found here.
+    /// Binds the methods. This finds a mismatch that the static check missed.
     pub(super) fn new<T: Send + 'static>(
         class: &Class,
         store: &mut Store<T>,
@@ -107,7 +107,7 @@ impl From<Pinning> for types::Pinning {
     }
 }
 
-/// The words are the guest's own still: [`DenialLog::explain`](super::policy::DenialLog::explain) makes them harmless.
+/// The text is still the guest's: [`DenialLog::explain`](super::policy::DenialLog::explain) makes it harmless.
 impl From<types::Error> for TierError {
     fn from(error: types::Error) -> Self {
         match error {

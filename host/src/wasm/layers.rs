@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom to the top.
 const LAYERS: [&str; 16] = [
     "no_memory",
-    "spent",
+    "cpu_time",
     "engine",
     "component",
     "threads",
@@ -32,7 +32,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the modules of this folder that a line of code names. `is_direct`: `super` is this folder.
+/// Returns the modules of this folder that a line of code names. `is_direct` is whether `super` is this folder.
 fn named(line: &str, is_direct: bool) -> Vec<&str> {
     let through_super = if is_direct { line } else { "" }.split("use super::").skip(1);
     let first =

@@ -1,12 +1,13 @@
 //! The WebAssembly tier: a class of a component as a [`Tier`](crate::tier::Tier).
 //!
-//! The only part of the library that names wasmtime. Files are read and compiled in `component`, classes
-//! found and checked in `class`, methods bound in `contract`; a `lane` runs one instance in a
-//! `state`, `imports` is what that instance can call, and `policy` what it may reach.
+//! The only part of the library that names wasmtime. `component` reads and compiles files, `class` finds and checks
+//! classes, and `contract` binds their methods. A `lane` runs one instance with its `state`; `imports` has the
+//! functions that the instance can call, and `policy` decides what it may reach.
 
 mod class;
 mod component;
 mod contract;
+mod cpu_time;
 mod engine;
 mod imports;
 mod lane;
@@ -17,7 +18,6 @@ mod no_memory;
 mod policy;
 mod prepared;
 mod report;
-mod spent;
 mod state;
 mod store;
 mod threads;
@@ -44,7 +44,7 @@ pub use tier::{Loading, WasmTier};
 /// The version of the contract that this host serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-/// The packages of which this host offers interfaces to components.
+/// The packages whose interfaces this host offers to components.
 const OFFERED: [&str; 8] = [
     "kvtier:storage",
     "wasi:cli",

@@ -1,5 +1,4 @@
-//! What the system says when it refuses memory is "Cannot allocate memory", and neither how much nor why. This adds
-//! both.
+//! Explains errors for which the system has only "Cannot allocate memory": how much was refused, and why.
 
 use std::io;
 
@@ -7,28 +6,28 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::config::show_size;
 
-/// Explains an error in which the system has refused memory; `None` for all others.
+/// Explains an error that was caused by the system refusing memory; `None` for all others.
 pub(super) fn explain(error: &wasmtime::Error) -> Option<String> {
     if !error.chain().any(is_refusal) {
         return None;
     }
-    let asked = error.chain().find_map(|cause| asked_for(&cause.to_string()));
-    Some(text(asked, getrlimit(Resource::As).current, in_use()))
+    let refused_bytes = error.chain().find_map(|cause| asked_for(&cause.to_string()));
+    Some(text(refused_bytes, getrlimit(Resource::As).current, in_use()))
 }
 
-/// Shows an error of the system's, with what can be said of it if memory was refused.
+/// Formats an error of the system's, with an explanation if memory was refused.
 pub(super) fn shown(error: &io::Error) -> String {
     if is_refusal(error) { text(None, getrlimit(Resource::As).current, in_use()) } else { error.to_string() }
 }
 
-/// Reports whether a cause of an error is the system's refusal.
+/// Reports whether an error was caused by the system refusing memory.
 pub(super) fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
     let of_system =
         cause.downcast_ref::<io::Error>().map(io::Error::kind) == Some(io::ErrorKind::OutOfMemory);
     of_system || cause.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)
 }
 
-/// Finds the bytes in wasmtime's words, as in `mmap failed to reserve 0x104000000 bytes`.
+/// Finds the number of bytes in wasmtime's message, such as `mmap failed to reserve 0x104000000 bytes`.
 fn asked_for(words: &str) -> Option<u64> {
     let digits = words.strip_prefix("mmap failed to ")?.split("0x").nth(1)?.split(' ').next()?;
     u64::from_str_radix(digits, 16).ok()
@@ -41,25 +40,25 @@ fn in_use() -> Option<u64> {
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-fn text(asked: Option<u64>, limit: Option<u64>, in_use: Option<u64>) -> String {
-    let asked =
-        asked.map_or_else(|| "memory".to_owned(), |bytes| format!("{} of address space", about(bytes)));
+fn text(refused_bytes: Option<u64>, limit: Option<u64>, in_use: Option<u64>) -> String {
+    let refused_bytes = refused_bytes
+        .map_or_else(|| "memory".to_owned(), |bytes| format!("{} of address space", about(bytes)));
     let used = in_use.map(|bytes| format!(" and has taken {}", about(bytes))).unwrap_or_default();
     match limit {
         Some(limit) => format!(
-            "the system refused {asked}: this process may have {} (ulimit -v, RLIMIT_AS){used}; raise that limit, \
+            "the system refused {refused_bytes}: this process may have {} (ulimit -v, RLIMIT_AS){used}; raise that limit, \
              since each memory of a component reserves 4 GiB",
             about(limit)
         ),
         None => format!(
-            "the system refused {asked}, though this process has no limit (ulimit -v){used}: the machine or its \
+            "the system refused {refused_bytes}, though this process has no limit (ulimit -v){used}: the machine or its \
              container has no more (vm.overcommit_memory, vm.max_map_count, memory.max); give it more, or lower \
              max_local_cpu_size"
         ),
     }
 }
 
-/// Shows a size in whole MiB, which is enough to compare it with another.
+/// Formats a size in whole MiB, which is exact enough to compare it with another.
 fn about(bytes: u64) -> String {
     show_size(bytes.checked_next_multiple_of(1 << 20).unwrap_or(bytes))
 }

@@ -1,4 +1,4 @@
-//! A backend's class, linked and checked, with all that its stores share.
+//! A backend's class, linked and checked, with everything that its stores share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,7 +24,7 @@ use crate::config::{BackendConfig, Facts, OwnDirectory};
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
 
-/// What a class's constructor is told of the engine.
+/// What a class's constructor learns about the engine.
 #[derive(Clone, Debug)]
 pub struct EngineFacts {
     /// The device that chunks are copied to, for instance `cuda:0`, or `cpu`.
@@ -47,13 +47,13 @@ impl EngineFacts {
     }
 }
 
-/// What is kept of a backend as long as it is configured, whatever becomes of its instances.
+/// What is kept for a backend for as long as it is configured, across its instances.
 #[derive(Clone)]
 pub(super) struct BackendRecord {
     pub(super) log: Arc<BackendLog>,
     pub(super) denials: Arc<Denials>,
     pub(super) stores: Arc<Stores>,
-    /// What the host holds for the stores, beside their linear memory, in bytes.
+    /// Host memory that is held for the stores besides their linear memory, in bytes.
     pub(super) held: Arc<AtomicU64>,
     pub(super) file_work: Arc<FileWork>,
     /// Splices that may run at a time.
@@ -76,9 +76,9 @@ pub(super) struct Prepared {
     pub(super) external: Arc<ExternalInputs>,
     pub(super) facts: EngineFacts,
     pub(super) threads: LaneThreads,
-    /// Where guests run.
+    /// The threads that run guests.
     pub(super) lanes: Spawner,
-    /// Where what blocks runs.
+    /// The threads for blocking work.
     pub(super) own: Handle,
 }
 

@@ -1,7 +1,7 @@
 //! Making the store of one instance: its WASI context, its limits, its state.
 //!
-//! Nothing is granted by default. Full WASI is linked, so that every component instantiates, with a context that holds
-//! no directory, no address, no variable and no standard stream of the host's.
+//! Nothing is granted by default. All of WASI is linked, so that every component can be instantiated, with a context
+//! that has no directory, address, variable or standard stream of the host.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -75,7 +75,7 @@ fn new_store(
         }
     }
     let judge = (net.clone(), denial_log.clone());
-    // Names are answered from the pins.
+    // Names are resolved from the pinned addresses.
     wasi.allow_udp(false).allow_tcp(!net.has_no_sockets()).allow_ip_name_lookup(false);
     wasi.socket_addr_check(move |address, usage| {
         let allowed = check_address(&judge.0, &judge.1, address, usage);

@@ -11,7 +11,7 @@ pub enum ClassError {
     /// The component exports no such class.
     #[error("the component exports no class `{class}`; it exports {}", listed(exported))]
     NotExported {
-        /// The class that was asked for.
+        /// The class that the configuration names.
         class: String,
         /// The classes that are exported.
         exported: Vec<String>,

@@ -1,5 +1,5 @@
-//! Classes: finding the resource that `class_name` names among a component's exports, and checking its
-//! constructor and methods against the contract, method by method, before anything runs.
+//! Classes: finding the resource that `class_name` names among a component's exports, and checking its constructor and
+//! methods against the contract, method by method, before any of its code runs.
 
 mod error;
 mod name;
@@ -39,9 +39,9 @@ const PRESENT: (&str, &str) = ("present", "(keys: list<chunk-key>) -> result<lis
 /// A class that fulfils the contract, ready to be bound in any instance of its component.
 pub(super) struct Class {
     exports: [ComponentExportIndex; METHODS.len()],
-    /// Returns how many lanes the class may have, if it says so.
+    /// The function that returns how many lanes the class may have, if there is one.
     pub(super) lanes_max: Option<ComponentExportIndex>,
-    /// Finds out which chunks are present, if the class has the method.
+    /// The method that reports which chunks are present, if there is one.
     pub(super) present: Option<ComponentExportIndex>,
     /// Whether the methods are plain `func`, so that one call runs at a time.
     pub(super) blocking: bool,
@@ -88,7 +88,7 @@ pub struct ClassReport {
     pub resource: String,
     /// Constructor and methods of the contract, in the contract's order.
     pub methods: Vec<MethodReport>,
-    /// Those methods of the class that the contract lets it have.
+    /// The optional methods of the contract that the class has.
     pub optional: Vec<MethodReport>,
 }
 
@@ -104,7 +104,7 @@ pub struct MethodReport {
     pub found: Option<String>,
     /// Whether the method is an `async func`.
     pub asynchronous: bool,
-    /// Whether the types found are those demanded; the names of parameters are the author's.
+    /// Whether the types are those that the contract demands. The names of parameters are the author's choice.
     fits: bool,
 }
 
@@ -127,7 +127,7 @@ impl ClassReport {
         self.methods.iter().chain(&self.optional)
     }
 
-    /// Reports whether every method is there with the right signature.
+    /// Reports whether the class has every method, with the right signature.
     pub fn fulfils_contract(&self) -> bool {
         self.all_methods().all(|method| method.flaw().is_none())
     }
@@ -149,7 +149,7 @@ impl ClassReport {
     }
 }
 
-/// Finds the class of a name; the name of an interface means its only class.
+/// Finds the class that a name denotes. The name of an interface denotes its only class.
 fn named_class<'a>(classes: &'a [ClassReport], class_name: &str) -> Option<&'a ClassReport> {
     let mut of_interface = classes.iter().filter(|class| class.is_exported_by(class_name));
     match (of_interface.next(), of_interface.next()) {
@@ -158,7 +158,7 @@ fn named_class<'a>(classes: &'a [ClassReport], class_name: &str) -> Option<&'a C
     }
 }
 
-/// Finds the class of a name, checks it against the contract, and says whether it is in blocking style.
+/// Finds the class that a name denotes and checks it against the contract. Returns whether it is in blocking style.
 pub(super) fn check<'a>(
     classes: &'a [ClassReport],
     class_name: &str,
@@ -181,8 +181,8 @@ pub(super) fn check<'a>(
     Ok((found, asynchronous == 0))
 }
 
-/// Lists the classes of a component: every exported resource that has a constructor, whatever else
-/// the component exports. Names are made harmless; one that was not harmless is then found no more.
+/// Lists the classes of a component: every exported resource that has a constructor, and leaves out all other exports.
+/// Names are made harmless, so a name that was not harmless is no longer found.
 pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
     let ty = component.component_type();
     let mut printer = Printer::default();
@@ -241,7 +241,7 @@ pub(super) fn list(engine: &Engine, component: &Component) -> Vec<ClassReport> {
     classes
 }
 
-/// Leaves the names of parameters out of one of [`METHODS`]' signatures.
+/// Removes the names of parameters from a signature of [`METHODS`].
 fn types_of(signature: &str) -> String {
     let (parameters, result) = signature.split_once(')').unwrap_or((signature, ""));
     let parameters = parameters.trim_start_matches('(').split(", ");

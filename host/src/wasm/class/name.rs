@@ -43,8 +43,8 @@ mod tests {
             let mut words = line.split_whitespace();
             let (Some(class), Some(expected)) = (words.next(), words.next()) else { panic!("{line}") };
             if expected == "-" {
-                // No author's macro exports such a class, so the host may read the name as it likes; it does
-                // so whatever the characters are, and once more changes nothing.
+                // The SDK's macro exports no such class, so the host is free to interpret the name. It accepts all
+                // characters, and converting a result again does not change it.
                 let read = kebab(class);
                 assert_eq!(kebab(&read), read, "{class}");
                 continue;

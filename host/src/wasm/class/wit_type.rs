@@ -8,15 +8,16 @@ use wasmtime::component::types::{ComponentFunc, Type};
 
 use crate::limits::SIGNATURE_BYTES_MAX;
 
-/// Prints types as WIT does, with the contract's names for what has the contract's structure.
+/// Prints types in WIT, with the contract's names for types that have the contract's structure.
 ///
-/// A type that names another one twice doubles its text, so a few bytes of a component can say more than memory
-/// holds: what goes beyond [`SIGNATURE_BYTES_MAX`] is left out, and is then no signature of the contract.
+/// A type that refers to another one twice doubles its text, so a few bytes of a component can describe more text than
+/// fits into memory. Text beyond [`SIGNATURE_BYTES_MAX`] is left out; such a signature never equals one of the
+/// contract.
 #[derive(Default)]
 pub(super) struct Printer {
     /// The resources that have a name, the innermost last.
     pub(super) resources: Vec<(ResourceType, String)>,
-    /// What may still be printed of this signature, in bytes.
+    /// Bytes that this signature may still have.
     left_bytes: Cell<usize>,
 }
 
@@ -44,7 +45,7 @@ impl Printer {
         text
     }
 
-    /// Joins what there is room for.
+    /// Joins as many texts as there is room for.
     fn all(&self, mut texts: impl Iterator<Item = String>) -> String {
         let mut all = Vec::new();
         while self.left_bytes.get() > 0
@@ -63,7 +64,7 @@ impl Printer {
     }
 
     fn ty(&self, ty: &Type) -> String {
-        // A level of nesting costs as well, however short its own text is.
+        // Each level of nesting counts too, even if its own text is short.
         self.left_bytes.set(self.left_bytes.get().saturating_sub(1));
         if self.left_bytes.get() == 0 {
             return CUT.to_owned();

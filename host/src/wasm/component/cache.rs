@@ -1,8 +1,8 @@
 //! The cache of compiled code: a directory with one file for each component and engine.
 //!
-//! Compiled code is run as it stands, so the cache is as trustworthy as the host's own program: directory
-//! and files must belong to this user and be closed to others' writing. Everything is done through one
-//! opened directory, so that the one that was checked is the one that is used.
+//! Compiled code runs as native code, so the cache must be as trustworthy as the host's own program: directory and
+//! files must belong to this user, and nobody else may write to them. All access goes through one opened directory, so
+//! that the directory that is used is the one that was checked.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -26,17 +26,17 @@ pub(super) struct Cache {
     path: PathBuf,
 }
 
-/// What the cache says of an entry that it does not give.
+/// Why the cache does not return an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CacheMiss {
-    /// There is none.
+    /// There is no entry.
     Absent,
-    /// There is one that is not to be used, because of this.
+    /// There is an entry that must not be used, for this reason.
     Refused(String),
 }
 
 impl Cache {
-    /// Opens a cache, making its directory if there is none.
+    /// Opens a cache. Creates its directory if there is none.
     ///
     /// # Errors
     /// Why the directory cannot be used, with its path.
@@ -44,11 +44,11 @@ impl Cache {
         let unusable = |reason: &str| format!("the compile cache `{}` {reason}", path.display());
         let system = |error: io::Error| unusable(&format!("cannot be opened: {error}"));
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(system)?;
-        // The last part of the path alone: who can replace a link above it can replace this one as well.
+        // Only the last part of the path is checked: anyone who can replace a link above it can replace this one too.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(directory) => File::from(directory),
-            // A link that is not followed is, to the system, no directory.
+            // To the system, a link that is not followed is not a directory.
             Err(_) if path.is_symlink() => {
                 return Err(unusable("is a symbolic link; name the directory itself"));
             }
@@ -101,15 +101,15 @@ impl Cache {
         CachedCode::check(identity, bytes).map_err(|error| refuse(error.to_string()))
     }
 
-    /// Stores an entry under its final name at once, in the place of whatever was there, and removes what
-    /// killed writers have left.
+    /// Stores an entry under its final name in one step, replacing any other, and removes the files that killed writers
+    /// have left.
     ///
     /// # Errors
     /// Why it could not be stored, with the cache's path.
     pub(super) fn write(&self, identity: &Identity, entry: &CachedCode) -> Result<(), String> {
         self.sweep(SystemTime::now());
         let name = file_name(identity);
-        // Engines of this process, and of others with the same number, may be storing the same entry.
+        // Other engines of this process, and processes with the same number, may be storing the same entry.
         let unique = RandomState::new().build_hasher().finish();
         let temporary = format!("{name}.{unique:016x}{TEMPORARY}");
         let write = || -> io::Result<()> {
@@ -125,7 +125,7 @@ impl Cache {
         })
     }
 
-    /// Removes temporary files that are old. What cannot be removed does no harm.
+    /// Removes old temporary files. Those that cannot be removed do no harm.
     fn sweep(&self, now: SystemTime) {
         let Ok(entries) = Dir::read_from(&self.directory) else { return };
         for entry in entries.flatten() {
@@ -146,7 +146,7 @@ impl Cache {
 
     fn remove(&self, name: &str) {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
-            // There may be nothing: another engine was faster, or it was never made.
+            // The file may be missing: another engine was faster, or it was never made.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => {
                 tracing::debug!(directory = %self.path.display(), name, %error, "temporary file stays");

@@ -1,8 +1,7 @@
-//! Compiled code together with what it was made of and for: what the cache keeps and a compiler hands over.
+//! Compiled code with the component and the engine that it belongs to: the cache keeps it, and compilers return it.
 //!
-//! An entry is a magic, a check value over all that follows, the engine's fingerprint, the component's
-//! digest, and the code. So an entry that was damaged, renamed or made by another engine is recognised by
-//! its content, whatever its name is.
+//! An entry is a magic, a check value over all that follows, the engine's fingerprint, the component's digest, and the
+//! code. So the content alone shows whether an entry was damaged, renamed or made by another engine.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -14,7 +13,7 @@ const HASH_BYTES: usize = 32;
 const CHECKED_FROM: usize = MAGIC.len() + HASH_BYTES;
 const HEAD_BYTES: usize = CHECKED_FROM + 2 * HASH_BYTES;
 
-/// Stands for everything of an engine that compiled code depends on: its version, its settings, the machine.
+/// A digest of everything about an engine that compiled code depends on: its version, its settings, the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; HASH_BYTES]);
 
@@ -44,14 +43,14 @@ impl std::hash::Hasher for StableHasher {
     }
 }
 
-/// Which code an entry has to hold: that of one component, for one engine.
+/// The code that an entry must hold: that of one component, for one engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) engine: Fingerprint,
     pub(super) component: Sha256Digest,
 }
 
-/// Why bytes are not the entry that they should be.
+/// Why bytes are not the expected entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EntryError {
     #[error("is empty")]
@@ -66,7 +65,7 @@ pub(super) enum EntryError {
     OtherComponent,
 }
 
-/// An entry that was just made, or was found to be whole and the right one.
+/// An entry that was just made, or was checked.
 pub(super) struct CachedCode(Vec<u8>);
 
 impl CachedCode {
@@ -84,7 +83,7 @@ impl CachedCode {
         Ok(Self(entry))
     }
 
-    /// Takes bytes that this user's cache or compiler delivered, if they are the right entry.
+    /// Checks bytes that this user's cache or compiler delivered.
     pub(super) fn check(identity: &Identity, bytes: Vec<u8>) -> Result<Self, EntryError> {
         if bytes.is_empty() {
             return Err(EntryError::Empty);
@@ -111,16 +110,16 @@ impl CachedCode {
         &self.0
     }
 
-    /// Makes the component of it.
+    /// Makes a component of the code.
     ///
     /// # Errors
-    /// The engine's, for code that it does not take.
+    /// The engine's, for code that it does not accept.
     #[expect(unsafe_code, reason = "the engine runs the code as it stands")]
     pub(super) fn component(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: the code must be what an engine's compiler put out. It was put out by this process's
-        // (`compile`); or it came over a pipe from the compiler that the operator names, who trusts it as the
-        // host's own program; or it was read from a file that this user has and nobody else can write to
-        // (`cache`). In both latter cases it is byte for byte what was sealed there for this engine (`check`).
+        // SAFETY: the code must be the output of an engine's compiler. This process compiled it (`compile`); or it came
+        // over a pipe from the compiler that the operator names and trusts as much as the host's own program; or it was
+        // read from a file that belongs to this user and that nobody else can write to (`cache`). In the last two cases
+        // it is byte for byte what was sealed there for this engine (`check`).
         unsafe { Component::deserialize(engine, &self.0[HEAD_BYTES..]) }
     }
 }

@@ -17,13 +17,13 @@ use crate::limits::CODE_BYTES_MAX;
 use crate::text::foreign_text;
 use crate::wasm::no_memory;
 
-/// With which a Rust program ends after a panic.
+/// The exit code of a Rust program that panicked.
 const PANIC_EXIT_CODE: i32 = 101;
 
-/// Why there is no code.
+/// Why a component was not compiled.
 pub(super) enum NoCode {
     Unservable(Unservable),
-    /// Another time it may work.
+    /// A later attempt may work.
     Other(ComponentError),
 }
 
@@ -33,12 +33,12 @@ impl Loader {
         path: &Path,
         source: &Source,
         identity: &Identity,
-        wanted: Option<&PipeReader>,
+        cancel: Option<&PipeReader>,
     ) -> Result<(CachedCode, CodeOrigin), NoCode> {
         let search_path = std::env::var_os("PATH");
         match self.compilation.find_compiler(search_path.as_deref()) {
             Ok(program) => {
-                let entry = self.compile_in_child(&program, path, identity, wanted)?;
+                let entry = self.compile_in_child(&program, path, identity, cancel)?;
                 Ok((entry, CodeOrigin::Compiler))
             }
             Err(reason) => {
@@ -54,7 +54,7 @@ impl Loader {
         program: &Path,
         path: &Path,
         identity: &Identity,
-        wanted: Option<&PipeReader>,
+        cancel: Option<&PipeReader>,
     ) -> Result<CachedCode, NoCode> {
         let CompileLimits { memory_bytes, cpu, timeout } = self.compilation.limits;
         let failed = |cause: String| {
@@ -64,7 +64,7 @@ impl Loader {
         let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
         let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
         let input = open_file(path).map_err(unreadable)?;
-        let ended = child::run(program, &words, input, timeout, wanted)
+        let ended = child::run(program, &words, input, timeout, cancel)
             .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;
         let limit = |limit| NoCode::Unservable(Unservable::Limit(limit));
         let died = |cause| NoCode::Unservable(Unservable::Died { compiler: program.into(), cause });
@@ -109,7 +109,7 @@ impl Loader {
 }
 
 impl ChildExit {
-    /// Reports whether Rust's allocator was refused memory, which ends a process.
+    /// Reports whether Rust's allocator was refused memory, which ended the process.
     fn ran_out_of_memory(&self) -> bool {
         const SIGN: &[u8] = b"memory allocation of ";
         self.errors.windows(SIGN.len()).any(|words| words == SIGN)

@@ -28,7 +28,7 @@ pub enum ComponentError {
     /// The path is a device, a pipe or a socket.
     #[error("component `{}` is not a regular file; give the path of a .wasm file", path.display())]
     NotAFile {
-        /// What is there.
+        /// The kind of file.
         path: PathBuf,
     },
     /// The file cannot be read.
@@ -36,7 +36,7 @@ pub enum ComponentError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's message.
         source: io::Error,
     },
     /// The file is larger than any component that is accepted.
@@ -49,7 +49,7 @@ pub enum ComponentError {
         /// The limit.
         max_bytes: u64,
     },
-    /// The file is no WebAssembly.
+    /// The file is not WebAssembly.
     #[error("`{}` is not WebAssembly; build the backend with `cargo build --target wasm32-wasip2`", path.display())]
     NotWasm {
         /// The file.
@@ -76,7 +76,7 @@ pub enum ComponentError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The compiler's words.
+        /// The compiler's message.
         cause: String,
     },
     /// The component was built against another version of the contract.
@@ -124,7 +124,7 @@ pub enum ComponentError {
     Unlinkable {
         /// The file.
         path: PathBuf,
-        /// The linker's words.
+        /// The linker's message.
         cause: String,
     },
     /// The compiler went beyond a limit.
@@ -135,7 +135,7 @@ pub enum ComponentError {
         /// The limit.
         limit: CompileLimit,
     },
-    /// The compiler could not be started, died, or delivered what this host cannot use.
+    /// The compiler could not be started, died, or delivered bytes that this host cannot use.
     #[error("component `{}` was not compiled: the compiler `{}` {cause}; kvtier.compiler names the compiler", path.display(), compiler.display())]
     Compiler {
         /// The component's file.
@@ -147,7 +147,7 @@ pub enum ComponentError {
     },
     /// The backend was closed before the component's turn to be compiled came.
     #[error("component `{}` was not compiled, because its backend is closed", path.display())]
-    Unwanted {
+    Cancelled {
         /// The component's file.
         path: PathBuf,
     },
@@ -170,7 +170,7 @@ pub enum ComponentError {
 }
 
 impl ComponentError {
-    /// What the WebAssembly engine says of bytes that do not compile.
+    /// Returns the WebAssembly engine's message for bytes that do not compile.
     pub(in crate::wasm) fn invalid(path: &Path, error: &wasmtime::Error) -> Self {
         if let Some(cause) = no_memory::explain(error) {
             return Self::NoMemory { path: path.into(), cause };
@@ -178,7 +178,7 @@ impl ComponentError {
         Self::Invalid { path: path.into(), cause: foreign_text(&format!("{error:#}")) }
     }
 
-    /// What the WebAssembly engine says of imports that nobody serves.
+    /// Returns the WebAssembly engine's message for imports that the host does not offer.
     pub(in crate::wasm) fn unlinkable(path: &Path, error: &wasmtime::Error) -> Self {
         Self::Unlinkable { path: path.into(), cause: foreign_text(&format!("{error:#}")) }
     }
@@ -191,18 +191,18 @@ pub enum CompileLimit {
     /// Address space, in bytes.
     #[error("more than {} of memory; raise kvtier.compile_memory", show_size(*.0))]
     Memory(u64),
-    /// Address space, in bytes, which this process has less of than a compiler may take.
+    /// Address space, in bytes. This process has less of it than a compiler may take.
     #[error("more than {} of memory, which is all that this process and its compiler may have (ulimit -v, RLIMIT_AS); raise that limit", show_size(*.0))]
     AddressSpace(u64),
-    /// Time on processors.
+    /// Processor time.
     #[error("more than {} s of processor time; raise kvtier.compile_cpu_secs", .0.as_secs())]
     Cpu(Duration),
-    /// Time.
+    /// Wall-clock time.
     #[error("longer than {} ms; raise kvtier.compile_timeout_ms", .0.as_millis())]
     Time(Duration),
 }
 
-/// Shows a number that may have been too large to count.
+/// Formats a number that may be too large to count.
 fn counted(n: u64) -> String {
     if n == u64::MAX { "uncountably many".to_owned() } else { n.to_string() }
 }

@@ -1,9 +1,9 @@
-//! Components: reading their files, compiling them in a process of its own, and the cache of compiled code.
+//! Components: reading their files, compiling them in a separate process, and the cache of compiled code.
 //!
-//! [`Loader`] is the way from a path to a component. A file is read and its digest compared with the pinned
-//! one ([`read`]) before anything else is done with it. Code comes from the [`cache`], or else from a compiler
-//! ([`child`] starts it, [`compiler`] is what it runs, [`protocol`] what passes between them), and always as an
-//! [`code`], which carries what it belongs to. The host alone writes to the cache.
+//! [`Loader`] makes a component of a path. It first reads the file and compares its digest with the pinned one
+//! ([`read`]). Code comes from the [`cache`] or from a compiler: [`child`] starts it, [`compiler`] runs in it, and
+//! [`protocol`] is how they talk. Code is always an entry of [`code`], which records what it belongs to. Only the host
+//! writes to the cache.
 
 mod cache;
 
@@ -35,8 +35,8 @@ use self::compile::NoCode;
 use self::compiler::child;
 use self::turns::{NoTurn, Turns};
 use super::CONTRACT_VERSION;
+use super::cpu_time::CpuTime;
 use super::engine::engine_config;
-use super::spent::Spent;
 use crate::config::{CompileCache, CompilePolicy, Sha256Digest};
 use crate::limits::{COMPONENT_INSTANCES_MAX, EXPORTS_MAX, INSTANCE_ITEMS_MAX};
 use crate::text::foreign_text;
@@ -52,13 +52,13 @@ pub(super) struct Loaded {
     not_kept: Option<String>,
 }
 
-/// What is heard of a load while it lasts.
+/// Receives the progress of a load.
 pub(super) struct Progress<'a> {
-    /// Called if and when it turns out that the component has to be compiled, which may take minutes. Its compiler is
-    /// ended when the other end of the returned pipe is closed.
+    /// Called when the component has to be compiled, which may take minutes. The compiler ends when the other end of
+    /// the returned pipe is closed.
     pub(super) compiling: &'a dyn Fn() -> Option<PipeReader>,
-    /// Gets the processor time of compiling, or rather more: the time of all threads that a compiler may have.
-    pub(super) spent: &'a Spent,
+    /// Receives an upper bound of the processor time of compiling: the time of all threads that a compiler may have.
+    pub(super) cpu_time: &'a CpuTime,
 }
 
 /// Loads components for one engine.
@@ -77,7 +77,7 @@ impl Loader {
         &self.compilation
     }
 
-    /// Has those that wait to compile look whether that is still wanted.
+    /// Makes the threads that wait for their turn to compile check whether they were cancelled.
     pub(super) fn wake(&self) {
         self.turns.wake();
     }
@@ -87,18 +87,18 @@ impl Loader {
     }
 
     /// Loads a component: reads it, checks the pin, weighs it, and takes its code from the cache or compiles it. A
-    /// cache that cannot be used is logged, and is no error unless nothing else may be used.
+    /// cache that cannot be used is logged. It is an error only if code may come from nowhere else.
     pub(super) fn load(
         &self,
         path: &Path,
         max_bytes: u64,
         pinned: Option<&Sha256Digest>,
     ) -> Result<Loaded, ComponentError> {
-        let unheard = Progress { compiling: &|| None, spent: &Spent::default() };
+        let unheard = Progress { compiling: &|| None, cpu_time: &CpuTime::default() };
         self.load_telling(path, max_bytes, pinned, &unheard)
     }
 
-    /// As [`Loader::load`], with somebody who listens.
+    /// As [`Loader::load`], and reports progress.
     pub(super) fn load_telling(
         &self,
         path: &Path,
@@ -107,7 +107,7 @@ impl Loader {
         progress: &Progress<'_>,
     ) -> Result<Loaded, ComponentError> {
         let source = Source::read(path, max_bytes, pinned)?;
-        // Before it is compiled: what instantiation multiplies costs the compiler as well.
+        // Before it is compiled: parts that instantiation multiplies are costly for the compiler too.
         ensure_light(path, &source)?;
         let identity = Identity { engine: Fingerprint::of(&self.engine), component: source.digest };
         let cache = self.compilation.open_cache();
@@ -119,18 +119,18 @@ impl Loader {
             return Err(ComponentError::NotCached { path: path.into(), cause: miss.cause(&cache, &source) });
         }
         miss.log(&self.compilation.cache);
-        let wanted = (progress.compiling)();
-        let turn = self.turns.wait(source.digest, wanted.as_ref()).map_err(|no_turn| match no_turn {
+        let cancel = (progress.compiling)();
+        let turn = self.turns.wait(source.digest, cancel.as_ref()).map_err(|no_turn| match no_turn {
             NoTurn::Unservable(unservable) => unservable.error(path),
-            NoTurn::Unwanted => ComponentError::Unwanted { path: path.into() },
+            NoTurn::Cancelled => ComponentError::Cancelled { path: path.into() },
         })?;
         // Another backend may have had the same component compiled in the meantime.
         if let Ok(loaded) = self.cached(&cache, &identity, &source) {
             return self.checked(loaded, path);
         }
         let started = Instant::now();
-        let compiled = self.compile(path, &source, &identity, wanted.as_ref());
-        progress.spent.add(started.elapsed().saturating_mul(child::n_threads()));
+        let compiled = self.compile(path, &source, &identity, cancel.as_ref());
+        progress.cpu_time.add(started.elapsed().saturating_mul(child::n_threads()));
         let (entry, origin) = compiled.map_err(|no_code| match no_code {
             NoCode::Other(error) => error,
             NoCode::Unservable(cause) => turn.give_up(cause).error(path),
@@ -213,7 +213,7 @@ impl Loaded {
 enum CompileCacheMiss {
     /// The cache cannot be used.
     NoCache(String),
-    /// It does not give the entry.
+    /// The cache does not return the entry.
     Entry(CacheMiss),
 }
 
@@ -239,7 +239,7 @@ impl CompileCacheMiss {
     }
 }
 
-/// What [`compile_into_cache`] has found or done.
+/// The outcome of [`compile_into_cache`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Compiled {
@@ -253,8 +253,7 @@ pub struct Compiled {
     pub origin: CodeOrigin,
 }
 
-/// Sees to it that the cache has a component's code, whatever the policy for loading is. Size and pin are checked
-/// before anything else.
+/// Makes sure that the cache has a component's code, whatever the policy for loading is. Checks size and pin first.
 ///
 /// # Errors
 /// [`ComponentError`], also when the cache cannot be used.

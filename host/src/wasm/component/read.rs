@@ -1,4 +1,4 @@
-//! Component files: reading them within limits, and telling them from other files.
+//! Component files: reading them within limits, and distinguishing them from other files.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -52,7 +52,7 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
     Ok(bytes)
 }
 
-/// Tells a component from a core module and from other files by the first eight bytes.
+/// Distinguishes a component from a core module and from other files by the first eight bytes.
 fn recognise(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
     match bytes {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),

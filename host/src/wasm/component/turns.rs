@@ -1,4 +1,4 @@
-//! Who compiles when: a few components at a time, each once, and none again that never compiles.
+//! Turns to compile: a few components at a time, each once, and none again that is known not to compile.
 
 use std::collections::{HashMap, HashSet};
 use std::io::PipeReader;
@@ -17,7 +17,7 @@ use crate::sync::{lock, wait};
 pub(super) enum Unservable {
     Refused(String),
     Limit(CompileLimit),
-    /// The component brought the compiler down, or made it write without end.
+    /// The component made the compiler crash or write without end.
     Died {
         compiler: PathBuf,
         cause: String,
@@ -39,14 +39,14 @@ impl Unservable {
 pub(super) enum NoTurn {
     Unservable(Unservable),
     /// Its backend is closed.
-    Unwanted,
+    Cancelled,
 }
 
-/// Hands out turns. Components are told apart by their digests.
+/// Hands out turns. A component is identified by its digest.
 #[derive(Default)]
 pub(super) struct Turns {
     state: Mutex<TurnsState>,
-    /// A turn is over.
+    /// A turn has ended.
     over: Condvar,
 }
 
@@ -54,36 +54,35 @@ pub(super) struct Turns {
 struct TurnsState {
     /// Being compiled.
     under_way: HashSet<Sha256Digest>,
-    /// What never compiles, so that a backend that is tried again and again does not cost a compiler's time each
-    /// time.
+    /// The components that never compile, so that a backend that is retried does not use a compiler each time.
     unservable: HashMap<Sha256Digest, Unservable>,
 }
 
-/// The right to compile one component. Dropping it lets others have theirs.
+/// The right to compile one component. Dropping it passes the turn on.
 pub(super) struct Turn<'a> {
     turns: &'a Turns,
     component: Sha256Digest,
 }
 
 impl Turns {
-    /// Waits until nobody compiles this component, and fewer than [`COMPILERS_MAX`] others are being compiled. Blocks
+    /// Waits until this component is not being compiled elsewhere, and fewer than [`COMPILERS_MAX`] others are. Blocks
     /// the thread.
     ///
     /// # Errors
-    /// Why the component need not be compiled, if that is known already or becomes known; or that it need not because
-    /// the other end of `wanted` is closed.
+    /// Why the component need not be compiled, if that is known already or becomes known; or that the other end of
+    /// `cancel` was closed.
     pub(super) fn wait(
         &self,
         component: Sha256Digest,
-        wanted: Option<&PipeReader>,
+        cancel: Option<&PipeReader>,
     ) -> Result<Turn<'_>, NoTurn> {
         let mut state = lock(&self.state);
         loop {
             if let Some(unservable) = state.unservable.get(&component) {
                 return Err(NoTurn::Unservable(unservable.clone()));
             }
-            if wanted.is_some_and(is_closed) {
-                return Err(NoTurn::Unwanted);
+            if cancel.is_some_and(is_closed) {
+                return Err(NoTurn::Cancelled);
             }
             if state.under_way.len() < COMPILERS_MAX && state.under_way.insert(component) {
                 return Ok(Turn { turns: self, component });
@@ -92,9 +91,9 @@ impl Turns {
         }
     }
 
-    /// Has those that wait look whether that is still wanted.
+    /// Makes the waiting threads check whether they were cancelled.
     pub(super) fn wake(&self) {
-        // Under the lock: who has looked before waits by now.
+        // Under the lock, so that a thread that has checked before is waiting now.
         let _state = lock(&self.state);
         self.over.notify_all();
     }
@@ -107,7 +106,7 @@ fn is_closed(pipe: &PipeReader) -> bool {
 }
 
 impl Turn<'_> {
-    /// Notes that the component never compiles.
+    /// Records that the component never compiles.
     pub(super) fn give_up(&self, cause: Unservable) -> Unservable {
         lock(&self.turns.state).unservable.insert(self.component, cause.clone());
         cause
@@ -128,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// For what comes at once or not at all.
+    /// For events that come at once or not at all.
     const LONG: Duration = Duration::from_mins(1);
 
     fn digest(n: usize) -> Sha256Digest {
@@ -186,10 +185,10 @@ mod tests {
     fn who_is_not_wanted_any_more_waits_no_longer() {
         let turns = Turns::default();
         let _for_ever = turns.wait(digest(0), None).ok().unwrap();
-        let (wanted, other_end) = std::io::pipe().unwrap();
+        let (cancel, other_end) = std::io::pipe().unwrap();
         std::thread::scope(|threads| {
             let waiting =
-                threads.spawn(|| matches!(turns.wait(digest(0), Some(&wanted)), Err(NoTurn::Unwanted)));
+                threads.spawn(|| matches!(turns.wait(digest(0), Some(&cancel)), Err(NoTurn::Cancelled)));
             drop(other_end);
             turns.wake();
             assert!(waiting.join().unwrap());

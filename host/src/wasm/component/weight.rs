@@ -1,9 +1,9 @@
-//! What a component takes of the host's memory in each store that it is instantiated in, beside its linear memories
-//! and tables, which are limited as they grow. A component of a few kilobytes can instantiate its parts millions of
-//! times, so it is weighed before it is compiled.
+//! How much of the host's memory a component takes in each store in which it is instantiated. Linear memories and
+//! tables do not count: they are limited as they grow. A component of a few kilobytes can instantiate its parts
+//! millions of times, so it is weighed before it is compiled.
 //!
-//! Whatever wasmtime 48 keeps in a store for a component weighs as so many items of `INSTANCE_ITEM_BYTES`. Here is all
-//! of it, by the structures of wasmtime that hold it, and each as often as instantiation repeats it.
+//! The weight is a number of items of `INSTANCE_ITEM_BYTES`. The table lists everything that wasmtime 48 keeps in a
+//! store for a component, with wasmtime's structures. Each counts as often as instantiation repeats it.
 //!
 //! | held for | in | bytes | items |
 //! |---|---|---|---|
@@ -20,12 +20,12 @@
 //! | a resource type | `ResourceType`, its destructor | 48 | [`RESOURCE`] |
 //! | a canonical function | for one of the host: trampoline, `VMLowering`, memory, `realloc`, `callback`, `post-return`; for one of a component: the adapter between the two, a function of a further core instance with some ten imports | 500 | [`CANONICAL`] |
 //!
-//! Not among it, because a store holds them once, or they are shared by all: stacks, compiled code, types, names, the
-//! images of memories. Nor what a guest makes as it runs: handles, tasks, streams.
+//! Stacks, compiled code, types, names and the images of memories are not in the table, because a store holds them once
+//! or all stores share them. Handles, tasks and streams are not either: a guest makes them as it runs.
 //!
-//! One thing multiplies that no store holds: exports. An exported instance may export another one twelve times and so
-//! on, and wasmtime keeps an entry with its name for each, some 1.7 KB in all, once for each backend. They are counted
-//! apart. An imported instance that is exported again has more than any limit, which no tool makes that we know.
+//! Exports multiply too, outside of stores. An exported instance may export another one twelve times, and so on, and
+//! wasmtime keeps an entry with a name for each export, some 1.7 KB in all, once for each backend. They are counted
+//! apart. An imported instance that is exported again exceeds every limit; no tool that we know makes one.
 
 mod walk;
 
@@ -46,18 +46,18 @@ const COMPONENT_INSTANCE: u64 = 8;
 const RESOURCE: u64 = 2;
 const CANONICAL: u64 = 16;
 
-/// What one instance of a component or of a core module weighs, with all instances in it.
+/// The weight of one instance of a component or of a core module, with all instances in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Weight {
     pub(super) items: u64,
     /// Component instances, the outermost included.
     pub(super) component_instances: u64,
-    /// What it exports, and what the instances among it export, and so on. Not what instances in it export.
+    /// Its exports, those of the instances among them, and so on. The exports of instances inside it do not count.
     pub(super) exports: u64,
 }
 
 impl Weight {
-    /// More than any limit: what cannot be known.
+    /// More than any limit, for a weight that cannot be computed.
     const UNKNOWN: Self = Self { items: u64::MAX, component_instances: u64::MAX, exports: u64::MAX };
 
     fn module(items: u64) -> Self {
@@ -74,11 +74,11 @@ impl Weight {
     }
 }
 
-/// Weighs a component: one instance of it, every part as often as instantiation repeats it. Rather too much where
-/// modules are handed on as values; and more than any limit where components are.
+/// Weighs one instance of a component, with every part as often as instantiation repeats it. Where modules are passed
+/// as values, the weight is too high rather than too low; where components are, it exceeds every limit.
 ///
 /// # Errors
-/// The parser's. Bytes that are no valid component may have any weight.
+/// The parser's. Bytes that are not a valid component may have any weight.
 pub(super) fn weigh(component: &[u8]) -> Result<Weight, BinaryReaderError> {
     let largest_module = walk(component, Weight::default())?.largest_module;
     Ok(walk(component, Weight::module(largest_module))?.whole)

@@ -1,10 +1,10 @@
-//! The engine that all guests share: what of WebAssembly they may use, and the tick that interrupts them.
+//! The engine that all guests share: which features of WebAssembly they may use, and the tick that interrupts them.
 
 pub(in crate::wasm) mod ticker;
 
 use wasmtime::Config;
 
-/// What guests may use of WebAssembly: what backends need, and nothing that is young.
+/// Configures what guests may use of WebAssembly: the features that backends need, and none that is young.
 pub(in crate::wasm) fn engine_config() -> Config {
     let mut config = Config::new();
     config

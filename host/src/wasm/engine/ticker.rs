@@ -1,8 +1,8 @@
 //! The tick after which a computing guest lets others run: advances the engine's epoch while guests run.
 //!
-//! Invariant: whatever runs a guest does so between [`Guests::run`] and the drop of its answer, and the epoch advances
-//! after a tick of it, however long nothing ran before. With no guest running for a while the thread sleeps until one
-//! does.
+//! Invariant: guests run only between [`Guests::run`] and the drop of the value that it returns, and the epoch advances
+//! one tick after a guest began to run, even after a long rest. When no guest has run for a while, the thread sleeps
+//! until one does.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -21,7 +21,7 @@ pub(in crate::wasm) struct Ticker {
     home: Home,
 }
 
-/// Tells the ticker that guests run. Cloning shares it.
+/// Notifies the ticker when guests run. Cloning shares it.
 #[derive(Clone)]
 pub(in crate::wasm) struct Guests(Arc<Shared>);
 
@@ -33,7 +33,7 @@ struct Shared {
     thread: std::sync::OnceLock<thread::Thread>,
 }
 
-/// Stands for a guest that runs.
+/// Marks a guest as running until it is dropped.
 pub(in crate::wasm) struct RunningGuest<'a>(&'a Shared);
 
 impl Drop for RunningGuest<'_> {
@@ -67,7 +67,7 @@ impl Ticker {
             let run = move || shared.run(every, n_idle_max, tick);
             thread::Builder::new().name("kvtier-epoch".into()).spawn(run)?
         };
-        // Before anybody can run a guest.
+        // Before any guest can run.
         shared.thread.get_or_init(|| thread.thread().clone());
         Ok(Self { guests: Guests(shared), thread: Some(thread), home: Home::here() })
     }
@@ -81,21 +81,21 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.guests.0.is_stopped.store(true, Ordering::SeqCst);
         self.guests.0.wake();
-        // In a fork it is not there, and never ends.
+        // In a forked process the thread does not exist, and so never ends.
         if let Some(thread) = self.thread.take()
             && !self.home.is_left()
         {
-            // It ends within a tick; a panic in it has nobody left to hear of it.
+            // It ends within a tick. Its panic, if any, has no receiver left.
             drop(thread.join());
         }
     }
 }
 
 impl Guests {
-    /// Has the epoch advance until the answer is dropped.
+    /// Makes the epoch advance until the returned value is dropped.
     pub(in crate::wasm) fn run(&self) -> RunningGuest<'_> {
-        // Before the look at `is_asleep`, as the thread looks for guests after it has set that: one of both sees the
-        // other.
+        // Counted before `is_asleep` is read, because the thread looks for guests after it sets that: one of the two
+        // sees the other.
         self.0.n_running.fetch_add(1, Ordering::SeqCst);
         if self.0.is_asleep.load(Ordering::SeqCst) {
             self.0.wake();
@@ -125,7 +125,7 @@ impl Shared {
         let mut n_idle = 0;
         while !self.is_stopped.load(Ordering::SeqCst) {
             n_idle = if self.n_running.load(Ordering::SeqCst) > 0 { 0 } else { n_idle + 1 };
-            // Not at once: between two calls it would be woken each time.
+            // Not at once, or it would be woken between any two calls.
             if n_idle > n_idle_max {
                 self.is_asleep.store(true, Ordering::SeqCst);
                 if self.n_running.load(Ordering::SeqCst) == 0 && !self.is_stopped.load(Ordering::SeqCst) {

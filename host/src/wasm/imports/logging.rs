@@ -11,7 +11,7 @@ const LOGGING: &str = "kvtier:storage/logging@0.1.0";
 
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
     logging::add_to_linker::<_, Logging>(linker, GuestState::output)?;
-    // The generated glue copies the whole text first; this one does not.
+    // The generated glue copies the whole text first; this function does not.
     linker.allow_shadowing(true);
     linker.instance(LOGGING)?.func_wrap("log", log)?;
     linker.allow_shadowing(false);
@@ -34,7 +34,7 @@ fn log(store: StoreContextMut<'_, GuestState>, (level, message): (logging::Level
         return Ok(());
     }
     let message = message.to_str(&store)?;
-    // No more of it is ever shown.
+    // The rest is never shown.
     let message = state.policy.denial_log.secrets().hide_beginning(&message, LOG_BYTES_MAX + 4);
     if is_error {
         state.output.note_error(&message);

@@ -1,15 +1,15 @@
-//! What a guest can call, a folder for each interface: the contract's own, and WASI's entry points, shadowed so that a
-//! refusal is recorded.
+//! The functions that a guest can call, in a folder for each interface: the contract's own, and entry points of WASI,
+//! which are shadowed so that refusals are recorded.
 //!
 //! Nothing is granted here. The WASI context that [`super::store`] makes and the
 //! [`NetPolicy`](super::policy::network::NetPolicy) decide what may be reached; the functions here pass each attempt to
-//! WASI's own and record what it refuses. Three decide for themselves: sockets when no target is granted, names, and
-//! opening files. Connecting has a time limit. What WASI's own functions do not bound is bounded here: descriptors, the
-//! length of paths, pending operations on files, the bytes that a stream takes at a time, polls, and listings.
+//! WASI's own and record its refusals. Three decide on their own: making sockets, resolving names, and opening files.
+//! Connecting has a time limit. The functions here also limit what WASI's own do not: descriptors, the length of paths,
+//! pending operations on files, the bytes that a stream takes at a time, polls, and listings.
 //!
-//! Some refusals cannot be seen: a guest that looks for an environment variable gets the whole list and searches it,
-//! and the C library returns "no such file" for an absolute path outside the granted directories without asking the
-//! host.
+//! The host cannot see some refusals: a guest that looks for an environment variable gets the whole list and searches
+//! it, and the C library returns "no such file" for an absolute path outside the granted directories without a call to
+//! the host.
 
 pub(in crate::wasm) mod filesystem;
 #[cfg(feature = "http")]
@@ -32,7 +32,7 @@ use super::state::GuestState;
 const P2: &str = "0.2.12";
 const P3: &str = "0.3.0";
 
-/// Links all that a guest may import.
+/// Links everything that a guest may import.
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;

@@ -1,5 +1,5 @@
-//! What stands in the place of HTTP in a library that was built without it: nothing is linked, so a component that
-//! imports WASI HTTP does not load, and a grant of HTTP is refused.
+//! Replaces HTTP in a library that was built without it: nothing is linked, so a component that imports WASI HTTP does
+//! not load, and a grant of HTTP is refused.
 
 use wasmtime::component::Linker;
 

@@ -6,24 +6,24 @@ use std::time::Duration;
 use crate::sync::lock;
 use crate::tier::Liveness;
 
-/// Which of a backend's lanes can serve. Tells the chain when none can, and when one can again.
+/// Which of a backend's lanes can serve. Notifies the chain when none can, and when one can again.
 pub(in crate::wasm) struct Availability {
-    hears: Arc<dyn Liveness>,
-    /// By place. A lane that is being replaced after it has served can, its calls wait; one that has yet to be
-    /// opened for the first time cannot.
+    liveness: Arc<dyn Liveness>,
+    /// One entry per lane. A lane that is replaced after it has served can serve: its calls wait. A lane that has never
+    /// been open cannot.
     can_serve: Mutex<Vec<bool>>,
 }
 
 impl Availability {
-    pub(in crate::wasm) fn new(n_lanes: usize, hears: Arc<dyn Liveness>) -> Arc<Self> {
-        Arc::new(Self { hears, can_serve: Mutex::new(vec![false; n_lanes]) })
+    pub(in crate::wasm) fn new(n_lanes: usize, liveness: Arc<dyn Liveness>) -> Arc<Self> {
+        Arc::new(Self { liveness, can_serve: Mutex::new(vec![false; n_lanes]) })
     }
 
     pub(super) fn ready(&self, place: usize) {
         let mut can_serve = lock(&self.can_serve);
         can_serve[place] = true;
-        // Under the lock, so that it is heard in the order in which it happens.
-        self.hears.up();
+        // Under the lock, so that notifications keep their order.
+        self.liveness.up();
     }
 
     pub(super) fn can_serve(&self, place: usize) -> bool {
@@ -34,7 +34,7 @@ impl Availability {
         let mut can_serve = lock(&self.can_serve);
         can_serve[place] = false;
         if !can_serve.contains(&true) {
-            self.hears.down(cause, retry_in);
+            self.liveness.down(cause, retry_in);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Weighs what a lane's task computes while no caller waits for it against the time that it rests.
+//! Compares how long a lane's task computes while no caller waits for it with how long it rests.
 //!
-//! Computing is the processor time of the thread that polls the task, host functions included, whatever the machine
-//! does beside it. Rest is the time from the end of such a turn to what wakes the task next, so that neither a yield
-//! that waits for nothing counts, nor the time that others take before a woken task is polled. A turn that begins while
-//! a caller waits is not weighed and reads no clock: deadlines and the watchdog look after it.
+//! Computing is the processor time of the thread that polls the task, host functions included, so other load on the
+//! machine does not count. Rest is the time from the end of such a turn to the next wake-up. So neither a yield counts
+//! as rest, nor the time before a woken task is polled. A turn that begins while a caller waits does not count and
+//! reads no clock: deadlines and the watchdog cover it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
 
-use crate::wasm::spent::of_this_thread;
+use crate::wasm::cpu_time::thread_cpu_time;
 
-/// What computing and resting are measured by.
+/// The clocks that measure computing and rest.
 pub(super) trait Clocks: Send + Sync + 'static {
     /// Returns the time since the clock was made.
     fn wall(&self) -> Duration;
@@ -39,12 +39,12 @@ impl Clocks for SystemClocks {
     }
 
     fn processor(&self) -> Duration {
-        of_this_thread()
+        thread_cpu_time()
     }
 }
 
-/// Drives a lane's task. Calls `exceeds` after each turn that ends with more than `limit` computed beyond what was
-/// rested, counted while `is_unattended`.
+/// Drives a lane's task. Calls `exceeds` after each turn at whose end the task has computed more than `limit` longer
+/// than it rested. Only turns that begin while `is_unattended` count.
 pub(super) async fn weighed<F: Future>(
     task: F,
     clocks: impl Clocks,
@@ -81,11 +81,11 @@ pub(super) async fn weighed<F: Future>(
     .await
 }
 
-/// What was computed beyond what was rested.
+/// How much longer the task has computed than rested.
 #[derive(Default)]
 struct Balance {
     owed: Duration,
-    /// When the last turn that was weighed ended.
+    /// The end of the last turn that counted.
     rests_since: Duration,
 }
 
@@ -102,21 +102,21 @@ impl Balance {
 
 const NOT_WOKEN: u64 = 0;
 
-/// Wakes the task, and notes when that was first asked for since its last turn began.
+/// Wakes the task, and records when it was first woken since its last turn began.
 struct Alarm<C, U> {
     clocks: C,
     is_unattended: U,
     task: AtomicWaker,
-    /// The last turn was weighed, so that the rest after it counts.
+    /// Whether the last turn counted: then the rest after it counts too.
     is_timed: AtomicBool,
     /// In nanoseconds of the wall clock, or [`NOT_WOKEN`].
     woken_ns: AtomicU64,
 }
 
 impl<C: Clocks, U: Fn() -> bool> Alarm<C, U> {
-    /// Begins a turn that is weighed, and returns when the rest before it ended.
+    /// Begins a turn that counts. Returns when the rest before it ended.
     fn time_turn(&self) -> Duration {
-        // Before the turn: what wakes the task in its own turn leaves it no rest.
+        // Before the turn: a task that is woken in its own turn has no rest.
         self.is_timed.store(true, Ordering::Release);
         match self.woken_ns.swap(NOT_WOKEN, Ordering::AcqRel) {
             NOT_WOKEN => self.clocks.wall(),
@@ -136,13 +136,13 @@ impl<C: Clocks, U: Fn() -> bool + Send + Sync + 'static> Wake for Alarm<C, U> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The turn that a call brings is not weighed.
+        // The turn that a call causes does not count.
         if self.is_timed.load(Ordering::Acquire)
             && self.woken_ns.load(Ordering::Acquire) == NOT_WOKEN
             && (self.is_unattended)()
         {
             let ns = u64::try_from(self.clocks.wall().as_nanos()).unwrap_or(u64::MAX).max(1);
-            // Of two that wake it at once the first counts.
+            // If two wake it at the same time, the first counts.
             let _second = self.woken_ns.compare_exchange(NOT_WOKEN, ns, Ordering::AcqRel, Ordering::Acquire);
         }
         self.task.wake();

@@ -1,4 +1,4 @@
-//! One call of a method: what it asks, what it is lent, what it answered.
+//! One call of a method: its arguments, the memory that it is lent, and its answer.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(in crate::wasm) enum Call {
 }
 
 impl Call {
-    /// The memory lent to the call, to be revoked when its caller leaves.
+    /// Returns the memory that is lent to the call, to revoke it when the caller leaves.
     pub(super) fn lent(&self) -> LentMemory {
         match self {
             Self::Put(_, sources) => LentMemory::Sources(sources.clone()),
@@ -36,14 +36,14 @@ pub(super) enum LentMemory {
     Sinks(Sinks),
 }
 
-/// What a method answered.
+/// The answer of a method.
 #[derive(Debug)]
 pub(in crate::wasm) enum Answer {
     Done,
     Count(u32),
-    /// As many as keys.
+    /// One value per key.
     Present(Vec<bool>),
-    /// As many results as keys, as with `Get`.
+    /// One result per key, as for `Get`.
     Put(Vec<Result<(), TierError>>),
     Get(Vec<Result<Option<u64>, TierError>>),
 }

@@ -1,7 +1,7 @@
-//! What belongs to one generation of a lane, and where each of its calls is.
+//! One generation of a lane, and the place of each of its calls.
 //!
-//! A retired generation's task may run on for a moment, until it next yields. Whatever it still counts or
-//! answers lands here, where nobody looks any more, and never in its successor.
+//! The task of a retired generation may run on until it next yields. It then counts and answers only here, where nobody
+//! reads it any more, and never in its successor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Answer;
 use crate::sync::lock;
 use crate::tier::TierError;
-use crate::wasm::spent::Spent;
+use crate::wasm::cpu_time::CpuTime;
 
 pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
 
@@ -20,24 +20,24 @@ pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
 pub(super) struct Generation {
     /// Calls inside the guest.
     in_flight: AtomicUsize,
-    /// Those among them whose callers left.
+    /// The calls among them whose callers have left.
     abandoned: AtomicUsize,
     /// Whether its instance is open.
     open: AtomicBool,
     /// Whether it ever took a call.
     used: AtomicBool,
-    /// Moves whenever the lane's task runs.
+    /// Changes whenever the lane's task runs.
     progress: AtomicU64,
     /// Asks the lane's task to show that it runs.
     pub(super) ping: Notify,
     pub(super) guest_memory_bytes: Arc<AtomicU64>,
-    /// What it has taken to make, construct and open its instance.
-    pub(super) start: Spent,
+    /// The processor time of making, constructing and opening its instance.
+    pub(super) start: CpuTime,
     replies: Mutex<Replies>,
     retirement: Mutex<Option<String>>,
 }
 
-/// The replies of calls that are inside the guest: kept here so that they hear why their generation ended.
+/// The replies of calls that are inside the guest: kept here to report why their generation ended.
 struct Replies(Result<Vec<Option<Reply>>, TierError>);
 
 impl Default for Replies {
@@ -50,7 +50,8 @@ impl Default for Replies {
 pub(super) struct CallSlot(usize);
 
 impl Generation {
-    /// Takes a call in. `None`: its caller has left, or the generation has ended and the caller was told.
+    /// Takes a call in. Returns `None` if its caller has left, or if the generation has ended; the caller then gets the
+    /// cause.
     pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<CallSlot> {
         let mut place = ticket.lock();
         if !matches!(*place, CallPlace::Queued) {
@@ -76,7 +77,7 @@ impl Generation {
         Some(CallSlot(free))
     }
 
-    /// Answers a call that has come out.
+    /// Answers a call that has returned from the guest.
     pub(super) fn leave(&self, ticket: &Ticket, entry: &CallSlot, answer: Result<Answer, TierError>) {
         let mut place = ticket.lock();
         if matches!(std::mem::replace(&mut *place, CallPlace::Out), CallPlace::Left) {
@@ -91,7 +92,7 @@ impl Generation {
         }
     }
 
-    /// Ends the generation for its callers: those inside, and those that its task still takes in, are told
+    /// Ends the generation for its callers: the calls inside, and those that its task still takes in, fail with
     /// `error`.
     pub(super) fn fail(&self, error: &TierError) {
         let ended = std::mem::replace(&mut lock(&self.replies).0, Err(error.clone()));
@@ -105,7 +106,7 @@ impl Generation {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// Reports whether the caller of a call inside waits for it.
+    /// Reports whether a caller waits for a call inside.
     pub(super) fn has_callers(&self) -> bool {
         self.in_flight() > self.abandoned()
     }
@@ -134,7 +135,7 @@ impl Generation {
         self.progress.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes that the generation is to be ended; the first reason stands.
+    /// Requests the end of the generation; the first reason is kept.
     pub(super) fn retire(&self, reason: String) {
         lock(&self.retirement).get_or_insert(reason);
     }
@@ -153,9 +154,9 @@ enum CallPlace {
     #[default]
     Queued,
     Inside(Arc<Generation>),
-    /// Out of the guest, or never let in.
+    /// Returned from the guest, or never let in.
     Out,
-    /// Its caller went away first.
+    /// Its caller left first.
     Left,
 }
 
@@ -164,12 +165,12 @@ impl Ticket {
         lock(&self.0)
     }
 
-    /// Notes that the caller is gone. If the call is inside, returns its generation and how many such calls
-    /// that has now.
+    /// Records that the caller is gone. If the call is inside, returns its generation and how many such calls the
+    /// generation has now.
     pub(super) fn abandon(&self) -> Option<(Arc<Generation>, usize)> {
         let mut place = self.lock();
         match std::mem::replace(&mut *place, CallPlace::Left) {
-            // Counted under the ticket's lock, so that `leave` never takes away what was not yet added.
+            // Counted under the ticket's lock, so that `leave` never subtracts what was not yet added.
             CallPlace::Inside(generation) => {
                 let n_abandoned = generation.abandoned.fetch_add(1, Ordering::AcqRel) + 1;
                 Some((generation, n_abandoned))

@@ -1,4 +1,4 @@
-//! Asking a class how many lanes it may have, in an instance that is made for the question.
+//! Calls a class's `lanes-max` in an instance that is made for this call.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use wasmtime::component::ComponentExportIndex;
 
 use super::Prepared;
 use super::supervise::AbortOnDrop;
-use crate::wasm::spent::Spent;
+use crate::wasm::cpu_time::CpuTime;
 use crate::wasm::threads::backend::within;
 
 /// Why a class does not state how many lanes it may have.
 pub(in crate::wasm) enum NoAnswer {
     /// The lanes' threads are gone.
     Ended,
-    /// What went wrong.
+    /// The cause.
     Failed(String),
 }
 
@@ -23,12 +23,12 @@ pub(in crate::wasm) enum NoAnswer {
 /// [`NoAnswer`], also if the class does not answer within `limits.open_timeout_ms`.
 pub(in crate::wasm) async fn lanes_max(
     prepared: &Arc<Prepared>,
-    spent: &Arc<Spent>,
+    cpu_time: &Arc<CpuTime>,
 ) -> Result<Option<u32>, NoAnswer> {
     let Some(question) = prepared.class.lanes_max else { return Ok(None) };
     let asking = {
-        let (prepared, spent) = (Arc::clone(prepared), Arc::clone(spent));
-        async move { spent.while_running(|| true, ask(&prepared, &question)).await }
+        let (prepared, cpu_time) = (Arc::clone(prepared), Arc::clone(cpu_time));
+        async move { cpu_time.while_running(|| true, ask(&prepared, &question)).await }
     };
     let asking = prepared.lanes.spawn(within(prepared.own.clone(), asking));
     let _abort = AbortOnDrop(asking.abort_handle());

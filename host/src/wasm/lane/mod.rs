@@ -1,9 +1,9 @@
 //! Lanes: one wasmtime `Store` with one instance, and the one task that drives it.
 //!
-//! The task ([`serve`]) takes calls from a bounded queue and keeps them in flight in one `run_concurrent`. A
-//! lane is never stopped gently: whoever finds it trapped, stalled or overfull retires it, its task is
-//! dropped with the store and everything in it, and [`supervise`] starts a new [`generation`]. Callers wait
-//! for their reply or their deadline, whichever comes first, on threads that run no guest.
+//! The task ([`serve`]) takes calls from a bounded queue and keeps them in flight in one `run_concurrent`. A lane is
+//! never stopped gently: when it has trapped, stalled or is overfull it is retired, its task is dropped with the store
+//! and everything in it, and [`supervise`] starts a new [`generation`]. Callers wait for their reply or their deadline,
+//! whichever comes first, on threads that do not run guests.
 //!
 //! Invariant: a caller never waits for a lane longer than its own deadline, and memory lent to a call is
 //! revoked when its caller leaves.
@@ -40,7 +40,7 @@ pub(super) struct Lane {
     control: Control,
 }
 
-/// What `status()` says of a lane.
+/// The health of a lane, for `status()`.
 pub(super) struct LaneHealth {
     /// Why it cannot serve.
     pub(super) down: Option<String>,
@@ -100,7 +100,7 @@ impl Lane {
                 leave.answered = true;
                 answer
             }
-            // Only the end of the threads drops a call without a word.
+            // Only the end of the threads drops a call without a reply.
             Ok(Err(_dropped)) => Err(TierError::Down("closed".into())),
             Err(_elapsed) => Err(TierError::Timeout(deadline.saturating_duration_since(started))),
         }
@@ -111,8 +111,8 @@ impl Lane {
         self.shared.calls_at_once()
     }
 
-    /// Whether it can serve and how many calls are in flight and queued, to choose the best lane by: the
-    /// smallest. A lane that is down has no calls, and would be chosen every time.
+    /// Returns whether the lane is down, and how many calls are in flight and queued. The lane with the smallest value
+    /// is the best one. A lane that is down has no calls, so without the first part it would always be chosen.
     pub(super) fn load(&self) -> (bool, usize) {
         let is_down = matches!(self.shared.lock_status().state, LaneState::Down(_));
         (is_down, self.jobs.len() + self.shared.current().in_flight())
@@ -173,7 +173,7 @@ impl Drop for Lane {
     }
 }
 
-/// Runs when a caller leaves, with an answer or without.
+/// Runs when a caller leaves, with or without an answer.
 struct Leave<'a> {
     shared: &'a Shared,
     ticket: &'a Ticket,
@@ -185,9 +185,8 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         match &self.lent {
             LentMemory::Sources(sources) => sources.revoke(),
-            // An answered caller takes its buffers back itself. Without an answer they go back at once,
-            // wherever the call is: a queued call may wait, and a guest may keep the handle of one that
-            // has just come out.
+            // A caller with an answer takes its buffers back itself. Without an answer they go back now, wherever the
+            // call is: a queued call may wait, and a guest may keep the handle of a call that has just returned.
             LentMemory::Sinks(sinks) if !self.answered => drop(sinks.revoke()),
             LentMemory::Sinks(_) | LentMemory::Nothing => {}
         }

@@ -15,7 +15,7 @@ use crate::wasm::contract::{self, Bound};
 use crate::wasm::policy::{DenialLog, Mark};
 use crate::wasm::state::GuestState;
 
-/// How the task ended of itself.
+/// How the task ended on its own.
 pub(super) enum TaskEnd {
     /// `close` was called, or the lane's owner is gone.
     Closed,
@@ -33,12 +33,12 @@ pub(super) async fn run(
     generation: Arc<Generation>,
     ready: oneshot::Sender<()>,
 ) -> TaskEnd {
-    // Where it blocks nobody else's guests: a granted directory may hang when it is opened.
+    // On a thread where it does not block other guests: a granted directory may hang when it is opened.
     let making = {
         let (prepared, memory_bytes) = (Arc::clone(&prepared), Arc::clone(&generation.guest_memory_bytes));
         prepared.own.clone().spawn_blocking(move || prepared.new_store(memory_bytes))
     };
-    // One that has not begun is not begun any more when nobody waits for it.
+    // A task that has not begun does not begin once nobody waits for it.
     let _abort = AbortOnDrop(making.abort_handle());
     let mut store = match making.await {
         Ok(Ok(store)) => store,
@@ -108,7 +108,7 @@ async fn serve(
     let n_calls_max = shared.calls_at_once();
     let denial_log = accessor.with(|mut access| access.get().policy.denial_log.clone());
     let mut calls = FuturesUnordered::new();
-    // Both wait where they are from one turn to the next, rather than being queued anew.
+    // Both keep waiting from one turn to the next, rather than being queued again.
     let mut jobs = pin!(jobs.clone());
     let mut pinged = pin!(generation.ping.notified());
     loop {
@@ -136,7 +136,7 @@ async fn serve(
     }
 }
 
-/// Serves one call and says whether it was the last.
+/// Serves one call. Reports whether it was the last.
 async fn serve_one(
     accessor: &Accessor<GuestState>,
     bound: &Bound,
@@ -155,8 +155,8 @@ async fn serve_one(
     Ok(last)
 }
 
-/// Makes the errors of an answer harmless, the call's own and those of single chunks. The first of them that has words
-/// is told what was refused while the call was inside: that may take several thousand bytes.
+/// Makes the errors of an answer harmless, the call's own and those of single chunks. Adds the denials from the time
+/// that the call was inside to the first error that has a text; they may take several thousand bytes.
 fn explain(
     answer: Result<Answer, TierError>,
     denial_log: &DenialLog,
@@ -178,8 +178,8 @@ fn explain(
     })
 }
 
-/// Takes a list of results, one for each key. Its length is the guest's choice and is measured before anything is done
-/// for each element.
+/// Reads a list of results, one for each key. The guest chooses its length, so it is checked before any element is
+/// read.
 fn per_chunk<T>(
     results: Vec<Result<T, contract::types::Error>>,
     n_keys: usize,
@@ -260,15 +260,15 @@ mod tests {
         let Ok(Answer::Get(chunks)) = explain(Ok(answer), &denial_log, mark) else {
             panic!("a get's answer")
         };
-        let told: Vec<String> = chunks
+        let texts: Vec<String> = chunks
             .into_iter()
             .map(|one| one.map_or_else(|error| error.to_string(), |_| "none".into()))
             .collect();
         let first = "a\\nb; denied: a UDP socket; no grant allows UDP";
-        assert_eq!(told, ["none", "no space left in the store", first, "a\\nb"]);
+        assert_eq!(texts, ["none", "no space left in the store", first, "a\\nb"]);
         let failed: Result<Answer, _> = failed().map(|_| Answer::Done);
         let call = explain(failed, &denial_log, mark).unwrap_err().to_string();
-        assert_eq!(call, told[2]);
+        assert_eq!(call, texts[2]);
     }
 
     #[test]

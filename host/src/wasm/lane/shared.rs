@@ -1,4 +1,4 @@
-//! What a lane shares with its supervisor, its watchdog and its task.
+//! The state that a lane shares with its supervisor, its watchdog and its task.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,9 +19,9 @@ pub(super) struct Shared {
     /// Whether the class is in blocking style: one call at a time.
     pub(super) blocking: bool,
     pub(super) current: Mutex<Arc<Generation>>,
-    /// Tells the watchdog that a call waits or has gone in.
+    /// Notifies the watchdog that a call waits or was taken in.
     pub(super) busy: Notify,
-    /// Tells the supervisor that the current generation, or the lane, is to end.
+    /// Notifies the supervisor that the current generation, or the lane, must end.
     pub(super) retiring: Notify,
     /// The owner is gone: the current generation is ended.
     pub(super) ending: AtomicBool,
@@ -68,8 +68,8 @@ impl Shared {
     }
 
     pub(super) fn stand_ready(&self) {
-        // In one step for whoever looks at the state: who finds the lane ready finds the backend in the chain, and
-        // who finds the backend in the chain is not told that the lane is down.
+        // In one step: a reader that finds the lane ready also finds the backend in the chain, and a caller that finds
+        // the backend in the chain does not find the lane down.
         let mut status = self.lock_status();
         status.state = LaneState::Ready;
         self.availability.ready(self.place);
@@ -86,20 +86,20 @@ impl Shared {
         Arc::clone(&lock(&self.current))
     }
 
-    /// Puts a fresh generation into the place of the current one, and returns it.
+    /// Replaces the current generation by a new one, and returns that.
     pub(super) fn next_generation(&self) -> Arc<Generation> {
         let next = Arc::new(Generation::default());
         *lock(&self.current) = Arc::clone(&next);
         next
     }
 
-    /// Asks for the end of `generation`; one that has ended already is left in peace.
+    /// Requests the end of `generation`; has no effect if it has ended.
     pub(super) fn retire(&self, generation: &Generation, reason: String) {
         generation.retire(reason);
         self.retiring.notify_one();
     }
 
-    /// Waits until `generation` is to be retired, and returns why; `None` if the owner is gone.
+    /// Waits until `generation` must be retired, and returns why; `None` if the owner is gone.
     pub(super) async fn retired(&self, generation: &Generation) -> Option<String> {
         loop {
             if self.ending.load(Ordering::Acquire) {

@@ -1,4 +1,4 @@
-//! What keeps a lane alive, and what finds out that it is not. Runs on threads that run no guest.
+//! Keeps a lane alive, and detects when it stalls. Runs on threads that do not run guests.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,19 +13,19 @@ use super::{Job, LaneState, LaneStatus, Prepared, Shared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
+use crate::wasm::cpu_time::{pause_after, pause_after_serving};
 use crate::wasm::policy::external::InstanceInputs;
-use crate::wasm::spent::{pause_after, pause_after_serving};
 use crate::wasm::threads::backend::within;
 
 /// Why a generation ended.
 enum LaneEnd {
     /// `close` was called, or the lane's owner is gone.
     Closed,
-    /// It never served: not constructed, not opened, or at its end before its first call.
+    /// It never served: it was not constructed or opened, or it ended before its first call.
     NotStarted(String),
     Trapped(String),
     Retired(String),
-    /// The backend is given other secrets.
+    /// The backend's secrets have changed.
     Outdated,
 }
 
@@ -36,17 +36,17 @@ pub(super) async fn supervise(
     shared: Arc<Shared>,
 ) {
     let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
-    // The first failure is told to whoever started the backend.
+    // The code that started the backend gets the first failure.
     let mut is_first = true;
     loop {
-        // Before anything is made with what is given now.
+        // Before anything is made with the present inputs.
         let mut changes = prepared.external.changes();
         let generation = shared.next_generation();
         let started = Instant::now();
         let ended = live(&prepared, &jobs, &shared, &generation, &mut changes).await;
         let was_first = std::mem::take(&mut is_first);
         let is_outdated = matches!(ended, LaneEnd::Outdated);
-        // Health and load no longer count what the old one leaves behind.
+        // Health and load no longer count the calls that the old generation leaves behind.
         let gone = shared.next_generation();
         let (reason, error) = match ended {
             LaneEnd::Closed => {
@@ -62,7 +62,7 @@ pub(super) async fn supervise(
                 if !was_first || generation.is_open() {
                     tracing::warn!(backend = %prepared.name, cause, retry_in = ?pause, "backend could not be started");
                 }
-                // What has made it fail may have changed outside.
+                // The cause of the failure may have changed outside.
                 prepared.external.read_again_later(pause);
                 let paused = async {
                     tokio::select! {
@@ -83,16 +83,17 @@ pub(super) async fn supervise(
             LaneEnd::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
             LaneEnd::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
         };
-        // At once: whoever was served is to be served again. One that dies in every call is kept from being called
-        // by its breaker, and one that soon does not start any more goes on with the pauses that it had.
+        // Restarted at once, so that callers that were being served are served again. If the instance dies in every
+        // call, the breaker keeps calls away; if it soon fails to start, its pauses go on growing.
         if started.elapsed() >= RESTART_HEALTHY {
             backoff.reset();
         }
         tracing::warn!(backend = %prepared.name, reason, "lane retired");
-        // A costly start has to pay for itself, or dying after each would cost the time of them all.
+        // A costly start must be paid for by the time that it served, or an instance that dies after each start would
+        // use up the processor.
         let pause = match generation.start.total() {
             _ if is_outdated => Duration::ZERO,
-            spent => pause_after_serving(spent, started.elapsed(), prepared.config.lanes),
+            cpu_time => pause_after_serving(cpu_time, started.elapsed(), prepared.config.lanes),
         };
         let down = format!("{reason}; starting it is costly, so the next start waits");
         {
@@ -104,7 +105,7 @@ pub(super) async fn supervise(
         if !pause.is_zero() {
             shared.stand_down(down.clone(), pause);
         }
-        // Last, so that whoever is told finds the restart in the status.
+        // Last, so that a caller that gets the error finds the restart in the status.
         generation.fail(&error);
         if shared.closing.load(Ordering::Acquire) {
             break;
@@ -154,7 +155,7 @@ async fn live(
     let making = Arc::clone(generation);
     let task = async move { making.start.while_running(|| !making.is_open(), task).await };
     let task = prepared.lanes.spawn(task);
-    // Also when the control threads end: a computing guest would go on for ever.
+    // Aborts also when the control threads end, or a computing guest would run forever.
     let _abort = AbortOnDrop(task.abort_handle());
     let end = async {
         let limit = prepared.limits.open_timeout;
@@ -163,7 +164,7 @@ async fn live(
                 shared.stand_ready();
                 true
             }
-            // The task has ended; it says why.
+            // The task has ended; its result has the cause.
             Ok(Err(_)) => false,
             Err(_) => {
                 let cause = format!(
@@ -179,7 +180,7 @@ async fn live(
             Err(error) if error.is_panic() => "the host's side panicked; please report this".into(),
             Err(_) => "the lane's thread is gone".into(),
         };
-        // One that dies of itself would otherwise be restarted without a pause, for ever.
+        // Otherwise an instance that dies without a call would be restarted forever, without a pause.
         if opened && generation.was_used() {
             LaneEnd::Trapped(dead)
         } else {
@@ -208,8 +209,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Retires a lane whose task does not run though calls are inside or wait to be let in. Those inside a class in
-/// blocking style may block it, and are judged by their deadlines alone.
+/// Retires a lane whose task does not run although calls are inside or queued. Calls of a class in blocking style may
+/// block the task, so only their deadlines limit them.
 pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<Shared>) {
     let stall = shared.limits.lane_stall;
     loop {

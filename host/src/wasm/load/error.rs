@@ -65,19 +65,19 @@ pub enum LoadError {
     TooManyLanes {
         /// The class.
         class: String,
-        /// What the configuration says.
+        /// The number in the configuration.
         configured: usize,
-        /// What the class says.
+        /// The number that the class states.
         stated: u32,
     },
-    /// The class does not say how many lanes it may have, though it has a method for it.
+    /// The class does not state how many lanes it may have, although it has a method for it.
     #[error(
         "lanes is more than 1, and class `{class}` does not say in lanes-max how many it may have: {cause}"
     )]
     LanesUnknown {
         /// The class.
         class: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
     },
     /// The first instance could not be made, constructed or opened.
@@ -85,7 +85,7 @@ pub enum LoadError {
     NotStarted {
         /// The class.
         class: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
     },
 }

@@ -11,12 +11,12 @@ use wasmtime::component::Linker;
 pub use self::error::LoadError;
 use super::class::Class;
 use super::component::{ComponentError, Progress};
+use super::cpu_time::CpuTime;
 use super::imports::http::HttpClient;
 use super::policy::external::ExternalInputs;
 use super::policy::network::system_resolver;
 use super::policy::overlap;
 use super::prepared::{BackendRecord, EngineFacts, LaneLimits, Prepared};
-use super::spent::Spent;
 use super::threads::LaneThreads;
 use super::{imports, offers};
 use crate::config::{BackendConfig, OwnDirectory};
@@ -24,7 +24,7 @@ use crate::runtime::Control;
 use crate::text::foreign_text;
 use crate::tier::Liveness;
 
-/// All that a backend is made of, each time that it is loaded.
+/// Everything that a backend is made of each time that it is loaded.
 #[derive(Clone)]
 pub(super) struct LoadRequest {
     pub(super) config: BackendConfig,
@@ -38,18 +38,18 @@ pub(super) struct LoadRequest {
 }
 
 impl LoadRequest {
-    /// Reads, compiles, checks and links the component, on a thread that may block. Returns facts for the status as
-    /// well. Calls `compiling` if the component has to be compiled, and adds to `spent` what all this costs.
+    /// Reads, compiles, checks and links the component on a thread that may block. Also returns facts for the status.
+    /// Calls `compiling` if the component has to be compiled, and adds the processor time of all this to `cpu_time`.
     pub(super) async fn prepare(
         &self,
         compiling: impl Fn() -> Option<PipeReader> + Send + 'static,
-        spent: &Arc<Spent>,
+        cpu_time: &Arc<CpuTime>,
     ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-        let (request, spent) = (self.clone(), Arc::clone(spent));
+        let (request, cpu_time) = (self.clone(), Arc::clone(cpu_time));
         let own = self.record.backend_threads.handle().map_err(LoadError::Threads)?;
         let prepared = own.clone().spawn_blocking(move || {
-            let progress = Progress { compiling: &compiling, spent: &spent };
-            spent.during(|| prepare(request, own, &progress))
+            let progress = Progress { compiling: &compiling, cpu_time: &cpu_time };
+            cpu_time.during(|| prepare(request, own, &progress))
         });
         prepared.await.unwrap_or(Err(LoadError::Ended))
     }
@@ -89,7 +89,7 @@ fn prepare(
     ];
     let limits = LaneLimits {
         calls_in_flight_max: config.limits.calls_in_flight_max,
-        // Else expired calls could take all places, and no further one would go in to be the one too many.
+        // Otherwise expired calls could take all slots, and no further call could exceed the limit.
         abandoned_calls_max: config
             .limits
             .abandoned_calls_max

@@ -1,11 +1,11 @@
-//! What a backend takes from outside its configuration and what may change while it runs: secrets in files, and the
-//! addresses behind names.
+//! Inputs of a backend from outside its configuration, which may change while it runs: secrets in files, and the
+//! addresses of names.
 //!
-//! Both are read when the backend is loaded, and again when a breaker opens or a start fails, at most once a pause, on
-//! a thread that may block and runs no guest. New addresses replace the old ones as a whole, under the instances that
-//! run. An instance keeps the secrets that it was made with: changed ones make a new instance.
+//! Both are read when the backend is loaded, and again when a breaker opens or a start fails, at most once per pause,
+//! on a thread that may block and runs no guest. New addresses replace all old ones, also for running instances. An
+//! instance keeps the secrets that it was made with; when they change, a new instance is made.
 //!
-//! Invariant: what cannot be read, or does not pass the rules of loading, changes nothing. No value is logged.
+//! Invariant: an input that cannot be read, or does not pass the rules of loading, changes nothing. No value is logged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ pub enum ExternalError {
     Secret {
         /// The key of the configuration.
         key: String,
-        /// Why it cannot be had.
+        /// Why it is not available.
         source: SecretError,
     },
     /// A secret that is not text.
@@ -40,12 +40,12 @@ pub enum ExternalError {
     Net(#[from] NetError),
 }
 
-/// What one instance is made with.
+/// The inputs of one instance.
 pub(in crate::wasm) struct InstanceInputs {
     /// `config.*` and `secrets.*`, resolved.
     pub(in crate::wasm) settings: Vec<(String, String)>,
     pub(in crate::wasm) secrets: Secrets,
-    /// By the place of their sources; `None` where an optional one is missing.
+    /// In the order of their sources; `None` where an optional one is missing.
     texts: Vec<Option<String>>,
 }
 
@@ -60,17 +60,17 @@ impl InstanceInputs {
     }
 }
 
-/// What a backend is given, read again when there is a reason.
+/// The inputs of a backend, read again when there is a reason.
 pub(in crate::wasm) struct ExternalInputs {
     config: BackendConfig,
     pub(in crate::wasm) net: NetPolicy,
     resolver: Resolver,
     given: watch::Sender<Arc<InstanceInputs>>,
     hears: Arc<dyn Liveness>,
-    /// Where it is read.
+    /// The threads on which they are read.
     on: Handle,
     is_reading: AtomicBool,
-    /// The time before which nothing is read again.
+    /// The inputs are not read again before this time.
     not_before: Mutex<Option<Instant>>,
     /// The last failures to read, by what could not be read.
     complaints: Mutex<Vec<String>>,
@@ -102,18 +102,18 @@ impl ExternalInputs {
         }))
     }
 
-    /// Returns what an instance is made with that is made now.
+    /// Returns the inputs for an instance that is made now.
     pub(in crate::wasm) fn given(&self) -> Arc<InstanceInputs> {
         Arc::clone(&self.given.borrow())
     }
 
-    /// Returns what hears of changes after this moment.
+    /// Returns a receiver of changes after this moment.
     pub(in crate::wasm) fn changes(&self) -> watch::Receiver<Arc<InstanceInputs>> {
         self.given.subscribe()
     }
 
-    /// Reads again in the background, unless that is under way or was done within the pause. The backend does not serve
-    /// for `pause`.
+    /// Reads the inputs again in the background, unless that is under way or was done within the pause. The backend
+    /// does not serve for `pause`.
     pub(in crate::wasm) fn read_again_later(self: &Arc<Self>, pause: Duration) {
         if !self.may_change() {
             return;
@@ -124,7 +124,7 @@ impl ExternalInputs {
             if not_before.is_some_and(|time| now < time) || self.is_reading.swap(true, Ordering::AcqRel) {
                 return;
             }
-            // Whatever fails after the pause may come a little early, by another clock.
+            // A failure after the pause may come a little early, by another clock.
             *not_before = Some(now + pause.mul_f64(0.9));
         }
         let reading = Reading(Arc::clone(self));
@@ -171,13 +171,13 @@ impl ExternalInputs {
         if !changed.is_empty() {
             let changed = changed.join(", ");
             tracing::info!(backend, changed, "secrets have changed; a new instance is made with them");
-            // First, so that the calls which the old instance takes with it say nothing of the new one.
+            // Logged first: the calls that end with the old instance then do not look like failures of the new one.
             self.hears.renewed();
             self.given.send_replace(Arc::new(InstanceInputs::new(&self.config, texts)));
         }
     }
 
-    /// Logs what could not be read, once as long as it stays the same.
+    /// Logs the inputs that could not be read, unless the same ones were logged before.
     fn complain(&self, complaints: Vec<String>) {
         let backend = self.config.name.as_str();
         let mut last = lock(&self.complaints);
@@ -188,7 +188,7 @@ impl ExternalInputs {
     }
 }
 
-/// Ends a reading, also one that did not come to run.
+/// Marks the end of a reading, also if it never ran.
 struct Reading(Arc<ExternalInputs>);
 
 impl Drop for Reading {

@@ -1,4 +1,4 @@
-//! What a backend may do: plain values.
+//! What a backend may do, as plain values that do not name the WebAssembly engine.
 
 pub(in crate::wasm) mod denial;
 pub(in crate::wasm) mod external;

@@ -1,14 +1,14 @@
-//! How many descriptors of the process an instance holds.
+//! The file descriptors of the process that an instance holds, counted.
 //!
-//! Their owners share them, so nothing reports when one is closed. What is remembered of each is enough to find out:
-//! a weak reference to a file, and for what lies in a table, a test whether it still lies there.
+//! Their owners share them, so nothing reports when one is closed. For each file the count keeps a weak reference, and
+//! for each entry of a table a test whether it is still there.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-/// The files, directories and sockets that an instance has open, beside the directories that it is granted. `Table` is
-/// where sockets lie.
+/// The files, directories and sockets that an instance has open, besides the directories that it is granted. `Table` is
+/// the table with its sockets.
 pub(in crate::wasm) struct OpenFiles<Table> {
     max: usize,
     files: Vec<Weak<dyn Any + Send + Sync>>,
@@ -16,10 +16,10 @@ pub(in crate::wasm) struct OpenFiles<Table> {
     in_table: BTreeMap<u32, IsThere<Table>>,
 }
 
-/// Reports whether what was put at a place of the table still is there.
+/// Reports whether an entry is still at its place in the table.
 pub(in crate::wasm) type IsThere<Table> = fn(&Table, u32) -> bool;
 
-/// A place among the open files, held for one that is being opened.
+/// One of the allowed open files, reserved for a file that is being opened.
 pub(in crate::wasm) struct OpenFileSlot(#[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
 
 impl<Table> OpenFiles<Table> {
@@ -27,7 +27,7 @@ impl<Table> OpenFiles<Table> {
         Self { max, files: Vec::new(), in_table: BTreeMap::new() }
     }
 
-    /// Reports whether there is room for one more. Looks for closed ones only if there seems to be none.
+    /// Reports whether there is room for one more. Looks for closed files only if there seems to be no room.
     pub(in crate::wasm) fn have_room(&mut self, table: &Table) -> bool {
         if self.count() >= self.max {
             self.files.retain(|file| file.strong_count() > 0);
@@ -36,7 +36,7 @@ impl<Table> OpenFiles<Table> {
         self.count() < self.max
     }
 
-    /// Takes a place for something that is about to be opened, if there is room.
+    /// Reserves a slot for a file that is about to be opened, if there is room.
     pub(in crate::wasm) fn reserve(&mut self, table: &Table) -> Option<OpenFileSlot> {
         self.have_room(table).then(|| {
             let place = Arc::new(());
@@ -46,13 +46,13 @@ impl<Table> OpenFiles<Table> {
         })
     }
 
-    /// Counts a file that has been opened, instead of the place that was held for it.
+    /// Counts a file that has been opened, instead of the slot that was reserved for it.
     pub(in crate::wasm) fn opened<F: Any + Send + Sync>(&mut self, file: &Arc<F>, _place: OpenFileSlot) {
         let file = Arc::downgrade(file);
         self.files.push(file);
     }
 
-    /// Counts what has been put into the table, for as long as it is there.
+    /// Counts an entry of the table for as long as it is there.
     pub(in crate::wasm) fn put(&mut self, place: u32, is_there: IsThere<Table>) {
         self.in_table.insert(place, is_there);
     }

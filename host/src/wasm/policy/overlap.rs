@@ -14,13 +14,13 @@ use crate::config::{BackendConfig, FsAccess, Grants};
 )]
 #[non_exhaustive]
 pub struct OverlapError {
-    /// The granted directory, links resolved.
+    /// The granted directory, with links resolved.
     pub granted: PathBuf,
-    /// What the host runs.
+    /// The kind of code that the host runs.
     pub what: &'static str,
-    /// Where that is, links resolved.
+    /// The path of that code, with links resolved.
     pub place: PathBuf,
-    /// The key of the configuration that says so.
+    /// The configuration key for that path.
     pub key: &'static str,
 }
 
@@ -46,8 +46,8 @@ pub(in crate::wasm) fn check(
     Ok(())
 }
 
-/// Warns of a component that its own backend may exchange: at the next start another one would be run, as the
-/// configuration pins none.
+/// Warns about a component that its own backend could replace: the next start would run the new file, because the
+/// configuration pins no digest.
 pub(in crate::wasm) fn warn_of_unpinned(config: &BackendConfig) {
     let component = resolved(&config.module_path);
     if let Some(granted) = writable(&config.allow).find(|granted| component.starts_with(granted))

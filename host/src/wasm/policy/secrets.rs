@@ -1,7 +1,7 @@
 //! Keeps a backend's secrets out of what it writes into logs and errors.
 //!
-//! This is for the backend that prints its configuration, not for one that wants a secret to get out: that one
-//! spells it differently. What it is given, it may also send to wherever it may connect.
+//! This protects against a backend that prints its configuration, not against one that means to leak a secret: it could
+//! encode the secret, or send it to any target that it may connect to.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::text::escaped;
 
 const HIDDEN: &str = "[secret]";
 
-/// The secrets of one backend, in every form in which they may stand in a line.
+/// The secrets of one backend, in every form in which a line may contain them.
 #[derive(Clone, Default)]
 pub(in crate::wasm) struct Secrets(Arc<[String]>);
 
@@ -51,8 +51,8 @@ fn spellings(text: &str) -> [String; 5] {
 }
 
 impl Secrets {
-    /// Returns the text with each secret in it replaced. Of a text that was escaped, trimmed or cut before, it may
-    /// miss some.
+    /// Returns the text with each secret in it replaced. It may miss some in a text that was escaped, trimmed or cut
+    /// before.
     pub(in crate::wasm) fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for form in self.0.iter() {
@@ -63,8 +63,8 @@ impl Secrets {
         text
     }
 
-    /// As [`Self::hide`], of the beginning of a text alone: what is left out at the end may be part of a secret.
-    /// Returns `bytes` of it at least, if it has as many and there are no secrets in it.
+    /// As [`Self::hide`], for only the beginning of a text: the part that is left out may end a secret. Returns at
+    /// least `bytes` of the text, if it has as many and no secrets.
     pub(in crate::wasm) fn hide_beginning<'a>(&self, text: &'a str, bytes: usize) -> Cow<'a, str> {
         let end = text.floor_char_boundary(bytes.saturating_add(2 * self.longest()));
         let mut beginning = self.hide(&text[..end]);
@@ -81,7 +81,7 @@ impl Secrets {
         beginning
     }
 
-    /// As [`Self::hide`], of a text of which the beginning is lost, and with it perhaps part of a secret.
+    /// As [`Self::hide`], for a text whose beginning is lost, perhaps with part of a secret.
     pub(in crate::wasm) fn hide_end(&self, text: &str) -> String {
         let rests = self.0.iter().filter_map(|form| {
             (1..=form.len() - SECRET_HIDDEN_BYTES_MIN)

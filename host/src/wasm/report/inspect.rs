@@ -1,4 +1,4 @@
-//! Looking into a component without running it.
+//! Inspecting a component without running it.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::wasm::class::{self, ClassReport};
 use crate::wasm::component::{ComponentError, Source, ensure_light};
 use crate::wasm::engine::engine_config;
 
-/// What a component is, what it offers and what it asks for.
+/// What a component is, exports and imports.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -24,7 +24,7 @@ pub struct Inspection {
     pub contract_version: Option<String>,
     /// The exported classes.
     pub classes: Vec<ClassReport>,
-    /// The imported interfaces, and the grant that gives each something to work on; `None` if it needs none.
+    /// The imported interfaces, each with the grant that it needs; `None` if it needs none.
     pub imports: Vec<(String, Option<&'static str>)>,
 }
 
@@ -43,7 +43,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
 }
 
 impl Inspection {
-    /// Reports on a compiled component. The names in it are its author's choice, and made harmless here.
+    /// Reports on a compiled component. The author chooses the names in it, so they are made harmless here.
     pub(in crate::wasm) fn new(
         engine: &Engine,
         component: &Component,
@@ -65,7 +65,7 @@ impl Inspection {
     }
 }
 
-/// Names the grant without which an interface answers "denied" or shows nothing.
+/// Returns the grant without which an interface returns "denied" or has nothing to show.
 fn grant_for(import: &str) -> Option<&'static str> {
     let interface = import.split('@').next().unwrap_or(import);
     match interface {

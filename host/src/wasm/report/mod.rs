@@ -1,4 +1,4 @@
-//! What a component asks for, and what a configuration grants it. Runs none of its code.
+//! What a component imports, and what a configuration grants it. Runs none of its code.
 
 pub(in crate::wasm) mod inspect;
 pub(in crate::wasm) mod review;

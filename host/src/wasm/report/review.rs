@@ -1,4 +1,4 @@
-//! What a configured backend could reach, compared with what its component asks for. Runs none of its code.
+//! What a configured backend could reach, compared with what its component imports. Runs none of its code.
 
 use wasmtime::Engine;
 
@@ -10,27 +10,27 @@ use crate::wasm::engine::engine_config;
 use crate::wasm::offers;
 use crate::wasm::policy::overlap::{self, OverlapError};
 
-/// One backend of a configuration beside its component.
+/// One backend of a configuration, compared with its component.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Review {
     /// The component.
     pub inspection: Inspection,
-    /// Whether the class is in blocking style; or what is wrong with it.
+    /// Whether the class is in blocking style, or why it cannot be used.
     pub class: Result<bool, ClassError>,
-    /// Whether the configuration has the file's digest; without one, whatever is in the file is run.
+    /// Whether the configuration pins the file's digest. If not, any file at that path is run.
     pub pinned: bool,
-    /// A grant through which the backend could leave its sandbox: with one it does not load.
+    /// A grant through which the backend could leave its sandbox. The backend does not load with it.
     pub overlap: Option<OverlapError>,
-    /// The imports that this host does not offer: with one of them the component does not load.
+    /// The imports that this host does not offer. The component does not load with any of them.
     pub not_offered: Vec<String>,
-    /// What is asked for and what is granted, one entry for each key of grants, also where both are empty.
+    /// Imports and grants, one entry for each key of grants, also where both are empty.
     pub reaches: Vec<Reach>,
-    /// The limits that are not the defaults.
+    /// The limits that differ from their defaults.
     pub limits: Vec<Limit>,
 }
 
-/// One kind of thing to reach.
+/// One kind of target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
     /// The key that grants it.
@@ -41,12 +41,12 @@ pub struct Reach {
     pub granted: Vec<String>,
 }
 
-/// What follows from imports and grants.
+/// The effect of imports and grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReviewResult {
-    /// Neither asked for nor granted.
+    /// Neither imported nor granted.
     Unused,
-    /// Asked for and granted: it reaches what the grants name.
+    /// Imported and granted: the component reaches what the grants name.
     Granted,
     /// Imported and not granted: attempts are denied.
     Denied,
@@ -54,7 +54,7 @@ pub enum ReviewResult {
     NotNeeded,
 }
 
-/// A limit that is not the default.
+/// A limit that differs from its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// Its name below `limits.`.
@@ -66,7 +66,7 @@ pub struct Limit {
 }
 
 impl Reach {
-    /// Returns what follows.
+    /// Returns the effect.
     #[must_use]
     pub fn result(&self) -> ReviewResult {
         match (self.imported.is_empty(), self.granted.is_empty()) {
@@ -79,15 +79,16 @@ impl Reach {
 }
 
 impl Review {
-    /// Reports whether the backend can be loaded, as far as can be told without running it.
+    /// Reports whether the backend can be loaded, as far as this is known without running it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.class.is_ok() && self.not_offered.is_empty() && self.overlap.is_none()
     }
 }
 
-/// Compares a backend's grants with its component's imports. The component is loaded as the engine loads it: of the
-/// size and digest that the configuration allows, compiled by the configuration's compiler, and kept in its cache.
+/// Compares a backend's grants with its component's imports. The component is loaded as the engine loads it: it must
+/// have the size and digest that the configuration allows, is compiled by the configured compiler, and is kept in its
+/// cache.
 ///
 /// # Errors
 /// [`ComponentError`], if the component cannot be read or compiled, or is not the pinned one.

@@ -9,8 +9,8 @@ use super::file_work::Begun;
 use super::is_there;
 use crate::wasm::policy::open_files::IsThere;
 
-/// The streams of WASI 0.2 from and to files that an instance holds. Each is a pending operation, since it may have one
-/// under way, and what it has under way is not ended by the end of the instance.
+/// The streams of WASI 0.2 from and to files that an instance holds. Each counts as a pending operation, since it may
+/// have one under way, which the end of the instance does not end.
 pub(in crate::wasm) struct FileStreams {
     max: usize,
     live: BTreeMap<u32, (IsThere<ResourceTable>, Begun)>,
@@ -18,14 +18,14 @@ pub(in crate::wasm) struct FileStreams {
 }
 
 impl FileStreams {
-    /// Allows `max` of them, which work on `threads`.
+    /// Allows `max` streams, which work on `threads`.
     pub(in crate::wasm) fn new(max: usize, threads: &Handle) -> Self {
         Self { max, live: BTreeMap::new(), threads: threads.clone() }
     }
 
     /// Reports whether there is room for one more.
     pub(in crate::wasm) fn have_room(&mut self, table: &ResourceTable) -> bool {
-        // At once: what is gone would count as pending for the other lanes.
+        // Streams that are gone are removed at once, or they would count as pending for the other lanes.
         self.live.retain(|place, (is_there, _)| is_there(table, *place));
         self.live.len() < self.max
     }
@@ -40,7 +40,7 @@ impl Drop for FileStreams {
     fn drop(&mut self) {
         let live = std::mem::take(&mut self.live);
         if !live.is_empty() {
-            // Behind what they have under way, which is what the threads come to first.
+            // Queued behind the work that is under way, which the threads take up first.
             drop(self.threads.spawn_blocking(move || drop(live)));
         }
     }

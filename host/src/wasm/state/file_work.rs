@@ -1,9 +1,8 @@
-//! File operations of a backend that were begun and have not ended: counted, with the names and bytes that wait in
-//! them.
+//! The pending file operations of a backend, counted with the names and bytes that they hold.
 //!
-//! A disk or a network mount that hangs answers nothing, and a guest that gives up an operation does not end it: what
-//! was handed to the backend's threads stays in their queue, with its path. So the count belongs to the backend, not to
-//! the instance, and an operation counts until a thread has taken it up.
+//! A disk or a network mount may hang, and a guest that drops an operation does not end it: the operation stays in the
+//! queue of the backend's threads, with its path. So the backend owns the count, not the instance, and an operation
+//! counts until a thread takes it up.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +12,7 @@ use crate::config::BackendLimits;
 use crate::limits::FILE_OPERATION_BYTES;
 use crate::sync::lock;
 
-/// Counts the operations of one backend, all its instances together.
+/// Counts the operations of all instances of a backend.
 pub(in crate::wasm) struct FileWork {
     n_max: usize,
     bytes_max: u64,
@@ -23,7 +22,7 @@ pub(in crate::wasm) struct FileWork {
 #[derive(Clone, Copy, Default)]
 struct Pending {
     n: usize,
-    /// Of names, and of what is to be written.
+    /// Bytes of names, and of data to write.
     bytes: u64,
 }
 
@@ -33,7 +32,7 @@ impl FileWork {
         Arc::new(Self { n_max, bytes_max, pending: Mutex::default() })
     }
 
-    /// Counts an operation that holds `n_bytes`, until what is returned is dropped; `None` if there are too many.
+    /// Counts an operation that holds `n_bytes`, until the returned value is dropped; `None` if there are too many.
     pub(in crate::wasm) fn begin(self: &Arc<Self>, n_bytes: usize) -> Option<Begun> {
         let n_bytes = n_bytes as u64;
         let mut pending = lock(&self.pending);
@@ -61,7 +60,7 @@ impl FileWork {
     }
 }
 
-/// An operation that was begun.
+/// A pending operation.
 pub(in crate::wasm) struct Begun {
     work: Arc<FileWork>,
     n_bytes: u64,
@@ -74,10 +73,10 @@ impl Drop for Begun {
     }
 }
 
-/// An operation of WASI's own, which hands its work to the threads and lets go of it when it is dropped.
+/// An operation of WASI's own, which queues its work on the threads and forgets it when it is dropped.
 ///
-/// Dropped before its end it counts on until a thread comes to what is queued here behind the work: the threads take
-/// things up in the order in which they came. What they have taken up is bounded by their number.
+/// If it is dropped before its end, it counts until a thread takes up a marker that is queued behind the work: the
+/// threads take work up in order. The number of threads limits the work that they have taken up.
 pub(in crate::wasm) struct Watched {
     begun: Option<Begun>,
     threads: Handle,
@@ -88,7 +87,7 @@ impl Watched {
         Self { begun: Some(begun), threads: threads.clone() }
     }
 
-    /// Notes that the work has been done.
+    /// Records that the work is done.
     pub(in crate::wasm) fn ended(mut self) {
         self.begun = None;
     }
@@ -139,7 +138,7 @@ mod tests {
         let work = work(3, 100);
         for n in 0..3 {
             let watched = Watched::new(work.begin(10).unwrap(), runtime.handle());
-            // As WASI does it.
+            // As WASI queues its work.
             let done = done.clone();
             runtime.spawn_blocking(move || done.send(n));
             drop(watched);
@@ -148,7 +147,7 @@ mod tests {
         Watched::ended(Watched::new(work_of_its_own(), runtime.handle()));
         drop(release);
         assert_eq!(is_done.iter().take(3).collect::<Vec<_>>(), [0, 1, 2]);
-        // Waits for what is queued.
+        // Waits for the queued work.
         drop(runtime);
         assert_eq!(work.held_bytes(), 0);
     }

@@ -1,4 +1,4 @@
-//! What one instance holds of linear memory and tables, counted over all of them and capped.
+//! The linear memory and the tables of one instance, counted and limited.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +9,15 @@ use super::held::Charge;
 use crate::config::BackendLimits;
 use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 
-/// Counts the bytes of all memories and the elements of all tables of a store, what they begin with included,
-/// and refuses what goes beyond the limits. The guest is told as WebAssembly tells it: `memory.grow` and
-/// `table.grow` answer -1, and an instance that would begin with more is not made.
+/// Counts the bytes of all memories and the elements of all tables of a store, their initial size included, and refuses
+/// growth beyond the limits. The guest sees a refusal as WebAssembly defines it: `memory.grow` and `table.grow` return
+/// -1, and an instance that needs more at its start is not made.
 pub(in crate::wasm) struct Footprint {
     memory: Count,
     table_elements: Count,
-    /// What `status()` shows of the memory.
+    /// The bytes of memory, for `status()`.
     shown: Arc<AtomicU64>,
-    /// What the tables take of the host's memory.
+    /// The host memory of the tables.
     tables: Charge,
 }
 
@@ -27,9 +27,9 @@ const ELEMENT_BYTES: u64 = 8;
 struct Count {
     used: u64,
     max: u64,
-    /// What the last allowed growth added: given back if the system then refuses it.
+    /// What the last allowed growth added. It is subtracted if the system refuses the growth.
     last: u64,
-    /// Whether growth was refused for the limit's sake: the likely cause of a trap that comes later.
+    /// Whether a limit refused growth: the likely cause of a later trap.
     refused: bool,
 }
 
@@ -53,7 +53,7 @@ impl Count {
         allowed
     }
 
-    /// Takes back the growth that was allowed last.
+    /// Subtracts the growth that was allowed last.
     fn undo(&mut self) {
         self.used -= std::mem::take(&mut self.last);
     }
@@ -66,7 +66,7 @@ impl Footprint {
         Self { memory, table_elements, shown, tables }
     }
 
-    /// Names the limit that the guest was refused growth beyond, if it was.
+    /// Returns the limit that refused growth; `None` if none did.
     pub(in crate::wasm) fn refusal(&self) -> Option<String> {
         let memory = || format!("memory beyond limits.memory ({} MiB)", self.memory.max >> 20);
         let tables = || format!("table elements beyond limits.table_elements ({})", self.table_elements.max);
@@ -91,7 +91,7 @@ impl ResourceLimiter for Footprint {
         Ok(allowed)
     }
 
-    /// Follows an allowed growth at once, before any other.
+    /// wasmtime calls this right after an allowed growth, before any other.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         tracing::debug!(%error, "out of memory for a guest's memory");
         self.memory.undo();

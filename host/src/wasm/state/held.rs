@@ -1,23 +1,23 @@
-//! Host memory that is held for a backend, outside of its linear memory, as far as it is counted.
+//! Counts host memory that is held for a backend outside of its linear memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One part of what is held, given back when it is dropped: with the store that it is held for, however that ends.
+/// One part of that memory. It counts until it is dropped, with the store that it is held for.
 pub(in crate::wasm) struct Charge {
     total: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Charge {
-    /// Begins with nothing, as a part of `total`.
+    /// Makes an empty part of `total`.
     pub(in crate::wasm) fn new(total: &Arc<AtomicU64>) -> Self {
         Self { total: Arc::clone(total), bytes: 0 }
     }
 
-    /// Notes how much it is now.
+    /// Sets the present size.
     pub(in crate::wasm) fn set(&mut self, bytes: u64) {
-        // A smaller amount is added as what is left when the sum wraps.
+        // A decrease is added as a number that makes the sum wrap.
         self.total.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
         self.bytes = bytes;
     }

@@ -1,7 +1,7 @@
 //! The HTTP objects that an instance holds: fields, requests, responses, bodies, options, and requests that are sent.
 //!
-//! A guest makes them without a grant, and a request that is never sent costs nothing but the host's memory. So they
-//! are counted, and each kind is bounded in bytes.
+//! A guest can make them without a grant, and requests that are never sent use up the host's memory. So they are
+//! counted, and each kind has a limit in bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::limits::{
 };
 use crate::wasm::state::held::Charge;
 
-/// What an object may hold.
+/// The kinds of objects, by what they may hold.
 #[derive(Clone, Copy)]
 pub(in crate::wasm) enum Kind {
     /// Fields that the guest fills.
     Fields,
     /// A request with its URL, and the trailers of its body. Its headers were fields before.
     Request,
-    /// What waits to be sent of a body.
+    /// The part of a body that waits to be sent.
     Body,
-    /// What came from a server.
+    /// Data from a server.
     Answer,
     /// A few numbers.
     Options,
@@ -37,7 +37,7 @@ pub(in crate::wasm) struct Objects {
     is_granted: bool,
     max: usize,
     live: BTreeMap<u32, Object>,
-    /// As many objects as there are from which on those that are gone are looked for.
+    /// The number of objects at which those that are gone are looked for.
     look_at: usize,
     /// One reference for each request that is being sent by WASI 0.3: it has left the table.
     sending: Arc<()>,
@@ -52,9 +52,9 @@ struct Object {
 /// Reports whether an object is still at its place.
 pub(in crate::wasm) type IsThere = fn(&ResourceTable, u32) -> bool;
 
-/// An answer in which there may be a new object.
+/// A result that may have a new object in it.
 pub(in crate::wasm) trait Made {
-    /// Returns its place.
+    /// Returns the place of the object in the table.
     fn object(&self) -> Option<(u32, IsThere)>;
 }
 

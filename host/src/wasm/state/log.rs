@@ -1,4 +1,4 @@
-//! What a backend writes to the host's log: cut, escaped, and so many lines and bytes a second.
+//! A backend's lines in the host's log: cut, escaped, and limited in lines and bytes per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use crate::limits::LOG_BYTES_MAX;
 use crate::sync::lock;
 use crate::text::escaped;
 
-/// Under which a host's subscriber selects what backends write.
+/// The target by which a host's subscriber selects the lines of backends.
 const TARGET: &str = "kvtier::backend";
 
-/// A backend's way into the log, shared by its lanes and their generations.
+/// The log of a backend, shared by its lanes and their generations.
 ///
 /// Lines beyond the limits are dropped and counted. Lines that the host's subscriber does not want cost
 /// nothing and do not count.
@@ -33,12 +33,12 @@ struct Rates {
     n_untold: u64,
 }
 
-/// What became of a line.
+/// Whether a line passed the limits.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Passed {
         text: String,
-        /// How many were dropped since the one before.
+        /// How many lines were dropped since the last one that passed.
         n_dropped: u64,
     },
     Dropped,
@@ -60,13 +60,13 @@ impl BackendLog {
         }
     }
 
-    /// Returns how many lines were dropped, ever.
+    /// Returns how many lines were dropped in all.
     pub(in crate::wasm) fn n_dropped(&self) -> u64 {
         self.n_dropped.load(Ordering::Relaxed)
     }
 
-    /// Reports whether the host's subscriber wants a line of that level and the limits have room for one, before its
-    /// text is read. One without room is counted.
+    /// Reports whether the host's subscriber wants a line of that level and the limits have room for it, before its
+    /// text is read. Counts a line without room as dropped.
     pub(in crate::wasm) fn has_room(&self, level: Level) -> bool {
         // The subscriber takes levels only as constants.
         let is_wanted = match level {
@@ -87,7 +87,7 @@ impl BackendLog {
         }
     }
 
-    /// Writes one message of the guest's, for which [`Self::has_room`] has said that there is room.
+    /// Writes a message of the guest, after [`Self::has_room`] returned true.
     pub(in crate::wasm) fn write(&self, level: Level, message: &str) {
         let Line::Passed { text, n_dropped } = self.admit(message) else { return };
         self.tell(n_dropped);
@@ -120,7 +120,7 @@ impl BackendLog {
         let now = self.clock.now();
         let mut rates = lock(&self.rates);
         let Rates { lines, bytes, n_untold } = &mut *rates;
-        // Escaping only lengthens a text: one that is too long already is not escaped first.
+        // Escaping only makes a text longer, so one that is too long already is cut first.
         let bytes_at_least = message.len().min(LOG_BYTES_MAX / 2) as u64;
         if lines.has(1, now) && bytes.has(bytes_at_least, now) {
             let text = escaped(message, LOG_BYTES_MAX);
@@ -140,7 +140,7 @@ impl BackendLog {
     }
 }
 
-/// Tokens that come back at a steady rate; holds those of one second, and begins full.
+/// A token bucket: refills at a steady rate, holds the tokens of one second, and starts full.
 pub(in crate::wasm) struct Bucket {
     per_s: u64,
     /// Tokens × nanoseconds of a second, so that any rate is exact.
@@ -167,7 +167,7 @@ impl Bucket {
         self.level -= u128::from(n) * NS_PER_S;
     }
 
-    /// Returns how long it takes until `n` are there, as of the last question.
+    /// Returns how long it takes, from the last call of [`Self::has`], until there are `n` tokens.
     pub(in crate::wasm) fn lacks(&self, n: u64) -> Duration {
         let missing = (u128::from(n) * NS_PER_S).saturating_sub(self.level);
         let ns = missing.div_ceil(u128::from(self.per_s.max(1)));

@@ -1,4 +1,4 @@
-//! What a guest may see and use: the state of its store.
+//! The state of a guest's store.
 //!
 //! Each group of imports sees its part of it: WASI's own functions through the views of `wasmtime-wasi`, kvtier's
 //! through those of `view`.
@@ -63,13 +63,13 @@ pub(in crate::wasm) struct HttpState {
     pub(in crate::wasm) hooks: Box<dyn WasiHttpHooks>,
 }
 
-/// What the instance may reach, and what it was refused.
+/// The targets that the instance may reach, and its denials.
 pub(in crate::wasm) struct Policy {
     pub(in crate::wasm) net: NetPolicy,
     pub(in crate::wasm) denial_log: DenialLog,
 }
 
-/// How much of the host the instance may take. What is in an `Arc` is shared by all instances of the backend.
+/// Limits on what the instance may take from the host. All instances of the backend share what is in an `Arc`.
 pub(in crate::wasm) struct Budgets {
     /// `limits.handles_max`.
     pub(in crate::wasm) handles_max: usize,
@@ -87,18 +87,18 @@ pub(in crate::wasm) struct Budgets {
     pub(in crate::wasm) owned: Owned,
 }
 
-/// Where the work of host functions runs.
+/// The threads for the work of host functions.
 pub(in crate::wasm) struct Threads {
-    /// The threads that run guests; sockets are waited for there.
+    /// The threads that run guests, which also wait for sockets.
     pub(in crate::wasm) lanes: Handle,
     /// The backend's own threads.
     pub(in crate::wasm) backend: Handle,
 }
 
-/// Where the guest's words go.
+/// The guest's output.
 pub(in crate::wasm) struct Output {
     pub(in crate::wasm) log: Arc<BackendLog>,
-    /// What it logged as an error or wrote to its standard error last.
+    /// The last errors that it logged or wrote to its standard error.
     pub(in crate::wasm) last_words: StderrTail,
 }
 
@@ -124,8 +124,8 @@ impl GuestState {
         self.table.push(lent)
     }
 
-    /// Returns why the guest died: the trap, the limit that it ran into, and the errors that it logged or wrote to its
-    /// standard error last, among which is a panic's message.
+    /// Returns why the guest died: the trap, the limit that it reached, and the last errors that it logged or wrote to
+    /// its standard error, such as the message of a panic.
     pub(in crate::wasm) fn describe(&self, error: &wasmtime::Error) -> String {
         let mut cause = match error.downcast_ref::<wasmtime::Trap>() {
             Some(trap) => trap.to_string(),
@@ -144,7 +144,7 @@ impl GuestState {
     }
 }
 
-/// Names the limit that a trap of wasmtime's own is about. Not all of them have a type.
+/// Returns the limit that caused a trap of wasmtime's. Not all of these traps have a type.
 fn limit_in(cause: &str) -> Option<&'static str> {
     const LIMITS: [(&str, &str); 5] = [
         ("resource table has no free keys", "handles_max"),

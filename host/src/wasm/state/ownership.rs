@@ -1,6 +1,6 @@
-//! Which instance keeps a directory to its capacity: the one that has a lock on it (`flock` on the directory itself, so
-//! that no file in it has to stay). The system gives the lock back when the instance's store is dropped, or when the
-//! process ends, however it ends.
+//! Which instance keeps a directory to its capacity: the one that holds a lock on it (`flock` on the directory itself,
+//! so no lock file is needed). The system releases the lock when the instance's store is dropped or the process ends in
+//! any way.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +17,7 @@ use crate::wasm::contract::types::{Error, Ownership};
 
 type Answer<T> = std::result::Result<T, Error>;
 
-/// What an instance owns. Dropping it gives everything back.
+/// The directories that an instance owns. Dropping it releases them.
 pub(in crate::wasm) struct Owned {
     directories: Vec<Held>,
     owners: Arc<Owners>,
@@ -29,19 +29,19 @@ pub(in crate::wasm) struct Held {
     directory: File,
 }
 
-/// Tells directories apart: device and inode.
+/// Identifies a directory by device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// Asks for a directory, and knows which the instance owns already.
+/// Tries to lock a directory, unless the instance owns it already.
 pub(in crate::wasm) struct Question {
     owned: Vec<Identity>,
 }
 
-/// What came of it.
+/// The outcome of an attempt to lock a directory.
 pub(in crate::wasm) enum Tried {
     /// The instance owns it already.
     Known,
@@ -50,22 +50,22 @@ pub(in crate::wasm) enum Tried {
     ReadOnly,
 }
 
-/// What the instances of a backend own, for its status.
+/// The directories that the instances of a backend own, for its status.
 #[derive(Debug, Default)]
 pub(in crate::wasm) struct Owners(Mutex<OwnershipStatus>);
 
 #[derive(Debug, Default)]
 struct OwnershipStatus {
     n_owned: usize,
-    /// What was answered last to one that does not own.
+    /// The last owner that was found when an attempt failed.
     another: Option<CapacityOwner>,
 }
 
 impl Owners {
-    /// Returns who keeps the backend's directory to its capacity. `None` if it has never asked.
+    /// Returns which process keeps the backend's directory to its capacity; `None` if the backend has never tried to.
     pub(in crate::wasm) fn owner(&self) -> Option<CapacityOwner> {
-        let told = lock(&self.0);
-        if told.n_owned > 0 { Some(CapacityOwner::ThisProcess) } else { told.another }
+        let reported = lock(&self.0);
+        if reported.n_owned > 0 { Some(CapacityOwner::ThisProcess) } else { reported.another }
     }
 }
 
@@ -78,14 +78,14 @@ impl Owned {
         Question { owned: self.directories.iter().map(|held| held.identity).collect() }
     }
 
-    /// Keeps what came of a question, and answers it.
+    /// Records the outcome of an attempt, and returns it for the guest.
     pub(in crate::wasm) fn note(&mut self, tried: Answer<Tried>) -> Answer<Ownership> {
-        let mut told = lock(&self.owners.0);
-        told.n_owned -= self.directories.len();
-        // What was removed is nobody's any more.
+        let mut reported = lock(&self.owners.0);
+        reported.n_owned -= self.directories.len();
+        // A removed directory has no owner any more.
         self.directories.retain(|held| !is_removed(&held.directory));
         let answer = tried.and_then(|tried| {
-            told.another = None;
+            reported.another = None;
             Ok(match tried {
                 Tried::Locked(_) if self.directories.len() >= OWNED_DIRECTORIES_MAX => {
                     let why = format!(
@@ -99,13 +99,13 @@ impl Owned {
                 }
                 Tried::Known => Ownership::This,
                 Tried::Another(process) => {
-                    told.another = Some(CapacityOwner::Another { process });
+                    reported.another = Some(CapacityOwner::Another { process });
                     Ownership::Another(process)
                 }
                 Tried::ReadOnly => Ownership::ReadOnly,
             })
         });
-        told.n_owned += self.directories.len();
+        reported.n_owned += self.directories.len();
         answer
     }
 }
@@ -126,7 +126,7 @@ impl Question {
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Tried::Locked(Held { identity, directory })),
             Err(Errno::WOULDBLOCK) => Ok(Tried::Another(identity.locked_by())),
-            // What file systems say that have no locks, or none on directories.
+            // Errors of file systems that have no locks, or none on directories.
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::BADF) => {
                 Err(Error::Unsupported)
             }
@@ -141,7 +141,7 @@ impl Identity {
         Ok(Self { device: stat.st_dev, inode: stat.st_ino })
     }
 
-    /// Returns the process that has the lock, if the system shows it: not one in another container.
+    /// Returns the process that holds the lock. The system does not show processes in other containers.
     fn locked_by(self) -> Option<u32> {
         let mut locks = String::new();
         let table = File::open("/proc/locks").ok()?;

@@ -1,8 +1,8 @@
-//! A guest's standard streams: what it writes is swallowed, and of standard error the end is kept.
+//! A guest's standard streams: its output is dropped, except the end of standard error.
 //!
-//! A stream of WASI 0.3 that comes from the host and is handed on to a standard stream is moved by the host alone, for
-//! as long as it lasts and as fast as it can. So it waits once it is faster than [`STDIO_PIPED_BYTES_PER_S`]. What
-//! guests write themselves never waits.
+//! When a guest passes a stream of the host to a standard stream of WASI 0.3, the host moves the bytes alone, as fast
+//! as it can. So such a stream waits when it is faster than [`STDIO_PIPED_BYTES_PER_S`]. The guest's own writes never
+//! wait.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -22,12 +22,13 @@ use super::log::Bucket;
 use crate::clock::Clock;
 use crate::limits::{STDERR_BYTES_MAX, STDIO_PIPED_BYTES_PER_S, STDIO_WRITE_BYTES_MAX};
 use crate::sync::lock;
+use crate::text::{Quotes, harmless};
 use crate::wasm::policy::Secrets;
 
 /// An output that never blocks, fails or traps, and keeps the last bytes written to it, up to a limit.
 ///
-/// WASI's own adapter for outputs queues what is written, and grows with every empty write; this holds one
-/// buffer of fixed size and nothing else.
+/// WASI's own adapter for outputs queues writes, and grows with every empty write; this holds only one buffer of fixed
+/// size.
 #[derive(Clone)]
 pub(in crate::wasm) struct StderrTail(Arc<Mutex<Kept>>);
 
@@ -51,7 +52,7 @@ impl StderrTail {
         Self(Arc::new(Mutex::new(Kept { bytes: VecDeque::new(), max })))
     }
 
-    /// Makes a standard stream of it, whose streams share `pace`.
+    /// Makes a standard stream that writes to this output at `pace`.
     pub(in crate::wasm) fn paced(&self, pace: &Pace) -> Paced {
         Paced { tail: self.clone(), pace: pace.clone() }
     }
@@ -64,14 +65,14 @@ impl StderrTail {
         bytes.extend(new);
     }
 
-    /// Returns the end of the text without secrets, on one line, control characters escaped.
+    /// Returns the last lines without secrets, as one harmless line.
     pub(in crate::wasm) fn last_lines(&self, secrets: &Secrets) -> Option<String> {
         const LINES: usize = 4;
         const CHARS: usize = 500;
         let text = self.text(secrets);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(LINES)..].join(" / ");
-        (!last.is_empty()).then(|| last.escape_debug().take(CHARS).collect())
+        (!last.is_empty()).then(|| harmless(&last, CHARS, Quotes::Keep))
     }
 
     fn text(&self, secrets: &Secrets) -> String {
@@ -81,7 +82,7 @@ impl StderrTail {
         if bytes.len() < max {
             return secrets.hide(&String::from_utf8_lossy(bytes)).into_owned();
         }
-        // The cut may have gone through a character.
+        // The text may begin inside a character.
         let is_inside = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
         let n_inside = bytes.iter().take(3).take_while(is_inside).count();
         secrets.hide_end(&String::from_utf8_lossy(&bytes[n_inside..]))
@@ -101,7 +102,7 @@ impl Pace {
         Self { clock, bytes: Arc::new(Mutex::new(bytes)) }
     }
 
-    /// Takes `n` bytes, or says how long it will be until they may be written.
+    /// Takes `n` bytes; on failure, returns how long it takes until they may be written.
     fn take(&self, n: usize) -> Result<(), Duration> {
         let mut bytes = lock(&self.bytes);
         let n = n as u64;
@@ -145,8 +146,8 @@ struct PacedStream {
 impl AsyncWrite for PacedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let bytes = &bytes[..bytes.len().min(STDIO_WRITE_BYTES_MAX)];
-        // wasmtime tries a guest's write at once, inside the guest's call, where nothing can be woken: with the waker
-        // that has no data. What the host moves is polled as any future is.
+        // wasmtime tries a guest's write at once, inside the guest's call, with a waker that does nothing and has no
+        // data. Bytes that the host moves are polled like any future.
         if cx.waker().data().is_null() {
             self.tail.push(bytes);
             return Poll::Ready(Ok(bytes.len()));

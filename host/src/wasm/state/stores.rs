@@ -15,7 +15,7 @@ pub(in crate::wasm) struct Stores {
     n: AtomicUsize,
     one_ended: Notify,
     control: Control,
-    /// Whether the allocator will be told that one has ended.
+    /// Whether a trim of the allocator is scheduled.
     will_trim: AtomicBool,
 }
 
@@ -25,7 +25,7 @@ impl Stores {
         Arc::new(Self { n, one_ended, control: control.clone(), will_trim })
     }
 
-    /// Has what a store held go back to the system soon: the rest of it is being dropped.
+    /// Schedules a trim of the allocator: the memory of a store that is being dropped then goes back to the system.
     fn trim_soon(self: &Arc<Self>) {
         if self.will_trim.swap(true, Ordering::AcqRel) {
             return;
@@ -55,7 +55,7 @@ impl Stores {
     }
 }
 
-/// Counts one store, as long as it is there.
+/// Counts one store for as long as it exists.
 pub(in crate::wasm) struct Alive(Arc<Stores>);
 
 impl Alive {

@@ -15,7 +15,7 @@ use crate::wasm::policy::DenialLog;
 use crate::wasm::policy::network::NetPolicy;
 use crate::wasm::policy::open_files::OpenFiles;
 
-/// What `buffers` and `files` work on.
+/// The part for `buffers`, `streams` and `files`.
 pub(in crate::wasm) struct StorageView<'a> {
     pub(in crate::wasm) table: &'a mut ResourceTable,
     pub(in crate::wasm) policy: &'a Policy,
@@ -30,7 +30,7 @@ impl HasData for Storage {
     type Data<'a> = StorageView<'a>;
 }
 
-/// What `logging` works on.
+/// The part for `logging`.
 pub(in crate::wasm) struct OutputView<'a>(
     #[expect(dead_code, reason = "the one function is shadowed")] &'a Output,
 );
@@ -42,7 +42,7 @@ impl HasData for Logging {
     type Data<'a> = OutputView<'a>;
 }
 
-/// What `wasi:filesystem` works on, beside WASI's own part.
+/// The part for `wasi:filesystem`, besides WASI's own.
 pub(in crate::wasm) struct FilesView<'a> {
     pub(in crate::wasm) table: &'a mut ResourceTable,
     pub(in crate::wasm) denial_log: &'a DenialLog,
@@ -53,7 +53,7 @@ pub(in crate::wasm) struct FilesView<'a> {
     pub(in crate::wasm) threads: &'a Handle,
 }
 
-/// What `wasi:sockets` works on, beside WASI's own part.
+/// The part for `wasi:sockets`, besides WASI's own.
 pub(in crate::wasm) struct NetView<'a> {
     pub(in crate::wasm) table: &'a mut ResourceTable,
     pub(in crate::wasm) net: &'a NetPolicy,
@@ -64,7 +64,7 @@ pub(in crate::wasm) struct NetView<'a> {
     pub(in crate::wasm) lanes: &'a Handle,
 }
 
-/// What `wasi:http` works on, beside WASI's own part.
+/// The part for `wasi:http`, besides WASI's own.
 #[cfg(feature = "http")]
 pub(in crate::wasm) struct HttpObjectsView<'a> {
     pub(in crate::wasm) table: &'a ResourceTable,

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -56,7 +56,7 @@ impl BackendThreads {
         Ok(runtime.insert((started, Home::here())).0.handle().clone())
     }
 
-    /// Stops the threads and returns how many have not ended by `deadline`: those that wait for a disk.
+    /// Stops the threads and returns how many have not ended by `deadline`: they wait for a disk.
     pub(in crate::wasm) async fn stop(&self, control: &Control, deadline: Instant) -> usize {
         let stopped = lock(&self.runtime).take();
         let Some((runtime, home)) = stopped else { return 0 };
@@ -81,13 +81,13 @@ impl BackendThreads {
 
 impl Drop for BackendThreads {
     fn drop(&mut self) {
-        if let Some((runtime, home)) = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((runtime, home)) = lock(&self.runtime).take() {
             discard(Some(runtime), home);
         }
     }
 }
 
-/// Runs a future where it is, with its blocking work, its timers and its sockets on the threads of `handle`.
+/// Runs a future on the current thread, with its blocking work, timers and sockets on the threads of `handle`.
 pub(in crate::wasm) async fn within<F: Future>(handle: Handle, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| {

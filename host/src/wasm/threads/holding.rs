@@ -1,6 +1,6 @@
-//! Holds up the threads of a backend, as a disk that answers nothing does.
+//! Holds up the threads of a backend, as a disk that does not answer does.
 //!
-//! For tests, under the feature `hold-threads`: no file that a test can make keeps a thread waiting.
+//! For tests, under the feature `hold-threads`: a test cannot make a file that keeps a thread waiting.
 
 #[cfg(not(feature = "hold-threads"))]
 pub(in crate::wasm) fn note(_: &str, _: &std::sync::Arc<super::backend::BackendThreads>) {}
@@ -12,15 +12,16 @@ pub use registry::{Held, hold_threads};
 
 #[cfg(feature = "hold-threads")]
 mod registry {
-    use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+    use std::sync::{Arc, Condvar, Mutex, Weak};
 
     use super::super::backend::BackendThreads;
     use crate::limits::BLOCKING_THREADS_MAX;
+    use crate::sync::{lock, wait};
 
     static ALL: Mutex<Vec<(String, Weak<BackendThreads>)>> = Mutex::new(Vec::new());
 
     pub(crate) fn note(backend: &str, threads: &Arc<BackendThreads>) {
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&ALL);
         all.retain(|(_, threads)| threads.strong_count() > 0);
         all.push((backend.to_owned(), Arc::downgrade(threads)));
     }
@@ -44,7 +45,7 @@ mod registry {
     /// Holds up all threads that a backend has for files, and returns when it has. `None` if there is no such backend.
     #[must_use]
     pub fn hold_threads(backend: &str) -> Option<Held> {
-        let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&ALL);
         let (_, threads) = all.iter().rev().find(|(name, _)| name == backend)?;
         let handle = threads.upgrade()?.handle().ok()?;
         drop(all);
@@ -52,21 +53,25 @@ mod registry {
         for _ in 0..BLOCKING_THREADS_MAX {
             let gate = Arc::clone(&gate);
             drop(handle.spawn_blocking(move || {
-                let mut state = gate.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = lock(&gate.state);
                 state.n_held += 1;
                 gate.changed.notify_all();
-                let _open = gate.changed.wait_while(state, |state| !state.is_open);
+                while !state.is_open {
+                    state = wait(&gate.changed, state);
+                }
             }));
         }
-        let state = gate.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_short = |state: &mut State| state.n_held < BLOCKING_THREADS_MAX;
-        drop(gate.changed.wait_while(state, is_short));
+        let mut state = lock(&gate.state);
+        while state.n_held < BLOCKING_THREADS_MAX {
+            state = wait(&gate.changed, state);
+        }
+        drop(state);
         Some(Held(gate))
     }
 
     impl Drop for Held {
         fn drop(&mut self) {
-            self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_open = true;
+            lock(&self.0.state).is_open = true;
             self.0.changed.notify_all();
         }
     }

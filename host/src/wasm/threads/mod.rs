@@ -42,7 +42,7 @@ pub enum ThreadsError {
 }
 
 impl LaneThreads {
-    /// Starts `n_threads` threads that run guests, whose code comes about as `compilation` says.
+    /// Starts `n_threads` threads that run guests. `compilation` configures how components become code.
     ///
     /// # Errors
     /// [`ThreadsError`]
@@ -52,8 +52,8 @@ impl LaneThreads {
         })?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(n_threads.max(1))
-            // Timers and files wake from other threads, and sockets are waited for here: what they wake is looked for
-            // after every slice of a computing guest.
+            // Timers and files wake tasks from other threads, and these threads wait for sockets. So look for woken
+            // tasks after every slice of a computing guest.
             .global_queue_interval(1)
             .event_interval(1)
             .enable_io()
@@ -75,14 +75,14 @@ impl LaneThreads {
         &self.0.loader
     }
 
-    /// Returns what spawns on them.
+    /// Returns a spawner of tasks that run guests.
     pub(in crate::wasm) fn spawner(&self) -> Spawner {
         let runtime = self.0.runtime.as_ref().expect("the runtime lives as long as its owner");
         Spawner { handle: runtime.handle().clone(), guests: self.0.ticker.guests().clone() }
     }
 }
 
-/// Spawns what runs guests, so that the tick interrupts them.
+/// Spawns tasks that run guests, so that the tick interrupts them.
 #[derive(Clone)]
 pub(in crate::wasm) struct Spawner {
     handle: Handle,
@@ -98,7 +98,7 @@ impl Spawner {
         self.handle.spawn(self.guests.clone().drive(future))
     }
 
-    /// Returns the handle of the threads, for what runs no guest.
+    /// Returns the handle of the threads, for tasks that do not run guests.
     pub(in crate::wasm) fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -107,7 +107,7 @@ impl Spawner {
 impl Drop for Owned {
     fn drop(&mut self) {
         discard(self.runtime.take(), self.home);
-        // Guests that compute come out, and their tasks are not run again.
+        // Computing guests yield, and their tasks are not run again.
         self.loader.engine().increment_epoch();
     }
 }

@@ -30,7 +30,7 @@ impl WasmTier {
         deadline: Instant,
         closed: Result<(), TierError>,
     ) -> Result<(), TierError> {
-        // Those that have nothing to do end at once, also where closing has taken all of its time.
+        // Idle threads end at once, so they get time even if closing has taken all of its own.
         let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
         let _still_there = self.control.until(deadline, self.record.stores.gone()).await.is_err();
         let n_left = self.record.backend_threads.stop(&self.control, deadline).await;

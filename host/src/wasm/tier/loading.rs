@@ -1,4 +1,5 @@
-//! A backend that is being loaded: whoever started it hears the outcome, or stops waiting when it has to be compiled.
+//! A backend that is being loaded: the code that started it gets the outcome, or stops waiting when the component has
+//! to be compiled.
 
 use std::sync::Arc;
 
@@ -8,33 +9,36 @@ use tokio::sync::{Notify, oneshot};
 use crate::config::BackendConfig;
 use crate::wasm::load::LoadError;
 
-/// The outcome of loading a backend, to be waited for or not.
+/// The outcome of loading a backend.
 pub struct Loading {
     outcome: oneshot::Receiver<Result<(), LoadError>>,
     compiling: Arc<Notify>,
     pass_over: Box<dyn FnOnce() + Send>,
 }
 
-/// The other end.
-pub(super) struct Tell {
+/// The sending end of [`Loading`].
+pub(super) struct OutcomeSender {
     backend: String,
     class: String,
-    /// `None` once the first outcome is told.
+    /// `None` once the first outcome is sent.
     outcome: Option<oneshot::Sender<Result<(), LoadError>>>,
     compiling: Arc<Notify>,
 }
 
-/// `pass_over` is called when nobody waits any more because the component is being compiled.
-pub(super) fn pair(config: &BackendConfig, pass_over: impl FnOnce() + Send + 'static) -> (Tell, Loading) {
+/// Makes both ends. `pass_over` is called when the receiver stops waiting because the component is being compiled.
+pub(super) fn pair(
+    config: &BackendConfig,
+    pass_over: impl FnOnce() + Send + 'static,
+) -> (OutcomeSender, Loading) {
     let (sender, receiver) = oneshot::channel();
     let compiling = Arc::new(Notify::new());
-    let tell = Tell {
+    let sender = OutcomeSender {
         backend: config.name.clone(),
         class: config.class_name.clone(),
         outcome: Some(sender),
         compiling: Arc::clone(&compiling),
     };
-    (tell, Loading { outcome: receiver, compiling, pass_over: Box::new(pass_over) })
+    (sender, Loading { outcome: receiver, compiling, pass_over: Box::new(pass_over) })
 }
 
 impl Loading {
@@ -46,8 +50,7 @@ impl Loading {
         self.outcome.await.unwrap_or(Err(LoadError::Ended))
     }
 
-    /// As [`Loading::outcome`], but only until it turns out that the component has to be compiled: then `None`, and
-    /// the outcome is logged when it is there.
+    /// As [`Loading::outcome`], but returns `None` once the component has to be compiled; the outcome is then logged.
     pub async fn outcome_unless_compiled(self) -> Option<Result<(), LoadError>> {
         let Self { outcome, compiling, pass_over } = self;
         match select(outcome, std::pin::pin!(compiling.notified())).await {
@@ -66,19 +69,19 @@ impl std::fmt::Debug for Loading {
     }
 }
 
-impl Tell {
-    /// Returns what to notify when the component has to be compiled.
+impl OutcomeSender {
+    /// Returns the event that the component has to be compiled.
     pub(super) fn notice(&self) -> Arc<Notify> {
         Arc::clone(&self.compiling)
     }
 
-    /// Reports the outcome of the first try, or logs it if nobody waits any more. Those of later tries show in the
+    /// Sends the outcome of the first attempt, or logs it if the receiver no longer waits. Later attempts show in the
     /// backend's status.
     pub(super) fn outcome(&mut self, outcome: Result<(), LoadError>) {
-        let Some(told) = self.outcome.take() else { return };
-        let Err(unheard) = told.send(outcome) else { return };
+        let Some(sender) = self.outcome.take() else { return };
+        let Err(unreceived) = sender.send(outcome) else { return };
         let (backend, class) = (&self.backend, &self.class);
-        match unheard {
+        match unreceived {
             Ok(()) => tracing::info!(%backend, %class, "backend ready"),
             Err(error) => {
                 tracing::error!(%backend, %error, "backend not loaded; trying again in the background");

@@ -1,8 +1,8 @@
 //! A class of a component as a tier: lanes behind the trait that the chain knows.
 
+mod bytes_in_flight;
 mod close;
 mod loading;
-mod moving;
 mod state;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use self::bytes_in_flight::BytesInFlight;
 use self::close::close_lanes;
 pub use self::loading::Loading;
-use self::moving::Moving;
 use self::state::{Lanes, TierState, load_until_it_works};
 use super::lane::{Answer, Call, Lane};
 use super::load::{LoadError, LoadRequest};
@@ -32,22 +32,22 @@ use crate::sync::lock;
 use crate::tier::{Liveness, Pinning, Tier, TierError, TierFuture, TierHealth};
 use crate::transfer::{Sinks, Sources};
 
-/// What a backend is down for while a compiler works for it.
+/// The cause for which a backend is down while its component is compiled.
 const BEING_COMPILED: &str = "its component is being compiled";
 
 /// A backend that runs as a WebAssembly component.
 pub struct WasmTier {
     config: BackendConfig,
     state: Arc<Mutex<TierState>>,
-    /// What calls in flight move, in bytes.
+    /// The bytes that calls in flight move.
     bytes_in_flight: AtomicUsize,
     record: BackendRecord,
     control: Control,
 }
 
 impl WasmTier {
-    /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried
-    /// again in the background, until the tier is closed or dropped; `liveness` hears whenever it cannot serve.
+    /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried again in the
+    /// background, until the tier is closed or dropped; `liveness` is notified whenever it cannot serve.
     pub async fn start(
         config: BackendConfig,
         facts: EngineFacts,
@@ -93,24 +93,24 @@ impl WasmTier {
             move || {
                 let state = lock(&state);
                 if matches!(*state, TierState::Compiling(_)) {
-                    // Before it can be up: it has no lanes yet.
+                    // It cannot have come up before: it has no lanes yet.
                     liveness.down(BEING_COMPILED, Duration::ZERO);
                 }
             }
         };
-        let (tell, loading) = loading::pair(&request.config, pass_over);
+        let (sender, loading) = loading::pair(&request.config, pass_over);
         let control = request.control.clone();
-        control.handle().spawn(load_until_it_works(request, Arc::downgrade(&state), tell));
+        control.handle().spawn(load_until_it_works(request, Arc::downgrade(&state), sender));
         (tier, loading)
     }
 
     async fn call(&self, bytes: usize, call: Call, deadline: Instant) -> Result<Answer, TierError> {
         let lanes = self.lanes()?;
-        // Calls share the store's speed, so each is given the time of all bytes that are under way.
-        let _moving =
-            Moving::new(&self.bytes_in_flight, bytes, self.bytes_in_flight_max()).ok_or(TierError::Busy)?;
+        // Calls share the store's speed, so each gets the time for all bytes that are under way.
+        let _counted = BytesInFlight::new(&self.bytes_in_flight, bytes, self.bytes_in_flight_max())
+            .ok_or(TierError::Busy)?;
         if bytes > 0 {
-            // Those that begin together, such as the batches of one retrieval, all count for each.
+            // Calls that begin together, such as the batches of one retrieval, count each other's bytes.
             yield_now().await;
         }
         let limit = self.config.limits.call_timeout_for(self.bytes_in_flight.load(Ordering::Relaxed) as u64);
@@ -216,9 +216,9 @@ impl Tier for WasmTier {
             let closed = match running {
                 TierState::Lanes(lanes) => close_lanes(&lanes, deadline).await,
                 TierState::Down(_) => Ok(()),
-                // Its compiler ends, and with it the thread that waits for it.
-                TierState::Compiling(wanted) => {
-                    drop(wanted);
+                // The compiler ends, and with it the thread that waits for it.
+                TierState::Compiling(compiler) => {
+                    drop(compiler);
                     Ok(())
                 }
                 TierState::Closed => return Ok(()),
@@ -290,7 +290,7 @@ impl Tier for WasmTier {
 }
 
 impl Drop for WasmTier {
-    /// Ends the lanes, and what is loaded no more.
+    /// Ends the lanes. A backend that is still being loaded does not start.
     fn drop(&mut self) {
         *lock(&self.state) = TierState::Closed;
     }
@@ -302,7 +302,7 @@ impl std::fmt::Debug for WasmTier {
     }
 }
 
-/// Methods and answers are paired in one place, in `lane`.
+/// Only `lane` pairs methods with answers, so this does not happen.
 fn mismatch(answer: &Answer) -> TierError {
     TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
 }

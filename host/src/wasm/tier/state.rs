@@ -1,37 +1,37 @@
-//! Whether a backend has been loaded, and loading it until that works.
+//! Whether a backend is loaded, and loading it until that succeeds.
 
 use std::io::PipeWriter;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use super::loading::Tell;
+use super::loading::OutcomeSender;
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::sync::lock;
 use crate::tier::Liveness;
+use crate::wasm::cpu_time::{CpuTime, pause_after};
 use crate::wasm::lane::{self, Availability, Lane, NoAnswer};
 use crate::wasm::load::{LoadError, LoadRequest};
 use crate::wasm::policy::external::ExternalInputs;
-use crate::wasm::spent::{Spent, pause_after};
 use crate::wasm::threads::LaneThreads;
 
-/// Whether the backend has been loaded.
+/// Whether the backend is loaded.
 pub(super) enum TierState {
-    /// Being loaded, or waiting to be tried again, because of the last failure.
+    /// Being loaded, or waiting for the next attempt, with the cause of the last failure.
     Down(String),
     /// Its component is being compiled, until this is dropped.
-    Compiling(Wanted),
+    Compiling(CompileGuard),
     Lanes(Arc<Lanes>),
     Closed,
 }
 
 /// Ends the compiler, or the wait for one, when it is dropped.
-pub(super) struct Wanted {
+pub(super) struct CompileGuard {
     pipe: Option<PipeWriter>,
     threads: LaneThreads,
 }
 
-impl Drop for Wanted {
+impl Drop for CompileGuard {
     fn drop(&mut self) {
         drop(self.pipe.take());
         self.threads.loader().wake();
@@ -44,30 +44,33 @@ pub(super) struct Lanes {
     pub(super) facts: Vec<(String, String)>,
 }
 
-/// Loads a backend, again and again until that works. A class that did not start is tried again by its lanes' own
-/// supervisors.
-pub(super) async fn load_until_it_works(request: LoadRequest, tier: Weak<Mutex<TierState>>, mut tell: Tell) {
+/// Loads a backend, and tries again until that succeeds. The supervisors of its lanes retry a class that did not start.
+pub(super) async fn load_until_it_works(
+    request: LoadRequest,
+    tier: Weak<Mutex<TierState>>,
+    mut sender: OutcomeSender,
+) {
     let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
     loop {
         let Some(state) = tier.upgrade() else { return };
         if matches!(*lock(&state), TierState::Closed) {
             return;
         }
-        let spent = Arc::default();
-        let outcome = load(&request, &state, &tell, &spent).await;
+        let cpu_time = Arc::default();
+        let outcome = load(&request, &state, &sender, &cpu_time).await;
         if matches!(*lock(&state), TierState::Closed) {
             return;
         }
         let pause = match &outcome {
             Ok(()) | Err(LoadError::NotStarted { .. }) => None,
             Err(error) => {
-                let pause = backoff.pause().max(pause_after(spent.total(), 1));
+                let pause = backoff.pause().max(pause_after(cpu_time.total(), 1));
                 let cause = error.to_string();
                 set_down(&state, cause, &*request.liveness, pause);
                 Some(pause)
             }
         };
-        tell.outcome(outcome);
+        sender.outcome(outcome);
         drop(state);
         match pause {
             None => return,
@@ -80,16 +83,16 @@ pub(super) async fn load_until_it_works(request: LoadRequest, tier: Weak<Mutex<T
 async fn load(
     request: &LoadRequest,
     state: &Arc<Mutex<TierState>>,
-    tell: &Tell,
-    spent: &Arc<Spent>,
+    sender: &OutcomeSender,
+    cpu_time: &Arc<CpuTime>,
 ) -> Result<(), LoadError> {
     let compiling = {
-        let (state, notice, threads) = (Arc::clone(state), tell.notice(), request.threads.clone());
+        let (state, notice, threads) = (Arc::clone(state), sender.notice(), request.threads.clone());
         move || {
-            // Without it the compiler has its limits still.
+            // Without the pipe the compiler still has its limits.
             let (reader, pipe) =
                 std::io::pipe().map_or((None, None), |(one, other)| (Some(one), Some(other)));
-            let mut compiling = TierState::Compiling(Wanted { pipe, threads: threads.clone() });
+            let mut compiling = TierState::Compiling(CompileGuard { pipe, threads: threads.clone() });
             {
                 let mut state = lock(&state);
                 if !matches!(*state, TierState::Closed) {
@@ -101,7 +104,7 @@ async fn load(
             reader
         }
     };
-    let (prepared, notes) = request.prepare(compiling, spent).await?;
+    let (prepared, notes) = request.prepare(compiling, cpu_time).await?;
     let prepared = Arc::new(prepared);
     let config = &request.config;
     let unknown = |no_answer| match no_answer {
@@ -109,7 +112,7 @@ async fn load(
         NoAnswer::Failed(cause) => LoadError::LanesUnknown { class: config.class_name.clone(), cause },
     };
     if config.lanes > 1
-        && let Some(stated) = lane::lanes_max(&prepared, spent).await.map_err(unknown)?
+        && let Some(stated) = lane::lanes_max(&prepared, cpu_time).await.map_err(unknown)?
         && config.lanes > stated as usize
     {
         let (class, configured) = (config.class_name.clone(), config.lanes);

@@ -1,4 +1,4 @@
-//! The host's side of compiling: a child process that is given a time, and whose output is bounded.
+//! The host's side of compiling: a child process with limited time and limited output.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeReader, Read};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::limits::{CODE_BYTES_MAX, COMPILER_STDERR_BYTES_MAX, COMPILER_THREADS_MAX};
 
-/// Bytes that one look at a pipe takes at a time, and how many times, so that the clock is looked at as well.
+/// Bytes that are read from a pipe at a time, and how many times before the clock is checked.
 const READ_BYTES: usize = 64 << 10;
 const READS_MAX: usize = 64;
 
@@ -26,32 +26,31 @@ pub(in super::super) fn n_threads() -> u32 {
 /// How a child ended.
 pub(in super::super) struct ChildExit {
     pub(in super::super) status: ExitStatus,
-    /// Whether it was ended because its time was over.
+    /// Whether it was killed because its time was over.
     pub(in super::super) timed_out: bool,
-    /// What it wrote to its standard output; one byte more than is accepted if it wrote more.
+    /// What it wrote to its standard output, cut one byte after the limit.
     pub(in super::super) output: Vec<u8>,
     /// The end of what it wrote to its standard error.
     pub(in super::super) errors: Vec<u8>,
 }
 
-/// Runs a program with nothing of this process's but `input` as its standard input: no environment, the root
-/// as its directory, a process group of its own. When this returns, the group has been killed; it is before its time
-/// if the other end of `wanted` is closed.
+/// Runs a program in a new process group, with `input` as its standard input, no environment, and the root as its
+/// directory. When this returns, the group has been killed. Closing the other end of `cancel` kills it early.
 ///
 /// # Errors
-/// When the program cannot be started or watched, or is not wanted any more.
+/// When the program cannot be started or watched, or was cancelled.
 pub(in super::super) fn run(
     program: &Path,
     words: &[String],
     input: File,
     timeout: Duration,
-    wanted: Option<&PipeReader>,
+    cancel: Option<&PipeReader>,
 ) -> io::Result<ChildExit> {
     let deadline = Instant::now() + timeout;
     let child = Command::new(program)
         .args(words)
         .env_clear()
-        // How many threads the compiler's thread pool has.
+        // The size of the compiler's thread pool.
         .env("RAYON_NUM_THREADS", n_threads().to_string())
         .current_dir("/")
         .stdin(input)
@@ -71,7 +70,7 @@ pub(in super::super) fn run(
             break;
         }
         let pipes = [
-            wanted.map(AsFd::as_fd),
+            cancel.map(AsFd::as_fd),
             output.pipe.as_ref().map(AsFd::as_fd),
             errors.pipe.as_ref().map(AsFd::as_fd),
         ];
@@ -83,7 +82,7 @@ pub(in super::super) fn run(
             Err(error) => return Err(error.into()),
         }
         let has_ended = !watched[0].revents().is_empty();
-        if wanted.is_some() && !watched[1].revents().is_empty() && !has_ended {
+        if cancel.is_some() && !watched[1].revents().is_empty() && !has_ended {
             return Err(io::Error::other("its backend is closed"));
         }
         output.take()?;
@@ -93,20 +92,21 @@ pub(in super::super) fn run(
         }
     }
     let status = group.end()?;
-    // The pipes still hold what was written last.
+    // The pipes still hold the last output.
     output.take()?;
     errors.take()?;
     Ok(ChildExit { status, timed_out, output: output.bytes, errors: errors.bytes })
 }
 
-/// A child process and its descendants, as far as they stay in its group. Ends with this value.
+/// A child process and its descendants, as far as they stay in its group. Dropping this value kills them.
 struct Group {
     child: Child,
     is_reaped: bool,
 }
 
 impl Group {
-    /// Returns a pipe that closes when the child has ended. It is not reaped then, so its number stays its own.
+    /// Returns a pipe that closes when the child has ended. The child is not reaped then, so its number is not used
+    /// again.
     fn end_notice(&self) -> io::Result<PipeReader> {
         let (notice, open) = io::pipe()?;
         let pid = Pid::from_child(&self.child);
@@ -163,7 +163,7 @@ impl<P: Read + AsFd> Stream<P> {
         Ok(Self { pipe, bytes: Vec::new(), keep })
     }
 
-    /// Reads what is there, up to a bound.
+    /// Reads the bytes that are there, up to a limit.
     fn take(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         for _ in 0..READS_MAX {

@@ -12,11 +12,11 @@ use crate::config::CompileLimits;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::wasm::engine::engine_config;
 
-/// Does what [`COMPILER_COMMAND`](super::COMPILER_COMMAND) stands for: limits this process's memory and
-/// processor time for good, compiles the component from `input`, and writes the code or why there is none to
-/// `output`. Says whether there is code.
+/// Runs the command [`COMPILER_COMMAND`](super::COMPILER_COMMAND): limits this process's memory and processor time for
+/// good, compiles the component from `input`, and writes the code, or why there is none, to `output`. Reports whether
+/// there is code.
 ///
-/// For programs that serve as compiler, in a process of its own with nothing else in it.
+/// For programs that serve as the compiler, in a process that does nothing else.
 ///
 /// # Errors
 /// When `output` cannot be written.
@@ -51,7 +51,7 @@ fn compile(words: &[String], input: &mut dyn Read) -> Result<CachedCode, Failure
     if identity.engine.hex() != order.engine {
         return Err(other_version());
     }
-    // What is compiled is what the host has checked, whatever the file has become since.
+    // The compiler gets the bytes that the host has checked, even if the file has changed since.
     if digest_of(&bytes) != order.component {
         return Err(Failure::unable("was given another file than the host has read; it changed meanwhile"));
     }
@@ -65,7 +65,7 @@ fn compile(words: &[String], input: &mut dyn Read) -> Result<CachedCode, Failure
     })
 }
 
-/// Limits this process for good, for programs that work on strangers' components and do nothing else.
+/// Limits this process for good, for programs that only work on untrusted components.
 ///
 /// # Errors
 /// The system's.
@@ -75,13 +75,13 @@ pub fn limit_process(limits: &CompileLimits) -> io::Result<()> {
 
 fn limit_this_process(memory_bytes: u64, cpu_secs: u64) -> io::Result<()> {
     limit(Resource::As, memory_bytes, memory_bytes)?;
-    // The first limit ends the process with a signal that says why, the second with one that cannot be ignored.
+    // The first limit ends the process with a signal that names the cause, the second with one that cannot be ignored.
     limit(Resource::Cpu, cpu_secs, cpu_secs + 1)?;
-    // No image of a process that was ended by a limit.
+    // No core dump of a process that a limit ended.
     limit(Resource::Core, 0, 0)
 }
 
-/// Lowers a limit; one that is lower already stays.
+/// Lowers a limit, unless it is lower already.
 fn limit(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
     let set = getrlimit(resource);
     let lowered = |new: u64, old: Option<u64>| Some(old.map_or(new, |old| old.min(new)));
@@ -89,8 +89,8 @@ fn limit(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
     Ok(setrlimit(resource, new)?)
 }
 
-/// Ends this process when the host ends. One that has ended before is noticed at the first write to the pipe,
-/// or at the limit of processor time.
+/// Ends this process when the host ends. If the host has ended before, this process ends at its first write to the
+/// pipe, or at the limit of processor time.
 #[cfg(target_os = "linux")]
 fn end_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)

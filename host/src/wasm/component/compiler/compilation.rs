@@ -1,4 +1,4 @@
-//! What the configuration says of compiling: where the code is kept, who compiles, within which limits.
+//! The configuration of compiling: the cache, the compiler, and its limits.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Compilation {
 }
 
 impl Compilation {
-    /// Takes what a configuration says.
+    /// Reads the settings of a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             cache: config.compile_cache.clone(),
@@ -36,7 +36,7 @@ impl Compilation {
         }
     }
 
-    /// Returns the directory of the cache, if there is to be one.
+    /// Returns the directory of the cache; `None` if there is no cache.
     pub(in crate::wasm) fn cache_directory(&self) -> Option<PathBuf> {
         match &self.cache {
             CompileCache::Off => None,
@@ -45,7 +45,7 @@ impl Compilation {
         }
     }
 
-    /// Returns the compiler's program, if there is to be one.
+    /// Returns the compiler's program; `None` if this process compiles.
     pub(in crate::wasm) fn compiler_program(&self) -> Option<PathBuf> {
         self.find_compiler(std::env::var_os("PATH").as_deref()).ok()
     }
@@ -57,7 +57,7 @@ impl Compilation {
     ) -> Result<PathBuf, &'static str> {
         match &self.compiler {
             Compiler::Off => Err("kvtier.compiler is off"),
-            // It is started in another directory.
+            // It is started in another directory, so its path must be absolute.
             Compiler::Program(program) => {
                 Ok(std::path::absolute(program).unwrap_or_else(|_| program.clone()))
             }
@@ -82,9 +82,9 @@ fn is_executable(path: &Path) -> bool {
 pub enum CodeOrigin {
     /// The cache.
     Cache,
-    /// A compiler in a process of its own.
+    /// A compiler in a separate process.
     Compiler,
-    /// This process, because of this.
+    /// This process, for this reason.
     ThisProcess(&'static str),
 }
 
@@ -122,7 +122,7 @@ mod tests {
             ["absent", "directory", "plain", "first", "second"].map(|name| at(name).display().to_string());
         assert_eq!(found(&places.join(":")), Ok(at("first").join("kvtier")));
         assert!(found(&places[..3].join(":")).is_err());
-        // A relative directory is whatever the working directory makes of it.
+        // A relative directory would depend on the working directory.
         let up: String = std::env::current_dir().unwrap().components().skip(1).map(|_| "../").collect();
         let relative = format!("{up}{}", at("first").display().to_string().trim_start_matches('/'));
         assert!(Path::new(&relative).join("kvtier").exists(), "{relative}");

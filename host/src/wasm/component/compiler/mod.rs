@@ -1,4 +1,4 @@
-//! The compiler: a process of its own, started for one component.
+//! The compiler: a separate process, started for one component.
 
 pub(super) mod child;
 mod command;

@@ -7,10 +7,10 @@
 use super::super::code::Fingerprint;
 use crate::config::Sha256Digest;
 
-/// The word that makes the `kvtier` command the compiler of one component.
+/// The word after which the `kvtier` command compiles one component.
 pub const COMPILER_COMMAND: &str = "compile-one";
 
-/// What to compile, for whom, and within which limits.
+/// For which engine to compile, and within which limits.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Order {
     pub(in super::super) component: Sha256Digest,
@@ -39,7 +39,7 @@ impl Order {
         ]
     }
 
-    /// Reads what [`Order::words`] has written. `None` if a word is missing, wrong or unknown: they come from
+    /// Reads what [`Order::words`] has written. `None` if a word is missing, wrong or unknown: the host is then of
     /// another version.
     pub(in super::super) fn read(words: &[String]) -> Option<Self> {
         let [component, engine, memory_bytes, cpu_secs] = words else { return None };
@@ -52,7 +52,7 @@ impl Order {
     }
 }
 
-/// Why the compiler delivers no code.
+/// Why the compiler returns no code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum FailureKind {
     /// The component does not compile.
@@ -68,7 +68,7 @@ impl FailureKind {
         [(Self::Refused, "refused"), (Self::Memory, "memory"), (Self::Unable, "unable")];
 }
 
-/// The compiler's word, in the place of an entry.
+/// Returns what the compiler writes instead of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Failure {
     pub(in super::super) kind: FailureKind,

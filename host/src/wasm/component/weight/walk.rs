@@ -60,7 +60,7 @@ impl Scope {
     }
 }
 
-/// `foreign_module` is what a module weighs that comes from elsewhere.
+/// `foreign_module` is the weight of a module that comes from elsewhere.
 pub(super) fn walk(component: &[u8], foreign_module: Weight) -> Result<Walked, BinaryReaderError> {
     let mut walk = Walk { foreign_module, largest_module: 0, outer: Vec::new(), scope: Scope::component() };
     for payload in Parser::new(0).parse_all(component) {
@@ -90,7 +90,7 @@ impl Walk {
         self.outer.push(std::mem::replace(&mut self.scope, inner));
     }
 
-    /// Goes back to what is around; `false` if nothing is.
+    /// Returns to the enclosing component. Reports whether there is one.
     fn leave(&mut self) -> bool {
         let Some(around) = self.outer.pop() else { return false };
         let ended = std::mem::replace(&mut self.scope, around);
@@ -163,7 +163,7 @@ impl Walk {
                 }
             }
             Payload::ComponentCanonicalSection(section) => scope.add(section.count(), CANONICAL),
-            // What follows makes no instances, but takes part in the numbering of modules and components.
+            // The rest makes no instances, but takes part in the numbering of modules and components.
             Payload::ComponentImportSection(section) => {
                 for import in section {
                     match import?.ty {

@@ -1,4 +1,4 @@
-//! Bodies whose bytes are waited for no longer than the limit, in both directions.
+//! Bodies in both directions, with a limit on how long their bytes are waited for.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,7 +17,7 @@ use wasmtime_wasi_http::Error;
 use crate::limits::HTTP_ANSWER_FIELDS_BYTES_MAX;
 use crate::sync::lock;
 
-/// When a request last moved.
+/// The time at which a request last made progress.
 #[derive(Clone)]
 pub(super) struct Progress(Arc<Mutex<Instant>>);
 
@@ -27,7 +27,7 @@ impl Default for Progress {
     }
 }
 
-/// Nothing moved for too long.
+/// A request made no progress for too long.
 pub(super) struct Idle;
 
 impl Progress {
@@ -35,7 +35,7 @@ impl Progress {
         *lock(&self.0) = Instant::now();
     }
 
-    /// Waits for `future` as long as something moves every `limit`.
+    /// Waits for `future` for as long as there is progress within each `limit`.
     pub(super) async fn until_idle<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Idle> {
         let mut future = pin!(future);
         loop {
@@ -52,10 +52,10 @@ impl Progress {
     }
 }
 
-/// A request's turn, which ends when both of its bodies have.
+/// A request's slot, which is free again when both of its bodies have ended.
 pub(super) type Slot = Arc<OwnedSemaphorePermit>;
 
-/// How long a body has been waited for. The clock runs only while somebody waits.
+/// How long a body has been waited for. The clock runs only during a wait.
 struct BodyDeadline {
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
@@ -67,7 +67,7 @@ impl BodyDeadline {
         Self { limit, sleep: Box::pin(sleep_until(Instant::now() + limit)), waiting: false }
     }
 
-    /// Returns the frame; or, if there is none for too long, the error.
+    /// Returns the frame, or the error `late` if there was none for too long.
     fn poll(&mut self, cx: &mut Context<'_>, frame: Poll<Received>, late: Error) -> Poll<Received> {
         if frame.is_ready() {
             self.waiting = false;
@@ -84,7 +84,7 @@ impl BodyDeadline {
     }
 }
 
-/// What a body delivers; nothing at its end.
+/// The next frame of a body; `None` at its end.
 type Received = Option<Result<Frame<Bytes>, Error>>;
 
 /// A request's body that notes its progress.
@@ -96,8 +96,8 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Ends with an error when the guest delivers nothing for `limit`: it may have its answer already, and the
-    /// connection is kept as long as the body is not at its end.
+    /// Ends with an error when the guest delivers nothing for `limit`: it may have its response already, and the
+    /// connection is busy until the body ends.
     pub(super) fn new(
         body: UnsyncBoxBody<Bytes, Error>,
         progress: Progress,
@@ -140,7 +140,7 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// Ends with an error when no byte comes for `limit`, and gives its share of the slot back when it is dropped.
+    /// Ends with an error when no byte comes for `limit`, and releases its share of the slot when it is dropped.
     pub(super) fn new(body: Incoming, limit: Duration, slot: Slot) -> Self {
         Self { body, deadline: BodyDeadline::new(limit), _slot: slot }
     }
@@ -178,8 +178,8 @@ fn with_own_trailers(frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
     }
 }
 
-/// Copies the fields of an answer, which share the memory that their connection was read into, if they are not too
-/// large.
+/// Copies the fields of a response, unless they are too large: they share the memory that their connection was read
+/// into.
 pub(super) fn of_its_own(fields: &HeaderMap) -> Option<HeaderMap> {
     let n_bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if n_bytes > HTTP_ANSWER_FIELDS_BYTES_MAX {

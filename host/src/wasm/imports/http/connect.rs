@@ -1,4 +1,4 @@
-//! Making a connection: resolve, judge, connect, handshake, each within its time.
+//! Making a connection: resolve, check, connect, handshake, each with a time limit.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ use crate::config::{HttpScheme, NetHost};
 use crate::wasm::policy::network::{HttpTarget, NetPolicy};
 use crate::wasm::policy::{Denial, DenialLog};
 
-/// Makes connections to targets that were judged already.
+/// Makes connections to targets that were already checked.
 #[derive(Clone)]
 pub(super) struct Connector {
     net: NetPolicy,
@@ -56,7 +56,7 @@ pub(super) enum ConnectError {
 }
 
 impl ConnectError {
-    /// Returns WASI's word for it, and records what was denied.
+    /// Returns WASI's error code, and records a denial.
     pub(super) fn explain(&self, denial_log: &DenialLog) -> Error {
         match self {
             Self::NoTarget => Error::HttpRequestUriInvalid,
@@ -71,7 +71,7 @@ impl ConnectError {
             }
             Self::ConnectTimeout => Error::ConnectionTimeout,
             Self::Tls(error) if is_certificate(error) => Error::TlsCertificateError,
-            // The one word that has room for a reason.
+            // The only error code that has room for a reason.
             Self::Connect(_) | Self::Tls(_) | Self::TlsTimeout => {
                 Error::InternalError(Some(self.to_string()))
             }
@@ -79,7 +79,7 @@ impl ConnectError {
     }
 }
 
-/// Whether it is the server's certificate that is not accepted.
+/// Reports whether the server's certificate was not accepted.
 fn is_certificate(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
@@ -101,7 +101,7 @@ impl Connector {
         let found =
             timeout_at(deadline, addresses(&target)).await.map_err(|_| ConnectError::ConnectTimeout)??;
         let stream = self.connect(&target, &found, deadline).await?;
-        // Requests are small, and whoever sends one waits for the answer.
+        // Requests are small, and their senders wait for the response.
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         if target.scheme == HttpScheme::Http {
             return Ok(Dialled::new(stream));
@@ -112,7 +112,7 @@ impl Connector {
         Ok(Dialled::new(stream.map_err(ConnectError::Tls)?))
     }
 
-    /// Connects to the first address that answers. Each has its share of the time.
+    /// Connects to the first address that accepts. Each gets its share of the time.
     async fn connect(
         &self,
         target: &HttpTarget,
@@ -150,7 +150,7 @@ async fn addresses(target: &HttpTarget) -> Result<Vec<SocketAddr>, ConnectError>
     }
 }
 
-/// Returns what the server's certificate must be for.
+/// Returns the name that the server's certificate must be for.
 fn server_name(host: &NetHost) -> Option<ServerName<'static>> {
     match host {
         NetHost::Name(name) => ServerName::try_from(name.clone()).ok(),

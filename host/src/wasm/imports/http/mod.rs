@@ -1,8 +1,8 @@
-//! HTTP for guests: WASI HTTP 0.2 and 0.3, over connections of the host's.
+//! HTTP for guests: WASI HTTP 0.2 and 0.3, over connections that the host makes.
 //!
-//! A request is judged by scheme, host and port, and the address that is dialled for it once more, after the name is
-//! resolved. Redirects are answers like others: whoever follows one makes a request, which is judged. Connections are
-//! kept and used again, by all lanes of a backend and by no other backend. Each step has a time limit.
+//! A request is checked by scheme, host and port; the address that it connects to is checked again after the name is
+//! resolved. Redirects are responses like others: a guest that follows one makes a new request, which is checked.
+//! Connections are kept and reused by all lanes of a backend, and by no other backend. Each step has a time limit.
 
 mod body;
 mod connect;
@@ -34,7 +34,7 @@ use crate::wasm::policy::network::{HttpTarget, NetPolicy};
 use crate::wasm::policy::{Denial, DenialLog};
 use crate::wasm::state::GuestState;
 
-/// Links WASI HTTP, in a linker that has WASI. What a guest makes of it is counted and measured.
+/// Links WASI HTTP in a linker that has WASI. The objects that a guest makes are counted and limited.
 pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
@@ -49,7 +49,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtim
 #[derive(Clone)]
 pub(in crate::wasm) struct HttpClient {
     net: NetPolicy,
-    /// Nothing if no HTTP is granted.
+    /// `None` if no HTTP is granted.
     connections: Option<Connections>,
 }
 
@@ -62,7 +62,7 @@ struct Connections {
 }
 
 impl HttpClient {
-    /// Reads the certificates that servers are checked with, if HTTP is granted. Dials nothing.
+    /// Reads the certificates for checking servers, if HTTP is granted. Makes no connection.
     ///
     /// # Errors
     /// [`TlsError`], if `tls.ca_file` cannot be used.
@@ -86,7 +86,7 @@ impl HttpClient {
     }
 }
 
-/// What WASI HTTP asks of the host, for one instance.
+/// The host's part of WASI HTTP, for one instance.
 pub(in crate::wasm) struct Hooks {
     client: HttpClient,
     denial_log: DenialLog,
@@ -97,9 +97,9 @@ impl Hooks {
         Self { client, denial_log }
     }
 
-    /// Judges a request; returns it with its target in the one form that the connections are sorted by.
+    /// Checks a request. Returns it with its target in canonical form, by which connections are reused.
     fn judge(&self, mut request: Request<WasiBody>) -> Result<(Request<WasiBody>, Connections), Error> {
-        // Over a granted proxy it would lead anywhere.
+        // Through a granted proxy it would reach any target.
         if request.method() == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
         }
@@ -107,11 +107,11 @@ impl Hooks {
         let connections = self.client.connections.as_ref();
         let allowed = target.as_ref().filter(|target| self.client.net.allows_http(target)).zip(connections);
         let Some((target, connections)) = allowed else {
-            let asked = match &target {
+            let shown = match &target {
                 Some(target) => target.to_string(),
                 None => without_path(request.uri()),
             };
-            self.denial_log.record(Denial::Request(self.denial_log.guest_text(&asked)));
+            self.denial_log.record(Denial::Request(self.denial_log.guest_text(&shown)));
             return Err(Error::HttpRequestDenied);
         };
         *request.uri_mut() = in_one_form(target, request.uri())?;
@@ -141,7 +141,7 @@ impl WasiHttpHooks for Hooks {
         Box::new(async move {
             let (request, connections) = judged?;
             let response = connections.send(request, options.unwrap_or_default(), &denial_log).await?;
-            // The connection is driven elsewhere.
+            // Another task drives the connection.
             let driven: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
             Ok((response, driven))
         })
@@ -156,7 +156,7 @@ impl Connections {
         denial_log: &DenialLog,
     ) -> Result<Response<WasiBody>, Error> {
         let at_most =
-            |asked: Option<Duration>| asked.unwrap_or(self.request_timeout).min(self.request_timeout);
+            |wanted: Option<Duration>| wanted.unwrap_or(self.request_timeout).min(self.request_timeout);
         let slot = timeout(self.request_timeout, Arc::clone(&self.slots).acquire_owned()).await;
         let slot = slot.map_err(|_| Error::ConnectionLimitReached)?.expect("the slots are never closed");
         let slot = Arc::new(slot);
@@ -164,7 +164,7 @@ impl Connections {
         let limit = self.request_timeout;
         let request = request.map(|body| RequestBody::new(body, progress.clone(), limit, Arc::clone(&slot)));
         let answered = self.client.request(request);
-        // From the last byte of the request that went out: a large one takes its time.
+        // Measured from the last byte of the request that was sent, since sending a large request takes time.
         let response = progress.until_idle(at_most(options.first_byte_timeout), answered).await;
         let response = response.map_err(|_| Error::HttpResponseTimeout)?;
         let response = response.map_err(|error| explain(&error, denial_log))?;
@@ -175,7 +175,7 @@ impl Connections {
     }
 }
 
-/// Returns where a request goes to; `None` if that is no host of HTTP.
+/// Returns the target of a request; `None` if it is not a valid target of HTTP.
 fn target(uri: &Uri) -> Option<HttpTarget> {
     let scheme = match uri.scheme()? {
         scheme if *scheme == Scheme::HTTP => HttpScheme::Http,
@@ -197,14 +197,15 @@ fn target(uri: &Uri) -> Option<HttpTarget> {
     (!matches!(host, NetHost::Network(_))).then_some(HttpTarget { scheme, host, port })
 }
 
-/// Returns a URI as it may be shown: paths and queries may hold signatures, and what is before an `@` a password.
+/// Returns a URI in the form in which it may be shown: paths and queries may have signatures, and the part before an
+/// `@` a password.
 fn without_path(uri: &Uri) -> String {
     let scheme = uri.scheme().map_or("http", Scheme::as_str);
     let authority = uri.authority().map_or("", Authority::as_str);
     without_user_parts(&format!("{scheme}://{authority}")).into_owned()
 }
 
-/// Returns the URI of a request to a target, whose path and query it keeps.
+/// Returns the URI of a request in canonical form, with its path and query.
 fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     if !path.starts_with('/') {
@@ -213,7 +214,7 @@ fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
     format!("{target}{path}").parse().map_err(|_| Error::HttpRequestUriInvalid)
 }
 
-/// Returns WASI's word for what went wrong, with the system's words where there is a place for them.
+/// Returns WASI's error code for a failure, with the system's message where the code has room for it.
 fn explain(error: &hyper_util::client::legacy::Error, denial_log: &DenialLog) -> Error {
     let mut found = Error::ConnectionTerminated;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);

@@ -1,4 +1,4 @@
-//! WASI 0.2's HTTP objects, counted and measured.
+//! WASI HTTP 0.2, with its objects counted and limited.
 
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;

@@ -1,4 +1,4 @@
-//! WASI 0.3's HTTP objects, counted and measured.
+//! WASI HTTP 0.3, with its objects counted and limited.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! Which certificates vouch for an HTTPS server.
+//! The certificates that HTTPS servers are checked with.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub enum TlsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's message.
         source: io::Error,
     },
     /// The file of certificates that the environment names cannot be one.
@@ -31,7 +31,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: io::Error,
     },
-    /// The file is not PEM, or what is in it is no certificate of an authority.
+    /// The file is not PEM, or has something else than the certificate of an authority in it.
     #[error(
         "tls.ca_file: `{}`: {problem}; give the certificates of the authorities that vouch for the servers, as PEM",
         path.display()
@@ -44,8 +44,8 @@ pub enum TlsError {
     },
 }
 
-/// Makes the client's side of TLS: it trusts what is in `ca_file` and nothing else; without one what the system
-/// trusts; where that is nothing, the bundled certificates of Mozilla's program.
+/// Makes the client's side of TLS. It trusts only the certificates in `ca_file`; without a file, those of the system;
+/// if the system has none, the bundled ones of Mozilla's program.
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca_file {
         Some(path) => read(path)?,
@@ -84,8 +84,8 @@ fn read(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Names a file of certificates that the environment names and that is not a regular file: the library that reads it
-/// would wait.
+/// Returns the file of certificates that the environment names, if it is not a regular file: the library would wait as
+/// it reads it.
 fn system_file() -> Option<(PathBuf, io::Error)> {
     let path = PathBuf::from(std::env::var_os("SSL_CERT_FILE")?);
     let error = open_file(&path).err().filter(|error| error.kind() == io::ErrorKind::InvalidInput)?;

@@ -1,4 +1,4 @@
-//! WASI 0.2's polls: no longer than an instance has things to wait for.
+//! WASI 0.2's polls, limited to as many entries as an instance may have handles.
 
 use wasmtime::component::{Linker, Resource, WasmList};
 use wasmtime::{StoreContextMut, format_err};
@@ -16,8 +16,8 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtim
     Ok(())
 }
 
-/// Waits for one of a list. The same may stand in it many times, and the host works on each; so its length is measured
-/// before its elements are read.
+/// Waits for one entry of a list. A list may have the same entry many times, and the host works on each, so its length
+/// is checked before its elements are read.
 async fn poll(
     mut store: StoreContextMut<'_, GuestState>,
     list: WasmList<Resource<DynPollable>>,

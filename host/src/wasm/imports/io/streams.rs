@@ -23,8 +23,8 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtim
     Ok(())
 }
 
-/// Writes what the stream has room for; more is a trap, as WASI has it. A stream into a file would take anything, and
-/// keep it until there is a thread to write it.
+/// Writes bytes for which the stream has room; more is a trap, as in WASI. Otherwise a stream into a file would take
+/// any number of bytes, and keep them until a thread writes them.
 fn write(state: &mut GuestState, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
     let n_allowed = state.table.get_mut(&stream)?.check_write()?;
     if bytes.len() > n_allowed {

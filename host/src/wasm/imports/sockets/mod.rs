@@ -1,4 +1,4 @@
-//! Sockets and names. Addresses are judged when they are used: see [`check_address`].
+//! Sockets and names. Addresses are checked when they are used: see [`check_address`].
 
 pub(super) mod p2;
 pub(super) mod p3;

@@ -1,4 +1,4 @@
-//! `buffers`: chunks to be read, and room to be filled.
+//! `buffers`: sources to read from, and sinks to fill.
 
 use bytes::Bytes;
 use wasmtime::component::{Linker, Resource, WasmList};
@@ -15,7 +15,7 @@ const BUFFERS: &str = "kvtier:storage/buffers@0.1.0";
 
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<()> {
     buffers::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
-    // The generated glue for these two moves bytes through a vector of its own; these do not.
+    // The generated glue for these two copies bytes through a vector; these functions do not.
     linker.allow_shadowing(true);
     let mut shadows = linker.instance(BUFFERS)?;
     shadows.func_wrap("[method]sources.read", read)?;

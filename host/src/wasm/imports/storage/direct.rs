@@ -1,8 +1,8 @@
 //! A chunk's bytes between host memory and a file that was opened for direct I/O, past the page cache.
 //!
-//! Memory, positions and lengths have to be multiples of a block then. A payload's are, but for its end, which goes
-//! with the trailer through a block of its own; a payload that lies anywhere in memory goes so altogether. The file is
-//! cut to its size at last.
+//! Direct I/O needs memory, positions and lengths that are multiples of a block. Those of a payload are, except at its
+//! end, which is copied through a separate block together with the trailer. A payload that is not aligned in memory is
+//! copied as a whole. At the end the file is cut to its size.
 
 use std::fs::File;
 use std::io;
@@ -68,7 +68,7 @@ pub(super) fn read(sink: &mut Lease, file: &File) -> Result<u64, Error> {
     Ok(done as u64)
 }
 
-/// Writes one block, to find out whether that is possible.
+/// Writes one block, to find out whether direct I/O is possible.
 pub(super) fn try_writing(file: &File) -> Result<(), Error> {
     write_all(file, Block::default().of(PAGE_BYTES), 0)
 }
@@ -81,7 +81,7 @@ fn steps(size: usize) -> impl Iterator<Item = Range<usize>> {
     blocks.map(move |start| start..whole.min(start + DIRECT_PIECE_BYTES)).chain(rest)
 }
 
-/// Whether bytes can be moved as they lie.
+/// Reports whether bytes can be moved without a copy.
 fn is_whole(bytes: &[u8]) -> bool {
     bytes.as_ptr().addr().is_multiple_of(PAGE_BYTES) && bytes.len().is_multiple_of(PAGE_BYTES)
 }
@@ -102,7 +102,7 @@ fn read_all(file: &File, bytes: &mut [u8], at: usize) -> Result<usize, Error> {
     while done < bytes.len() {
         match rustix::io::pread(file, &mut bytes[done..], (at + done) as u64) {
             Ok(0) => break,
-            // Not a whole block: the file ends here.
+            // Less than a whole block: the file ends here.
             Ok(n) if !n.is_multiple_of(PAGE_BYTES) => return Ok(done + n),
             Ok(n) => {
                 note(Pass::System, &bytes[done..done + n]);
@@ -115,7 +115,7 @@ fn read_all(file: &File, bytes: &mut [u8], at: usize) -> Result<usize, Error> {
     Ok(done)
 }
 
-/// What a write has done, rounded down to what the next one may begin with.
+/// Returns the bytes that a write moved, rounded down to whole blocks, at which the next one may begin.
 fn whole_blocks(written: rustix::io::Result<usize>) -> Result<usize, Error> {
     match written {
         Ok(n) if n < PAGE_BYTES => Err(Error::Other("the file takes no more bytes".into())),
@@ -127,18 +127,18 @@ fn whole_blocks(written: rustix::io::Result<usize>) -> Result<usize, Error> {
 
 fn refused_by(error: Errno) -> Error {
     match error {
-        // Said of direct I/O by file systems that can open for it and not do it, or want larger blocks.
+        // From file systems that can open a file for direct I/O but not do it, or that need larger blocks.
         Errno::INVAL | Errno::OPNOTSUPP => Error::Unsupported,
         error => failed(&io::Error::from(error)),
     }
 }
 
-/// Memory that begins at a multiple of a block.
+/// Memory that is aligned to a block.
 #[derive(Default)]
 struct Block(Vec<u8>);
 
 impl Block {
-    /// Returns `n` bytes of it, with whatever is in them.
+    /// Returns `n` bytes of it. Their content is arbitrary.
     fn of(&mut self, n: usize) -> &mut [u8] {
         if self.0.len() < n + PAGE_BYTES {
             self.0.resize(n + PAGE_BYTES, 0);

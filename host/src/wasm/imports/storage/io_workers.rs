@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use wasmtime::{Result, format_err};
 
-/// Runs blocking work where it holds up no lane, as soon as the backend has a slot for it.
+/// Runs blocking work on a thread that holds up no lane, as soon as the backend has a slot for it.
 pub(super) async fn off_thread<T: Send + 'static>(
     slots: Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -19,12 +19,12 @@ pub(super) async fn off_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| format_err!("{error}"))
 }
 
-/// Runs pieces of blocking work, on as many threads as they are worth and at most `n_threads`, and returns what each
-/// has answered, in order. `work` is called with the number of a piece.
+/// Runs pieces of blocking work on up to `n_threads` threads, as many as pay off, and returns their results in order.
+/// `work` is called with the number of a piece.
 ///
-/// A thread that begins calls in another as long as there is work left. A change of threads takes as long as a small
-/// file in the page cache, so what is done quickly is done by one or two before others have arrived, and what waits for
-/// a disk is soon done by all.
+/// Each thread that begins calls another one in while there is work left. A change of threads takes as long as reading
+/// a small file from the page cache. So one or two threads finish quick work before others arrive, and all soon share
+/// work that waits for a disk.
 pub(super) async fn all_off_thread<T: Send + 'static>(
     slots: Arc<Semaphore>,
     n_threads: usize,
@@ -57,7 +57,7 @@ struct IoWorkers<W> {
     work: W,
 }
 
-/// What a thread has answered, with the number of each piece of work.
+/// The results of one thread, with the number of each piece of work.
 type Answers<T> = mpsc::Sender<Vec<(usize, T)>>;
 
 impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> {
@@ -70,13 +70,13 @@ impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> 
                 break;
             }
             if n_others > 0 && piece + 1 < self.n_pieces && self.call_in(n_others - 1, answers) {
-                // The others are called in by that one.
+                // That thread calls the others in.
                 n_others = 0;
             }
             some.push((piece, (self.work)(piece)));
         }
         drop(slot);
-        // Nobody listens when the call is gone. There is room for what every thread has to say.
+        // The receiver is gone if the call is. There is room for the results of every thread.
         let _unheard = answers.try_send(some).is_err();
     }
 

@@ -1,4 +1,4 @@
-//! The host functions that a guest may import: buffers, streams, files, the log.
+//! The interfaces of the contract that move chunks: buffers, streams and files.
 
 mod buffers;
 mod direct;
@@ -31,13 +31,13 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<
 
 impl types::Host for StorageView<'_> {}
 
-/// Runs host work over `n_bytes` where it holds up no other guest: in place if it is short, else while another thread
-/// takes over what waits for this one.
+/// Runs host work over `n_bytes` without holding up other guests: in place if it is short; otherwise another thread
+/// takes over the tasks of this one.
 fn beside<T>(lanes: &Handle, n_bytes: usize, work: impl FnOnce() -> T) -> T {
     if n_bytes <= LANE_BYTES_MAX {
         return work();
     }
-    // The thread that takes over is one of the lanes', not of the backend whose context this is.
+    // The thread that takes over must be one of the lanes', not of the backend's runtime that is entered here.
     let _lanes = lanes.enter();
     tokio::task::block_in_place(work)
 }
@@ -79,7 +79,7 @@ mod tests {
         let long = {
             let (lanes, barrier) = (lanes.handle().clone(), Arc::clone(&barrier));
             async move {
-                // Short work stays.
+                // Short work stays on its thread.
                 let here = std::thread::current().id();
                 assert_eq!(beside(&lanes, LANE_BYTES_MAX, || std::thread::current().id()), here);
                 beside(&lanes, LANE_BYTES_MAX + 1, || barrier.wait().is_leader())

@@ -1,7 +1,7 @@
-//! What the functions of `files` and `files-blocking` do, the same for both.
+//! The operations of `files` and `files-blocking`, the same for both.
 //!
-//! Paths are checked, and the operation is counted as pending, when a call is made: how many wait for a thread, and
-//! with what, is the guest's choice.
+//! Paths are checked and the operation is counted as pending when a call is made, because the guest chooses how many
+//! operations wait for a thread, and with which paths.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::wasm::state::ownership::{Question, Tried};
 
 pub(super) type Answer<T> = std::result::Result<T, Error>;
 
-/// What a splice needs.
+/// A splice that is about to run.
 pub(super) struct Splice<M> {
     /// The backend's.
     slots: Arc<Semaphore>,
@@ -58,7 +58,8 @@ pub(super) async fn read(splice: Answer<Splice<Lease>>, at: u64) -> Result<Answe
     }
 }
 
-/// What files by name need, and which of these have names that are none; or why nothing is done about so many.
+/// Files by name that are about to be worked on, with an error for each that has an invalid name; or an error for all
+/// of them, with their number.
 pub(super) type Batch<M, F> = std::result::Result<Files<M, F>, (Error, usize)>;
 
 pub(super) struct Files<M, F> {
@@ -66,7 +67,7 @@ pub(super) struct Files<M, F> {
     slots: Arc<Semaphore>,
     memory: M,
     directory: Directory,
-    wanted: Vec<Answer<F>>,
+    entries: Vec<Answer<F>>,
     begun: Begun,
 }
 
@@ -97,7 +98,7 @@ fn only<T>(answers: Vec<Answer<T>>) -> Result<Answer<T>> {
     answers.into_iter().next().ok_or_else(|| format_err!("no answer for a file"))
 }
 
-/// Does something with each file, on as many threads as it is worth.
+/// Runs `each` for every file, on as many threads as pay off.
 async fn each_off_thread<M, F, T>(
     batch: Batch<M, F>,
     each: impl Fn(&Directory, &M, &F) -> Answer<T> + Send + Sync + 'static,
@@ -108,16 +109,16 @@ where
     T: Send + 'static,
 {
     match batch {
-        Ok(Files { slots, memory, directory, wanted: files, begun }) => {
-            let n_files = files.len();
-            if files.iter().all(std::result::Result::is_err) {
-                let refusals = files.into_iter().filter_map(std::result::Result::err);
+        Ok(Files { slots, memory, directory, entries, begun }) => {
+            let n_files = entries.len();
+            if entries.iter().all(std::result::Result::is_err) {
+                let refusals = entries.into_iter().filter_map(std::result::Result::err);
                 return Ok(refusals.map(Err).collect());
             }
             let work = move |n: usize| {
                 // As long as a thread is at work.
                 let _begun = &begun;
-                files[n].as_ref().map_err(Error::clone).and_then(|file| each(&directory, &memory, file))
+                entries[n].as_ref().map_err(Error::clone).and_then(|file| each(&directory, &memory, file))
             };
             all_off_thread(slots, SPLICES_MAX, n_files, work).await
         }
@@ -127,7 +128,7 @@ where
 
 /// A file by name, as a guest asks for it.
 pub(super) trait Named {
-    /// Returns the paths that wait with it.
+    /// Returns its paths.
     fn paths(&self) -> impl Iterator<Item = &str>;
 }
 
@@ -220,13 +221,13 @@ impl StorageView<'_> {
         let Descriptor::Dir(opened) = self.table.get(directory)? else {
             return Ok(Err((Error::InvalidArgument("expected a directory, got a file".into()), n_files)));
         };
-        // A path that is none does not wait with the others.
+        // A file with an invalid path does not wait with the others.
         let check = |file: F| {
             let checked = file.paths().try_for_each(check_path);
             checked.map(|()| file)
         };
-        let files: Vec<Answer<F>> = files.into_iter().map(check).collect();
-        let n_bytes = files.iter().flatten().flat_map(F::paths).map(str::len).sum();
+        let entries: Vec<Answer<F>> = files.into_iter().map(check).collect();
+        let n_bytes = entries.iter().flatten().flat_map(F::paths).map(str::len).sum();
         let Some(begun) = self.budgets.file_work.begin(n_bytes) else {
             return Ok(Err((Error::Unavailable(self.budgets.file_work.refusal()), n_files)));
         };
@@ -235,10 +236,10 @@ impl StorageView<'_> {
             is_read_only: opened.perms.write_not_permitted(),
             denial_log: self.policy.denial_log.clone(),
         };
-        Ok(Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, directory, wanted: files, begun }))
+        Ok(Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, directory, entries, begun }))
     }
 
-    /// Looks a file up and checks that it may be used so: the descriptor's rights are not enforced for us.
+    /// Looks a file up and checks the descriptor's rights, which nothing else enforces here.
     fn open_file(&self, file: &Resource<Descriptor>, mode: OpenMode) -> Result<Answer<File>> {
         let writes = mode.contains(OpenMode::WRITE);
         Ok(match self.table.get(file)? {
@@ -248,15 +249,15 @@ impl StorageView<'_> {
                 Ok(file.clone())
             }
             Descriptor::File(_) => {
-                let wanted = if writes { "writing" } else { "reading" };
-                Err(Error::InvalidArgument(format!("the file is not open for {wanted}")))
+                let access = if writes { "writing" } else { "reading" };
+                Err(Error::InvalidArgument(format!("the file is not open for {access}")))
             }
             Descriptor::Dir(_) => Err(Error::InvalidArgument("expected a file, got a directory".into())),
         })
     }
 }
 
-/// Checks the places that files have among the chunks of a call.
+/// Checks the indices of files in the chunks of a call.
 fn check_indices(mut indices: impl ExactSizeIterator<Item = u32>, count: usize) -> Result<()> {
     if indices.len() > count {
         return Err(format_err!("{} files for a call of {count} chunks", indices.len()));

@@ -1,6 +1,6 @@
-//! Chunks in files of their own: all that a chunk's file needs of the system, on one thread, one call after the other.
+//! Chunks in files, one per file: all system calls for a file, one after the other on one thread.
 //!
-//! Paths are resolved as WASI's own functions resolve them, and lead nowhere else.
+//! Paths are resolved as WASI's own functions resolve them, and cannot lead out of the directory.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ use crate::wasm::imports::filesystem::note_refused_path;
 use crate::wasm::policy::DenialLog;
 use crate::wasm::state::ownership::{Question, Tried};
 
-/// Checks a path when a call is made, before the call waits for anything: until it is done, the path is the host's.
+/// Checks a path when a call is made, before the call waits: until then the host has to keep the path.
 pub(super) fn check_path(path: &str) -> Result<(), Error> {
     let n_bytes = path.len();
     if n_bytes > PATH_BYTES_MAX {
@@ -33,7 +33,7 @@ pub(super) fn check_path(path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A directory that a guest has open, and who is told what it is refused there.
+/// A directory that a guest has open, with the log for its denials.
 pub(super) struct Directory {
     pub(super) file: Arc<File>,
     pub(super) is_read_only: bool,
@@ -46,7 +46,7 @@ impl Directory {
         self.store_then(chunks, file, caching, || ())
     }
 
-    /// As [`Self::store`]; calls `written` when the file is written and has not got its name.
+    /// As [`Self::store`]. Calls `written` when the file is written and does not have its final name yet.
     fn store_then(
         &self,
         chunks: &Sources,
@@ -64,7 +64,7 @@ impl Directory {
         drop(created);
         written();
         let stored = stored.and_then(|n_bytes| {
-            // What nobody waits for any more must not appear later.
+            // A chunk whose call has ended must not appear later.
             chunks.chunk(file.index as usize).map_err(refused)?;
             self.rename(&file.temporary, &file.name).map(|()| n_bytes)
         });
@@ -84,7 +84,7 @@ impl Directory {
         check_path(&file.name)?;
         let mut sink = buffers.lease(file.index as usize).map_err(refused)?;
         let mut options = OpenOptions::new();
-        // Who opens a pipe would wait for somebody to write.
+        // Opening a pipe would wait for a writer.
         options.read(true)._cap_fs_ext_follow(FollowSymlinks::No);
         options.custom_flags((flags(caching) | OFlags::NONBLOCK).bits().cast_signed());
         let opened = match fs::open(&self.file, Path::new(&file.name), &options) {
@@ -92,7 +92,7 @@ impl Directory {
             opened => opened.map_err(|error| self.failed(&file.name, Change::No, caching, &error))?,
         };
         match opened.metadata() {
-            // Not the chunk that is asked for.
+            // A larger file cannot be this chunk.
             Ok(metadata) if metadata.is_file() && metadata.len() > sink.capacity() as u64 => return Ok(None),
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => return Err(not_a_file(&file.name)),
@@ -118,7 +118,7 @@ impl Directory {
     fn open_directory(&self, path: &str) -> Result<File, Error> {
         check_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Anew in any case: descriptors that are made of each other share their lock.
+        // Always opened again: duplicated descriptors share their lock.
         let open = |directory: &File| rustix::fs::openat(directory, ".", flags, Mode::empty());
         let opened = match path {
             "" => open(&self.file).map_err(io::Error::from),
@@ -141,7 +141,7 @@ impl Directory {
         options.write(true).create_new(true).custom_flags(flags(caching).bits().cast_signed());
         fs::open(&self.file, Path::new(path), &options).map_err(|error| {
             let failed = self.failed(path, Change::Yes, caching, &error);
-            // Some file systems make the file before they say that they cannot open it so.
+            // Some file systems create the file before they fail to open it for direct I/O.
             if failed == Error::Unsupported {
                 self.discard(path);
             }
@@ -171,14 +171,14 @@ impl Directory {
         }
     }
 
-    /// Removes a file that is of no use. One that stays is found by whoever looks for it under its temporary name.
+    /// Removes an unfinished file. One that stays can be found by its temporary name.
     fn discard(&self, path: &str) {
         if let Err(error) = fs::remove_file(&self.file, Path::new(path)) {
             tracing::debug!(%error, "an unfinished file stays");
         }
     }
 
-    /// Returns the contract's error for one of the system's. Notes what was refused.
+    /// Returns the contract's error for one of the system's. Records a denial.
     fn failed(&self, path: &str, change: Change, caching: Caching, error: &io::Error) -> Error {
         let read_only = change == Change::Yes && self.is_read_only;
         note_refused_path(&self.denial_log, path, read_only, error);
@@ -198,8 +198,8 @@ impl Directory {
         }
     }
 
-    /// Returns why the system does not open a path past the page cache: the file system does no direct I/O, or a
-    /// directory or a pipe is in the file's place. The system has one word for all of these.
+    /// Returns why the system does not open a path for direct I/O: the file system has none, or the path is a directory
+    /// or a pipe. The system has one error code for all of these.
     fn explain_direct(&self, path: &str) -> Error {
         match fs::stat(&self.file, Path::new(path), FollowSymlinks::No) {
             Ok(found) if !found.is_file() => not_a_file(path),
@@ -208,7 +208,7 @@ impl Directory {
     }
 }
 
-/// Reports whether there is no such file, and nowhere that it could be.
+/// Reports whether the file, or a directory in its path, does not exist.
 fn leads_nowhere(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -217,7 +217,7 @@ fn not_a_file(path: &str) -> Error {
     Error::InvalidArgument(format!("{path:?} is not a file"))
 }
 
-/// Whether the file system would have been changed.
+/// Whether an operation changes the file system.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     No,

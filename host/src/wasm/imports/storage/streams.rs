@@ -1,4 +1,4 @@
-//! `streams`: a chunk's bytes as a stream, out of a source or into a sink, not through guest memory.
+//! `streams`: a chunk's bytes as a stream, from a source or into a sink, without a copy in guest memory.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -67,14 +67,13 @@ impl<T: Send + 'static> streams::HostWithStore<T> for Storage {
     }
 }
 
-/// Delivers a chunk's bytes from the host's memory, for as long as its call lasts: it holds the chunk only
-/// while it copies.
+/// Delivers a chunk's bytes from the host's memory until its call ends. It holds the chunk only while it copies.
 pub(super) struct ChunkStream {
     sources: Sources,
     index: usize,
     range: Range<usize>,
     lanes: Handle,
-    /// Moved since it let others run last. A reader on the host asks for more again and again.
+    /// Bytes moved since it last yielded. A reader on the host asks for more without a pause.
     n_bytes_at_a_stretch: usize,
 }
 
@@ -105,7 +104,7 @@ impl<D> StreamProducer<D> for ChunkStream {
         };
         let mut destination = destination.as_direct(store, STREAM_STEP_BYTES);
         let mut room = destination.remaining();
-        // No more is taken, and hashed, than there is room for.
+        // Only as much is taken, and hashed, as there is room for.
         let end = self.range.end.min(self.range.start + room.len());
         let range = self.range.start..end;
         let n_bytes_to_read = chunk.n_bytes_to_read(&range);
@@ -128,7 +127,7 @@ impl<D> StreamProducer<D> for ChunkStream {
     }
 }
 
-/// Fills a sink from a stream, straight out of the writer's memory.
+/// Fills a sink from a stream, directly from the writer's memory.
 pub(super) struct SinkStream {
     sink: Option<Claim>,
     offset: usize,
@@ -147,7 +146,7 @@ impl<D> StreamConsumer<D> for SinkStream {
         _: bool,
     ) -> Poll<Result<StreamResult>> {
         let mut source = source.as_direct(store);
-        // Not more at a time: the buffer is locked while it is filled.
+        // Limited, because the buffer is locked while it is filled.
         let bytes = source.remaining();
         let bytes = &bytes[..bytes.len().min(STREAM_STEP_BYTES)];
         let n_bytes = bytes.len();
@@ -177,10 +176,10 @@ impl SinkStream {
     }
 
     fn finish(&mut self, outcome: std::result::Result<u64, TransferError>) {
-        // The buffer goes back before the guest hears that the transfer is over.
+        // The buffer goes back before the guest learns that the transfer is over.
         self.sink = None;
         if let Some(done) = self.done.take() {
-            // The call may have ended; nobody is told then.
+            // The call may have ended.
             let _unheard = done.send(outcome).is_err();
         }
     }

@@ -1,4 +1,4 @@
-//! What one backend was refused, for its log and status.
+//! The denials of one backend, for its log and status.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use crate::limits::DENIALS_LOGGED_MAX;
 use crate::log_throttle::LogThrottle;
 use crate::sync::lock;
 
-/// What one backend was refused, in all its lanes since it was configured.
+/// The denials of one backend, in all its lanes since it was configured.
 #[derive(Debug)]
 pub(in crate::wasm) struct Denials {
     backend: String,
     pub(super) allow: Grants,
     count: AtomicU64,
     logged: Mutex<Logged>,
-    /// Of different ones beyond those that are logged.
+    /// The different denials beyond those that are logged.
     further: LogThrottle,
 }
 
@@ -63,7 +63,7 @@ impl Denials {
         if known.logged.contains(denial) {
             return;
         }
-        // Each kind by itself: a disk on which every chunk is refused must not hide a refused connection.
+        // Each kind is counted on its own: a disk that refuses every chunk must not hide a refused connection.
         let kind = std::mem::discriminant(denial);
         let n_logged = known.logged.iter().filter(|logged| std::mem::discriminant(*logged) == kind).count();
         let n_more = if n_logged < DENIALS_LOGGED_MAX {
@@ -76,7 +76,7 @@ impl Denials {
         drop(known);
         let backend = self.backend.as_str();
         if *denial == Denial::NoDirectory {
-            // Not a warning: libraries ask without need, the C library's resolver for one.
+            // Not a warning, because libraries try it without need, such as the C library's resolver.
             tracing::info!(backend, "denied: {denial}; {}", self.remedy_in_file(denial));
         } else if n_more > 0 {
             tracing::warn!(backend, n_more, "denied: {denial}; {}", self.remedy_in_file(denial));

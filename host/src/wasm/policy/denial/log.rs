@@ -1,4 +1,4 @@
-//! What one instance was refused, for the errors of its calls.
+//! The denials of one instance, for the errors of its calls.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,7 @@ use crate::text::escaped;
 use crate::tier::TierError;
 use crate::wasm::policy::Secrets;
 
-/// Knows what stands behind the errors of one instance's calls: what it was refused, and which words in them
-/// are secrets.
+/// Explains the errors of one instance's calls: has what it was refused, and the secrets to hide in their texts.
 #[derive(Clone, Debug)]
 pub(in crate::wasm) struct DenialLog(Arc<Recorded>);
 
@@ -21,9 +20,9 @@ struct Recorded {
     denials: Arc<Denials>,
     secrets: Secrets,
     count: AtomicU64,
-    /// The count when no call was inside last.
+    /// The count at the last moment without a call inside.
     idle: AtomicU64,
-    /// Different ones, the latest at the end, each with the count at which it was last seen.
+    /// The different denials, the latest at the end, each with the count at which it was last seen.
     latest: Mutex<VecDeque<(u64, Denial)>>,
 }
 
@@ -53,19 +52,19 @@ impl DenialLog {
         latest.push_back((at, denial));
     }
 
-    /// Notes the moment at which a call goes in.
+    /// Returns a mark of the moment at which a call enters the guest.
     pub(in crate::wasm) fn mark(&self) -> Mark {
         Mark(self.0.count.load(Ordering::Relaxed))
     }
 
-    /// Notes that no call is inside.
+    /// Records that no call is inside.
     pub(in crate::wasm) fn idle(&self) {
         self.0.idle.store(self.mark().0, Ordering::Relaxed);
     }
 
-    /// Returns a text of the guest's choice as it may be shown. Reads no more of it than that.
+    /// Returns a text of the guest in the form in which it may be shown. Reads only the part that is shown.
     pub(in crate::wasm) fn guest_text(&self, text: &str) -> GuestText {
-        // One character more, so that it shows that some are left out; of four bytes at most, each.
+        // One character more, so that a cut shows. Each has at most four bytes.
         GuestText::new(&self.0.secrets.hide_beginning(text, 4 * (DENIED_TEXT_CHARS_MAX + 1)))
     }
 
@@ -74,17 +73,18 @@ impl DenialLog {
         &self.0.secrets
     }
 
-    /// Returns a call's error, in the guest's own words, as it may be shown: without secrets, escaped and cut.
+    /// Returns a call's error with the guest's text in the form in which it may be shown: without secrets, escaped and
+    /// cut.
     pub(in crate::wasm) fn tame(&self, mut error: TierError) -> TierError {
         if let Some(text) = error.text_mut() {
-            // In this order: what is escaped or cut is not recognised as a secret.
+            // In this order, because a secret is not recognised once it is escaped or cut.
             let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
             *text = escaped(&hidden, ERROR_BYTES_MAX);
         }
         error
     }
 
-    /// As [`Self::tame`], with what was refused since the call went in.
+    /// As [`Self::tame`], with the denials since the call entered the guest.
     pub(in crate::wasm) fn explain(&self, mark: Mark, error: TierError) -> TierError {
         let mut error = self.tame(error);
         if let Some(text) = error.text_mut() {
@@ -93,7 +93,8 @@ impl DenialLog {
         error
     }
 
-    /// As [`Self::explain`], for the constructor and `open`: since no call was inside last.
+    /// As [`Self::explain`], for the constructor and `open`: with the denials since the last moment without a call
+    /// inside.
     pub(in crate::wasm) fn explain_start(&self, error: TierError) -> TierError {
         self.explain(self.idle_mark(), error)
     }
@@ -114,8 +115,8 @@ impl DenialLog {
         }
     }
 
-    /// Returns what was refused since `mark`, and what would allow it; `None` if nothing was. Calls that
-    /// overlap in one instance cannot be told apart: each is told what was refused while it was inside.
+    /// Returns the denials since `mark`, and how to allow each; `None` if there are none. Calls that overlap in one
+    /// instance cannot be distinguished: each gets all denials from the time that it was inside.
     fn note_since(&self, mark: Mark) -> Option<String> {
         if self.mark().0 == mark.0 {
             return None;
@@ -169,11 +170,11 @@ mod tests {
         };
         assert_eq!(error(&denial_log), "login [secret]");
         denial_log.record(Denial::Lookup(denial_log.guest_text("hunter2.example")));
-        let told =
+        let note =
             "denied: resolving the name \"[secret].example\"; no grant allows it, as it is no host name";
-        assert_eq!(error(&denial_log), format!("login [secret]; {told}"));
+        assert_eq!(error(&denial_log), format!("login [secret]; {note}"));
         assert_eq!(denial_log.explain(mark, TierError::NoSpace), TierError::NoSpace);
-        assert_eq!(denial_log.explain_end("dead".into()), format!("dead; {told}"));
+        assert_eq!(denial_log.explain_end("dead".into()), format!("dead; {note}"));
         denial_log.idle();
         assert_eq!(denial_log.explain_end("dead".into()), "dead");
     }
@@ -188,12 +189,12 @@ mod tests {
         assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX)).len(), ERROR_BYTES_MAX);
         assert_eq!(said(&"x".repeat(ERROR_BYTES_MAX + 1)).len(), ERROR_BYTES_MAX);
         assert_eq!(said(&format!("key {PEM}\nrefused")), "key [secret]\\nrefused");
-        // Across the place of the cut, and beyond.
+        // Across the cut, and beyond it.
         for before in ERROR_BYTES_MAX - 100..ERROR_BYTES_MAX + 100 {
             for key in [PEM, PEM.trim(), &format!("{PEM:?}")] {
-                let told = said(&format!("{}{key}{}", "x".repeat(before), "y".repeat(1000)));
-                assert!(told.trim_start_matches('x').len() < 110, "{told}");
-                assert!(!told.contains("BEGIN") && !told.contains("MII"), "{told}");
+                let note = said(&format!("{}{key}{}", "x".repeat(before), "y".repeat(1000)));
+                assert!(note.trim_start_matches('x').len() < 110, "{note}");
+                assert!(!note.contains("BEGIN") && !note.contains("MII"), "{note}");
             }
         }
     }

@@ -1,8 +1,7 @@
-//! What a guest was refused: told to the operator with the grant that would allow it, and to the caller.
+//! What a guest was refused, reported to the caller, and to the operator with the grant that would allow it.
 //!
-//! WASI's error codes carry no words, so a guest can only report that something was "not permitted". The
-//! host keeps what it was: [`Denials`] for the backend's log and status, [`DenialLog`] for the errors of one
-//! instance's calls.
+//! WASI's error codes carry no text, so a guest can only report that something was "not permitted". The host keeps the
+//! details: [`Denials`] for the backend's log and status, [`DenialLog`] for the errors of one instance's calls.
 
 mod backend;
 mod log;
@@ -14,6 +13,7 @@ pub(in crate::wasm) use self::backend::Denials;
 pub(in crate::wasm) use self::log::{DenialLog, Mark};
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
 use crate::limits::DENIED_TEXT_CHARS_MAX;
+use crate::text::{Quotes, harmless};
 
 /// One thing that a guest tried and was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,24 +38,19 @@ pub(in crate::wasm) enum Denial {
     Udp,
     /// A name.
     Lookup(GuestText),
-    /// An HTTP request to where none may go.
+    /// An HTTP request to a target that is not granted.
     Request(GuestText),
-    /// An HTTP request to a name that leads where none may, with what kind of address that is.
+    /// An HTTP request to a name that leads to an address that is not granted, with the kind of that address.
     Led(GuestText, SocketAddr, &'static str),
 }
 
-/// A text of the guest's choice, made harmless: one line, of bounded length, in quotes.
+/// A text of the guest, made harmless: one line of bounded length, in quotes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::wasm) struct GuestText(String);
 
 impl GuestText {
     fn new(text: &str) -> Self {
-        let mut shown: String =
-            text.chars().take(DENIED_TEXT_CHARS_MAX).flat_map(char::escape_debug).collect();
-        if text.chars().nth(DENIED_TEXT_CHARS_MAX).is_some() {
-            shown.push('…');
-        }
-        Self(shown)
+        Self(harmless(text, DENIED_TEXT_CHARS_MAX, Quotes::Escape))
     }
 }
 
@@ -87,7 +82,7 @@ impl fmt::Display for Denial {
 }
 
 impl Denial {
-    /// Returns what to do if it is meant to be allowed. `section` is what stands before a key.
+    /// Returns how to allow it. `section` is the prefix of configuration keys.
     fn remedy(&self, allow: &Grants, section: &str) -> String {
         match self {
             Self::NoDirectory | Self::Outside(_) => {
@@ -111,7 +106,7 @@ impl Denial {
             }
             Self::Bind(_) | Self::Listen => "no grant allows a backend to be connected to".to_owned(),
             Self::Udp => "no grant allows UDP".to_owned(),
-            // The name is the guest's choice; as a grant it might mean something else, such as a whole network.
+            // The guest chooses the name; as a grant it might mean something else, such as a whole network.
             Self::Lookup(GuestText(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
                 Some(host @ NetHost::Name(_)) => format!("add {section}allow.net: [\"tcp://{host}:PORT\"]"),
                 _ => "no grant allows it, as it is no host name".to_owned(),
@@ -150,32 +145,32 @@ mod tests {
         let mut allow = Grants::default();
         allow.fs.extend(FsGrant::parse("/srv/kv:/data:ro", Path::new("/")));
         allow.fs.extend(FsGrant::parse("/srv/rw:/tmp:rw", Path::new("/")));
-        let told = |denial: Denial| format!("{denial}; {}", denial.remedy(&allow, "external_backend.b."));
+        let text = |denial: Denial| format!("{denial}; {}", denial.remedy(&allow, "external_backend.b."));
         let path = || GuestText::new("../x");
-        insta::assert_snapshot!(told(Denial::NoDirectory), @r#"directories, of which none is granted; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
-        insta::assert_snapshot!(told(Denial::Outside(path())), @r#"the path "../x", which leads out of the granted directories; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
-        insta::assert_snapshot!(told(Denial::ReadOnly(path())), @r#"changing "../x", in a directory that is granted for reading; make it external_backend.b.allow.fs: ["/srv/kv:/data:rw"]"#);
-        insta::assert_snapshot!(told(Denial::System(path())), @r#"the path "../x", by the operating system's permissions; let the host's user in"#);
-        insta::assert_snapshot!(told(Denial::Socket), @r#"a TCP socket; add external_backend.b.allow.net: ["tcp://HOST:PORT"]"#);
-        insta::assert_snapshot!(told(Denial::Connect("10.0.0.1:6379".parse().unwrap())), @r#"connecting to 10.0.0.1:6379; add external_backend.b.allow.net: ["tcp://10.0.0.1:6379"]"#);
-        insta::assert_snapshot!(told(Denial::Connect("[::1]:80".parse().unwrap())), @r#"connecting to [::1]:80; add external_backend.b.allow.net: ["tcp://[::1]:80"]"#);
-        insta::assert_snapshot!(told(Denial::Bind("0.0.0.0:9".parse().unwrap())), @"binding to 0.0.0.0:9; no grant allows a backend to be connected to");
-        insta::assert_snapshot!(told(Denial::Listen), @"listening for connections; no grant allows a backend to be connected to");
-        insta::assert_snapshot!(told(Denial::Udp), @"a UDP socket; no grant allows UDP");
-        let asked = || GuestText::new("https://a.example:443");
-        insta::assert_snapshot!(told(Denial::Request(asked())), @r#"an HTTP request to "https://a.example:443"; add external_backend.b.allow.net: ["https://a.example:443"]"#);
-        insta::assert_snapshot!(told(Denial::Request(GuestText::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
-        insta::assert_snapshot!(told(Denial::Led(asked(), "10.0.0.1:443".parse().unwrap(), "private")), @r#"an HTTP request to "https://a.example:443", which leads to 10.0.0.1:443, a private address; if that is meant, add external_backend.b.allow.net: ["https://10.0.0.1:443"]"#);
-        insta::assert_snapshot!(told(lookup("a.example")), @r#"resolving the name "a.example"; add external_backend.b.allow.net: ["tcp://a.example:PORT"]"#);
+        insta::assert_snapshot!(text(Denial::NoDirectory), @r#"directories, of which none is granted; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
+        insta::assert_snapshot!(text(Denial::Outside(path())), @r#"the path "../x", which leads out of the granted directories; add external_backend.b.allow.fs: ["HOST_DIR:GUEST_PATH:ro"]"#);
+        insta::assert_snapshot!(text(Denial::ReadOnly(path())), @r#"changing "../x", in a directory that is granted for reading; make it external_backend.b.allow.fs: ["/srv/kv:/data:rw"]"#);
+        insta::assert_snapshot!(text(Denial::System(path())), @r#"the path "../x", by the operating system's permissions; let the host's user in"#);
+        insta::assert_snapshot!(text(Denial::Socket), @r#"a TCP socket; add external_backend.b.allow.net: ["tcp://HOST:PORT"]"#);
+        insta::assert_snapshot!(text(Denial::Connect("10.0.0.1:6379".parse().unwrap())), @r#"connecting to 10.0.0.1:6379; add external_backend.b.allow.net: ["tcp://10.0.0.1:6379"]"#);
+        insta::assert_snapshot!(text(Denial::Connect("[::1]:80".parse().unwrap())), @r#"connecting to [::1]:80; add external_backend.b.allow.net: ["tcp://[::1]:80"]"#);
+        insta::assert_snapshot!(text(Denial::Bind("0.0.0.0:9".parse().unwrap())), @"binding to 0.0.0.0:9; no grant allows a backend to be connected to");
+        insta::assert_snapshot!(text(Denial::Listen), @"listening for connections; no grant allows a backend to be connected to");
+        insta::assert_snapshot!(text(Denial::Udp), @"a UDP socket; no grant allows UDP");
+        let target = || GuestText::new("https://a.example:443");
+        insta::assert_snapshot!(text(Denial::Request(target())), @r#"an HTTP request to "https://a.example:443"; add external_backend.b.allow.net: ["https://a.example:443"]"#);
+        insta::assert_snapshot!(text(Denial::Request(GuestText::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
+        insta::assert_snapshot!(text(Denial::Led(target(), "10.0.0.1:443".parse().unwrap(), "private")), @r#"an HTTP request to "https://a.example:443", which leads to 10.0.0.1:443, a private address; if that is meant, add external_backend.b.allow.net: ["https://10.0.0.1:443"]"#);
+        insta::assert_snapshot!(text(lookup("a.example")), @r#"resolving the name "a.example"; add external_backend.b.allow.net: ["tcp://a.example:PORT"]"#);
     }
 
     #[test]
     fn a_text_of_the_guests_is_one_short_line() {
-        let asked = GuestText::new("a\n\u{1b}[2J\"b");
-        assert_eq!(asked.to_string(), r#""a\n\u{1b}[2J\"b""#);
+        let target = GuestText::new("a\n\u{1b}[2J\"b");
+        assert_eq!(target.to_string(), r#""a\n\u{1b}[2J\"b""#);
         let long = GuestText::new(&"x".repeat(100_000)).to_string();
-        assert!(long.chars().count() == DENIED_TEXT_CHARS_MAX + 3 && long.ends_with("…\""), "{long}");
-        assert!(!GuestText::new(&"x".repeat(DENIED_TEXT_CHARS_MAX)).to_string().contains('…'));
+        assert!(long.len() == DENIED_TEXT_CHARS_MAX + 5 && long.ends_with("...\""), "{long}");
+        assert!(!GuestText::new(&"x".repeat(DENIED_TEXT_CHARS_MAX)).to_string().contains("..."));
     }
 
     #[test]

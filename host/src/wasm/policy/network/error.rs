@@ -12,7 +12,7 @@ pub enum NetError {
     Unresolvable {
         /// The grant.
         grant: String,
-        /// The system's words.
+        /// The system's message.
         source: io::Error,
     },
     /// A name has no address.
@@ -21,7 +21,7 @@ pub enum NetError {
         /// The grant.
         grant: String,
     },
-    /// A name leads to an address that only a grant of its own may give.
+    /// A name leads to an address that must be granted as an address.
     #[error(
         "allow.net: `{grant}`: the name resolves to {address}, a {kind} address; names may lead there only if \
          the address is granted too: if that is meant, add \"{add}\" or a network that has it"
@@ -29,9 +29,9 @@ pub enum NetError {
     Restricted {
         /// The grant.
         grant: String,
-        /// Where the name leads to.
+        /// The address that the name leads to.
         address: IpAddr,
-        /// What kind of address that is.
+        /// The kind of that address.
         kind: &'static str,
         /// The grant to add.
         add: String,

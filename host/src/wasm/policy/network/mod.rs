@@ -1,11 +1,12 @@
 //! The network targets of one backend: which addresses it may connect to, where it may send HTTP requests, and
 //! what its names mean.
 //!
-//! The host resolves granted names when it loads the backend, and for sockets a guest that asks for a name is told the
-//! pinned addresses. The host alone resolves them again, when calls fail, and takes the new addresses as a whole if
-//! they pass the same rules. HTTP connections are made by the host, which asks anew for each: services behind HTTP
-//! move, and every address is judged before it is dialled. A name that leads into a private network is refused, unless
-//! that network is granted by address as well: otherwise the owner of a public name could choose what the host reaches.
+//! The host resolves granted names when it loads the backend, and pins their addresses: a guest that resolves a name
+//! for a socket gets those. Only the host resolves names again, when calls fail, and replaces all addresses if the new
+//! ones pass the same rules. For HTTP the host makes the connections and resolves the name for each, because services
+//! behind HTTP move; it checks every address before it connects. A name that leads into a private network is refused
+//! unless that network is granted by address too: otherwise the owner of a public name could choose what the host
+//! reaches.
 
 mod error;
 mod ranges;
@@ -14,14 +15,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 pub use self::error::NetError;
 use self::ranges::restriction;
 use crate::config::{HttpScheme, IpNetwork, NetGrant, NetHost, PortRange};
 use crate::limits::HOST_NAME_BYTES_MAX;
+use crate::sync::{read, write};
 
-/// What a backend may connect to. Clones see the same targets, also after these were resolved again.
+/// The targets that a backend may connect to. Clones share them, also after they were resolved again.
 #[derive(Clone, Debug, Default)]
 pub(in crate::wasm) struct NetPolicy(Arc<RwLock<Arc<Targets>>>);
 
@@ -37,15 +39,15 @@ pub(in crate::wasm) fn system_resolver(name: &str) -> io::Result<Vec<IpAddr>> {
 struct Targets {
     /// Where sockets may connect to.
     allowed: Vec<(IpNetwork, PortRange)>,
-    /// What the names of sockets' targets were pinned to.
+    /// The pinned addresses of the names of sockets' targets.
     names: BTreeMap<String, Vec<IpAddr>>,
     /// Where HTTP requests may go.
     http: Vec<HttpTarget>,
-    /// What stands in the grants as an address. Only that may vouch for where a name leads to.
+    /// The targets that are granted by address. Only these allow a name to lead to a private network.
     by_address: Vec<(IpNetwork, PortRange)>,
 }
 
-/// Where an HTTP request goes to.
+/// The target of an HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::wasm) struct HttpTarget {
     pub(in crate::wasm) scheme: HttpScheme,
@@ -73,10 +75,10 @@ impl NetPolicy {
         Ok(Self(Arc::new(RwLock::new(Arc::new(Targets::resolve(grants, resolver)?)))))
     }
 
-    /// Resolves the grants again, and returns the names of sockets' targets that lead elsewhere from here on.
+    /// Resolves the grants again. Returns the names of sockets' targets whose addresses have changed.
     ///
     /// # Errors
-    /// [`NetError`]; nothing has changed then.
+    /// [`NetError`]; the old addresses stay in use.
     pub(in crate::wasm) fn resolve_again(
         &self,
         grants: &[NetGrant],
@@ -86,31 +88,31 @@ impl NetPolicy {
         let moved = new.names.iter().filter(|(name, addresses)| old.names.get(*name) != Some(addresses));
         let moved: Vec<String> = moved.map(|(name, _)| name.clone()).collect();
         if !moved.is_empty() {
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+            *write(&self.0) = Arc::new(new);
         }
         Ok(moved)
     }
 
     fn targets(&self) -> Arc<Targets> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.0))
     }
 
-    /// Reports whether there is no target for sockets at all.
+    /// Reports whether sockets have no target.
     pub(in crate::wasm) fn has_no_sockets(&self) -> bool {
         self.targets().allowed.is_empty()
     }
 
-    /// Reports whether HTTP requests may go somewhere.
+    /// Reports whether HTTP requests have a target.
     pub(in crate::wasm) fn has_http(&self) -> bool {
         !self.targets().http.is_empty()
     }
 
-    /// Reports whether HTTP requests may go there.
+    /// Reports whether HTTP requests may go to a target.
     pub(in crate::wasm) fn allows_http(&self, target: &HttpTarget) -> bool {
         self.targets().http.contains(target)
     }
 
-    /// Names the kind of an address that no name may lead to, for connections to `port`; `None` if one may.
+    /// Returns the kind of an address that no name may lead to; `None` if names may lead to it.
     pub(in crate::wasm) fn restriction(&self, address: SocketAddr) -> Option<&'static str> {
         let ports = PortRange { first: address.port(), last: address.port() };
         self.targets().restriction(address.ip(), ports)
@@ -124,8 +126,7 @@ impl NetPolicy {
         self.targets().allowed.iter().any(fits)
     }
 
-    /// Returns the addresses that a name stands for, or `None` if it is not granted. An address that is
-    /// written out stands for itself.
+    /// Returns the addresses of a name; `None` if it is not granted. An address in text form is returned as it is.
     pub(in crate::wasm) fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
         if name.len() > HOST_NAME_BYTES_MAX {
             return None;
@@ -195,7 +196,7 @@ impl Targets {
         Ok(targets)
     }
 
-    /// Names the kind of an address that is not granted by address and therefore must not be what a name leads to.
+    /// Returns the kind of an address to which no name may lead because it is not granted by address.
     fn restriction(&self, address: IpAddr, ports: PortRange) -> Option<&'static str> {
         let vouches = |(network, range): &(IpNetwork, PortRange)| {
             network.contains(address) && range.contains(ports.first) && range.contains(ports.last)

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Names the kind of an address that leads into a network of the host's own, or to no single machine;
-/// `None` for the addresses of the public internet.
+/// Returns the kind of an address that leads into a private network, or to more or less than one machine; `None` for
+/// addresses of the public internet.
 pub(super) fn restriction(address: IpAddr) -> Option<&'static str> {
     match address.to_canonical() {
         IpAddr::V4(address) => restriction_v4(address),
@@ -45,10 +45,10 @@ fn restriction_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0xfe80..=0xfebf, ..] => Some("link-local"),
         [0xfec0..=0xfeff, ..] => Some("site-local"),
         [0xff00..=0xffff, ..] => Some("multicast"),
-        // Packets leave the tunnel at whatever IPv4 address and port stand in the rest.
+        // Packets leave the tunnel at the IPv4 address and port that the remaining bits contain.
         [0x2001, 0, ..] => Some("Teredo"),
         // Translated to IPv4 on the way: NAT64, 6to4, the IPv4-translated form (SIIT), the old IPv4-compatible one, and
-        // ISATAP, which goes by the last half alone.
+        // ISATAP, which looks only at the last half.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..]
         | [0, 0, 0, 0, 0xffff | 0, 0, high, low]
@@ -62,7 +62,7 @@ fn restriction_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// Reports whether an address among those that are for protocols is reached from everywhere: services, and the ORCHIDs
+/// Reports whether an address from the range for protocols can be reached from everywhere: services, and the ORCHIDs
 /// and entity tags of hosts.
 const fn is_global_service(segments: [u16; 8]) -> bool {
     matches!(segments, [0x2001, 1, 0, 0, 0, 0, 0, 1..=3])

@@ -1,15 +1,15 @@
-//! The bytes that calls in flight move, counted.
+//! The bytes that the calls in flight move.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that one call moves, counted while it lasts.
-pub(super) struct Moving<'a> {
+pub(super) struct BytesInFlight<'a> {
     in_flight: &'a AtomicUsize,
     bytes: usize,
 }
 
-impl<'a> Moving<'a> {
-    /// Counts a call in, if it is within `max_bytes` with all others, or is the only one that moves anything.
+impl<'a> BytesInFlight<'a> {
+    /// Counts a call, if all calls together stay within `max_bytes` or no other call moves any bytes.
     pub(super) fn new(in_flight: &'a AtomicUsize, bytes: usize, max_bytes: usize) -> Option<Self> {
         let add = |others: usize| {
             let total = others.saturating_add(bytes);
@@ -20,7 +20,7 @@ impl<'a> Moving<'a> {
     }
 }
 
-impl Drop for Moving<'_> {
+impl Drop for BytesInFlight<'_> {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Processor time: what a try to start a backend has cost, so that the next one can wait in proportion.
+//! Processor time that an attempt to start a backend has cost, so that the next attempt can wait in proportion.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,14 +11,14 @@ use crate::limits::{RESTART_SPENT_FACTOR, RESTART_SPENT_FREE, RESTART_SPENT_PAUS
 
 /// Adds up processor time.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
+pub(super) struct CpuTime {
     nanoseconds: AtomicU64,
 }
 
-impl Spent {
+impl CpuTime {
     pub(super) fn add(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        // Five hundred years do not overflow it.
+        // It would overflow after five hundred years.
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
@@ -26,15 +26,15 @@ impl Spent {
         Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
     }
 
-    /// Does something, and adds what it takes of this thread's processor time.
+    /// Runs `work` and adds the processor time that this thread spends on it.
     pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = of_this_thread();
+        let before = thread_cpu_time();
         let outcome = work();
-        self.add(of_this_thread().saturating_sub(before));
+        self.add(thread_cpu_time().saturating_sub(before));
         outcome
     }
 
-    /// Runs a future and adds the processor time of the threads that poll it, as long as `counts` says so.
+    /// Runs a future and adds the processor time of the threads that poll it, while `counts` returns true.
     pub(super) async fn while_running<F: Future>(&self, counts: impl Fn() -> bool, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(
@@ -47,25 +47,25 @@ impl Spent {
 }
 
 /// Returns the processor time of the calling thread.
-pub(super) fn of_this_thread() -> Duration {
+pub(super) fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// Returns how long to wait after a try that has taken `spent`: at most one part in [`RESTART_SPENT_FACTOR`] of the
-/// time goes into tries, `n_at_once` of which are made side by side.
-pub(super) fn pause_after(spent: Duration, n_at_once: usize) -> Duration {
+/// Returns how long to wait after an attempt that took `cpu_time`. `n_at_once` attempts run side by side, and at most
+/// one part in [`RESTART_SPENT_FACTOR`] of the time goes into attempts.
+pub(super) fn pause_after(cpu_time: Duration, n_at_once: usize) -> Duration {
     let n_at_once = u32::try_from(n_at_once).unwrap_or(u32::MAX);
-    let pause = spent.saturating_mul(RESTART_SPENT_FACTOR).saturating_mul(n_at_once);
+    let pause = cpu_time.saturating_mul(RESTART_SPENT_FACTOR).saturating_mul(n_at_once);
     pause.min(RESTART_SPENT_PAUSE_MAX)
 }
 
-/// Returns how long to wait after an instance that has served, whose start has taken `spent` and was `lived` ago: what
-/// it has not paid for yet, if it was costly.
-pub(super) fn pause_after_serving(spent: Duration, lived: Duration, n_at_once: usize) -> Duration {
-    if spent < RESTART_SPENT_FREE {
+/// Returns how long to wait after an instance that has served. Its start took `cpu_time` and was `lived` ago; a costly
+/// start is waited for as far as that time does not cover it.
+pub(super) fn pause_after_serving(cpu_time: Duration, lived: Duration, n_at_once: usize) -> Duration {
+    if cpu_time < RESTART_SPENT_FREE {
         return Duration::ZERO;
     }
-    pause_after(spent, n_at_once).saturating_sub(lived)
+    pause_after(cpu_time, n_at_once).saturating_sub(lived)
 }
 
 #[cfg(test)]
@@ -76,8 +76,8 @@ mod tests {
 
     /// Computes until the thread's clock has moved by `time`.
     fn compute(time: Duration) {
-        let end = of_this_thread() + time;
-        while of_this_thread() < end {
+        let end = thread_cpu_time() + time;
+        while thread_cpu_time() < end {
             std::hint::spin_loop();
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_time_of_every_poll_counts_and_that_between_polls_does_not() {
         const SLICE: Duration = Duration::from_millis(1);
-        let spent = Spent::default();
+        let cpu_time = CpuTime::default();
         let mut n_polls = 0;
         let work = poll_fn(|cx| {
             compute(SLICE);
@@ -93,22 +93,22 @@ mod tests {
             cx.waker().wake_by_ref();
             if n_polls == 3 { Poll::Ready(()) } else { Poll::Pending }
         });
-        let mut work = Box::pin(spent.while_running(|| true, work));
+        let mut work = Box::pin(cpu_time.while_running(|| true, work));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         while work.as_mut().poll(&mut cx).is_pending() {
             compute(100 * SLICE);
         }
         drop(work);
-        assert!(spent.total() >= 3 * SLICE, "{:?}", spent.total());
-        assert!(spent.total() < 100 * SLICE, "{:?}", spent.total());
+        assert!(cpu_time.total() >= 3 * SLICE, "{:?}", cpu_time.total());
+        assert!(cpu_time.total() < 100 * SLICE, "{:?}", cpu_time.total());
     }
 
     #[test]
     fn what_does_not_count_is_not_added() {
-        let spent = Spent::default();
-        let work = spent.while_running(|| false, async { compute(Duration::from_millis(1)) });
+        let cpu_time = CpuTime::default();
+        let work = cpu_time.while_running(|| false, async { compute(Duration::from_millis(1)) });
         crate::runtime::block_on(work);
-        assert_eq!(spent.total(), Duration::ZERO);
+        assert_eq!(cpu_time.total(), Duration::ZERO);
     }
 
     #[test]
