@@ -1,4 +1,6 @@
 //! A call that fetches chunks: from claimed flights to the call, and from its end to their outcomes.
+//!
+//! A call knows its flights, and a [`Flight`] the call that fetches it: two halves of one idea.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::call::Call;
-use super::notifications::Notifications;
+use super::notifications::Subscriber;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::manager::Miss;
@@ -44,13 +44,6 @@ pub(super) enum Phase {
     InCall(Arc<Call>),
     Done(Result<Chunk, Miss>),
     Abandoned,
-}
-
-/// A retrieval that wants the chunk.
-pub(super) struct Subscriber {
-    pub(super) notifications: Arc<Notifications>,
-    /// The chunk's position in its request.
-    pub(super) index: usize,
 }
 
 impl Flight {

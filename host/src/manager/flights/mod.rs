@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex};
 
 pub(super) use self::call::{Call, CallGroup, Claims};
 pub(super) use self::flight::{Flight, FlightKey};
-use self::flight::{Phase, Subscriber, Table};
+use self::flight::{Phase, Table};
 pub(super) use self::notifications::Notifications;
-use self::notifications::ToWake;
+use self::notifications::{Subscriber, ToWake};
 use super::Miss;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
@@ -62,7 +62,7 @@ impl Flights {
             let mut state = flight.lock();
             if matches!(state.phase, Phase::Claimed) {
                 state.phase = Phase::Waiting;
-                to_wake.notify(&state);
+                to_wake.notify(&state.subscribers);
             }
         }
         drop(table);
@@ -177,7 +177,7 @@ impl Flights {
             }
             let is_over = outcome.is_err() || state.subscribers.is_empty();
             state.phase = Phase::Done(outcome);
-            to_wake.notify(&state);
+            to_wake.notify(&state.subscribers);
             drop(state);
             if is_over {
                 table.close(flight);

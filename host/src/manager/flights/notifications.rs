@@ -6,7 +6,6 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 
-use super::flight::FlightState;
 use crate::sync::lock;
 
 /// The changes that a retrieval has not seen yet: one queue for all of its flights.
@@ -40,14 +39,21 @@ impl Notifications {
     }
 }
 
+/// A retrieval that wants a flight's chunk.
+pub(super) struct Subscriber {
+    pub(super) notifications: Arc<Notifications>,
+    /// The chunk's position in its request.
+    pub(super) index: usize,
+}
+
 /// Retrievals to wake once the table is unlocked.
 #[derive(Default)]
 pub(super) struct ToWake(Vec<Arc<Notifications>>);
 
 impl ToWake {
-    /// Notifies the subscribers of a flight; they wake later.
-    pub(super) fn notify(&mut self, state: &FlightState) {
-        for subscriber in &state.subscribers {
+    /// Notifies the subscribers of a flight. They wake later.
+    pub(super) fn notify(&mut self, subscribers: &[Subscriber]) {
+        for subscriber in subscribers {
             subscriber.notifications.note(subscriber.index);
             if !self.0.iter().any(|notifications| Arc::ptr_eq(notifications, &subscriber.notifications)) {
                 self.0.push(Arc::clone(&subscriber.notifications));
