@@ -286,6 +286,17 @@ fn a_backend_that_traps_costs_no_hit_of_the_cpu_tier_and_shows_in_the_results() 
 }
 
 #[test]
+fn puts_that_a_backend_has_no_space_for_are_refused_and_not_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = requests(&Workload { seed: 7, sessions: 2, ..Workload::default() }, 5);
+    let trace = write_trace(folder.path(), &requests);
+    let config = write_config(folder.path(), "log", "ExternalLogBackend", &[]);
+    let found = replay(&trace, &format!("--config {}", config.display())).unwrap();
+    assert_eq!(found["refused"]["disk"]["no_space"], found["chunks"], "{found}");
+    assert_eq!(found["errors"]["disk"], serde_json::json!({}), "{found}");
+}
+
+#[test]
 fn chunks_of_32_mib_move_through_the_disk_without_any_trouble() {
     let folder = tempfile::tempdir().unwrap();
     // Eight prompts that share nothing, sent twice: the second time the CPU tier has only the last ones.

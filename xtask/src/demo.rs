@@ -54,7 +54,9 @@ pub(crate) fn run(runner: &mut Runner) -> Result<()> {
     }
     runner.done("demo done");
     println!("\nThe second replay found the first one's chunks on disk: compare the lines `disk`.");
-    println!("`log` logs and keeps nothing, so it answers `no-space` to every put: those are its errors.");
+    println!(
+        "`log` logs and keeps nothing, so it answers `no-space` to every put: those are its refused puts."
+    );
     for report in reports {
         println!("report: {}", report.display());
     }

@@ -15,6 +15,10 @@ use crate::replay::{Chain, Retrieved, Stored, TierCounters};
 /// that are being fetched and stored at the same time.
 const WINDOW_POOL_DIVISOR: usize = 4;
 
+/// The error, by operation and kind, of a tier that works and has no space for a chunk. The library counts it with the
+/// errors.
+const REFUSAL: (&str, &str) = ("put", "no_space");
+
 /// An engine as the replay needs it. Each call blocks the calling thread, at most until the engine's deadline.
 ///
 /// Lookups are not pinned. A pin counts as a use, and a request of a trace uses a chunk once, by retrieving it. And if
@@ -141,7 +145,10 @@ fn counters(counts: &TierCounts) -> TierCounters {
     let by_reason = |counts: &BTreeMap<&'static str, u64>| {
         counts.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect()
     };
-    let errors = counts.errors.iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));
+    let is_refusal = |(what, _): &(&(&str, &str), &u64)| **what == REFUSAL;
+    let (refused, errors): (Vec<_>, Vec<_>) = counts.errors.iter().partition(is_refusal);
+    let refused = refused.into_iter().map(|((_, kind), n)| ((*kind).to_owned(), *n));
+    let errors = errors.into_iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));
     TierCounters {
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,
@@ -149,6 +156,7 @@ fn counters(counts: &TierCounts) -> TierCounters {
         latency: latency.collect(),
         misses: by_reason(&counts.misses),
         errors: errors.collect(),
+        refused: refused.collect(),
         dropped: by_reason(&counts.drops),
         skipped: not_zero([("reading", counts.reading.skipped), ("writing", counts.writing.skipped)]),
         events: not_zero([

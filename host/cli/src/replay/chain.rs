@@ -41,6 +41,8 @@ pub struct TierCounters {
     pub misses: BTreeMap<String, u64>,
     /// Failed calls and chunks, by operation and kind.
     pub errors: BTreeMap<String, u64>,
+    /// Puts of chunks that the tier had no space for, by reason. It works; they are not among its errors.
+    pub refused: BTreeMap<String, u64>,
     /// Puts that ended before the tier had the chunk, by reason.
     pub dropped: BTreeMap<String, u64>,
     /// Operations that passed the tier over because its breaker was open, by direction.

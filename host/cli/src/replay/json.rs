@@ -41,6 +41,8 @@ struct Document<'a> {
     misses: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// By tier and kind.
     errors: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// Puts of chunks that the tier had no space for, by tier and reason.
+    refused: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// Puts, by tier and reason.
     dropped: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// Operations that an open breaker kept from the tier, by tier and direction.
@@ -116,6 +118,7 @@ pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
         ),
         misses: by_tier(outcome, |tier| &tier.misses),
         errors: by_tier(outcome, |tier| &tier.errors),
+        refused: by_tier(outcome, |tier| &tier.refused),
         dropped: by_tier(outcome, |tier| &tier.dropped),
         skipped: by_tier(outcome, |tier| &tier.skipped),
         events: by_tier(outcome, |tier| &tier.events),
@@ -145,6 +148,7 @@ mod tests {
         assert!((150.0..350.0).contains(&p50), "{p50}");
         assert_eq!(value["misses"]["disk"]["corrupt"], 2);
         assert_eq!(value["errors"]["<log> & co"]["put_unavailable"], 7);
+        assert_eq!(value["refused"]["<log> & co"]["no_space"], 31);
         assert_eq!(value["dropped"]["<log> & co"]["breaker_open"], 12);
         assert_eq!(value["skipped"]["<log> & co"]["writing"], 3);
         assert_eq!(value["events"]["<log> & co"]["writing_breaker_opened"], 1);

@@ -100,10 +100,12 @@ impl Outcome {
                 .extend(misses.map(|(reason, n)| format!("{name}: {} misses, reason `{reason}`", count(*n))));
             let errors = tier.errors.iter();
             remarks.extend(errors.map(|(kind, n)| format!("{name}: {} errors, kind `{kind}`", count(*n))));
-            let dropped = tier.dropped.iter();
-            remarks.extend(
-                dropped.map(|(reason, n)| format!("{name}: {} puts dropped, reason `{reason}`", count(*n))),
-            );
+            for (what, puts) in [("refused", &tier.refused), ("dropped", &tier.dropped)] {
+                remarks.extend(
+                    puts.iter()
+                        .map(|(reason, n)| format!("{name}: {} puts {what}, reason `{reason}`", count(*n))),
+                );
+            }
             let skipped = tier.skipped.iter();
             remarks.extend(skipped.map(|(direction, n)| {
                 format!("{name}: {} times skipped for {direction}, breaker open", count(*n))

@@ -33,8 +33,19 @@ fn summary(outcome: &Outcome) -> String {
 }
 
 /// The columns of [`tier_rows`].
-pub(crate) const TIER_COLUMNS: [&str; 10] =
-    ["tier", "hits", "hit ratio", "read", "written", "evicted", "misses", "errors", "dropped", "skipped"];
+pub(crate) const TIER_COLUMNS: [&str; 11] = [
+    "tier",
+    "hits",
+    "hit ratio",
+    "read",
+    "written",
+    "evicted",
+    "misses",
+    "errors",
+    "refused",
+    "dropped",
+    "skipped",
+];
 
 /// Returns one row for each tier.
 pub(crate) fn tier_rows(outcome: &Outcome) -> impl Iterator<Item = [String; TIER_COLUMNS.len()]> + '_ {
@@ -49,6 +60,7 @@ pub(crate) fn tier_rows(outcome: &Outcome) -> impl Iterator<Item = [String; TIER
             count(tier.evictions),
             count(tier.misses.values().sum()),
             count(tier.errors.values().sum()),
+            count(tier.refused.values().sum()),
             count(tier.dropped.values().sum()),
             count(tier.skipped.values().sum()),
         ]
@@ -90,10 +102,10 @@ mod tests {
              one block of the trace is one chunk, whatever chunk_size is\n\
              hit ratio 50.00 %: 18,000 chunks served, 70.3 MiB verified byte by byte\n\
              \n\
-             tier         hits  hit ratio      read    written  evicted  misses  errors  dropped  skipped\n\
-             cpu         9,000    25.00 %  35.2 MiB  105.5 MiB    1,234  27,000       0        0        0\n\
-             <log> & co      0     0.00 %       0 B  105.5 MiB        0  26,993       7       12        3\n\
-             disk        9,000    25.00 %  35.2 MiB  105.5 MiB        0  18,002       0        0        0\n\
+             tier         hits  hit ratio      read    written  evicted  misses  errors  refused  dropped  skipped\n\
+             cpu         9,000    25.00 %  35.2 MiB  105.5 MiB    1,234  27,000       0        0        0        0\n\
+             <log> & co      0     0.00 %       0 B  105.5 MiB        0  26,993       7       31       12        3\n\
+             disk        9,000    25.00 %  35.2 MiB  105.5 MiB        0  18,002       0        0        0        0\n\
              \n\
              tier          operation   calls  p50 µs  p99 µs\n\
              (whole call)  lookup      3,000";
@@ -102,6 +114,7 @@ mod tests {
             text.ends_with(
                 "\n\n2 chunks were found but not delivered\n\
                  <log> & co: 7 errors, kind `put_unavailable`\n\
+                 <log> & co: 31 puts refused, reason `no_space`\n\
                  <log> & co: 12 puts dropped, reason `breaker_open`\n\
                  <log> & co: 3 times skipped for writing, breaker open\n\
                  <log> & co: 1 × `writing_breaker_opened`\n\

@@ -73,9 +73,10 @@ fn body(outcome: &Outcome, info: &RunInfo) -> Markup {
             &html! { (charts::latencies(outcome)) (tables::latencies(outcome)) },
         ))
         (section(
-            "Misses, errors, dropped and skipped puts",
+            "Misses, errors, refused, dropped and skipped puts",
             "A miss is a chunk that a retrieval requested from a tier and did not get there; the retrieval then asks \
-             the next tier. Chunks that no lookup found are not requested. A tier is skipped while its breaker is open.",
+             the next tier. Chunks that no lookup found are not requested. A put is refused by a tier that has no \
+             space for the chunk. A tier is skipped while its breaker is open.",
             &tables::reasons(outcome),
         ))
         (run(info))

@@ -103,6 +103,7 @@ pub(super) fn reasons(outcome: &Outcome) -> Markup {
         let kinds = [
             ("miss", &tier.misses),
             ("error", &tier.errors),
+            ("put refused", &tier.refused),
             ("put dropped", &tier.dropped),
             ("skipped", &tier.skipped),
             ("event", &tier.events),
