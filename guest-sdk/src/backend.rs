@@ -59,7 +59,8 @@ pub trait StorageBackend: Sized + 'static {
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;
 
     /// Writes the chunk stored under `keys[i]` to the beginning of buffer `i` of `into`. Returns one result per key,
-    /// in order: the number of bytes written, or `None` if the chunk is absent or larger than the buffer.
+    /// in order: the chunk's length, or `None` if the chunk is absent. A chunk that is larger than the buffer is not
+    /// written.
     async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>>;
 
     /// Protects the leading run of `keys` that is present from removal by the backend's own

@@ -103,15 +103,15 @@ impl Sinks {
         (0..self.count()).map(|index| self.capacity(index))
     }
 
-    /// Copies a whole chunk to the beginning of buffer `index`, and returns what `get` returns for it: its length, or
-    /// `None` if it is larger than the buffer, for then it is not the chunk that the host asks for.
+    /// Copies a whole chunk to the beginning of buffer `index`, and returns what `get` returns for it: its length. A
+    /// chunk that is larger than the buffer is not the one that the host asks for, and is not copied.
     ///
     /// # Errors
     /// See [`write`](Self::write).
     pub fn write_all(&self, index: u32, chunk: &[u8]) -> Result<Option<u64>, Error> {
         let size_bytes = chunk.len() as u64;
         if size_bytes > self.capacity(index) {
-            return Ok(None);
+            return Ok(Some(size_bytes));
         }
         let mut offset = 0;
         for piece in chunk.chunks(COPY_BYTES_MAX as usize) {
@@ -154,8 +154,8 @@ impl Sinks {
     }
 
     /// Fills buffers from files of their own below `directory`, not through guest memory, and returns the number of
-    /// bytes read for each, `None` if there is no such file or it is larger than the buffer, or an error, in the order
-    /// of `files`.
+    /// bytes read for each, `None` if there is no such file, or an error, in the order of `files`. Of a file that is
+    /// larger than its buffer nothing is read, and its size is returned.
     ///
     /// # Errors
     /// For each file, see the contract's `files.load-all`.

@@ -42,8 +42,8 @@ pub trait ChunkStore: Sized + 'static {
     /// [`Error::NoSpace`], or any; the chunk is then absent.
     async fn put_one(&self, chunk: Source<'_>) -> Result<(), Error>;
 
-    /// Fills `into` with the chunk `into.key()`, and returns its length, or `None` if it is absent or larger than the
-    /// buffer.
+    /// Fills `into` with the chunk `into.key()`, and returns its length, or `None` if it is absent. A chunk that is
+    /// larger than the buffer is not written.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if it is damaged; or any, if the store cannot tell.

@@ -110,8 +110,8 @@ impl Sink<'_> {
         self.into.capacity(self.index)
     }
 
-    /// Fills the buffer with a whole chunk, and returns what a get returns for it: the chunk's length, or `None` if it
-    /// is larger than the buffer, for then it is not the chunk that the host asks for.
+    /// Fills the buffer with a whole chunk, and returns what a get returns for it: the chunk's length. A chunk that is
+    /// larger than the buffer is not the one that the host asks for, and is not copied.
     ///
     /// # Errors
     /// See [`Sinks::write`].

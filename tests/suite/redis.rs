@@ -160,7 +160,9 @@ fn a_value_of_another_size_or_with_other_bytes_is_never_served_and_the_others_ar
     let () = client.set(&names[2], vec![7_u8; 3 << 20]).unwrap();
     let () = client.set(&names[3], "").unwrap();
     let () = client.set(&names[4], &good).unwrap();
-    for (index, reason) in [(1, "wrong_length"), (2, "not_found"), (3, "wrong_length"), (4, "other_key")] {
+    for (index, reason) in
+        [(1, "wrong_length"), (2, "larger_than_buffer"), (3, "wrong_length"), (4, "other_key")]
+    {
         let found = get(storage, &keys[index..=index]);
         assert_eq!(found.chunks.len(), 0, "{index}");
         assert_eq!(found.misses[0].miss.reason(), reason, "{index}: {:?}", found.misses);

@@ -219,7 +219,8 @@ fn an_object_of_another_size_is_never_served() {
     let engine = engine_for(4 * MIB, vec![whole, in_ranges]);
     let (storage, specs) = (engine.storage(), large(&keys(1), 300 << 10));
     for tier in ["s3-size", "s3-size-ranges"] {
-        for (change, reason) in [(-300_000, "wrong_length"), (-1, "wrong_length"), (1, "phantom_hit")] {
+        for (change, reason) in [(-300_000, "wrong_length"), (-1, "wrong_length"), (1, "larger_than_buffer")]
+        {
             put_large(storage, &specs, tier);
             let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
             let size = object.metadata().unwrap().len().strict_add_signed(change);
@@ -354,7 +355,7 @@ fn answers_that_are_not_read_free_their_connections() {
         let object = std::fs::File::options().write(true).open(only_object(&server)).unwrap();
         object.set_len(2 * MIB as u64).unwrap();
         let found = block_on(storage.get(&specs, &Tiers::All, None));
-        assert_eq!(found.misses[0].miss.reason(), "phantom_hit");
+        assert_eq!(found.misses[0].miss.reason(), "larger_than_buffer");
     }
     put_large(storage, &specs, "s3-unread");
     assert_eq!(get_large(storage, &specs), 1);

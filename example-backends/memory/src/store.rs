@@ -68,9 +68,12 @@ impl Store {
         let mut results = Vec::with_capacity(keys.len());
         for (key, index) in keys.iter().zip(0..) {
             self.chunks.touch(call, index, key);
-            // One that is larger is not the chunk that the host asks for.
-            let found = self.chunks.get(key).filter(|(_, size_bytes)| *size_bytes <= into.capacity(index));
-            results.push(found.map(|(chunk, _)| chunk.write(into, index)).transpose());
+            let found = self.chunks.get(key).map(|(chunk, size_bytes)| {
+                // One that is larger is not the chunk that the host asks for.
+                let fits = size_bytes <= into.capacity(index);
+                if fits { chunk.write(into, index) } else { Ok(size_bytes) }
+            });
+            results.push(found.transpose());
         }
         results
     }

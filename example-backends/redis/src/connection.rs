@@ -167,7 +167,7 @@ impl Reader {
             }
         };
         // What the call answers without the value. One that is larger than the buffer is not the chunk asked for.
-        let mut passed_over = (size > into.capacity(index)).then_some(Ok(None));
+        let mut passed_over = (size > into.capacity(index)).then_some(Ok(Some(size)));
         let mut offset = 0;
         while offset < size {
             if self.is_shared && size - offset > SKIPPED_BYTES_MAX && passed_over.is_some() {

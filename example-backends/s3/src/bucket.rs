@@ -225,12 +225,12 @@ impl Bucket {
     }
 
     /// Writes an object to buffer `index` of `into`, in ranges side by side if it is large. Returns the number of
-    /// bytes, `None` if the object is absent or larger than the buffer.
+    /// bytes, `None` if the object is absent. An object that is larger than the buffer is not written.
     pub(crate) async fn get(&self, object: &str, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
         let capacity = into.capacity(index);
         // Nearly always it fills the buffer. The first answer tells if it is shorter.
         match self.get_of_size(object, into, index, capacity).await {
-            Err(Failure::OtherSize(size)) if size > capacity => Ok(None),
+            Err(Failure::OtherSize(size)) if size > capacity => Ok(Some(size)),
             Err(Failure::OtherSize(size)) => self.get_of_size(object, into, index, size).await,
             got => got,
         }

@@ -28,6 +28,14 @@ pub enum Miss {
         /// The buffer's size, trailer included.
         expected: u64,
     },
+    /// The tier has a chunk of that key that is larger than the buffer. It stays stored.
+    #[error("the stored chunk has {stored} bytes, and the buffer {capacity}")]
+    LargerThanBuffer {
+        /// The stored chunk's size in bytes, as the tier reports it.
+        stored: u64,
+        /// The buffer's size in bytes, trailer included.
+        capacity: u64,
+    },
     /// The bytes that came back are not the chunk.
     #[error(transparent)]
     Flaw(Flaw),
@@ -46,6 +54,7 @@ impl Miss {
             Self::NotFound => "not_found",
             Self::Error(error) => error.kind(),
             Self::WrongLength { .. } => "wrong_length",
+            Self::LargerThanBuffer { .. } => "larger_than_buffer",
             Self::Flaw(flaw) => flaw.name(),
             Self::PhantomHit => "phantom_hit",
             Self::NoMemory => "no_memory",
@@ -70,7 +79,10 @@ impl Miss {
             Self::NotFound => Health::Declines,
             Self::Error(error) => Health::of_error(error),
             // After a change of `kvtier.integrity_key` all older chunks are like this, which is not the tier's fault.
-            Self::Flaw(Flaw::OtherAlgorithm) | Self::NoMemory => Health::Unknown,
+            // Nor is a request for another size, but the size is only what the tier claims.
+            Self::Flaw(Flaw::OtherAlgorithm) | Self::LargerThanBuffer { .. } | Self::NoMemory => {
+                Health::Unknown
+            }
             Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Health::Fails(self.to_string()),
         }
     }
@@ -100,6 +112,7 @@ pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>)
             }
             Err(flaw) => Miss::Flaw(flaw),
         },
+        Ok(Some(stored)) if stored > expected => Miss::LargerThanBuffer { stored, capacity: expected },
         Ok(Some(claimed)) => Miss::WrongLength { claimed, expected },
         Ok(None) => Miss::NotFound,
         Err(error) => Miss::Error(error),

@@ -42,7 +42,7 @@ impl Store {
         known: Option<u64>,
         read: Option<Result<Option<u64>, Error>>,
     ) -> Result<Option<u64>, Error> {
-        let Some(read) = read.transpose()? else { return Ok(None) };
+        let Some(read) = read.transpose()? else { return Ok(known) };
         let Some(known) = known.filter(|known| read != Some(*known)) else { return Ok(read) };
         self.drop_damaged(key, known).await?;
         match read {

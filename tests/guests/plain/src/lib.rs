@@ -104,10 +104,13 @@ impl alpha::GuestAlphaBackend for AlphaBackend {
     async fn get(&self, keys: Vec<ChunkKey>, into: Sinks) -> Vec<Result<Option<u64>, Error>> {
         let chunks = self.chunks.borrow();
         let get = |(key, index)| {
-            let fits = |bytes: &&Vec<u8>| bytes.len() as u64 <= into.capacity(index);
-            let Some(bytes) = chunks.get(&key).filter(fits) else {
+            let Some(bytes) = chunks.get(&key) else {
                 return Ok(None);
             };
+            let size_bytes = bytes.len() as u64;
+            if size_bytes > into.capacity(index) {
+                return Ok(Some(size_bytes));
+            }
             write_pieces(&into, index, bytes.chunks(PIECE_BYTES as usize)).map(Some)
         };
         keys.into_iter().zip(0..).map(get).collect()
@@ -159,10 +162,13 @@ impl second::GuestBetaStore2 for BetaStore2 {
         let chunks = self.chunks.borrow();
         let get = |(key, index)| {
             let n_bytes = |pieces: &[Vec<u8>]| pieces.iter().map(Vec::len).sum::<usize>() as u64;
-            let fits = |pieces: &&Vec<Vec<u8>>| n_bytes(pieces) <= into.capacity(index);
-            let Some(pieces) = chunks.get(&key).filter(fits) else {
+            let Some(pieces) = chunks.get(&key) else {
                 return Ok(None);
             };
+            let size_bytes = n_bytes(pieces);
+            if size_bytes > into.capacity(index) {
+                return Ok(Some(size_bytes));
+            }
             write_pieces(&into, index, pieces.iter().map(Vec::as_slice)).map(Some)
         };
         keys.into_iter().zip(0..).map(get).collect()

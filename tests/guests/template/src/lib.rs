@@ -52,10 +52,12 @@ impl Backend {
 
     fn get_one(&self, key: ChunkKey, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
         let chunks = self.chunks.borrow();
-        let fits = |bytes: &&Vec<u8>| bytes.len() as u64 <= into.capacity(index);
-        let Some(bytes) = chunks.get(&key).filter(fits) else { return Ok(None) };
-        into.write(index, 0, bytes)?;
-        Ok(Some(bytes.len() as u64))
+        let Some(bytes) = chunks.get(&key) else { return Ok(None) };
+        let size_bytes = bytes.len() as u64;
+        if size_bytes <= into.capacity(index) {
+            into.write(index, 0, bytes)?;
+        }
+        Ok(Some(size_bytes))
     }
 }
 

@@ -74,7 +74,8 @@ impl Directory {
         stored
     }
 
-    /// Fills a buffer from a file. `None` if there is no such file.
+    /// Fills a buffer from a file and returns the number of bytes read, `None` if there is no such file. Reads nothing
+    /// of a file that is larger than the buffer, and returns its size.
     pub(super) fn load(
         &self,
         buffers: &Sinks,
@@ -93,7 +94,9 @@ impl Directory {
         };
         match opened.metadata() {
             // A larger file cannot be this chunk.
-            Ok(metadata) if metadata.is_file() && metadata.len() > sink.capacity() as u64 => return Ok(None),
+            Ok(metadata) if metadata.is_file() && metadata.len() > sink.capacity() as u64 => {
+                return Ok(Some(metadata.len()));
+            }
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => return Err(not_a_file(&file.name)),
             Err(error) => return Err(failed(&error)),
