@@ -1,11 +1,13 @@
 //! The keys and variables of `LMCache`, and how those without a meaning for kvtier are treated.
 //!
-//! A genuine file of `LMCache` loads unchanged: none of these keys is taken for a mistyped one. The lists are from its
-//! releases 0.3.7, 0.3.9 and 0.5.6, and from older files. They are half of this file, which is longer than others for
-//! it.
+//! A genuine file of `LMCache` loads unchanged: none of these keys is taken for a mistyped one.
+
+mod names;
+
+pub(super) use names::UNUSED_KEYS;
+use names::{QUIET_VARIABLES, TIER_KEYS, VARIABLE_GROUPS, VARIABLES};
 
 use super::format::Node;
-use super::keys::CONFIG_FILE_VARIABLE;
 
 /// Reports whether this top-level key, or one like it, exists in `LMCache` and has no meaning for kvtier.
 pub(super) fn is_unused_key(key: &str) -> bool {
@@ -81,189 +83,6 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
         if protocols.contains(&protocol.to_ascii_lowercase().as_str())
             && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
-
-/// Unused keys that are whole tiers or sources of chunks, unless their value switches them off.
-const TIER_KEYS: [&str; 12] = [
-    "enable_p2p",
-    "enable_pd",
-    "enable_xpyd",
-    "external_lookup_client",
-    "gds_path",
-    "local_disk",
-    "maru_path",
-    "nixl_role",
-    "remote_storage_plugins",
-    "remote_url",
-    "use_gds",
-    "weka_path",
-];
-
-/// Variables that are ignored in silence.
-const QUIET_VARIABLES: [&str; 12] = [
-    CONFIG_FILE_VARIABLE,
-    "LMCACHE_DEBUG",
-    "LMCACHE_DISABLE_BANNER",
-    "LMCACHE_HOME",
-    "LMCACHE_LOG_LEVEL",
-    "LMCACHE_REQUEST_TELEMETRY_ENDPOINT",
-    "LMCACHE_REQUEST_TELEMETRY_TYPE",
-    "LMCACHE_TRACK_USAGE",
-    "LMCACHE_USAGE_TRACK_INTERVAL",
-    "LMCACHE_USAGE_TRACK_URL",
-    "LMCACHE_USAGE_TRACKER_URL",
-    "LMCACHE_USE_EXPERIMENTAL",
-];
-
-/// Variables that change how `LMCache` behaves.
-const VARIABLES: [&str; 9] = [
-    "LMCACHE_DEVICE_BACKEND",
-    "LMCACHE_GPU_STAGING_BUFFER_BYTES",
-    "LMCACHE_MP_TRANSFER_MODE",
-    "LMCACHE_MQ_TIMEOUT",
-    "LMCACHE_MUSA_HANDLE_TRANSFER",
-    "LMCACHE_MUSA_NATIVE_KV_TRANSFER",
-    "LMCACHE_OFFLOAD_RPC_PORT",
-    "LMCACHE_ROCM_ENABLE_BATCH_MEMCPY",
-    "LMCACHE_SERVER_URL",
-];
-
-/// Prefixes of such variables of one part of `LMCache`.
-const VARIABLE_GROUPS: [&str; 7] = [
-    "LMCACHE_AEROSPIKE_",
-    "LMCACHE_CONTROLLER_",
-    "LMCACHE_COORDINATOR_",
-    "LMCACHE_EC_",
-    "LMCACHE_PLUGIN_",
-    "LMCACHE_RESP_",
-    "LMCACHE_RUNTIME_PLUGIN_",
-];
-
-/// Top-level keys without a meaning for kvtier, sorted.
-pub(super) const UNUSED_KEYS: [&str; 123] = [
-    "app_id",
-    "audit_actual_remote_url",
-    "blend_add_special_in_precomp",
-    "blend_check_layers",
-    "blend_min_tokens",
-    "blend_recompute_ratio",
-    "blend_recompute_ratios",
-    "blend_separator",
-    "blend_special_str",
-    "blend_thresholds",
-    "chunk_statistics_auto_exit_target_unique_chunks",
-    "chunk_statistics_auto_exit_timeout_hours",
-    "chunk_statistics_auto_start_statistics",
-    "chunk_statistics_strategy",
-    "controller_pull_url",
-    "controller_reply_url",
-    "controller_url",
-    "cost_aware_ewma_alpha",
-    "cost_aware_half_life_seconds",
-    "cufile_buffer_size",
-    "enable_async_loading",
-    "enable_blending",
-    "enable_chunk_statistics",
-    "enable_controller",
-    "enable_hidden_state_cache",
-    "enable_kv_events",
-    "enable_lazy_memory_allocator",
-    "enable_p2p",
-    "enable_pd",
-    "enable_scheduler_bypass_lookup",
-    "enable_xpyd",
-    "external_lookup_client",
-    "gds_backend",
-    "gds_buffer_size",
-    "gds_path",
-    "gds_path_sharding",
-    "hidden_state_layers",
-    "hidden_states_retrieve_mode",
-    "hit_miss_ratio",
-    "internal_api_server_enabled",
-    "internal_api_server_host",
-    "internal_api_server_include_index_list",
-    "internal_api_server_port_start",
-    "internal_api_server_socket_path_prefix",
-    "lazy_memory_expand_trigger_ratio",
-    "lazy_memory_initial_ratio",
-    "lazy_memory_safe_size",
-    "lazy_memory_step_ratio",
-    "lmcache_instance_id",
-    "lmcache_worker_heartbeat_delay_time",
-    "lmcache_worker_heartbeat_time",
-    "lmcache_worker_ids",
-    "lmcache_worker_port",
-    "lmcache_worker_ports",
-    "local_cpu_use_hugepages",
-    "local_device",
-    "local_disk",
-    "local_disk_path_sharding",
-    "lookup_server_worker_ids",
-    "maru_path",
-    "maru_pool_size",
-    "max_hidden_state_cpu_size",
-    "max_local_cache_size",
-    "max_local_disk_size",
-    "min_retrieve_tokens",
-    "mla_lookup_server_worker_id",
-    "mp_host",
-    "mp_port",
-    "nixl_backends",
-    "nixl_buffer_device",
-    "nixl_buffer_size",
-    "nixl_peer_alloc_port",
-    "nixl_peer_host",
-    "nixl_peer_init_port",
-    "nixl_peer_port",
-    "nixl_proxy_host",
-    "nixl_proxy_port",
-    "nixl_receiver_host",
-    "nixl_receiver_port",
-    "nixl_role",
-    "numa_mode",
-    "p2p_host",
-    "p2p_init_ports",
-    "p2p_lookup_ports",
-    "pd_allocation_timeout_sec",
-    "pd_backend_mode",
-    "pd_bidirectional",
-    "pd_buffer_device",
-    "pd_buffer_size",
-    "pd_condition_poll_interval_sec",
-    "pd_max_prefill_len",
-    "pd_peer_alloc_port",
-    "pd_peer_host",
-    "pd_peer_init_port",
-    "pd_peer_query_port",
-    "pd_proxy_host",
-    "pd_proxy_port",
-    "pd_role",
-    "pd_shutdown_timeout_sec",
-    "pd_skip_proxy_notification",
-    "pin_check_interval_sec",
-    "pipelined_backend",
-    "plugin_locations",
-    "pre_caching_hash_algorithm",
-    "priority_limit",
-    "py_enable_gc",
-    "remote_config_url",
-    "remote_serde",
-    "remote_storage_plugins",
-    "remote_url",
-    "reserve_local_cpu_size",
-    "retrieve_locations",
-    "run_script_api_enabled",
-    "runtime_plugin_locations",
-    "save_decode_cache",
-    "script_allowed_imports",
-    "store_location",
-    "transfer_channel",
-    "use_gds",
-    "use_gpu_connector_v2",
-    "use_gpu_connector_v3",
-    "use_layerwise",
-    "weka_path",
-];
 
 #[cfg(test)]
 mod tests {
