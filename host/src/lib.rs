@@ -88,7 +88,7 @@ pub use config::{
     NetHost, OnFull, OnLoadError, Origin, PortRange, ReadConfig, Secret, SecretError, SecretSource,
     Sha256Digest, ShownSetting, config_file_from_env,
 };
-pub use cpu::{Cleared, CpuStats, EvictionPolicy, Evictions, UnknownPolicy};
+pub use cpu::{Cleared, CpuStats, EvictionPolicy, Evictions, HotCache, UnknownPolicy};
 #[cfg(feature = "wasm")]
 pub use engine::start_backend;
 pub use engine::{
@@ -98,7 +98,7 @@ pub use key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError};
 pub use manager::{
     Allocation, BackendStatus, BreakerState, BreakerStatus, CPU_TIER, ClearReport, CloseError, FailedClose,
-    FlushError, HotCache, Lookup, Miss, MissedChunk, Missing, Offer, PendingPuts, RecreateError, RemoveError,
+    FlushError, Lookup, Miss, MissedChunk, Missing, Offer, PendingPuts, RecreateError, RemoveError,
     Retrieved, Served, Status, StorageManager, Stored, TierIndex, Tiers, UnknownBackend,
 };
 pub use metrics::{BreakerCounts, Bucket, Latency, Operation, TierCounts};

@@ -1,20 +1,21 @@
-//! Which index has a chunk, and how that index is notified that a reader is gone.
+//! Names of indexes, and their notification when a chunk loses its last reader.
 //!
-//! A number instead of a reference: it fits into a chunk's record, it can be read while the record
-//! changes hands, and one that has gone out of date names nobody.
+//! An index has a number. It fits into a chunk's record, it can be read while the record changes hands, and an outdated
+//! number names no index.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, Weak};
+use std::sync::{RwLock, Weak};
 
 use super::slot::{IndexId, Slot};
+use crate::sync::{read, write};
 
-/// Hears that a chunk which it watches has lost its last reader. Called outside any lock of ours. May
-/// be told in vain: it looks for itself.
+/// Is notified when a watched chunk has lost its last reader, outside any lock of this crate. The notification may be
+/// outdated, so an implementation looks for itself.
 pub(crate) trait Watcher: Send + Sync {
     fn last_reader_gone(&self, slot: Slot);
 }
 
-/// An index's own name, for as long as the index lives.
+/// The name of an index, for as long as the index lives.
 pub(crate) struct IndexRegistration(IndexId);
 
 struct Registrations {
@@ -26,7 +27,7 @@ static REGISTRATIONS: RwLock<Registrations> = RwLock::new(Registrations { last: 
 
 impl IndexRegistration {
     pub(crate) fn new(watcher: Weak<dyn Watcher>) -> Self {
-        let mut registrations = REGISTRATIONS.write().unwrap_or_else(PoisonError::into_inner);
+        let mut registrations = write(&REGISTRATIONS);
         let mut id = registrations.last;
         let watchers = registrations.watchers.get_or_insert_default();
         loop {
@@ -47,7 +48,7 @@ impl IndexRegistration {
 
 impl Drop for IndexRegistration {
     fn drop(&mut self) {
-        let mut registrations = REGISTRATIONS.write().unwrap_or_else(PoisonError::into_inner);
+        let mut registrations = write(&REGISTRATIONS);
         if let Some(watchers) = &mut registrations.watchers {
             watchers.remove(&self.0.0);
         }
@@ -55,9 +56,9 @@ impl Drop for IndexRegistration {
 }
 
 impl IndexId {
-    /// Tells the index, if there still is one.
-    pub(super) fn tell(self, slot: Slot) {
-        let registrations = REGISTRATIONS.read().unwrap_or_else(PoisonError::into_inner);
+    /// Notifies the index if it still exists.
+    pub(super) fn notify(self, slot: Slot) {
+        let registrations = read(&REGISTRATIONS);
         let watcher = registrations.watchers.as_ref().and_then(|watchers| watchers.get(&self.0)?.upgrade());
         drop(registrations);
         if let Some(watcher) = watcher {

@@ -1,4 +1,4 @@
-//! Allocation: a buffer from the provider, or from chunks that are evicted until it fits.
+//! Allocation: a buffer from the provider, or room for one by evicting chunks.
 
 use std::sync::atomic::Ordering;
 
@@ -8,12 +8,12 @@ use crate::chunk::RemovedChunk;
 use crate::memory::{AllocateError, BufferMut};
 
 impl CpuTier {
-    /// Allocates a buffer of `size_bytes`, evicting chunks until it fits. Does not wait. When even the eviction of
-    /// everything unpinned would not make room, nothing is evicted.
+    /// Allocates a buffer of `size_bytes`, and evicts chunks until it fits. Does not wait. If there would be no room
+    /// even after the eviction of everything unpinned, nothing is evicted.
     ///
     /// # Errors
     ///
-    /// A size of zero or larger than all memory, and a closed tier; these evict nothing.
+    /// If the size is zero or larger than all memory, or the tier is closed. Then nothing is evicted.
     pub fn allocate(&self, size_bytes: usize) -> Result<Allocated, AllocateError> {
         let provider = &self.shared.provider;
         let footprint_bytes = provider.footprint_bytes(size_bytes);
@@ -24,7 +24,7 @@ impl CpuTier {
                 return Ok(Allocated::Ready(buffer));
             }
             match self.shared.make_room(&mut room) {
-                // Most chunks are of one size: what one leaves fits the next, without a way through the pool.
+                // Most chunks are of one size: the buffer of an evicted one fits without a detour through the pool.
                 Ok(left) => {
                     let mut fitting = left.into_iter().map(|left| left.into_buffer(provider, size_bytes));
                     if let Some(buffer) = fitting.find_map(|buffer| buffer) {
@@ -36,12 +36,12 @@ impl CpuTier {
         }
     }
 
-    /// Allocates one buffer per size, all of them or none, as [`allocate`](Self::allocate). The
-    /// buffers need not be adjacent.
+    /// Allocates one buffer per size, all of them or none, as [`allocate`](Self::allocate). The buffers need not be
+    /// adjacent.
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate); the sum counts for what is too large.
+    /// As [`allocate`](Self::allocate); the sum of the sizes counts.
     pub fn allocate_batch(&self, sizes_bytes: &[usize]) -> Result<Allocated<Vec<BufferMut>>, AllocateError> {
         let provider = &self.shared.provider;
         let asked_bytes = sizes_bytes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size));
@@ -71,7 +71,7 @@ impl CpuTier {
     }
 }
 
-/// One allocation's way to its memory.
+/// The progress of one allocation.
 struct Room {
     size_bytes: usize,
     footprint_bytes: usize,
@@ -94,8 +94,8 @@ impl Shared {
         if is_closed { Err(AllocateError::Closed { size_bytes }) } else { Ok(()) }
     }
 
-    /// Evicts as many chunks as make up for what is not free, or says that there are none: those whose memory
-    /// the caller can use or, by dropping them outside the lock, give back. A provider may be anybody's code.
+    /// Evicts enough chunks to make up for the missing memory. Returns those whose memory the caller can reuse or, by
+    /// dropping them outside the lock, release: a provider may run foreign code. Fails if nothing could be evicted.
     fn make_room(&self, room: &mut Room) -> Result<Vec<RemovedChunk>, Exhausted> {
         let free_bytes = self.free_bytes();
         let mut index = self.locked();
@@ -103,7 +103,7 @@ impl Shared {
             room.has_evicted || index.unpinned_bytes().saturating_add(free_bytes) >= room.footprint_bytes;
         let mut left = Vec::new();
         if may_fit {
-            // One at least: what is free may be in pieces.
+            // At least one: the free memory may be fragmented.
             index.evict(room.footprint_bytes.saturating_sub(free_bytes).max(1), &mut left);
         }
         drop(index);

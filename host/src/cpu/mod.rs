@@ -1,17 +1,15 @@
 //! The CPU tier: chunks in host memory, found by key and shared without a copy.
 //!
-//! All operations are synchronous, and never wait for memory, a backend or an executor; whoever wants
-//! to wait for memory does so with a [`Waiter`]. Searching and reading take no
-//! lock of the index, whatever else goes on; what changes it takes the one lock, once for a list of
-//! keys. The tier is also the place where buffers are allocated, with the hot cache on or off: an
-//! allocation that finds no room evicts chunks that nobody holds, as many as it needs, in the order of the
-//! [`EvictionPolicy`].
+//! All operations are synchronous, and never wait for memory, a backend or an executor; a [`Waiter`] waits for memory.
+//! Searching and reading never take the index's lock. Changes take it once for a list of keys. The tier also allocates
+//! buffers, with the hot cache on or off: an allocation that finds no room evicts as many unheld chunks as it needs, in
+//! the order of the [`EvictionPolicy`].
 //!
-//! A chunk is *held* while it is pinned or somebody besides the index has a handle to it; held chunks
-//! are never evicted. Within a request the tail of a prefix goes before its head, so operations on a
-//! list count as uses from the last key to the first (under MRU from the first to the last).
+//! A chunk is *held* while it is pinned or has a handle outside the index; held chunks are never evicted. Within a
+//! request the tail of a prefix is evicted before its head, so operations on a list count as uses from the last key to
+//! the first (under MRU from the first to the last).
 //!
-//! What is not here: lookup ids, pin time-outs, deadlines and other tiers are the storage manager's.
+//! Lookup ids, pin timeouts, deadlines and other tiers are not here but in the storage manager.
 
 mod allocate;
 mod index;
@@ -37,15 +35,23 @@ use touches::Touches;
 pub use policy::{EvictionPolicy, UnknownPolicy};
 pub use report::{Allocated, Cleared, CpuStats, Evictions, Exhausted, Inserted};
 
-/// The first tier of the chain; see the module's documentation. Cheap to share by reference.
+/// Whether the CPU tier keeps chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HotCache {
+    /// Chunks stay until they are evicted.
+    On,
+    /// The memory is used as a buffer pool only.
+    Off,
+}
+
+/// The first tier of the chain; see the module's documentation.
 pub struct CpuTier {
     shared: Arc<Shared>,
 }
 
 impl CpuTier {
-    /// Makes an empty tier over `provider`'s memory. With `hot_cache` false it allocates buffers and
-    /// keeps no chunks.
-    pub fn new(provider: Arc<dyn Provider>, policy: EvictionPolicy, hot_cache: bool) -> Self {
+    /// Makes an empty tier over `provider`'s memory. With the hot cache off it allocates buffers and keeps no chunks.
+    pub fn new(provider: Arc<dyn Provider>, policy: EvictionPolicy, hot_cache: HotCache) -> Self {
         let shared = Arc::new_cyclic(|me: &Weak<Shared>| {
             let registration = IndexRegistration::new(Weak::clone(me) as Weak<dyn Watcher>);
             let table = Arc::new(Table::new());
@@ -72,7 +78,7 @@ impl CpuTier {
         &self.shared.provider
     }
 
-    /// Returns how many keys from the first on are here without a gap. Counts as no use. Takes no lock.
+    /// Returns how many keys from the first on are present without a gap. Does not count as a use. Takes no lock.
     pub fn contains_run(&self, keys: &[ChunkKey]) -> usize {
         let mut n_found = 0;
         for keys in keys.chunks(LOOKED_AHEAD) {
@@ -86,7 +92,7 @@ impl CpuTier {
         n_found
     }
 
-    /// Makes `present` say for each key whether it is here. Counts as no use. Takes no lock.
+    /// Sets `present` to whether each key is present. Does not count as a use. Takes no lock.
     pub fn contains_each(&self, keys: &[ChunkKey], present: &mut Vec<bool>) {
         present.clear();
         for keys in keys.chunks(LOOKED_AHEAD) {
@@ -94,8 +100,8 @@ impl CpuTier {
         }
     }
 
-    /// Makes `chunks` hold a handle for each key that is here, and counts a use of each. Takes no lock of
-    /// the index, but once in [`TOUCHES_MAX`](crate::limits::TOUCHES_MAX) chunks to count their uses.
+    /// Sets `chunks` to a handle for each present key, and counts a use of each. Takes the index's lock only once in
+    /// [`TOUCHES_MAX`](crate::limits::TOUCHES_MAX) chunks, to count their uses.
     pub fn get(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
         chunks.clear();
         for keys in keys.chunks(LOOKED_AHEAD) {
@@ -104,23 +110,23 @@ impl CpuTier {
         self.shared.count_uses(chunks);
     }
 
-    /// Pins every key that is here, and counts a use of each; returns how many are here. Pins are
-    /// counted; each needs its [`unpin`](Self::unpin).
+    /// Pins every present key, counts a use of each, and returns their number. Pins are counted; each needs its
+    /// [`unpin`](Self::unpin).
     pub fn pin(&self, keys: &[ChunkKey]) -> usize {
         let mut index = self.shared.locked();
         use_order(index.policy(), keys.len()).filter(|&i| index.pin(keys[i])).count()
     }
 
-    /// Pins the keys from the first on that are here without a gap, and returns how many:
-    /// [`contains_run`](Self::contains_run) and [`pin`](Self::pin) in one, with no eviction between.
+    /// Pins the keys from the first on that are present without a gap, and returns their number:
+    /// [`contains_run`](Self::contains_run) and [`pin`](Self::pin) in one step, without an eviction in between.
     pub fn pin_run(&self, keys: &[ChunkKey]) -> usize {
         let mut index = self.shared.locked();
         let n_keys = keys.iter().take_while(|&&key| index.find(key).is_some()).count();
         use_order(index.policy(), n_keys).filter(|&i| index.pin(keys[i])).count()
     }
 
-    /// Takes one pin from every key that is here; returns how many are here. A key without a pin is
-    /// left as it is, with a warning.
+    /// Removes one pin of every present key, and returns the number of present keys. A key without a pin stays as it
+    /// is, with a warning.
     pub fn unpin(&self, keys: &[ChunkKey]) -> usize {
         let mut released = Released::default();
         let n_found = {
@@ -131,12 +137,12 @@ impl CpuTier {
         n_found
     }
 
-    /// Returns how often `key` is pinned, or `None` when it is not here.
+    /// Returns how often `key` is pinned, or `None` if it is not present.
     pub fn n_pins(&self, key: ChunkKey) -> Option<u32> {
         self.shared.locked().n_pins(key)
     }
 
-    /// Counts a use of every key that is here.
+    /// Counts a use of every present key.
     pub fn touch(&self, keys: &[ChunkKey]) {
         let mut index = self.shared.locked();
         for i in use_order(index.policy(), keys.len()) {
@@ -144,9 +150,9 @@ impl CpuTier {
         }
     }
 
-    /// Renews the recency of every key that is here without counting a use: as
-    /// [`touch`](Self::touch) under LRU and MRU, only among keys used equally often under LFU, not at
-    /// all under the others. For keys just stored, so that the head of a prefix outlives its tail.
+    /// Renews the recency of every present key without counting a use: as [`touch`](Self::touch) under LRU and MRU,
+    /// only among keys used equally often under LFU, and not at all under the others. For keys just stored, so that the
+    /// head of a prefix outlives its tail.
     pub fn refresh(&self, keys: &[ChunkKey]) {
         let mut index = self.shared.locked();
         for i in use_order(index.policy(), keys.len()) {
@@ -154,27 +160,26 @@ impl CpuTier {
         }
     }
 
-    /// Registers a waiter that hears when memory has become available here: a buffer was given back,
-    /// or a chunk that eviction had found held is held no longer. Make it before the attempt whose
-    /// failure it is to wait out.
+    /// Registers a waiter for memory: it is notified when a buffer was released, or when a chunk that eviction found
+    /// held is no longer held. Make it before the attempt that may fail.
     pub fn waiter(&self) -> Waiter<'_> {
         self.shared.provider.released().waiter()
     }
 
-    /// Puts a chunk into the index, by reference count. The first chunk of a key stays.
+    /// Adds a chunk to the index, by reference count. The first chunk of a key stays.
     pub fn insert(&self, chunk: &Chunk) -> Inserted {
         let inserted = self.shared.locked().insert(chunk);
         self.shared.announce_if_new(inserted == Inserted::New);
         inserted
     }
 
-    /// Puts the chunks of a request, given in the order of the prompt, into the index, and makes
-    /// `inserted` hold the outcome of each.
+    /// Adds the chunks of a request, in the order of the prompt, to the index, and sets `inserted` to the outcome of
+    /// each.
     pub fn insert_all(&self, chunks: &[Chunk], inserted: &mut Vec<Inserted>) {
         inserted.clear();
         inserted.resize(chunks.len(), Inserted::CacheOff);
         for chunks in chunks.chunks(LOOKED_AHEAD) {
-            // What the searches under the lock begin with, before it is taken.
+            // Loads the beginnings of the searches before the lock is taken.
             let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];
             for (key, chunk) in keys.iter_mut().zip(chunks) {
                 *key = chunk.key();
@@ -189,8 +194,8 @@ impl CpuTier {
         self.shared.announce_if_new(inserted.contains(&Inserted::New));
     }
 
-    /// Takes every key that is here out of the index, held or not, and returns how many. Pins on them
-    /// are gone; memory that is being read is given back when the last reader drops it.
+    /// Takes every present key out of the index, held or not, and returns their number. Their pins are gone; the last
+    /// reader of a chunk releases its memory.
     pub fn remove(&self, keys: &[ChunkKey]) -> usize {
         let mut index = self.shared.locked();
         let left: Vec<RemovedChunk> = keys.iter().filter_map(|&key| index.remove(key)).collect();
@@ -198,7 +203,7 @@ impl CpuTier {
         left.len()
     }
 
-    /// Takes every chunk out of the index that is not held.
+    /// Takes every chunk that is not held out of the index.
     pub fn clear(&self) -> Cleared {
         let mut left = Vec::new();
         let mut index = self.shared.locked();
@@ -208,19 +213,19 @@ impl CpuTier {
         cleared
     }
 
-    /// Switches the hot cache. Switching it off takes out every chunk that is not held, in one step
-    /// with the switch; those that are held stay and leave when they are released.
-    pub fn set_hot_cache(&self, is_hot: bool) {
+    /// Turns the hot cache on or off. Off takes out every chunk that is not held, in one step with the change. Held
+    /// chunks leave when they are released.
+    pub fn set_hot_cache(&self, hot_cache: HotCache) {
         let mut left = Vec::new();
         let mut index = self.shared.locked();
-        index.is_hot = is_hot;
-        if !is_hot {
+        index.is_hot = hot_cache == HotCache::On;
+        if hot_cache == HotCache::Off {
             index.evictions.cache_off += index.clear(&mut left).chunks;
         }
         drop(index);
     }
 
-    /// Returns whether the hot cache is on.
+    /// Reports whether the hot cache is on.
     pub fn is_hot(&self) -> bool {
         self.shared.locked().is_hot
     }
@@ -246,13 +251,13 @@ impl CpuTier {
     ///
     /// # Errors
     ///
-    /// What does not agree.
+    /// The first contradiction.
     pub fn check(&self) -> Result<(), Inconsistency> {
         self.shared.locked().check()
     }
 
-    /// Empties the tier for good: nothing can be allocated or put any more, and those who wait for
-    /// memory are woken to learn it. Memory being read is given back by its readers.
+    /// Empties the tier for good: nothing can be allocated or stored any more, and waiters for memory are woken and get
+    /// an error. The last reader of a chunk releases its memory.
     pub fn close(&self) {
         let mut left = Vec::new();
         self.shared.is_closed.store(true, Ordering::Release);
@@ -269,7 +274,15 @@ impl std::fmt::Debug for CpuTier {
 }
 
 #[cfg(test)]
+mod allocate_tests;
+#[cfg(test)]
+mod hot_cache_tests;
+#[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod order_tests;
+#[cfg(test)]
+mod pin_tests;
 #[cfg(test)]
 mod queue_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The tier against a model that keeps everything in one list and searches it: the policies by rank.
+//! The tier against a model that keeps everything in one list and searches it, for the policies by rank.
 
 use super::testing::{Bench, Random, key};
-use super::{Allocated, CpuTier, EvictionPolicy, Inserted};
+use super::{Allocated, CpuTier, EvictionPolicy, HotCache, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::key::ChunkKey;
 use crate::memory::PAGE_BYTES;
@@ -81,7 +81,7 @@ impl Model {
         self.entries.retain(ModelEntry::is_held);
     }
 
-    /// What leaves by itself while the hot cache is off.
+    /// Removes the entries that leave without a call while the hot cache is off.
     fn settle(&mut self) {
         if !self.is_hot {
             self.clear();
@@ -156,7 +156,7 @@ impl Run {
             }
             980..990 => {
                 model.is_hot = random.below(3) > 0;
-                tier.set_hot_cache(model.is_hot);
+                tier.set_hot_cache(if model.is_hot { HotCache::On } else { HotCache::Off });
                 model.settle();
             }
             990..992 => {
@@ -168,7 +168,7 @@ impl Run {
     }
 
     fn put(&mut self, n: u64, keeps_handle: bool) {
-        // In memory: what is in the index, and what only readers hold.
+        // In memory: the entries of the index, and chunks that only readers hold.
         let allocated = self.bench.pool.allocated_bytes() / PAGE_BYTES;
         let mut expected = None;
         if allocated == N_PAGES {
@@ -197,7 +197,7 @@ impl Run {
     }
 
     fn let_go(&mut self, chunk: Chunk) {
-        // A reader of a chunk that was removed is no reader of one put later under the same key.
+        // A reader of a removed chunk is not a reader of a later one under the same key.
         let address = self.bench.peek_ptr(chunk.key());
         if address == Some(chunk.as_ptr())
             && let Some(entry) = self.model.find(chunk.key().lo)

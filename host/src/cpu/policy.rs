@@ -3,24 +3,24 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which chunk leaves the CPU tier first when room is needed. All are exact, over the whole tier.
+/// The order in which chunks leave the CPU tier when room is needed. Each policy is exact over the whole tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EvictionPolicy {
-    /// The one whose last use is longest ago.
+    /// The chunk whose last use is longest ago.
     #[default]
     Lru,
-    /// The one used least often; among those, the one whose last use is longest ago.
+    /// The chunk used least often; among equals, the one whose last use is longest ago.
     Lfu,
-    /// The one that was put first; uses do not matter.
+    /// The chunk that was stored first. Uses do not matter.
     Fifo,
-    /// The one used last.
+    /// The chunk used last.
     Mru,
-    /// S3-FIFO: what came once goes before what was used again, first come first. The order of arrival in a
-    /// small queue of a tenth of all chunks and a main queue for those used more than once in the small
-    /// one; uses count up to 3, and each spares a chunk of the main queue once.
+    /// S3-FIFO: chunks that came once before chunks that were used again, in the order of arrival. A small queue has a
+    /// tenth of all chunks, and a main queue those used more than once in the small one. Uses count up to 3, and each
+    /// one spares a chunk of the main queue once.
     S3Fifo,
-    /// SIEVE: the one that came first among those not used since they were last looked at.
+    /// SIEVE: the oldest chunk that was not used since the policy last visited it.
     Sieve,
 }
 
@@ -57,11 +57,11 @@ impl FromStr for EvictionPolicy {
     }
 }
 
-/// A name that no eviction policy has.
+/// The name of no eviction policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown cache policy {name:?}: choose one of LRU, LFU, FIFO, MRU, S3-FIFO, SIEVE (in any case)")]
 pub struct UnknownPolicy {
-    /// What was given.
+    /// The given name.
     pub name: String,
 }
 

@@ -1,5 +1,5 @@
-//! The policies without ranks, SIEVE and S3-FIFO, against the algorithms as published, on plain vectors;
-//! and what holding an entry does under them.
+//! The policies without ranks, SIEVE and S3-FIFO, against the published algorithms on plain vectors, and the effect of
+//! holding an entry.
 
 use super::testing::{Bench, Random, key};
 use super::{EvictionPolicy, Inserted};
@@ -8,7 +8,8 @@ const N_PAGES: usize = 40;
 
 /// A cache of `N_PAGES` keys.
 trait Textbook {
-    /// Looks a key up and puts it if it is not there; says whether it was, and which key went for it.
+    /// Looks up a key and inserts it if it is absent. Returns whether it was present, and the key that was evicted for
+    /// it.
     fn access(&mut self, n: u64) -> (bool, Option<u64>);
 }
 
@@ -42,7 +43,7 @@ impl Textbook for Sieve {
     }
 }
 
-/// Newest last, with the uses; ghosts newest last.
+/// Newest last, with the uses; the remembered keys also newest last.
 #[derive(Default)]
 struct S3Fifo {
     small: Vec<(u64, u32)>,
@@ -92,7 +93,7 @@ impl Textbook for S3Fifo {
     }
 }
 
-/// A key of a mix in which few come often and many once.
+/// A key of a mix in which few keys come often and many once.
 fn draw(random: &mut Random) -> u64 {
     let n_hot = [4, 20, 60][random.below(3)];
     if random.below(3) > 0 { random.below(n_hot) as u64 } else { 1000 + random.below(400) as u64 }

@@ -1,4 +1,4 @@
-//! What operations of the CPU tier report.
+//! Results of the CPU tier's operations.
 
 use crate::memory::BufferMut;
 
@@ -7,18 +7,18 @@ use crate::memory::BufferMut;
 pub enum Allocated<B = BufferMut> {
     /// The buffer, or for a batch all buffers.
     Ready(B),
-    /// There is no room and nothing that can be evicted, at the moment.
+    /// At the moment there is no room, and nothing can be evicted.
     Exhausted(Exhausted),
 }
 
-/// Says how full the tier was when an allocation found no room.
+/// The state of the tier when an allocation found no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no room for {size_bytes} bytes: {allocated_bytes} of {capacity_bytes} bytes are in use, and \
      every chunk is pinned or being read; wait for a release or raise max_local_cpu_size"
 )]
 pub struct Exhausted {
-    /// What was asked for, in bytes; for a batch, the sum.
+    /// The requested size in bytes; for a batch, the sum.
     pub size_bytes: usize,
     /// All memory, in bytes.
     pub capacity_bytes: usize,
@@ -32,15 +32,15 @@ pub struct Exhausted {
 pub enum Inserted {
     /// The index has a handle to the chunk now.
     New,
-    /// The key was here already. Its chunk stays as it is, and this counts as a use.
+    /// The key was already present. Its chunk stays, and this counts as a use.
     Present,
-    /// The hot cache is off or the tier closed; nothing was kept.
+    /// The hot cache is off or the tier is closed; nothing was kept.
     CacheOff,
     /// Another CPU tier has this chunk in its index; nothing was kept.
     InAnotherTier,
 }
 
-/// What [`CpuTier::clear`](super::CpuTier::clear) took out.
+/// The chunks that [`CpuTier::clear`](super::CpuTier::clear) took out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
     /// Number of chunks.
@@ -73,7 +73,7 @@ pub struct CpuStats {
     pub entry_bytes: usize,
     /// Chunks with at least one pin.
     pub pinned_entries: usize,
-    /// Memory handed out, in bytes: chunks in the index, and buffers and chunks only others hold.
+    /// Memory handed out, in bytes: the index's chunks, and buffers and chunks that only others hold.
     pub allocated_bytes: usize,
     /// All memory, in bytes.
     pub capacity_bytes: usize,

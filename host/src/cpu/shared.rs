@@ -1,4 +1,4 @@
-//! What the handles of a CPU tier share: searches without the index's lock, and the way to what needs it.
+//! The state that the handles of a CPU tier share: searches without the index's lock, and access to the index.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use crate::key::ChunkKey;
 use crate::memory::Provider;
 use crate::sync::lock;
 
-/// What hears that the last reader of a chunk is gone.
+/// The shared state. It is notified when the last reader of a chunk is gone.
 pub(super) struct Shared {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) policy: EvictionPolicy,
@@ -22,15 +22,15 @@ pub(super) struct Shared {
     /// Shared with the index, which counts them.
     pub(super) touches: Arc<Touches>,
     pub(super) index: Mutex<Index>,
-    /// After the index, whose number this keeps until it is dropped.
+    /// Dropped after the index, whose number it reserves.
     pub(super) registration: IndexRegistration,
     pub(super) n_evict_failures: AtomicU64,
-    /// The index knows as well; this one spares an allocation that has room the lock.
+    /// The index has the same flag; with this one, an allocation that has room takes no lock.
     pub(super) is_closed: AtomicBool,
 }
 
 impl Shared {
-    /// Takes the index's lock, for everything but searching and reading.
+    /// Takes the index's lock, for everything except searching and reading.
     pub(super) fn locked(&self) -> MutexGuard<'_, Index> {
         let mut index = lock(&self.index);
         index.count_uses();
@@ -50,16 +50,16 @@ impl Shared {
         self.table.find(key, |slot| Chunk::acquire(record(slot), key, index_id))
     }
 
-    /// Appends a handle, or none, for each of at most [`LOOKED_AHEAD`] keys.
+    /// Appends a handle or `None` for each of at most [`LOOKED_AHEAD`] keys.
     pub(super) fn acquire_some(&self, keys: &[ChunkKey], chunks: &mut Vec<Option<Chunk>>) {
         if let [key] = keys {
             return chunks.push(self.acquire(*key));
         }
-        // All searches before the first atomic change, across which the processor does not look ahead.
+        // All searches before the first atomic change, because the processor does not look ahead across one.
         let slots = self.find_some(keys);
         let index_id = self.registration.id();
         let acquire = |(&slot, &key): (&Option<Slot>, &ChunkKey)| {
-            // One that has left meanwhile may have come again in another slot.
+            // A chunk that has left in between may have returned in another slot.
             Chunk::acquire(record(slot?), key, index_id).or_else(|| self.acquire(key))
         };
         chunks.extend(slots.iter().zip(keys).map(acquire));
@@ -79,15 +79,15 @@ impl Shared {
         }
     }
 
-    /// Lets those who wait for memory look at a chunk that was not in the index when they last did.
-    /// They find it held, by who put it, and hear of its release.
+    /// Wakes waiters for memory after new chunks were inserted. The waiters find the chunks held by the caller, and are
+    /// notified of their release.
     pub(super) fn announce_if_new(&self, is_new: bool) {
         if is_new {
             self.provider.released().notify();
         }
     }
 
-    /// Does, outside the lock, what a release calls for.
+    /// Handles the consequences of a release, outside the lock.
     pub(super) fn settle(&self, released: Released) {
         drop(released.left);
         if released.may_fit {

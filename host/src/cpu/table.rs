@@ -1,16 +1,15 @@
-//! Keys to slots: a hash table that is searched without a lock, and changed under the tier's.
+//! Keys to slots: a hash table that is searched without a lock, and changed under the tier's lock.
 //!
-//! A bucket is one word, a slot and half of the key's hash; the key itself stands in the slot's record,
-//! which says whether it is the right one. Collisions go to the next bucket, and a removal closes the
-//! gap that it makes, so that a search ends at the first empty bucket however long the table has been
-//! in use. The table is divided into segments, each of which grows by itself: no insertion moves more
-//! than a sixty-fourth of the entries.
+//! A bucket is one word: a slot and half of the key's hash. The key itself is in the slot's record, which decides
+//! whether it is the right one. Collisions go to the next bucket, and a removal closes the gap that it makes, so a
+//! search always ends at the first empty bucket. The table is divided into segments that grow separately: no insertion
+//! moves more than a sixty-fourth of the entries.
 //!
-//! A search that finds the key needs no further proof: the record has said so. One that does not must
-//! have seen a segment in which nothing was moved meanwhile, else it looks again.
+//! A search that finds the key needs no further proof, because the record has confirmed it. A search that does not find
+//! it is repeated unless no entry of the segment was moved in the meantime.
 //!
-//! Buckets that a segment has outgrown stay until the table goes, because a search may be in them. They
-//! are fewer than those in use. A table that is told how many entries to expect does not grow at all.
+//! Buckets that a segment has outgrown stay until the table is dropped, because a search may be in them. They are fewer
+//! than those in use. A table that knows how many entries to expect does not grow.
 
 mod hash;
 
@@ -26,11 +25,11 @@ const N_SEGMENTS: usize = 64;
 /// Doublings of a segment.
 const N_LEVELS: usize = 28;
 const FIRST_BUCKETS: usize = 8;
-/// Entries that a table is made for at once; more come by growing.
+/// The most entries that a table is prepared for at once; more are added by growing.
 pub(super) const EXPECTED_MAX: usize = 1 << 20;
-/// Keys that are looked ahead for at once.
+/// The keys of one look-ahead.
 pub(super) const LOOKED_AHEAD: usize = 32;
-/// Looks at a segment that is being changed before others are let run.
+/// Tries in a segment that is being changed, before the thread yields.
 const N_SPINS: u32 = 64;
 
 pub(super) struct Table {
@@ -69,10 +68,10 @@ impl Table {
         Self { hash: KeyHash::new(), segments, n_first: OnceLock::new() }
     }
 
-    /// Says how many entries to expect. The first word counts.
+    /// Sets the number of entries to expect. Only the first call counts.
     pub(super) fn expect(&self, n_entries: usize) {
         self.n_first.get_or_init(|| {
-            // Shares vary by their square root, and few by three times that.
+            // The shares of the segments vary by their square root, and rarely by three times that.
             let n_share = n_entries.min(EXPECTED_MAX) / N_SEGMENTS;
             buckets_for(n_share + 3 * n_share.isqrt()).max(FIRST_BUCKETS)
         });
@@ -82,8 +81,8 @@ impl Table {
         self.segments.iter().map(|segment| segment.n_entries.load(Ordering::Relaxed)).sum()
     }
 
-    /// Returns what `accept` says of the first slot under `key` that it accepts. Needs no lock; without
-    /// one, `accept` sees slots that are entering or leaving the table.
+    /// Returns the result of `accept` for the first slot under `key` that it accepts. Needs no lock; without one,
+    /// `accept` sees slots that are entering or leaving the table.
     #[inline]
     pub(super) fn find<T>(&self, key: ChunkKey, accept: impl Fn(Slot) -> Option<T>) -> Option<T> {
         let hash = self.hash.of(key);
@@ -112,9 +111,9 @@ impl Table {
         black_box(keys.iter().map(first).fold(0, |all, bucket| all ^ bucket));
     }
 
-    /// As [`find`](Self::find) for each of at most [`LOOKED_AHEAD`] keys. A search ends in a branch that the
-    /// processor cannot foresee, and waits there for memory; so what all of them begin with is loaded first, for
-    /// all at once, with `load` for the records.
+    /// As [`find`](Self::find) for each of at most [`LOOKED_AHEAD`] keys. A search ends in a branch that the processor
+    /// cannot predict, and waits there for memory. So the beginnings of all searches are loaded first, together, with
+    /// `load` for the records.
     #[inline]
     pub(super) fn find_some<T: Copy>(
         &self,
@@ -155,7 +154,7 @@ impl Table {
         segment.n_entries.store(n_entries, Ordering::Relaxed);
     }
 
-    /// Takes a slot out. Under the lock.
+    /// Removes a slot. Under the lock.
     pub(super) fn remove(&self, key: ChunkKey, slot: Slot) {
         let hash = self.hash.of(key);
         let segment = &self.segments[hash.segment()];
@@ -177,7 +176,7 @@ impl Table {
         }
         let moves = segment.moves.load(Ordering::Relaxed);
         segment.moves.store(moves + 1, Ordering::Relaxed);
-        // Whoever sees any of what follows sees the odd number afterwards.
+        // A thread that sees any of the following stores also sees the odd number afterwards.
         fence(Ordering::Release);
         let mut from = gap;
         loop {
@@ -186,7 +185,7 @@ impl Table {
             if follower == 0 {
                 break;
             }
-            // It may go to the gap unless the gap lies before the bucket where its search begins.
+            // It may move to the gap unless the gap lies before the bucket where its search begins.
             let n_passed = from.wrapping_sub(tag_of(follower) as usize) & mask;
             if n_passed >= from.wrapping_sub(gap) & mask {
                 buckets[gap].store(follower, Ordering::Release);
@@ -204,7 +203,7 @@ impl Table {
         full.map(slot_of).collect()
     }
 
-    /// Returns the memory that the buckets take, outgrown ones included, in bytes.
+    /// Returns the memory of the buckets in bytes, including outgrown ones.
     #[cfg(test)]
     pub(super) fn n_bytes(&self) -> usize {
         let levels = self.segments.iter().flat_map(|segment| &segment.levels);
@@ -230,7 +229,8 @@ impl Segment {
         let buckets = self.buckets()?;
         let mask = buckets.len() - 1;
         let mut at = tag as usize & mask;
-        // Entries that move while this looks may hide the empty bucket; all buckets are enough then.
+        // Entries that move during the search may hide the empty bucket, so the search is bounded by the number of
+        // buckets.
         for _ in 0..=mask {
             let found = buckets[at].load(Ordering::Acquire);
             if found == 0 {
@@ -247,7 +247,7 @@ impl Segment {
     }
 }
 
-/// How many buckets `n_entries` need: half at least stay empty, so that most searches end where they begin.
+/// Returns the number of buckets for `n_entries`: at least half stay empty, so that most searches end where they begin.
 fn buckets_for(n_entries: usize) -> usize {
     (n_entries * 2).next_power_of_two()
 }

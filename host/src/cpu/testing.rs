@@ -1,11 +1,11 @@
-//! What tests of memory and of the CPU tier share.
+//! Shared by the tests of memory and of the CPU tier.
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::{Allocated, CpuTier, EvictionPolicy, Inserted};
+use super::{Allocated, CpuTier, EvictionPolicy, HotCache, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::key::ChunkKey;
 use crate::memory::{BufferMut, PAGE_BYTES, Pool, Waiter};
@@ -27,7 +27,7 @@ impl Random {
     }
 }
 
-/// A tier whose pool has `n_chunks` pages, and chunks of one page, all named by a number.
+/// A tier whose pool has `n_chunks` pages, with chunks of one page, each named by a number.
 pub(super) struct Bench {
     pub(super) pool: Arc<Pool>,
     pub(super) tier: CpuTier,
@@ -44,7 +44,7 @@ pub(super) fn keys<const N: usize>(numbers: [u64; N]) -> [ChunkKey; N] {
 impl Bench {
     pub(super) fn new(n_chunks: usize, policy: EvictionPolicy) -> Self {
         let pool = Arc::new(Pool::new(n_chunks * PAGE_BYTES).unwrap());
-        let tier = CpuTier::new(Arc::clone(&pool) as _, policy, true);
+        let tier = CpuTier::new(Arc::clone(&pool) as _, policy, HotCache::On);
         Self { pool, tier }
     }
 
@@ -62,7 +62,7 @@ impl Bench {
         writer.freeze()
     }
 
-    /// Puts chunks and keeps no handle.
+    /// Inserts chunks and keeps no handle.
     pub(super) fn put(&self, numbers: &[u64]) {
         for &n in numbers {
             assert_eq!(self.tier.insert(&self.chunk(n)), Inserted::New);
@@ -83,8 +83,7 @@ impl Bench {
         self.tier.shared.locked().n_references(key(n))
     }
 
-    /// Allocates until nothing more can be evicted, keeping every buffer, and returns which of
-    /// `0..64` left, in order.
+    /// Allocates until nothing more can be evicted, keeping every buffer, and returns which of `0..64` left, in order.
     pub(super) fn eviction_order(&self) -> Vec<u64> {
         let mut here: Vec<u64> = (0..64).filter(|&n| self.has(n)).collect();
         let (mut order, mut buffers) = (Vec::new(), Vec::new());
@@ -105,7 +104,7 @@ impl Bench {
     }
 }
 
-/// Returns whether something was released since the waiter last looked.
+/// Reports whether something was released since the waiter last looked.
 pub(super) fn has_news(waiter: &mut Waiter<'_>) -> bool {
     let mut context = Context::from_waker(Waker::noop());
     pin!(waiter.released()).poll(&mut context) == Poll::Ready(())

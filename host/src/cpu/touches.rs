@@ -1,8 +1,7 @@
-//! Uses that have yet to be counted.
+//! Uses that are not counted yet.
 //!
-//! Reading a chunk needs no lock of the index, so the uses are noted here, in the order in which they
-//! happen, and counted by whoever next takes the index's lock, before anything else. So the order of
-//! eviction is the exact one at every moment at which somebody could see it.
+//! Reading a chunk does not take the index's lock. Uses are noted here in their order, and the next thread that takes
+//! the index's lock counts them first. So the order of eviction is exact at every moment at which a thread can see it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +10,7 @@ use crate::chunk::{ChunkRecord, IndexId, Slot, record};
 use crate::limits::TOUCHES_MAX;
 use crate::sync::lock;
 
-/// One use: a slot, and for which of the slot's chunks it serves.
+/// One use: a slot, and the generation of the chunk in it.
 #[derive(Clone, Copy)]
 pub(super) struct Touch {
     pub(super) slot: Slot,
@@ -19,7 +18,7 @@ pub(super) struct Touch {
 }
 
 impl Touch {
-    /// Says whether the chunk that was used is still in the index `index_id`.
+    /// Reports whether the chunk that was used is still in the index `index_id`.
     pub(super) fn is_current(self, index_id: IndexId) -> bool {
         let record = record(self.slot);
         record.generation() == self.generation && record.is_in(index_id)
@@ -29,12 +28,12 @@ impl Touch {
 #[derive(Default)]
 pub(super) struct Touches {
     noted: Mutex<Vec<Touch>>,
-    /// Their number, so that nobody locks for none.
+    /// Their number, so that no thread locks for none.
     n_noted: AtomicUsize,
 }
 
 impl Touches {
-    /// Notes uses, and says whether they should be counted soon.
+    /// Notes uses, and reports whether they should be counted soon.
     pub(super) fn note(&self, used: impl Iterator<Item = &'static ChunkRecord>) -> bool {
         let mut noted = lock(&self.noted);
         noted.extend(used.map(|record| Touch { slot: record.slot(), generation: record.generation() }));
@@ -42,7 +41,7 @@ impl Touches {
         noted.len() >= TOUCHES_MAX
     }
 
-    /// Moves all that are noted into `taken`, which is empty.
+    /// Moves all noted uses into `taken`, which is empty.
     pub(super) fn take(&self, taken: &mut Vec<Touch>) {
         if self.n_noted.load(Ordering::Relaxed) > 0 {
             let mut noted = lock(&self.noted);

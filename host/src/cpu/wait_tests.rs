@@ -1,4 +1,4 @@
-//! Waiting for memory: whatever makes room possible is heard by those who found none.
+//! Waiting for memory: waiters are notified of everything that makes room possible.
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,7 +24,7 @@ fn t41_whatever_makes_room_possible_wakes_those_who_wait() {
     drop(reader);
     assert!(has_news(&mut waiter), "a chunk lost its last reader");
     let buffer = bench.allocate().unwrap();
-    // An eviction gives memory back, which is news as well.
+    // An eviction releases memory, which is also notified.
     waiter = bench.tier.waiter();
     assert!(bench.allocate().is_none());
     assert!(!has_news(&mut waiter));
@@ -34,7 +34,7 @@ fn t41_whatever_makes_room_possible_wakes_those_who_wait() {
     waiter = bench.tier.waiter();
     assert!(bench.allocate().is_none());
     assert!(!has_news(&mut waiter));
-    // A buffer that becomes a chunk of the cache is never given back, but can be evicted.
+    // A buffer that becomes a chunk of the cache is never released, but can be evicted.
     let chunk = ChunkWriter::new(key(3), buffer).freeze();
     bench.tier.insert(&chunk);
     assert!(has_news(&mut waiter), "a chunk came that will be evictable");
@@ -45,7 +45,7 @@ fn t41_whatever_makes_room_possible_wakes_those_who_wait() {
     assert!(has_news(&mut waiter), "a buffer went back");
 }
 
-/// Allocates in the moment in which it is woken, as a waiter on another thread may.
+/// Allocates at the moment when it is woken, as a waiter on another thread may.
 struct AllocateOnWake(Bench, AtomicUsize);
 
 impl Wake for AllocateOnWake {

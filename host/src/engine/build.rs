@@ -8,7 +8,7 @@ use super::backends::load;
 use super::{BuildError, Engine, Inner};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Compiler, Config, ConfigError};
-use crate::cpu::CpuTier;
+use crate::cpu::{CpuTier, HotCache};
 use crate::integrity::Sealer;
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
@@ -17,7 +17,7 @@ use crate::memory::{Pool, Provider};
 use crate::runtime::{Control, anywhere, block_on};
 use crate::tier::Tier;
 
-/// Collects what an engine is built from.
+/// Collects the parts of an engine and builds it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,21 +57,21 @@ impl EngineBuilder {
         Ok(Self::new(Config::from_file(path)?.log(), metadata))
     }
 
-    /// Names the device that chunks are copied to, for backends that want to know; `cpu` by default.
+    /// Names the device that chunks are copied to, for backends that need it; `cpu` by default.
     #[must_use]
     pub fn dst_device(mut self, device: impl Into<String>) -> Self {
         self.dst_device = device.into();
         self
     }
 
-    /// Takes buffers from memory of the embedding runtime instead of a pool of kvtier's own.
+    /// Takes buffers from memory of the embedding runtime instead of kvtier's own pool.
     #[must_use]
     pub fn memory(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Names the program that compiles components, in the place of `kvtier.compiler`: a `kvtier` of this version.
+    /// Names the program that compiles components, instead of `kvtier.compiler`: a `kvtier` of this version.
     #[must_use]
     pub fn compiler(mut self, program: impl Into<PathBuf>) -> Self {
         self.config.compiler = Compiler::Program(program.into());
@@ -85,20 +85,20 @@ impl EngineBuilder {
         self
     }
 
-    /// Appends a native tier behind the configured backends.
+    /// Appends a native tier after the configured backends.
     #[must_use]
     pub fn tier(mut self, name: impl Into<String>, tier: Arc<dyn Tier>) -> Self {
         self.native.push((name.into(), tier));
         self
     }
 
-    /// Reserves the pool, loads the backends side by side, and waits until each is open or has failed; under
-    /// `kvtier.on_load_error: continue` not for one whose component has to be compiled first, which joins the chain
-    /// when it is ready.
+    /// Reserves the pool, loads the backends concurrently, and waits until each is open or has failed. Under
+    /// `kvtier.on_load_error: continue` it does not wait for a backend whose component has to be compiled first, which
+    /// joins the chain when it is ready.
     ///
     /// # Errors
-    /// [`BuildError`]. A backend that cannot be loaded is one only under `kvtier.on_load_error: fail`;
-    /// otherwise it is logged, stands in the status, and is tried again in the background.
+    /// [`BuildError`]. A backend that cannot be loaded is an error only under `kvtier.on_load_error: fail`. Otherwise
+    /// it is logged, appears in the status, and is tried again in the background.
     pub async fn build(self) -> Result<Engine, BuildError> {
         anywhere(self.make()).await
     }
@@ -130,7 +130,7 @@ impl EngineBuilder {
         } else {
             let chunk_bytes = metadata.chunk_bytes(config.chunk_size) as u64;
             let (pool_bytes, options) = (config.pool_bytes(chunk_bytes) as usize, config.pool);
-            // Off this thread: touching the memory beforehand takes seconds.
+            // On another thread, because touching the memory in advance takes seconds.
             let pool = control.compute(pool_bytes, move || Pool::with_options(pool_bytes, options)).await?;
             tracing::info!(
                 bytes = pool.region_bytes(),
@@ -142,7 +142,9 @@ impl EngineBuilder {
             let pool = Arc::new(pool);
             (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
         };
-        let cpu = CpuTier::new(provider, config.cache_policy, config.local_cpu && config.pool_size_bytes > 0);
+        let keeps_chunks = config.local_cpu && config.pool_size_bytes > 0;
+        let hot_cache = if keeps_chunks { HotCache::On } else { HotCache::Off };
+        let cpu = CpuTier::new(provider, config.cache_policy, hot_cache);
         let mut backends = load(&config, &dst_device, &metadata, &control, &clock).await?;
         let given = native.into_iter().map(|(name, tier)| {
             let breakers = Arc::new(Breakers::new(&name, BreakerConfig::default(), &clock));

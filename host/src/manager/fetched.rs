@@ -8,7 +8,7 @@ use crate::integrity::Flaw;
 use crate::tier::TierError;
 use crate::transfer::Sink;
 
-/// Why a chunk was not served by a tier that was asked for it.
+/// The reason why a tier that was asked for a chunk did not serve it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Miss {
@@ -25,7 +25,7 @@ pub enum Miss {
     WrongLength {
         /// The number of bytes that the tier claims to have written.
         claimed: u64,
-        /// The buffer's size, trailer included.
+        /// The buffer's size in bytes, including the trailer.
         expected: u64,
     },
     /// The tier has a chunk of that key that is larger than the buffer. It stays stored.
@@ -33,10 +33,10 @@ pub enum Miss {
     LargerThanBuffer {
         /// The stored chunk's size in bytes, as the tier reports it.
         stored: u64,
-        /// The buffer's size in bytes, trailer included.
+        /// The buffer's size in bytes, including the trailer.
         capacity: u64,
     },
-    /// The bytes that came back are not the chunk.
+    /// The returned bytes are not the chunk.
     #[error(transparent)]
     Flaw(Flaw),
     /// The tier's own lookup had promised it, and the tier has delivered no chunk of the retrieval.
@@ -65,7 +65,7 @@ impl Miss {
 /// The outcome of fetching one chunk. After a miss the buffer is released, once the last transfer into it has ended.
 pub(super) type Fetched = Result<Chunk, Miss>;
 
-/// Judges a tier by the outcome of one chunk.
+/// Returns the health of a tier that the outcome of one chunk shows.
 pub(super) fn health(fetched: &Fetched) -> Health {
     match fetched {
         Ok(_) => Health::Works,

@@ -7,7 +7,7 @@ use super::select::TierIndex;
 use crate::key::ChunkKey;
 use crate::limits::LOOKUP_IDS_MAX;
 
-/// How many outdated entries the expiry order may hold before it is cleaned, in addition to as many as are current.
+/// How many outdated entries the expiry order may hold before it is cleaned, in addition to the number of current ones.
 const ORDER_SLACK: usize = 64;
 
 /// The pins of one lookup id.
@@ -35,7 +35,7 @@ impl Ledger {
         let mut released = Vec::new();
         while self.entries.len() > LOOKUP_IDS_MAX {
             let Some((expiry, oldest)) = self.order.pop_front() else { break };
-            // An id that was extended since occurs again further behind.
+            // An id that was extended occurs again later.
             if self.entries.get(&oldest).is_some_and(|(current, _)| *current == expiry) {
                 released.extend(self.release(&oldest));
             }

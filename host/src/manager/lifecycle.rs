@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::backend::Backend;
 use super::{RecreateError, StorageManager, TierIndex, UnknownBackend};
+use crate::cpu::HotCache;
 use crate::runtime::anywhere;
 use crate::tier::TierError;
 
@@ -14,12 +15,12 @@ impl StorageManager {
     /// Waits until every queued put has been stored or has failed.
     ///
     /// # Errors
-    /// [`FlushError`] when the deadline passes first.
+    /// [`FlushError`] if the deadline passes first.
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.flush_until(self.deadline()).await
     }
 
-    /// Like [`StorageManager::flush`], with a deadline of its own.
+    /// Like [`StorageManager::flush`], with its own deadline.
     ///
     /// # Errors
     /// [`FlushError`]
@@ -36,7 +37,7 @@ impl StorageManager {
 
     /// Turns the hot cache on or off. Off empties it; chunks in use leave it when they are released.
     pub fn set_hot_cache(&self, hot_cache: HotCache) {
-        self.0.cpu.set_hot_cache(hot_cache == HotCache::On);
+        self.0.cpu.set_hot_cache(hot_cache);
     }
 
     /// Takes a backend out of the chain until [`StorageManager::restore`]: no put, get or lookup reaches it. Puts that
@@ -61,7 +62,7 @@ impl StorageManager {
     /// Closes a backend and creates it again from its configuration, in the same place of the chain.
     ///
     /// # Cancellation
-    /// The work goes on.
+    /// The work continues.
     ///
     /// # Errors
     /// [`RecreateError`]
@@ -89,7 +90,7 @@ impl StorageManager {
     /// [`CloseError`] names the backends that did not close cleanly. The chain is closed nevertheless.
     ///
     /// # Cancellation
-    /// Closing goes on. A second call waits for its end and returns its outcome.
+    /// Closing continues. A second call waits for its end and returns its outcome.
     pub async fn close(&self) -> Result<(), CloseError> {
         self.0.closed.store(true, Ordering::Release);
         if self.is_left_behind() {
@@ -168,15 +169,6 @@ pub struct FailedClose {
     pub backend: String,
     /// Its error.
     pub error: TierError,
-}
-
-/// Whether the CPU tier keeps chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotCache {
-    /// Chunks stay until they are evicted.
-    On,
-    /// The memory is used as a buffer pool only.
-    Off,
 }
 
 impl fmt::Display for PendingPuts {

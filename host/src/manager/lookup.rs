@@ -1,4 +1,4 @@
-//! Lookups: which prefix of the keys is present, and in which tiers.
+//! Lookups: the prefix of the keys that is present, and the tiers that have it.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -82,8 +82,8 @@ impl Lookup {
 
 impl StorageManager {
     /// Returns the leading run of `keys` across the chosen tiers: tier by tier on the remainder, as long as any tier
-    /// extends it. A tier that fails or does not answer in time is skipped. Each call gets the time that is left,
-    /// divided by the number of backends that may still have to be asked.
+    /// extends it. A tier that fails or does not answer in time is skipped. Each call gets the remaining time, divided
+    /// by the number of backends that may still have to be asked.
     ///
     /// Cost: one hash lookup per key in the CPU tier; one call per backend that is asked, and one more for every change
     /// from tier to tier.
@@ -140,7 +140,7 @@ impl StorageManager {
             if left.is_zero() {
                 break;
             }
-            // A tier that hangs uses no more time than it leaves to each tier behind it.
+            // A tier that hangs uses no more time than it leaves to each tier after it.
             let deadline = Instant::now() + left / (n_behind + 1);
             let pinning = if lookup_id.is_some() { Pinning::Pin } else { Pinning::None };
             match anywhere(backend.contains(rest, pinning, deadline)).await {

@@ -33,7 +33,7 @@ pub use backend::{Offer, RecreateError};
 pub(crate) use breaker::Breakers;
 pub use breaker::{BreakerState, BreakerStatus};
 pub use fetched::Miss;
-pub use lifecycle::{CloseError, FailedClose, FlushError, HotCache, PendingPuts};
+pub use lifecycle::{CloseError, FailedClose, FlushError, PendingPuts};
 pub use lookup::{Lookup, Served};
 pub use remove::{ClearReport, RemoveError};
 pub use retrieve::{MissedChunk, Retrieved};
@@ -87,8 +87,8 @@ pub struct UnknownBackend(pub String);
 ///
 /// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them,
 ///   then [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
-/// - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and says which tier
-///   serves each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
+/// - - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and returns the tier
+///   that serves each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
 ///   [`unpin`](Self::unpin) or until the pins expire.
 /// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is
 ///   verified first, and promoted into the CPU tier.
@@ -99,7 +99,7 @@ pub struct UnknownBackend(pub String);
 ///
 /// Keys are given in the order of the prompt: the tail of a prefix is evicted before its head. A key names bytes that
 /// never change, and the size in a [`ChunkSpec`](crate::ChunkSpec) is that of the whole payload. Each operation has the
-/// deadline of the configuration; a failing backend makes misses, never errors of a retrieval.
+/// deadline of the configuration. A failing backend causes misses, never errors of a retrieval.
 #[derive(Clone)]
 pub struct StorageManager(Arc<Inner>);
 
@@ -181,7 +181,7 @@ impl StorageManager {
         &self.0.cpu
     }
 
-    /// Returns the time limit of operations without a deadline of their own.
+    /// Returns the time limit of operations that get no deadline.
     pub fn timeout(&self) -> Duration {
         self.0.options.timeout
     }

@@ -1,4 +1,4 @@
-//! Pins of lookups over the whole chain: hold, release, expire.
+//! Pins of lookups over the whole chain: recording, release and expiry.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ impl StorageManager {
     /// Releases the pins of `lookup_id`. A second call does nothing.
     ///
     /// # Cancellation
-    /// The release goes on.
+    /// The release continues.
     pub async fn unpin(&self, lookup_id: &str) {
         let held = self.ledger().release(lookup_id);
         anywhere(join_all(self.release(held))).await;
@@ -32,7 +32,7 @@ impl StorageManager {
     }
 
     pub(super) fn release_expired(&self) -> Vec<Release> {
-        // Under the lock: a caller that finds nothing expired may count on the release of what had.
+        // Under the lock: a caller that finds nothing expired may count on the release of the expired pins.
         let mut ledger = self.ledger();
         let expired = ledger.expire(self.0.options.clock.now());
         let n_lookups = expired.len();
@@ -89,7 +89,7 @@ impl StorageManager {
                 continue;
             };
             if *is_left_behind.get_or_insert_with(|| self.is_left_behind()) {
-                // The parent unpins what it has pinned.
+                // The parent releases its own pins.
                 continue;
             }
             let backend = Arc::clone(&self.0.backends[index]);

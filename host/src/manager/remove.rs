@@ -19,10 +19,10 @@ impl StorageManager {
     /// removal in the background and does not serve these keys before it has answered; the caller gets an error.
     ///
     /// # Cancellation
-    /// The removal goes on: the backends must forget the pins that were forgotten here.
+    /// The removal continues: the backends must forget the pins that were forgotten here.
     ///
     /// # Errors
-    /// The error of the first tier that failed. The other tiers have been asked too.
+    /// The error of the first tier that failed. The other tiers have also been asked.
     pub async fn remove(&self, keys: &[ChunkKey], tiers: &Tiers) -> Result<usize, RemoveError> {
         let deadline = self.deadline();
         let started = Instant::now();
@@ -32,7 +32,7 @@ impl StorageManager {
             n_removed += self.0.cpu.remove(keys);
             self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
         }
-        // Bypassed tiers too: what is removed must not come back.
+        // Also from bypassed tiers: a removed chunk must not come back.
         let mut chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).peekable();
         if let Some(first) = chosen.peek()
             && self.is_left_behind()

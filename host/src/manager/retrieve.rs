@@ -31,7 +31,7 @@ pub struct MissedChunk {
     pub position: usize,
     /// The tier.
     pub tier: TierIndex,
-    /// Why the tier did not serve it.
+    /// The reason why the tier did not serve it.
     pub miss: Miss,
 }
 
@@ -77,7 +77,7 @@ impl StorageManager {
             );
             anywhere(fetching).await;
         }
-        // The result ends at the first gap. Chunks that were fetched behind it are released.
+        // The result ends at the first gap. Chunks that were fetched after it are released.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();
         retrieved.chunks = found.into_iter().take(n_run).flatten().collect();
         served.truncate(n_run);

@@ -13,7 +13,7 @@ pub enum Tiers {
     /// Every tier.
     #[default]
     All,
-    /// The named tiers, in the chain's order. None if the list is empty.
+    /// The named tiers, in the chain's order; no tier if the list is empty.
     Only(Vec<String>),
 }
 

@@ -1,4 +1,4 @@
-//! The state of every tier, and what it has counted.
+//! The state and the counts of every tier.
 
 use super::{BreakerStatus, CPU_TIER, StorageManager};
 use crate::cpu::CpuStats;
@@ -82,12 +82,12 @@ pub struct BackendStatus {
     pub put_bytes_pending: usize,
     /// Keys that lookups have pinned.
     pub pinned_keys: usize,
-    /// Removals that the backend is still to be told of. It does not serve these chunks before.
+    /// Removals that the backend still has to be asked for. It does not serve these chunks before.
     pub removals_owed: usize,
     /// Whether lookups and retrievals skip it because `contains`, `get`, `pin` or `unpin` fail.
     pub reading: BreakerStatus,
     /// Whether stores skip it because `put` or `remove` fail.
     pub writing: BreakerStatus,
-    /// What the tier reports of itself.
+    /// The tier's own report.
     pub health: TierHealth,
 }

@@ -77,7 +77,7 @@ impl fmt::Debug for Missing<'_> {
 pub struct Stored {
     /// Chunks that are new in the CPU tier.
     pub n_new: usize,
-    /// What was offered to each chosen backend, in the chain's order.
+    /// The outcome of each chosen backend, in the chain's order.
     pub backends: Vec<Offer>,
 }
 

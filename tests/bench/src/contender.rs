@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvtier::__internal::cpu::{Allocated, CpuTier, Inserted};
 use kvtier::memory::{ChunkWriter, Pool};
-use kvtier::{Chunk, ChunkKey, EvictionPolicy};
+use kvtier::{Chunk, ChunkKey, EvictionPolicy, HotCache};
 use kvtier_bench_mix::{Block, CHUNK_BYTES, Contender, REQUEST_CHUNKS};
 
 /// A CPU tier under LRU over a pool of its own.
@@ -21,7 +21,7 @@ pub(crate) struct Hold {
 impl Ours {
     pub(crate) fn new(n_chunks: usize) -> Self {
         let pool = Pool::new(n_chunks * CHUNK_BYTES).expect("the machine has the memory for the bench");
-        Self(CpuTier::new(Arc::new(pool), EvictionPolicy::Lru, true))
+        Self(CpuTier::new(Arc::new(pool), EvictionPolicy::Lru, HotCache::On))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kvtier::__internal::cpu::{Allocated, CpuTier, Inserted};
 use kvtier::memory::{BufferMut, ChunkWriter, PAGE_BYTES, Pool};
-use kvtier::{Chunk, ChunkKey, EvictionPolicy};
+use kvtier::{Chunk, ChunkKey, EvictionPolicy, HotCache};
 use kvtier_bench_mix::UniformHasher;
 
 /// Returns the `n`th key. Uniform, as the key chain makes them.
@@ -23,7 +23,7 @@ pub(crate) fn requests(n_requests: usize, n_keys: usize, n_chunks: usize) -> Vec
 /// Makes a tier with a pool of `n_chunks` pages.
 pub(crate) fn tier(n_chunks: usize, policy: EvictionPolicy) -> CpuTier {
     let pool = Pool::new(n_chunks * PAGE_BYTES).expect("the machine has the memory for the bench");
-    CpuTier::new(Arc::new(pool), policy, true)
+    CpuTier::new(Arc::new(pool), policy, HotCache::On)
 }
 
 /// Makes a tier that is full of the first `n_chunks` chunks.

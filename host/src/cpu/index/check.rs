@@ -1,12 +1,12 @@
-//! The index's invariants, verified.
+//! Verifies the index's invariants.
 
-use super::{Index, Sums, n_pins};
+use super::sums::Sums;
+use super::{Index, n_pins};
 use crate::chunk::record;
 use crate::cpu::order::Order;
 use crate::memory::Inconsistency;
 
 impl Index {
-    /// Verifies the invariants.
     pub(in crate::cpu) fn check(&self) -> Result<(), Inconsistency> {
         let unless = |holds, detail: &dyn Fn() -> String| {
             Inconsistency::unless(holds, "index of the CPU tier", detail)
@@ -16,12 +16,9 @@ impl Index {
             let (record, is_parked) = (record(slot), Order::is_parked(slot));
             unless(record.is_in(self.id), &|| format!("slot {slot} is here and its record elsewhere"))?;
             let (key, sizes) = (record.key(), self.sizes(record));
-            sums.entries += 1;
-            sums.payload_bytes += sizes.payload_bytes;
-            sums.footprint_bytes += sizes.footprint_bytes;
+            sums.add(sizes);
             if n_pins(slot) > 0 {
-                sums.pinned_entries += 1;
-                sums.pinned_footprint_bytes += sizes.footprint_bytes;
+                sums.add_pinned(sizes);
             }
             n_parked += usize::from(is_parked);
             unless(self.find(key) == Some(slot), &|| format!("{key} is not found under its key"))?;

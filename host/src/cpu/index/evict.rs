@@ -1,4 +1,4 @@
-//! Eviction: entries leave in the order of the policy, past those that are held.
+//! Eviction: entries leave in the order of the policy, except those that are held.
 
 use super::Index;
 use crate::chunk::{RemovedChunk, record};
@@ -10,7 +10,7 @@ impl Index {
         (self.sums.footprint_bytes / self.sums.entries.max(1)).max(1)
     }
 
-    /// Loads what the next evictions look at, so that the processor waits for many lines of memory at once.
+    /// Loads the records of the next candidates, so that the processor waits for many cache lines at once.
     fn look_ahead(&self, n_entries: usize) {
         if n_entries > 1 {
             let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];
@@ -23,8 +23,7 @@ impl Index {
         }
     }
 
-    /// Takes out the entries that the policy evicts next, passing over held ones, until their memory is
-    /// `n_bytes` or there are no more.
+    /// Takes out the next entries of the policy, except held ones, until their memory is `n_bytes` or none are left.
     pub(in crate::cpu) fn evict(&mut self, n_bytes: usize, left: &mut Vec<RemovedChunk>) {
         let (mut n_evicted_bytes, mut n_looked_at) = (0, 0);
         while n_evicted_bytes < n_bytes {

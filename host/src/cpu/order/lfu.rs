@@ -1,9 +1,9 @@
-//! LFU: fewest uses first, among those the one whose last use is longest ago.
+//! LFU: the fewest uses first, among equals the entry whose last use is longest ago.
 //!
-//! Entries of one use count form a list in the order of their placing, and the lists are in the order
-//! of the counts, so a use is a few links. A parked entry returns not to the lists, where its place
-//! would have to be searched, but to a small ordered map by rank; the next candidate is the better of
-//! the lists' end and the map's. So the order is exactly the one without parking.
+//! Entries of one use count form a list in the order of their placing, and the lists are in the order of the counts, so
+//! a use changes a few links. A released entry would have to be searched for its place in the lists, so it goes into a
+//! small map ordered by rank instead. The next candidate is the better one of the lists' end and the map's. So the
+//! order is exactly the same as without parking.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ type Rank = (u32, u64);
 
 /// No bucket.
 const NONE: u32 = Residency::GROUPS_MAX - 1;
-/// Uses are counted up to here.
+/// The largest use count.
 const USES_MAX: u32 = Residency::GROUPS_MAX - 1;
 
 /// The entries of one use count, oldest placing first. Never empty while in use.
@@ -60,7 +60,7 @@ impl Lfu {
         (n_uses, residency.time.load(Ordering::Relaxed))
     }
 
-    /// Gives an entry that is in no list a rank.
+    /// Gives a rank to an entry that is in no list.
     fn set_rank(slot: Slot, (n_uses, time): Rank) {
         let residency = &record(slot).residency;
         residency.set_group(n_uses);
@@ -111,12 +111,12 @@ impl Lfu {
         self.clock
     }
 
-    /// Gives the entry a new rank and moves it there.
+    /// Gives the entry a new rank and moves it to the new place.
     fn place_anew(&mut self, slot: Slot, n_uses: u32) {
         let rank = (n_uses, self.tick());
         match position(slot) {
             Position::Linked => {
-                // The old bucket stays until the entry is linked anew: it is where to start from.
+                // The old bucket stays until the entry is linked again, because the search starts there.
                 let old_bucket = record(slot).residency.group();
                 self.buckets[old_bucket as usize].entries.unlink(slot);
                 record(slot).residency.time.store(rank.1, Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Lfu {
             Position::Returned => {
                 self.returned.remove(&self.rank(slot));
                 Self::set_rank(slot, rank);
-                // The bucket of its count would have to be searched.
+                // The map, because the bucket of its count would have to be searched for.
                 self.returned.insert(rank, slot);
             }
             Position::Absent => debug_assert!(false, "slot {slot} is not in the order"),
@@ -148,8 +148,8 @@ impl Lfu {
         }
     }
 
-    /// Appends the entry to the bucket of its use count, which is `near` or the one after it; `NONE`
-    /// stands before the first.
+    /// Appends the entry to the bucket of its use count, which is `near` or the one after it; `NONE` is the place
+    /// before the first.
     fn link(&mut self, slot: Slot, n_uses: u32, near: u32) {
         let has_count = |id: u32| self.buckets.get(id as usize).is_some_and(|bucket| bucket.n_uses == n_uses);
         let after = if near == NONE { self.first_bucket } else { self.buckets[near as usize].next };

@@ -1,5 +1,5 @@
-//! Doubly linked lists through the records themselves: nothing is allocated, and an entry leaves its
-//! list without being searched for. An entry is in one list at most.
+//! Doubly linked lists through the records themselves: they need no allocation, and an entry leaves its list without a
+//! search. An entry is in at most one list.
 
 use std::sync::atomic::Ordering;
 
@@ -60,7 +60,7 @@ impl List {
         self.n_entries -= 1;
     }
 
-    /// Verifies the links, and returns the entries from the oldest on.
+    /// Verifies the links, and returns the entries, oldest first.
     pub(super) fn check(&self) -> Result<Vec<Slot>, String> {
         let (mut slots, mut before, mut slot) = (Vec::new(), NO_SLOT, self.first);
         while slot != NO_SLOT {

@@ -1,10 +1,10 @@
-//! The order in which chunks are evicted, under all policies.
+//! The order in which chunks are evicted, for all policies.
 //!
-//! An entry that eviction finds held (pinned or being read) is *parked*: it leaves the order, so that
-//! no later eviction comes past it again, and returns when it is no longer held. So each step past a
-//! held entry is paid for by the use that held it, and an eviction costs the same however many are.
+//! An entry that eviction finds held (pinned or being read) is *parked*: it leaves the order, so that later evictions
+//! do not meet it again, and returns when it is no longer held. Each step over a held entry is thus paid for by the use
+//! that held it, and the cost of an eviction does not depend on the number of held entries.
 //!
-//! Everything here runs under the tier's lock. Only the marks of SIEVE and S3-FIFO are set without.
+//! Everything here runs under the tier's lock, except setting the marks of SIEVE and S3-FIFO.
 
 mod lfu;
 mod list;
@@ -20,7 +20,7 @@ use recency::Recency;
 use s3_fifo::S3Fifo;
 use sieve::Sieve;
 
-/// Where an entry is.
+/// The position of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 enum Position {
@@ -29,7 +29,7 @@ enum Position {
     Linked,
     /// Set aside while it is held.
     Parked,
-    /// No longer held; among those that came back to an order by rank.
+    /// No longer held, and back in an order by rank.
     Returned,
 }
 
@@ -46,25 +46,25 @@ fn set_position(slot: Slot, position: Position) {
     record(slot).residency.set_position(position as u32);
 }
 
-/// What a use of an entry does to the order.
+/// The effect of a use of an entry on the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
     Nothing,
-    /// Marks the entry, wherever it is: [`mark`](crate::chunk::Residency::mark).
+    /// Marks the entry, in any position: [`mark`](crate::chunk::Residency::mark).
     Marks,
-    /// Gives the entry another place: it is noted, and counted under the lock.
+    /// Moves the entry to another place: the use is noted, and counted under the lock.
     Places,
 }
 
-/// The order in which operations on a request's keys count as uses, so that the tail of a prefix is
-/// evicted before its head.
+/// Returns the order in which operations on a request's keys count as uses, so that the tail of a prefix is evicted
+/// before its head.
 pub(super) fn use_order(policy: EvictionPolicy, n_keys: usize) -> impl Iterator<Item = usize> {
     let is_head_first = policy == EvictionPolicy::Mru;
     (0..n_keys).map(move |i| if is_head_first { i } else { n_keys - 1 - i })
 }
 
 impl Use {
-    /// Returns what a use does under `policy`.
+    /// Returns the effect of a use under `policy`.
     pub(super) const fn of(policy: EvictionPolicy) -> Self {
         match policy {
             EvictionPolicy::Lru | EvictionPolicy::Lfu | EvictionPolicy::Mru => Self::Places,
@@ -87,7 +87,7 @@ enum By {
     S3Fifo(S3Fifo),
 }
 
-/// Does the same under each policy.
+/// Calls the same method of each policy.
 macro_rules! each {
     ($order:expr, $by:ident => $do:expr) => {
         match $order {
@@ -116,7 +116,7 @@ impl Order {
         self.policy
     }
 
-    /// Makes room for so many entries at once.
+    /// Reserves memory for this many entries.
     pub(super) fn expect(&mut self, n_entries: usize) {
         if let By::Recency(recency) = &mut self.by {
             recency.expect(n_entries);
@@ -139,14 +139,14 @@ impl Order {
         }
     }
 
-    /// Counts a use that was noted, if the chunk that was used is still here.
+    /// Counts a noted use, if the chunk that was used is still present.
     pub(super) fn apply(&mut self, touch: Touch) {
         if touch.is_current(self.index_id) {
             self.touch(touch.slot);
         }
     }
 
-    /// Renews the entry's place among those used as often, without counting a use.
+    /// Renews the entry's place among those used equally often, without counting a use.
     pub(super) fn refresh(&mut self, slot: Slot) {
         match &mut self.by {
             By::Recency(_) => self.touch(slot),
@@ -155,20 +155,20 @@ impl Order {
         }
     }
 
-    /// Returns the entry to be evicted next, if it turns out not to be held. Asked again without an
-    /// eviction or a use between, it answers the same.
+    /// Returns the entry to be evicted next, if it is not held. Without an eviction or a use in between, the next call
+    /// returns the same.
     pub(super) fn candidate(&mut self) -> Option<Slot> {
         each!(&mut self.by, by => by.candidate())
     }
 
-    /// Calls `look` with entries that may soon be candidates, `n` at most, where it is easy to say.
+    /// Calls `look` with up to `n` entries that may soon be candidates, under policies where they are easy to find.
     pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
         if let By::Recency(recency) = &self.by {
             recency.upcoming(n, look);
         }
     }
 
-    /// Takes out the candidate.
+    /// Removes the candidate.
     pub(super) fn evict(&mut self, slot: Slot) {
         if let By::S3Fifo(s3_fifo) = &mut self.by {
             s3_fifo.remember(slot);
@@ -176,21 +176,21 @@ impl Order {
         self.remove(slot);
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, slot: Slot) {
         each!(&mut self.by, by => by.detach(slot));
         set_position(slot, Position::Absent);
     }
 
-    /// Sets a held entry aside, so that it is no candidate until [`unpark`](Self::unpark).
+    /// Sets a held entry aside, so that it is not a candidate until [`unpark`](Self::unpark).
     pub(super) fn park(&mut self, slot: Slot) {
         if !Self::is_parked(slot) {
             each!(&mut self.by, by => by.park(slot));
         }
     }
 
-    /// Makes a parked entry a candidate again: at the place that its rank gives it, or, under policies
-    /// without ranks, as the newest of those that have proven themselves.
+    /// Makes a parked entry a candidate again: at the place of its rank or, under policies without ranks, as the newest
+    /// of the entries that were used again.
     pub(super) fn unpark(&mut self, slot: Slot) {
         debug_assert_eq!(position(slot), Position::Parked);
         each!(&mut self.by, by => by.unpark(slot));
@@ -200,7 +200,7 @@ impl Order {
         position(slot) == Position::Parked
     }
 
-    /// Verifies the lists, and that `n_entries` entries are placed, `n_parked` of them set aside.
+    /// Verifies the lists, and that there are `n_entries` entries, `n_parked` of them parked.
     pub(super) fn check(&self, n_entries: usize, n_parked: usize) -> Result<(), String> {
         let n_seen = each!(&self.by, by => by.check())? + n_parked;
         unless(n_seen == n_entries, "an entry is missing from the order")

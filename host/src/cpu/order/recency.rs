@@ -1,14 +1,13 @@
 //! LRU, MRU and FIFO: the order of the last placing.
 //!
-//! A queue of placings, newest last. Placing an entry again appends to the queue and leaves the old
-//! place behind, out of date because the entry's record has a newer time. So a use costs one append to
-//! memory that is at hand, where a linked list would write to an entry and its four neighbours. What is
-//! out of date is dropped when eviction comes to it, and, if evictions are rare, by a sweep that goes
-//! through the queue a few steps with every placing. So the queue is at most [`LENGTH_MAX`] times as
-//! long as there are entries, and no placing pays for more than [`SWEPT_AT_ONCE`] steps.
+//! A queue of placings, newest last. Placing an entry again appends to the queue; the old placing is then outdated,
+//! because the entry's record has a newer time. So a use costs one append to memory in the cache, where a linked list
+//! would write to an entry and its four neighbours. Outdated placings are dropped when eviction reaches them. If
+//! evictions are rare, a sweep drops them, a few steps with every placing. So the queue is at most [`LENGTH_MAX`] times
+//! as long as there are entries, and no placing pays for more than [`SWEPT_AT_ONCE`] steps.
 //!
-//! A parked entry returns to an ordered map by time, and the next candidate is the better of the queue's
-//! end and the map's. So the order is exactly the one without parking.
+//! A released entry goes into a map ordered by time, and the next candidate is the better one of the queue's end and
+//! the map's. So the order is exactly the same as without parking.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,20 +16,19 @@ use super::{Position, position, set_position, unless};
 use crate::chunk::{IndexId, NO_SLOT, Slot, record};
 use crate::cpu::policy::EvictionPolicy;
 
-/// Placings for each entry, out of date or not, from which on the queue is swept.
+/// Placings per entry, including outdated ones, from which on the queue is swept.
 const SWEEP_FROM: usize = 2;
-/// Placings that are swept with each that is added, on average.
+/// Placings swept for each new one, on average.
 const SWEEP_STEPS: usize = 4;
-/// They are swept so many at a time: their records are far apart in memory, and the processor then waits for
-/// several at once.
+/// Placings swept at a time: their records are far apart in memory, and the processor then waits for several at once.
 const SWEPT_AT_ONCE: usize = 32;
-/// Placings for each entry at most: a sweep ends before half as many were added.
+/// Most placings per entry: a sweep ends before half as many were added.
 const LENGTH_MAX: usize = 3;
 /// Short queues are not swept.
 const LENGTH_MIN: usize = 256;
 
-/// One placing of an entry. Half of its time is enough to tell it from later ones, since none stays in the
-/// queue for as long as the other half takes to change.
+/// One placing of an entry. Half of its time is enough to distinguish it from later ones, since none stays in the queue
+/// until the other half changes.
 #[derive(Clone, Copy)]
 struct Placing {
     slot: Slot,
@@ -45,11 +43,11 @@ pub(super) struct Recency {
     clock: u64,
     queue: VecDeque<Placing>,
     sweep: Option<Sweep>,
-    /// Entries that were parked, by the time of their placing.
+    /// Released entries, by the time of their placing.
     returned: BTreeMap<u64, Slot>,
 }
 
-/// How far a sweep has come: before `kept` it is done, between `kept` and `next` there is nothing.
+/// The progress of a sweep: the part before `kept` is done, and the part between `kept` and `next` is empty.
 #[derive(Clone, Copy)]
 struct Sweep {
     kept: usize,
@@ -64,7 +62,7 @@ fn time(slot: Slot) -> u64 {
     record(slot).residency.time.load(Ordering::Relaxed)
 }
 
-/// The time under which an entry stands in the map.
+/// Returns the time under which an entry is in the map.
 fn returned_time(slot: Slot) -> u64 {
     let residency = &record(slot).residency;
     let [high, low] = [&residency.previous, &residency.next].map(|half| half.load(Ordering::Relaxed));
@@ -77,7 +75,7 @@ impl Recency {
         Self { policy, index_id, n_entries: 0, clock: 0, queue, sweep: None, returned }
     }
 
-    /// Makes room for so many entries at once.
+    /// Reserves memory for this many entries.
     pub(super) fn expect(&mut self, n_entries: usize) {
         self.queue.reserve((LENGTH_MAX * n_entries + LENGTH_MIN).saturating_sub(self.queue.len()));
     }
@@ -88,7 +86,7 @@ impl Recency {
         self.place(slot);
     }
 
-    /// Places an entry anew, if uses matter.
+    /// Places an entry again, if uses matter.
     pub(super) fn touch(&mut self, slot: Slot) {
         if self.policy != EvictionPolicy::Fifo {
             self.place(slot);
@@ -100,7 +98,7 @@ impl Recency {
         record(slot).residency.time.store(self.clock, Ordering::Relaxed);
         match position(slot) {
             Position::Linked => {}
-            // It has its time, and comes back with it.
+            // It keeps the time for its return.
             Position::Parked | Position::Absent => return,
             Position::Returned => {
                 self.returned.remove(&returned_time(slot));
@@ -111,7 +109,7 @@ impl Recency {
         self.sweep_some();
     }
 
-    /// Goes on with a sweep, or begins one if the queue is long.
+    /// Continues a sweep, or begins one if the queue is long.
     fn sweep_some(&mut self) {
         let is_long = self.queue.len() > SWEEP_FROM * self.n_entries + LENGTH_MIN;
         let begin = || is_long.then_some(Sweep { kept: 0, next: 0, n_due: 0 });
@@ -148,7 +146,7 @@ impl Recency {
     fn pop(&mut self, newest: bool) {
         if newest {
             self.queue.pop_back();
-            // The sweep may have been there.
+            // The sweep may have reached this place.
             let n = self.queue.len();
             let within = |sweep: Sweep| Sweep { kept: sweep.kept.min(n), next: sweep.next.min(n), ..sweep };
             self.sweep = self.sweep.map(within);
@@ -163,7 +161,7 @@ impl Recency {
         }
     }
 
-    /// Calls `look` with the next entries that may be candidates, `n` at most.
+    /// Calls `look` with up to `n` entries that may be the next candidates.
     pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
         let slots = self.queue.iter().map(|placing| placing.slot).filter(|&slot| slot != NO_SLOT);
         if self.policy == EvictionPolicy::Mru {

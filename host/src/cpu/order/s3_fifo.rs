@@ -1,17 +1,17 @@
-//! S3-FIFO: a small queue for what is new, a main queue for what was used there, and the names of what
-//! the small one has let go. A tenth of all entries is enough to tell the many that come once from the
-//! few that come again.
+//! S3-FIFO: a small queue for new entries, a main queue for entries that were used in the small one, and the keys of
+//! entries evicted from the small one. A tenth of all entries is enough to separate the many chunks that come once from
+//! the few that come again.
 //!
-//! - New: into the small queue; into the main one if its name is remembered.
-//! - When the small queue has a tenth of all entries, its oldest goes: into the main queue, if it was
-//!   used more than once, else out, and its name is remembered. Otherwise the oldest of the main queue
-//!   goes: round once more, with one use forgotten, if it has any, else out.
-//! - Uses are counted up to 3, and from 0 when an entry enters the main queue. As many names are
-//!   remembered as the main queue has entries.
+//! - - A new entry goes into the small queue, or into the main one if its key is remembered.
+//! - - When the small queue has a tenth of all entries, its oldest leaves it: it goes into the main queue if it was
+//!   used more than once; else it is evicted, and its key is remembered. Otherwise the oldest of the main queue leaves:
+//!   if it has uses, it goes to the end of the main queue with one use less; else it is evicted.
+//! - - Uses are counted up to 3, and from 0 when an entry enters the main queue. As many keys are remembered as the
+//!   main queue has entries.
 //!
 //! # Source
-//! Yang and others, "FIFO Queues are All You Need for Cache Eviction", SOSP 2023, algorithm 1. There
-//! the queues have fixed sizes; here they are shares of what is in memory, since chunks differ in size.
+//! Yang and others, "FIFO Queues are All You Need for Cache Eviction", SOSP 2023, algorithm 1. There the queues have
+//! fixed sizes. Here they are shares of the entries in memory, since chunks differ in size.
 
 use std::collections::VecDeque;
 
@@ -53,7 +53,7 @@ impl S3Fifo {
     pub(super) fn candidate(&mut self) -> Option<Slot> {
         let [small, main] = &self.queues;
         let n_entries = small.n_entries + main.n_entries;
-        // Every entry of the main queue goes round three times at most, unless it is used meanwhile.
+        // Every entry of the main queue goes to its end at most three times, unless it is used in between.
         for _ in 0..4 * n_entries {
             let slot = self.oldest(n_entries)?;
             let residency = &record(slot).residency;
@@ -81,7 +81,7 @@ impl S3Fifo {
         (!queue.is_empty()).then_some(queue.first)
     }
 
-    /// Remembers the name of an entry that is being evicted.
+    /// Remembers the key of an entry that is being evicted.
     pub(super) fn remember(&mut self, slot: Slot) {
         if record(slot).residency.group() == SMALL {
             self.ghosts.remember(record(slot).key(), self.queues[MAIN as usize].n_entries);
@@ -118,10 +118,10 @@ impl S3Fifo {
     }
 }
 
-/// Names of chunks that were evicted before they had proven themselves, oldest first.
+/// Keys of chunks that were evicted from the small queue, oldest first.
 #[derive(Default)]
 struct Ghosts {
-    /// With the number of the remembering; names whose number is out of date were forgotten.
+    /// With the number of the call that remembered it. A key whose number is outdated was forgotten.
     queue: VecDeque<(ChunkKey, u64)>,
     remembered: HashMap<ChunkKey, u64>,
     n_times: u64,
@@ -140,7 +140,7 @@ impl Ghosts {
         }
     }
 
-    /// Forgets a name, and says whether it was remembered.
+    /// Forgets a key, and reports whether it was remembered.
     fn forget(&mut self, key: ChunkKey) -> bool {
         self.remembered.remove(&key).is_some()
     }

@@ -1,5 +1,5 @@
-//! SIEVE: one list in the order of arrival, and a hand that goes round it from the oldest entry to the
-//! newest, spares what was used since it last came by, and stops at what was not.
+//! SIEVE: one list in the order of arrival, and a hand that circles from the oldest entry to the newest. It skips
+//! entries that were used since its last visit, and stops at one that was not.
 //!
 //! # Source
 //! Zhang and others, "SIEVE is Simpler than LRU", NSDI 2024, algorithm 1.
@@ -30,7 +30,8 @@ impl Sieve {
         }
         let or_oldest = |slot| if slot == NO_SLOT { self.list.first } else { slot };
         self.hand = or_oldest(self.hand);
-        // Once round unmarks everything. What is used meanwhile is marked again, but not for ever.
+        // One round unmarks everything. Entries that are used during the round are marked again, so the loop is
+        // bounded.
         for _ in 0..self.list.n_entries {
             let residency = &record(self.hand).residency;
             if residency.marks() == 0 {

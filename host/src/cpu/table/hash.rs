@@ -19,9 +19,9 @@ impl Hash {
     }
 }
 
-/// Hashes keys by two folded multiplications. Keys are hashes already, but an embedder may bring keys
-/// of its own, and `n`, `n + 1`, … must not cluster: with one multiplication they did under one seed
-/// in a thousand. The seed keeps chosen keys from colliding.
+/// Hashes keys by two folded multiplications. Keys are usually hashes, but an embedder may supply its own, and `n`,
+/// `n + 1`, … must not cluster: with one multiplication they did under one seed in a thousand. The seed prevents
+/// collisions of chosen keys.
 pub(super) struct KeyHash {
     hi: u64,
     lo: u64,

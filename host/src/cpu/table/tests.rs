@@ -54,7 +54,7 @@ fn what_stays_is_found_at_any_moment_while_others_come_and_go() {
         scope.spawn(|| {
             let mut random = Random::new(9);
             for _ in 0..n_rounds {
-                // Of a number that makes segments grow and entries move.
+                // Enough keys to make segments grow and entries move.
                 let others: Vec<u64> = (0..200).map(|i| 1000 + i * 7 + random.below(7) as u64).collect();
                 for &n in &others {
                     table.insert(key(n), n as Slot);

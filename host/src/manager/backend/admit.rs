@@ -1,4 +1,4 @@
-//! The one door of every operation on a backend: its breaker and the removals that it is still owed.
+//! The entry of every operation on a backend: its breaker, and the removals that it still owes.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Damaged chunks that a backend holds: they are removed in the background, and puts wait for that.
+//! Damaged chunks in a backend: they are removed in the background, and puts wait for the removal.
 //!
-//! A put of a present key keeps its bytes, so a damaged chunk would stay damaged. A put that overtook the removal would
-//! be undone by it: the backend has confirmed a chunk that is then gone.
+//! A put of a present key keeps its bytes, so a damaged chunk would stay damaged. A removal would undo a put that
+//! overtook it, although the backend has confirmed the chunk.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -62,14 +62,15 @@ impl Backend {
         let under_way = UnderWay::begin(self);
         self.control.handle().spawn(async move {
             let backend = &under_way.0;
-            // Tried even while the breaker is open, at no caller's cost, but then without a report to the breaker.
+            // Tried even while the breaker is open, since no caller waits for it, but then without a report to the
+            // breaker.
             let permit = backend.breakers.writing.admit();
             let tier = backend.tier();
             backend.removal_generation.fetch_add(1, Ordering::AcqRel);
             let keys: Arc<[ChunkKey]> = keys.into();
             let limit = tier.call_limit(0);
             let deadline = Instant::now() + limit;
-            // Enforced even if the tier does not keep its deadline: puts wait for the end of this.
+            // Enforced even if the tier does not keep its deadline, because puts wait for the end of this.
             let answer = backend.control.until(deadline, tier.remove(Arc::clone(&keys), deadline)).await;
             let outcome = answer.unwrap_or(Err(TierError::Timeout(limit)));
             if let Err(error) = &outcome {

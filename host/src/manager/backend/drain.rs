@@ -1,4 +1,4 @@
-//! Waiting for the put queue of one backend to drain, and cancelling what it holds.
+//! Waiting until the put queue of one backend is empty, and cancelling queued puts.
 
 use std::pin::pin;
 use std::time::Instant;

@@ -42,7 +42,7 @@ impl Backend {
             tracing::debug!(backend = %self.name, %error, "get failed");
         }
         let returned = sinks.revoke();
-        // Bytes that did not come in order are not hashed yet.
+        // Bytes that were not written in order are not hashed yet.
         let n_bytes =
             returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
         let answers: Vec<Result<Option<u64>, TierError>> = match answer {
@@ -98,7 +98,7 @@ impl Backend {
         Moving { deadline: self.call_deadline(n_bytes_soon), n_bytes, backend: Arc::clone(self) }
     }
 
-    /// Returns the deadline of a call that moves `n_bytes`. It allows for everything else that moves, since calls share
+    /// Returns the deadline of a call that moves `n_bytes`. It allows for all other bytes in flight, since calls share
     /// the store's bandwidth.
     pub(in crate::manager) fn call_deadline(&self, n_bytes: usize) -> Instant {
         let (_, n_bytes_of_puts) = self.queue.pending();

@@ -46,7 +46,8 @@ pub(in crate::manager) struct Backend {
     pub(in crate::manager) name: String,
     /// Its position among the backends.
     pub(in crate::manager) place: usize,
-    /// Counts removals over the whole chain. What backends are known to have is valid until the next removal.
+    /// Counts removals over the whole chain. The knowledge of which chunks a backend has is valid until the next
+    /// removal.
     pub(in crate::manager) removal_generation: Arc<AtomicU64>,
     tier: RwLock<Arc<dyn Tier>>,
     factory: Option<TierFactory>,
@@ -64,13 +65,13 @@ pub(in crate::manager) struct Backend {
     pub(in crate::manager) shared_lookups: SharedLookups,
     /// The bytes of fetches in flight.
     pub(in crate::manager) n_bytes_moving: AtomicUsize,
-    /// How many lookups hold each key. The tier is told of the first and of the last.
+    /// How many lookups hold each key. The tier is notified of the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
     /// The tier does not support pins.
     has_no_pins: AtomicBool,
     pub(in crate::manager) metrics: TierMetrics,
     pub(in crate::manager) sealer: Sealer,
-    /// Throttles the log of chunks whose bytes were refused.
+    /// Throttles the log of refused bytes.
     pub(in crate::manager) refusals: LogThrottle,
     /// Throttles the log of removals that are not remembered.
     pub(in crate::manager) forgotten: LogThrottle,
@@ -155,15 +156,15 @@ impl Backend {
         }
     }
 
-    /// Lets no later operation join the lookups that are under way now, nor the fetches of `keys` (or of all keys).
-    /// Called when something was stored or removed, which later operations must see.
+    /// Prevents later operations from joining the lookups that are under way now, and the fetches of `keys` (or of all
+    /// keys). Called when something was stored or removed, which later operations must see.
     pub(in crate::manager) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
         self.flights.forget(self.place, keys);
         self.shared_lookups.forget();
     }
 }
 
-/// Refuses a count of more chunks than were asked for.
+/// Refuses a count that exceeds the number of requested chunks.
 pub(in crate::manager) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
     if n_chunks <= keys.len() {
         return Ok(n_chunks);

@@ -1,6 +1,6 @@
-//! Removals that a backend is still owed: keys that it could not be told to remove.
+//! Removals that a backend still owes: of keys that it could not be asked to remove.
 //!
-//! They are in memory only, and bounded. A caller that got an error and needs to be sure of the removal repeats it.
+//! They are in memory only, and bounded. A caller that got an error and must be sure of the removal repeats it.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use crate::key::ChunkKey;
 use crate::limits::{REMOVAL_TRIES_MAX, REMOVALS_OWED_MAX};
 use crate::sync::lock;
 
-/// The removals that a backend is owed.
+/// The removals that a backend owes.
 #[derive(Default)]
 pub(in crate::manager) struct Owed {
     pub(super) keys: Mutex<Keys>,
@@ -42,7 +42,7 @@ impl Owed {
         keys.into_iter().any(|key| owed.keys.contains(&key))
     }
 
-    /// Adds keys as far as there is room, and returns how many found none.
+    /// Adds keys as far as there is room, and returns how many did not fit.
     pub(super) fn add(&self, keys: &[ChunkKey]) -> usize {
         let mut owed = lock(&self.keys);
         let mut n_refused = 0;

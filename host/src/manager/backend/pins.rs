@@ -1,4 +1,4 @@
-//! Pins of one backend: how many lookups hold each key. The tier is told of the first and of the last.
+//! Pins of one backend: how many lookups hold each key. The tier is notified of the first and the last.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -37,7 +37,7 @@ impl Backend {
                 let mut uncertain = UncertainPins { backend: self, keys: Some(Arc::clone(&fresh_keys)) };
                 let call = async {
                     match tier.pin(Arc::clone(&fresh_keys), deadline).await {
-                        // The tier never evicts, or cannot protect: counted as pinned.
+                        // The tier never evicts, or cannot protect chunks: they count as pinned.
                         Err(TierError::Unsupported) => {
                             self.has_no_pins.store(true, Ordering::Relaxed);
                             Ok(fresh.len())
@@ -64,7 +64,7 @@ impl Backend {
             if let Some(n_pinned) = n_pinned {
                 n_pinned
             } else {
-                // It never evicts, or cannot protect. It is not asked to again.
+                // It never evicts, or cannot protect chunks. It is not asked again.
                 self.has_no_pins.store(true, Ordering::Relaxed);
                 self.count(keys, deadline).await?
             }
@@ -76,7 +76,7 @@ impl Backend {
         Ok(n_run)
     }
 
-    /// Releases one pin of each key. The tier is told of the keys that no lookup holds any more.
+    /// Releases one pin of each key. The tier is notified of the keys that no lookup holds any more.
     pub(in crate::manager) async fn unpin(
         &self,
         keys: &[ChunkKey],
@@ -100,7 +100,7 @@ impl Backend {
             return Ok(());
         }
         let Some(permit) = self.breakers.reading.admit() else {
-            // The tier is told in the background, and no caller waits for one that fails.
+            // The tier is notified in the background, and no caller waits if that fails.
             self.unpin_later(&free);
             return Ok(());
         };
@@ -143,7 +143,7 @@ impl Backend {
     }
 }
 
-/// Pins that a call may have taken although it failed or its caller left. Dropping it releases them.
+/// Pins that a call may have taken although it failed or its caller has left. Dropping it releases them.
 struct UncertainPins<'a> {
     backend: &'a Backend,
     /// Removed when the call has answered.

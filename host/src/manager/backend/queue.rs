@@ -1,4 +1,4 @@
-//! Puts in the background: one bounded queue per backend.
+//! Background puts: one bounded queue per backend.
 //!
 //! Invariant: every chunk that is offered is either stored, or refused, dropped or failed and counted; the
 //! bytes that a queue holds never exceed its budget, except that one chunk is always accepted.
@@ -31,16 +31,16 @@ struct QueueState {
     /// The memory that these chunks hold.
     n_bytes: usize,
     closed: bool,
-    /// While set, workers get nothing.
+    /// While set, workers get no chunks.
     paused: bool,
 }
 
 pub(in crate::manager) struct PutQueue {
     state: Mutex<QueueState>,
     budget_bytes: usize,
-    /// Something was queued, or the queue opened or closed.
+    /// Notified when chunks were queued, and when the queue opened or closed.
     work: Notify,
-    /// Something has left the queue for good.
+    /// Notified when a chunk has left the queue for good.
     settled: Notify,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::manager) struct Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // A task that learns that a put has settled may count on its memory, so the memory is released first.
+        // A task that is notified of a settled put may count on its memory, so the memory is released first.
         let chunks = std::mem::take(&mut self.chunks);
         let places: Vec<_> = chunks.iter().map(|chunk| (chunk.key(), chunk.footprint_bytes())).collect();
         drop(chunks);
@@ -161,7 +161,7 @@ impl PutQueue {
         !self.lock().keys.values().any(|flying| *flying)
     }
 
-    /// Gives workers nothing until [`PutQueue::resume`].
+    /// Gives workers no chunks until [`PutQueue::resume`].
     pub(in crate::manager) fn pause(&self) {
         self.lock().paused = true;
     }

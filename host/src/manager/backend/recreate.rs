@@ -37,7 +37,7 @@ impl Backend {
             }
             return Err(RecreateError::Closed);
         }
-        // The pins of the old instance are gone, and perhaps its chunks.
+        // The pins of the old instance are gone, and its chunks may be.
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
         self.forget_on_the_way(None);
         self.lock_pins().clear();
@@ -86,7 +86,7 @@ impl Drop for Resume<'_> {
     }
 }
 
-/// Why a backend could not be created again.
+/// The reason why a backend could not be created again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecreateError {

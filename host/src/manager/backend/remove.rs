@@ -1,8 +1,8 @@
-//! Removing chunks from a backend, even from one that cannot be asked at the moment.
+//! Removing chunks from a backend, even from one that cannot be called at the moment.
 //!
-//! A removal is never skipped: what was removed must not come back. While the breaker of writing is open the caller
-//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and is told in the
-//! background. Until it has answered it is not asked for these keys, and a put of them comes after the removal.
+//! A removal is never skipped: a removed chunk must not come back. While the breaker of writing is open, the caller
+//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and gets it in the
+//! background. Until it has answered, it is not asked for these keys, and a put of them comes after the removal.
 //!
 //! One delivery runs at a time, with the time limit of one call. Later operations wait for it to end, or until their
 //! own deadline.
@@ -31,8 +31,8 @@ impl Drop for Delivery {
 }
 
 impl Backend {
-    /// Removes `keys`, whose queued puts were `cancelled`, after their puts in flight. Waits for nothing while the
-    /// breaker of writing is not closed.
+    /// Removes `keys`, whose queued puts were `cancelled`, after their puts in flight. Does not wait while the breaker
+    /// of writing is not closed.
     pub(in crate::manager) async fn remove(
         self: &Arc<Self>,
         keys: &[ChunkKey],
@@ -63,8 +63,8 @@ impl Backend {
         Err(self.breakers.down_cause().map_or(TierError::BreakerOpen, TierError::Down))
     }
 
-    /// Leaves the removal of `keys` to the background. Keys that are being stored now are removed when they have been,
-    /// perhaps for the second time.
+    /// Leaves the removal of `keys` to the background. Keys that are being stored now are removed after that, perhaps
+    /// for the second time.
     fn owe(self: &Arc<Self>, keys: &[ChunkKey], in_flight: Vec<ChunkKey>, deadline: Instant) {
         let n_refused = self.owed.add(keys);
         if n_refused > 0
@@ -90,12 +90,12 @@ impl Backend {
         let tier = self.tier();
         let limit = deadline.saturating_duration_since(Instant::now());
         let call = async {
-            // Enforced even if the tier does not keep its deadline: others wait for the end of this.
+            // Enforced even if the tier does not keep its deadline, because other operations wait for the end of this.
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
             within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };
         // Before the call, for lookups and retrievals that it overtakes. After it, for chunks that were stored in
-        // between and may have been removed too.
+        // between and may also have been removed.
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
@@ -134,9 +134,9 @@ impl Backend {
         if keys.is_empty() {
             return false;
         }
-        // This is the probe if it is time for one. If not, the delivery is tried nevertheless: it costs no caller
-        // anything, and a backend whose other methods fail may well do this. Such a try does not count towards giving
-        // up, because there is one for each caller; an admitted one counts.
+        // This is the probe if it is time for one. If not, the delivery is tried nevertheless: no caller waits for it,
+        // and a backend whose other methods fail may still remove. Such a try does not count towards giving up, because
+        // there is one for each caller; an admitted one counts.
         let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;

@@ -130,13 +130,13 @@ impl Backend {
     }
 }
 
-/// What became of the chunks that were offered to one backend.
+/// The outcome of the chunks that were offered to one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
     /// The backend's name.
     pub backend: String,
-    /// Chunks that the backend will be told to store.
+    /// Chunks that were queued for the backend.
     pub n_queued: usize,
     /// Chunks that the backend is known to have.
     pub n_present: usize,

@@ -2,7 +2,7 @@
 
 use crate::tier::TierError;
 
-/// The health of a tier in one direction, as one call shows it. Not [`TierHealth`], which a tier reports of itself.
+/// The health of a tier in one direction, as one call shows it. In contrast, [`TierHealth`] is a tier's own report.
 ///
 /// [`TierHealth`]: crate::tier::TierHealth
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Health {
     pub(in crate::manager) fn of_error(error: &TierError) -> Self {
         match error {
             TierError::NoSpace | TierError::InvalidArgument(_) | TierError::Unsupported => Self::Declines,
-            // No time was left to answer in.
+            // It got no time to answer.
             TierError::Timeout(given) if given.is_zero() => Self::Unknown,
             TierError::Busy | TierError::BreakerOpen | TierError::Forked => Self::Unknown,
             TierError::Timeout(_)
@@ -44,8 +44,8 @@ impl Health {
         }
     }
 
-    /// Returns the health that the chunks of one call show. One chunk that was moved clears the tier, so that a damaged
-    /// chunk among good ones does not count. A miss or a refusal does not clear it of failures at other chunks.
+    /// Returns the health that the chunks of one call show. One moved chunk clears the tier, so that a damaged chunk
+    /// among good ones does not count. A miss or a refusal does not clear it of failures with other chunks.
     pub(in crate::manager) fn of_chunks(healths: impl IntoIterator<Item = Self>) -> Self {
         let mut whole = Self::Unknown;
         for health in healths {

@@ -32,10 +32,9 @@ use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::sync::lock;
 
-/// The gate of a closed breaker. Any other value is the time from which on a call may be the probe, in
-/// milliseconds of the clock.
+/// The gate of a closed breaker. Any other value is the earliest time of the next probe, in milliseconds of the clock.
 const CLOSED: u64 = 0;
-/// The gate while the tier is not running: no call may be the probe, however late it is.
+/// The gate while the tier is not running: no call may be the probe.
 const NEVER: u64 = u64::MAX;
 
 /// The breaker of one direction. Admission to a closed one is an atomic load and takes no lock.
@@ -44,7 +43,7 @@ pub(super) struct Breaker {
     direction: Direction,
     config: BreakerConfig,
     clock: Clock,
-    /// [`CLOSED`], [`NEVER`], or when a call may be the probe. Written under the state's lock only.
+    /// [`CLOSED`], [`NEVER`], or the earliest time of the next probe. Written under the state's lock only.
     gate: AtomicU64,
     /// Advances when the outcomes of calls under way become outdated. Written under the state's lock only.
     epoch: AtomicU64,
@@ -80,7 +79,7 @@ struct Down {
     retry_at: Duration,
 }
 
-/// What a report has changed, to be logged outside the lock.
+/// The change that a report has made, to be logged outside the lock.
 enum Change {
     Nothing,
     Opened { cause: String, pause: Duration },
@@ -163,7 +162,7 @@ impl Breaker {
                 self.publish(&state);
                 Some(true)
             }
-            // Its caller keeps the probe without driving it. That must not exclude the backend for ever.
+            // The caller of the probe does not drive it. That must not exclude the backend for ever.
             Phase::HalfOpen if self.clock.now() >= state.since + self.config.pause_max => {
                 self.begin_epoch();
                 state.enter(Phase::HalfOpen, self.clock.now());

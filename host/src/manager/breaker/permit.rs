@@ -1,11 +1,11 @@
-//! Permits: every admitted call has one, through which the breaker gets its outcome.
+//! Permits: each admitted call has one, through which it reports to the breaker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Breaker, Breakers, Direction, Health};
 
-/// An admitted call. If it is dropped without a report it counts for nothing, and another call can be the probe.
+/// An admitted call. If it is dropped without a report it does not count, and another call can be the probe.
 pub(in crate::manager) struct Permit<'a> {
     pub(super) breaker: &'a Breaker,
     pub(super) is_probe: bool,

@@ -1,4 +1,4 @@
-//! What a tier reports of itself: that it is not running, runs again, or starts again.
+//! A tier's own reports: that it is not running, runs again, or starts again.
 
 use std::time::Duration;
 

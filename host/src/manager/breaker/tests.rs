@@ -27,7 +27,7 @@ impl Rig {
         &self.breakers.reading
     }
 
-    /// Makes a call if it is let through, and says whether it was.
+    /// Makes a call if it is admitted, and reports whether it was.
     fn call(&self, works: bool) -> bool {
         let permit = self.breaker().admit();
         let health = if works { Health::Works } else { Health::Fails("on purpose".into()) };
@@ -42,14 +42,14 @@ impl Rig {
         self.breaker().status().opened
     }
 
-    /// Fails calls until it opens.
+    /// Makes failing calls until it opens.
     fn open(&self) {
         while self.state() == BreakerState::Closed {
             assert!(self.call(false));
         }
     }
 
-    /// Waits out the pause, and returns how long it was.
+    /// Waits for the end of the pause, and returns its length.
     fn wait(&self) -> Duration {
         let pause = self.breaker().status().retry_in.expect("a pause");
         self.clock.advance(pause + Duration::from_millis(1));
@@ -147,7 +147,7 @@ fn pauses_double_with_every_failed_probe_up_to_the_maximum_and_start_small_after
         assert!(rig.call(false));
         range = (range * 2).min(PAUSE_MAX);
     }
-    // Closed, but not clean: the next pause is not small.
+    // Closed, but with a history: the next pause is not the shortest.
     rig.wait();
     assert!((0..3).all(|_| rig.call(true)));
     assert!(rig.call(false));
@@ -170,7 +170,7 @@ fn of_many_callers_at_the_same_time_one_is_the_probe() {
                 scope.spawn(|| {
                     barrier.wait();
                     let permit = rig.breaker().admit();
-                    // Nobody settles before everybody has asked.
+                    // All ask before the first settles.
                     barrier.wait();
                     if let Some(permit) = permit {
                         n_probes.fetch_add(1, Ordering::SeqCst);

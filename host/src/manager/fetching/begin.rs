@@ -45,7 +45,7 @@ impl Fetching<'_> {
         true
     }
 
-    /// Claims the next batch, as far as the limits and the breaker allow one now.
+    /// Claims the next batch, as far as the limits and the breaker allow now.
     fn claim(&self) -> Option<Claims> {
         let (own_calls, limits) = (&self.own_calls, &self.limits);
         let cut = |flight_keys: &[FlightKey], n_under_way: usize| {
@@ -63,8 +63,8 @@ impl Fetching<'_> {
         (!claims.is_empty()).then_some(claims)
     }
 
-    /// Finds a buffer for each chunk, as far as there is memory before the deadline, and takes what is finished while
-    /// it waits.
+    /// Finds a buffer for each chunk, as far as there is memory before the deadline, and takes the finished flights
+    /// while it waits.
     async fn buffers_for(&mut self, specs: &[ChunkSpec]) -> Vec<ChunkWriter> {
         let (manager, notifications) = (self.manager, Arc::clone(&self.notifications));
         let mut buffers = pin!(manager.buffers_for(specs, self.deadline));
@@ -79,7 +79,7 @@ impl Fetching<'_> {
         }
     }
 
-    /// Notes that there was no memory for some chunks. The chunks behind them are of no use.
+    /// Notes that there was no memory for some chunks. The chunks after them are useless.
     fn miss_memory_for(&mut self, indices: &[usize]) {
         for index in indices {
             self.delivered.misses.push((*index, Miss::NoMemory));

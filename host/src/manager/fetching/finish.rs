@@ -1,4 +1,4 @@
-//! Ends of flights: what came, what is left to the next tier, and what that shows of this one.
+//! Ends of flights: the delivered chunks, the rest for the next tier, and the verdict on this tier.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::manager::flights::{Departure, Progress};
 use crate::metrics::Operation;
 use crate::tier::TierError;
 
-/// Why a retrieval leaves flights.
+/// The reason why a retrieval leaves flights.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndedBy {
     /// The retrieval's deadline has passed.
@@ -104,7 +104,7 @@ impl Fetching<'_> {
         self.backend.metrics.miss(miss.reason(), n_over);
     }
 
-    /// Leaves to the next tier the chunks that no call fetches.
+    /// Leaves the chunks that no call fetches to the next tier.
     pub(super) fn skip(&mut self, miss: &Miss) {
         let waits =
             |pending: &Pending| matches!(self.flights.progress(&pending.subscription), Progress::Waiting);
@@ -115,7 +115,7 @@ impl Fetching<'_> {
         self.pending = stay;
     }
 
-    /// Counts the chunks that were promised and declined. If the tier has delivered nothing, that is one failure of
+    /// Counts the chunks that were promised and declined. If the tier has delivered no chunk, that is one failure of
     /// reading, and the chunks that it does not have were phantom hits.
     pub(super) fn judge_promises(&mut self) {
         let has_delivered = !self.delivered.chunks.is_empty();

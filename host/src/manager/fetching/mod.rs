@@ -1,12 +1,12 @@
 //! The part of one tier in a retrieval: it subscribes to the flight of each chunk, and begins calls for flights that
 //! are not under way, several calls at a time.
 //!
-//! Calls run on the control threads, under a limit of their own. The retrieval waits, until its deadline, for flights
-//! to end, whichever retrieval began their calls. See [`flights`](super::flights).
+//! Calls run on the control threads, under their own limit. The retrieval waits, until its deadline, for flights to
+//! end, whichever retrieval began their calls. See [`flights`](super::flights).
 //!
 //! Invariant: the calls of a retrieval in flight stay within its own limits and the tier's in number and bytes; one
-//! call is always allowed. Memory is handed out in the order of the request, so that the end of the request lacks what
-//! runs out.
+//! call is always allowed. Memory is handed out in the order of the request, so that only the end of the request can
+//! lack it.
 //!
 //! A chunk that the tier's own lookup promised a moment ago, or has pinned, is binding: a tier that then delivers no
 //! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict. The
@@ -34,11 +34,11 @@ use crate::tier::TierError;
 pub(super) struct Wanted {
     pub(super) index: usize,
     pub(super) spec: ChunkSpec,
-    /// The flight in which the tier before did not deliver it.
+    /// The flight in which the previous tier did not deliver it.
     pub(super) after: Option<Arc<Flight>>,
 }
 
-/// What became of the chunks that a tier was asked for.
+/// The outcome of the chunks that a tier was asked for.
 #[derive(Default)]
 pub(super) struct Delivered {
     pub(super) chunks: Vec<(usize, Chunk)>,
@@ -46,11 +46,11 @@ pub(super) struct Delivered {
     pub(super) promoted: Vec<(usize, Chunk)>,
     /// Subscriptions to the chunks' flights, kept until the chunks can be found elsewhere.
     pub(super) subscriptions: Vec<Subscription>,
-    /// Chunks that it did not deliver, in the order of the request.
+    /// Undelivered chunks, in the order of the request.
     pub(super) misses: Vec<(usize, Miss)>,
     /// The same chunks, for the next tier.
     pub(super) left: Vec<Wanted>,
-    /// There was no memory for a chunk, so the chunks behind it are of no use.
+    /// There was no memory for a chunk, so the chunks after it are useless.
     pub(super) out_of_memory: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Fetching<'a> {
     group: Arc<CallGroup>,
     /// Chunks that were promised and declined, with whether this retrieval counts them.
     unkept: Vec<(usize, Miss, bool)>,
-    /// Calls of this retrieval that moved nothing for that reason.
+    /// Calls of this retrieval that moved no chunk for that reason.
     undecided: Vec<Arc<Call>>,
     limits: Limits,
     /// A call to the tier has timed out.
@@ -147,7 +147,7 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    /// Takes chunks that the CPU tier has by now: another retrieval has promoted them and left their flights.
+    /// Takes chunks that the CPU tier has by now, because another retrieval has promoted them and left their flights.
     pub(super) fn take_promoted(&mut self) {
         let keys: Vec<ChunkKey> = self.pending.values().map(|pending| pending.spec.key).collect();
         let mut found = Vec::with_capacity(keys.len());
@@ -171,7 +171,7 @@ impl<'a> Fetching<'a> {
         }
         self.take_finished(self.notifications.take());
         if Instant::now() >= self.deadline {
-            // The tiers before took all of the time.
+            // The previous tiers have used all of the time.
             self.leave_all(&Miss::Error(TierError::Timeout(Duration::ZERO)), EndedBy::Tier);
         }
         while !self.pending.is_empty() {

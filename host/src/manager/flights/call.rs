@@ -64,7 +64,7 @@ impl Call {
     }
 }
 
-/// Flights that one retrieval is about to begin. Those that it does not begin are free for others.
+/// Flights that one retrieval is about to begin. If it does not begin them, other retrievals can.
 pub(in crate::manager) struct Claims {
     pub(super) flights: Arc<Flights>,
     pub(super) claimed: Vec<(usize, Arc<Flight>)>,

@@ -53,7 +53,7 @@ impl Flight {
 }
 
 impl FlightState {
-    /// Reports whether subscribers of an earlier flight may go on with this one.
+    /// Reports whether subscribers of an earlier flight may continue with this one.
     fn can_be_followed(&self) -> bool {
         !self.is_stale && !matches!(self.phase, Phase::Abandoned)
     }
@@ -95,7 +95,7 @@ impl Table {
         flight
     }
 
-    /// Lets no retrieval join a flight any more.
+    /// Prevents retrievals from joining a flight.
     pub(super) fn close(&mut self, flight: &Arc<Flight>) {
         if self.joinable.get(&flight.flight_key).is_some_and(|joinable| Arc::ptr_eq(joinable, flight)) {
             self.joinable.remove(&flight.flight_key);

@@ -2,11 +2,11 @@
 //!
 //! A retrieval subscribes to the [`Flight`] of each chunk that it wants from a backend. The first retrieval with room
 //! claims flights that are not under way, finds memory for them, and begins one [`Call`] for them; the others wait for
-//! its end. What it claims and cannot begin is free for the next retrieval. A flight that ended with its chunk can be
-//! joined as long as it has a subscriber. One that ended without is over, and its subscribers ask the next tier
-//! together.
+//! its end. A claimed flight that it cannot begin is free for the next retrieval. A flight that ended with its chunk
+//! can be joined as long as it has a subscriber. A flight that ended without its chunk is over, and its subscribers ask
+//! the next tier together.
 //!
-//! Nothing here waits, and nothing moves bytes: `fetching` is the part of a retrieval, and [`Backend::fetch`] the call.
+//! This module neither waits nor moves bytes: `fetching` is the retrieval's part, and [`Backend::fetch`] the call.
 //!
 //! Invariants: for one chunk of one backend, at most one flight can be joined. A call goes on while any of its flights
 //! has a subscriber, and is abandoned with the last. A subscriber is notified of every change.
@@ -144,7 +144,7 @@ impl Flights {
         }
     }
 
-    /// Lets no later retrieval join the flights that exist now for one backend, of some keys or of all.
+    /// Prevents later retrievals from joining the flights that exist now for one backend, of some keys or of all.
     pub(super) fn forget(&self, place: usize, keys: Option<&[ChunkKey]>) {
         let mut table = lock(&self.0);
         if table.joinable.is_empty() {
@@ -161,7 +161,7 @@ impl Flights {
         });
     }
 
-    /// Gives every flight of a call its outcome. Those that were abandoned stay so.
+    /// Gives every flight of a call its outcome. Abandoned flights stay abandoned.
     fn finish(&self, call: &Arc<Call>, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
         let mut to_wake = ToWake::default();
         // Their memory is released after the lock.
@@ -251,9 +251,9 @@ impl Subscription {
         self.flight.lock().is_stale.then_some(self.index)
     }
 
-    /// Leaves the flight. What follows for its call is up to the caller.
+    /// Leaves the flight. The caller handles the consequences for its call.
     pub(super) fn leave(self) -> Departure {
-        // The drop that follows finds the subscription gone.
+        // The drop that follows finds no subscription.
         self.flights.leave(&self)
     }
 }

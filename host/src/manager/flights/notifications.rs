@@ -1,4 +1,4 @@
-//! How a retrieval learns of changes of its flights.
+//! Notifications about changes of flights, for the retrievals that subscribe to them.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};

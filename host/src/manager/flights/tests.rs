@@ -1,4 +1,4 @@
-//! Joining, leaving, failing and removing in any order, against what must hold whatever the order.
+//! Random sequences of joining, leaving, failing and removing, against the invariants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::memory::{BufferMut, Pool, Provider};
 const N_KEYS: u64 = 3;
 const N_RETRIEVALS: usize = 4;
 
-/// A retrieval as far as flights know it: one subscription for each key that it wants, in one of two tiers.
+/// A retrieval from the flights' point of view: one subscription for each key that it wants, in one of two tiers.
 #[derive(Default)]
 struct Retrieval {
     notifications: Arc<Notifications>,
     place: usize,
     subscriptions: BTreeMap<usize, Subscription>,
-    /// What it has not got from the first tier.
+    /// The chunks that it did not get from the first tier.
     after: BTreeMap<usize, Arc<Flight>>,
     claims: Option<Claims>,
-    /// What it has got, by position, and its tier.
+    /// The chunks that it got, by position, with their tier.
     got: BTreeMap<usize, usize>,
 }
 
 /// A call under way.
 struct Begun {
     running: RunningCall,
-    /// Those of the call, which lets go of them with its end.
+    /// The references of the call, which it drops at its end.
     flights: Vec<Arc<Flight>>,
     /// How many removals of each key there had been.
     n_removals: Vec<u64>,
@@ -42,7 +42,7 @@ struct Model {
     retrievals: Vec<Retrieval>,
     calls: Vec<Begun>,
     n_removals: Vec<u64>,
-    /// How often each key was asked of each tier.
+    /// How often each key was requested from each tier.
     n_asked: BTreeMap<(usize, u64), usize>,
     random: u64,
 }
@@ -100,7 +100,7 @@ impl Model {
         self.check();
     }
 
-    /// Wants a run of keys, if it is idle; or what it did not get, from the second tier.
+    /// Requests a run of keys if it is idle; else, from the second tier, the keys that it did not get.
     fn join(&mut self, who: usize) {
         let n = 1 + self.below(N_KEYS as usize);
         let retrieval = &mut self.retrievals[who];
@@ -158,7 +158,7 @@ impl Model {
         self.calls.push(Begun { running, flights, n_removals });
     }
 
-    /// Leaves everything, as a caller does who gives up.
+    /// Leaves everything, as a caller does when it gives up.
     fn leave(&mut self, who: usize) {
         let claims_last = self.below(2) == 0;
         let retrieval = &mut self.retrievals[who];
@@ -207,7 +207,7 @@ impl Model {
         (0..N_RETRIEVALS).for_each(|who| self.hear(who));
     }
 
-    /// Takes what has landed, and only looks where the notifications says.
+    /// Takes the finished flights, and only looks where the notifications point.
     fn hear(&mut self, who: usize) {
         let retrieval = &mut self.retrievals[who];
         for index in retrieval.notifications.take() {
@@ -227,7 +227,7 @@ impl Model {
         }
     }
 
-    /// What holds between any two steps.
+    /// The invariants between any two steps.
     fn check(&self) {
         let table = lock(&self.flights.0);
         for (flight_key, flight) in &table.joinable {
@@ -256,14 +256,14 @@ impl Model {
             }
         }
         for retrieval in &self.retrievals {
-            // Who sits has not missed the end of a flight.
+            // A waiting retrieval has not missed the end of a flight.
             for subscription in retrieval.subscriptions.values() {
                 assert!(!matches!(self.flights.progress(subscription), Progress::Done(_)), "unheard");
             }
         }
     }
 
-    /// Everybody goes home: nothing may be left.
+    /// All retrievals end, and nothing may be left.
     fn end(mut self) {
         while !self.calls.is_empty() {
             self.finish();
@@ -296,7 +296,7 @@ fn a_chunk_that_several_want_is_asked_for_once_in_each_tier_if_none_of_them_leav
                 model.join(who);
             }
         }
-        // All in the first tier fail, and are asked for in the second, by whoever comes first.
+        // All keys fail in the first tier, and the first retrieval to ask requests them from the second.
         for _ in 0..200 {
             let who = model.below(N_RETRIEVALS);
             match model.below(4) {

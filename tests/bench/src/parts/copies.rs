@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use kvtier::__internal::cpu::{Allocated, CpuTier};
-use kvtier::EvictionPolicy;
 use kvtier::memory::{ChunkWriter, Pool};
+use kvtier::{EvictionPolicy, HotCache};
 
 use crate::bench::{About, Bench, candidate};
 use crate::report::{Quantity, Target};
@@ -22,7 +22,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         let n_bytes = n_chunks * size_bytes;
         let (from, mut to) = (vec![1_u8; n_bytes], vec![2_u8; n_bytes]);
         // Room for one working set: each put evicts.
-        let tier = CpuTier::new(Arc::new(Pool::new(n_bytes)?), EvictionPolicy::Lru, true);
+        let tier = CpuTier::new(Arc::new(Pool::new(n_bytes)?), EvictionPolicy::Lru, HotCache::On);
         let mut next = 0;
         let about = About::new(
             format!("allocate + copy in + put, {} MiB", size_bytes >> 20),

@@ -90,7 +90,7 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     assert!(rig.call(true) && rig.breakers.writing.admit().is_none());
     fail(Direction::Reading);
     assert_eq!(states(), [BreakerState::Open; 2]);
-    // Behind both pauses, which differ.
+    // After both pauses, which differ.
     rig.clock.advance(PAUSE);
     rig.breakers.writing.admit().unwrap().settle(Health::Works);
     assert_eq!(states(), [BreakerState::HalfOpen, BreakerState::Closed], "one probe for each");
