@@ -1,4 +1,4 @@
-//! All records of the process: their memory is recycled for other records, and never freed.
+//! All chunk records of the process. Their memory is reused for other records and never freed.
 #![expect(unsafe_code, reason = "records are found by number")]
 
 use std::cell::{RefCell, UnsafeCell};
@@ -10,25 +10,25 @@ use super::record::{ChunkRecord, ContentCell};
 use super::slot::{NO_SLOT, Slot};
 use crate::sync::lock;
 
-/// Records of one segment.
+/// Records per segment.
 const SEGMENT: usize = if cfg!(miri) { 64 } else { 4096 };
 const SEGMENTS_MAX: usize = 1 << 15;
 
-/// All records of the process: segments that are made as they are needed and stay.
+/// Segments are made when they are needed, and stay.
 static SEGMENTS: [AtomicPtr<ChunkRecord>; SEGMENTS_MAX] =
     [const { AtomicPtr::new(null_mut()) }; SEGMENTS_MAX];
 static RECORDS: Mutex<FreeRecords> = Mutex::new(FreeRecords { first: NO_SLOT, n_made: 0 });
 
-/// Returns the record of a slot that was named by a record.
+/// Returns the record of a slot.
 #[inline]
 pub(crate) fn record(slot: Slot) -> &'static ChunkRecord {
     let segment = SEGMENTS[slot as usize / SEGMENT].load(Ordering::Acquire);
     assert!(!segment.is_null(), "slot {slot} was never made");
-    // SAFETY: a segment has SEGMENT records, is published once it is complete, and never goes.
+    // SAFETY: a segment has SEGMENT records, is published once it is complete, and is never freed.
     unsafe { &*segment.add(slot as usize % SEGMENT) }
 }
 
-/// Records that a thread keeps for itself, so that it need not lock for each.
+/// Free records that each thread keeps, so that it does not lock for each one.
 const THREAD_CACHE_RECORDS: usize = 32;
 
 struct ThreadCache(Vec<&'static ChunkRecord>);
@@ -52,7 +52,7 @@ pub(super) fn take_free() -> &'static ChunkRecord {
         }
         kept.pop()
     };
-    // A thread that is ending keeps nothing any more.
+    // A thread that is ending keeps none.
     THREAD_CACHE.try_with(from_kept).ok().flatten().unwrap_or_else(|| lock(&RECORDS).pop())
 }
 
@@ -69,7 +69,7 @@ pub(super) fn put_free(record: &'static ChunkRecord) {
     }
 }
 
-/// The records that have no chunk, linked by `residency.next`.
+/// The free records, linked by `residency.next`.
 struct FreeRecords {
     first: Slot,
     n_made: usize,
@@ -90,7 +90,7 @@ impl FreeRecords {
         self.first = record.slot;
     }
 
-    /// Takes all but the first `n_left` records back.
+    /// Takes back all but the first `n_left` records.
     fn push_all(&mut self, records: &mut Vec<&'static ChunkRecord>, n_left: usize) {
         records.drain(n_left..).for_each(|record| self.push(record));
     }

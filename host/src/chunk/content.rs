@@ -1,4 +1,4 @@
-//! What is kept of a chunk: its bytes, and what is known beside them.
+//! The content of a chunk: its bytes, and what is known about them.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
@@ -8,31 +8,30 @@ use once_cell::race::OnceBox;
 use crate::integrity::Trailer;
 use crate::memory::BufferMut;
 
-/// What a record keeps for a chunk.
+/// The content of a chunk.
 pub(super) struct Content {
     pub(super) buffer: BufferMut,
-    /// Only chunks that backends are given have any.
+    /// Only chunks that are offered to backends have notes.
     pub(super) notes: OnceBox<Notes>,
 }
 
-/// What is known of a chunk beside its bytes.
+/// What is known about a chunk's bytes.
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) trailer: OnceLock<Trailer>,
     pub(super) holders: Mutex<Holders>,
 }
 
-/// The backends that are known to have a chunk: a bit for each, valid for one generation of the chain's
-/// removals.
+/// The backends that are known to have a chunk: one bit each, valid for one generation of the chain's removals.
 #[derive(Default)]
 pub(super) struct Holders {
     pub(super) generation: u64,
     pub(super) backends: u64,
-    /// When the first of them was noted: a backend may evict, and says nothing.
+    /// When the first of them was noted. A backend may evict the chunk without notice.
     pub(super) since: Option<Instant>,
 }
 
-/// How large a chunk is.
+/// A chunk's sizes in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) payload_bytes: usize,

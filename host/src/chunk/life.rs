@@ -1,7 +1,7 @@
-//! A chunk's life in one word: how many readers hold it, whether an index has it, whether that index wants
-//! to hear of its last reader, and, in its generation, for which chunk the word serves.
+//! The state of a chunk in one word: the number of readers, whether an index has the chunk, whether that index wants to
+//! be notified about its last reader, and a generation that counts the chunks that the word has served.
 //!
-//! Every change is one atomic operation, so that no two facts about a chunk can contradict each other.
+//! Every change is one atomic operation, so no two facts about a chunk can contradict each other.
 //!
 //! | readers | indexed | the chunk |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //! | 0 | yes | can be evicted |
 //! | ≥ 1 | yes | is held |
 //!
-//! Whoever makes both columns zero owns the memory. `tests/loom` runs this file under a model checker.
+//! The thread that makes both columns zero owns the memory. `tests/loom` runs this file under a model checker.
 
 use std::process::abort;
 
@@ -18,29 +18,28 @@ use crate::sync::{AtomicU64, Ordering, fence};
 
 const READER: u64 = 1;
 const READERS: u64 = 0xffff_ffff;
-/// Far below what the word can count, so that threads which pass it at once cannot run over.
+/// Far below what the word can count, so that threads that pass it at the same time cannot overflow the count.
 const READERS_MAX: u64 = 1 << 31;
 const INDEXED: u64 = 1 << 32;
 const WATCHED: u64 = 1 << 33;
 const GENERATION: u64 = 1 << 40;
 
-/// The word.
 #[derive(Debug)]
 pub(crate) struct Life(AtomicU64);
 
-/// What it means that a reader let go.
+/// The consequence of releasing a reader's reference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum ReleaseOutcome {
-    /// Nothing.
+    /// None: the chunk has other holders.
     Held,
-    /// The last reader is gone, and the index that has the chunk wants to know.
+    /// The last reader is gone, and the index that has the chunk wants to be notified.
     Watched,
-    /// The chunk is over: the caller owns its memory.
+    /// The chunk has ended: the caller owns its memory.
     Over,
 }
 
-/// The word as it was at one moment, of a chunk that an index had then.
+/// The word at one moment at which an index had the chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Snapshot(u64);
 
@@ -49,8 +48,8 @@ impl Life {
         Self(AtomicU64::new(0))
     }
 
-    /// Begins the next generation, of a word that is free and the caller's. What the caller writes from here
-    /// on is seen by nobody who does not see the new generation as well.
+    /// Begins the next generation of a word that is free and owned by the caller. A thread that sees what the caller
+    /// writes from here on also sees the new generation.
     pub(crate) fn begin(&self) {
         let generation = self.0.load(Ordering::Relaxed).wrapping_add(GENERATION) & !(GENERATION - 1);
         self.0.store(generation, Ordering::Relaxed);
@@ -62,28 +61,28 @@ impl Life {
         self.0.fetch_add(READER, Ordering::Release);
     }
 
-    /// Returns the generation: it is not the same again before 16 million others.
+    /// Returns the generation. It repeats after 16 million others.
     #[inline]
     pub(crate) fn generation(&self) -> u32 {
         (self.0.load(Ordering::Relaxed) / GENERATION) as u32
     }
 
-    /// Looks whether an index has the chunk. What is read after this belongs to that chunk if
-    /// [`is_same_chunk`](Self::is_same_chunk) says so afterwards.
+    /// Returns the state if an index has the chunk. What is read after this belongs to that chunk if
+    /// [`is_same_chunk`](Self::is_same_chunk) is true afterwards.
     #[inline]
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let word = self.0.load(Ordering::Acquire);
         (word & INDEXED != 0).then_some(Snapshot(word))
     }
 
-    /// Says whether the word serves for the same chunk as it did.
+    /// Reports whether the word still serves the same chunk.
     #[inline]
     pub(crate) fn is_same_chunk(&self, snapshot: Snapshot) -> bool {
         fence(Ordering::Acquire);
         (self.0.load(Ordering::Relaxed) ^ snapshot.0) < GENERATION
     }
 
-    /// Becomes a reader, if an index has the chunk at this moment: without a lock.
+    /// Adds the caller as a reader if an index has the chunk at this moment, without a lock.
     #[inline]
     pub(crate) fn acquire(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
@@ -98,14 +97,14 @@ impl Life {
         false
     }
 
-    /// Adds a reader. The caller is one.
+    /// Adds a reader. The caller is already one.
     #[inline]
     pub(crate) fn share(&self) {
         refuse_too_many(self.0.fetch_add(READER, Ordering::Relaxed));
     }
 
-    /// Takes the caller away from the readers. Unless the chunk is over, the word may be another chunk's when
-    /// this returns.
+    /// Removes the caller from the readers. Unless the chunk has ended, the word may serve another chunk when this
+    /// returns.
     #[inline]
     pub(crate) fn release(&self) -> ReleaseOutcome {
         let before = self.0.fetch_sub(READER, Ordering::Release);
@@ -121,12 +120,13 @@ impl Life {
         }
     }
 
-    /// Puts the chunk into an index, and returns false if one has it already. The caller is a reader.
+    /// Enters the chunk into an index, and reports whether no index had it. The caller is a reader.
     pub(crate) fn enter(&self) -> bool {
         self.0.fetch_or(INDEXED, Ordering::AcqRel) & INDEXED == 0
     }
 
-    /// Takes the chunk out of its index if nobody reads it, and says whether: then the caller owns its memory.
+    /// Takes the chunk out of its index if it has no reader, and reports whether that was so: then the caller owns its
+    /// memory.
     pub(crate) fn leave_if_unread(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & READERS == 0 {
@@ -139,13 +139,13 @@ impl Life {
         false
     }
 
-    /// Takes the chunk out of its index, and says whether nobody reads it: then the caller owns its memory.
+    /// Takes the chunk out of its index, and reports whether it has no reader: then the caller owns its memory.
     pub(crate) fn leave(&self) -> bool {
         self.0.fetch_and(!(INDEXED | WATCHED), Ordering::AcqRel) & READERS == 0
     }
 
-    /// Asks for the index to be told when the last reader goes; false if there is none, and nobody will be
-    /// told.
+    /// Asks for a notification of the index when the last reader goes. Reports whether there is a reader; without one
+    /// no notification follows.
     pub(crate) fn watch(&self) -> bool {
         let watched = |word: u64| (word & READERS != 0).then_some(word | WATCHED);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, watched).is_ok()
@@ -159,7 +159,7 @@ impl Life {
         self.0.load(Ordering::Acquire) & INDEXED != 0
     }
 
-    /// Returns how many readers there are, which is out of date when it returns.
+    /// Returns the number of readers, which may be out of date at once.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests and models ask"))]
     pub(crate) fn n_readers(&self) -> usize {
         (self.0.load(Ordering::Acquire) & READERS) as usize
@@ -169,7 +169,7 @@ impl Life {
 #[inline]
 fn refuse_too_many(word: u64) {
     if word & READERS >= READERS_MAX {
-        // As the standard library does: only a program that forgets handles on purpose comes here.
+        // Like the standard library: only a program that leaks handles on purpose gets here.
         abort();
     }
 }

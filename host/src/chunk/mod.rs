@@ -1,11 +1,10 @@
-//! Chunks: the bytes of one chunk of KV, first writable with one owner, then immutable and shared.
+//! Chunks: the KV bytes of one chunk, first writable with one owner, then immutable and shared.
 //!
-//! [`ChunkWriter`] is the writable state, [`freeze`](ChunkWriter::freeze) ends it, [`Chunk`] is the
-//! shared one. Nothing here knows tiers; an index that keeps chunks learns through a `Watcher` when
-//! the last reader of one is gone.
+//! [`ChunkWriter`] is the writable state, [`freeze`](ChunkWriter::freeze) ends it, and [`Chunk`] is the shared state.
+//! This module does not know tiers. A `Watcher` notifies an index when the last reader of a chunk is gone.
 //!
-//! Invariant: once frozen, a chunk's bytes never change, and its memory goes back to the provider
-//! when the last handle, reader or index, is dropped.
+//! Invariant: the bytes of a frozen chunk never change, and its memory returns to the provider when the last handle, of
+//! a reader or of an index, is dropped.
 
 mod arena;
 mod content;
@@ -46,7 +45,7 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Starts the chunk `key` in `buffer`, which has the payload's size, or for a fetch at least that.
+    /// Starts the chunk `key` in `buffer`, which has the payload's size. For a fetch, it may be larger.
     pub fn new(key: ChunkKey, buffer: BufferMut) -> Self {
         Self { key, buffer }
     }
@@ -56,12 +55,12 @@ impl ChunkWriter {
         self.key
     }
 
-    /// Ends the chunk after `len_bytes` of its buffer; the memory behind stays with it.
+    /// Ends the chunk after `len_bytes` of its buffer. The rest of the memory stays with the chunk.
     pub(crate) fn truncate(&mut self, len_bytes: usize) {
         self.buffer.truncate(len_bytes);
     }
 
-    /// Makes the bytes as they are now an immutable chunk. Copies nothing.
+    /// Makes the bytes an immutable chunk. Copies nothing.
     pub fn freeze(self) -> Chunk {
         let content = Content { buffer: self.buffer, notes: OnceBox::new() };
         Chunk { record: ChunkRecord::open(self.key, content) }
@@ -84,7 +83,7 @@ impl DerefMut for ChunkWriter {
 
 /// An immutable chunk: a handle to bytes that all clones share. Cloning copies and allocates nothing.
 pub struct Chunk {
-    /// Which counts this handle as a reader.
+    /// Counts this handle as a reader.
     record: &'static ChunkRecord,
 }
 
@@ -99,14 +98,13 @@ impl Chunk {
         Bytes::from_owner(self.clone())
     }
 
-    /// Returns a handle to the chunk `key`, if the index `index_id` has it in `record` at this moment. Needs
-    /// no lock of the index.
+    /// Returns a handle to the chunk `key` if the index `index_id` has it in `record` at this moment. Takes no lock.
     #[inline]
     pub(crate) fn acquire(record: &'static ChunkRecord, key: ChunkKey, index_id: IndexId) -> Option<Self> {
         record.acquire(key, index_id).then(|| Self { record })
     }
 
-    /// Puts the chunk into the index `index_id` and returns true, unless an index has it already.
+    /// Enters the chunk into the index `index_id`, and reports whether no index had it.
     pub(crate) fn enter_index(&self, index_id: IndexId) -> bool {
         self.record.enter(index_id)
     }
@@ -116,24 +114,24 @@ impl Chunk {
         self.record
     }
 
-    /// Returns the memory that the chunk takes, in bytes: its payload rounded up by the provider.
+    /// Returns the size of the chunk's memory in bytes: the payload, rounded up by the provider.
     pub(crate) fn footprint_bytes(&self) -> usize {
         self.content().sizes().footprint_bytes
     }
 
-    /// Returns the chunk's trailer, computed from the payload by `seal` the first time it is asked for.
-    /// It lies beside the payload, where no reader of the chunk sees it.
+    /// Returns the chunk's trailer. `seal` computes it from the payload the first time. It is stored beside the
+    /// payload, where no reader of the chunk sees it.
     pub(crate) fn trailer_or_seal(&self, seal: impl FnOnce(&[u8]) -> Trailer) -> &Trailer {
         let content = self.content();
         content.notes().trailer.get_or_init(|| seal(&content.buffer))
     }
 
-    /// Returns the chunk's trailer, if it is known.
+    /// Returns the chunk's trailer if it is known.
     pub(crate) fn trailer(&self) -> Option<&Trailer> {
         self.content().notes.get()?.trailer.get()
     }
 
-    /// Notes that the backend at `place` of the chain has the chunk, as far as is known at `generation`.
+    /// Notes that the backend at `place` of the chain has the chunk at `generation`.
     pub(crate) fn note_holder(&self, place: usize, generation: u64) {
         let mut holders = lock(&self.content().notes().holders);
         if holders.generation != generation {
@@ -146,7 +144,7 @@ impl Chunk {
         holders.backends |= 1_u64.checked_shl(place as u32).unwrap_or(0);
     }
 
-    /// Says whether the backend at `place` is known to have the chunk at `generation`.
+    /// Reports whether the backend at `place` is known to have the chunk at `generation`.
     pub(crate) fn has_holder(&self, place: usize, generation: u64) -> bool {
         let Some(notes) = self.content().notes.get() else { return false };
         let holders = lock(&notes.holders);
@@ -169,7 +167,7 @@ impl Chunk {
 /// The caller holds the lock of the index that has the record.
 #[expect(unsafe_code, reason = "an index keeps slots, not handles")]
 pub(crate) unsafe fn sizes_of_indexed(record: &ChunkRecord) -> Sizes {
-    // SAFETY: an index that has the record holds it, and lets go of it under its lock only.
+    // SAFETY: an index that has the record holds it, and releases it only under its lock.
     unsafe { record.content() }.sizes()
 }
 

@@ -1,9 +1,9 @@
-//! What an index notes of a chunk that it has.
+//! The facts that an index keeps about a chunk.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What an index notes of a chunk that it has: pins, and the place in the order of eviction. Only read
-/// and written under that index's lock, but for [`mark`](Self::mark).
+/// The facts that an index keeps about a chunk: its pins, and its place in the order of eviction. Read and written only
+/// under that index's lock, except by [`mark`](Self::mark).
 #[derive(Default)]
 pub(crate) struct Residency {
     /// When the chunk was placed.
@@ -16,7 +16,7 @@ pub(crate) struct Residency {
     group: AtomicU32,
 }
 
-/// Bits of `group` that are not the group's number.
+/// The bits of `group` that hold other facts.
 const POSITION_BITS: u32 = 4;
 const MARK_SHIFT: u32 = POSITION_BITS;
 const MARK_MASK: u32 = 0b11 << MARK_SHIFT;
@@ -34,7 +34,7 @@ impl Residency {
         self.change(u32::MAX << GROUP_SHIFT, group << GROUP_SHIFT);
     }
 
-    /// A small number that stands for the place among the order's structures.
+    /// A small number: the chunk's place among the structures of the order.
     pub(crate) fn position(&self) -> u32 {
         self.group.load(Ordering::Relaxed) & ((1 << POSITION_BITS) - 1)
     }
@@ -43,7 +43,7 @@ impl Residency {
         self.change((1 << POSITION_BITS) - 1, position);
     }
 
-    /// How often the chunk was used since the policy last looked, up to 3.
+    /// Uses since the policy last looked, at most 3.
     pub(crate) fn marks(&self) -> u32 {
         (self.group.load(Ordering::Relaxed) & MARK_MASK) >> MARK_SHIFT
     }
@@ -55,7 +55,7 @@ impl Residency {
     /// Counts a use, without a lock.
     pub(crate) fn mark(&self) {
         let add = |bits: u32| (bits & MARK_MASK != MARK_MASK).then(|| bits + (1 << MARK_SHIFT));
-        // Chunks in much use are at the maximum, and are not written to.
+        // A frequently used chunk is at the maximum, and is not written to.
         let _at_maximum = self.group.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err();
     }
 

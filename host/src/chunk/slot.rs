@@ -1,6 +1,6 @@
-//! How records and indexes are named.
+//! Numbers that name records and indexes.
 
-/// Names a record, and with it the chunk that an index keeps in it.
+/// Names a record, and the chunk that an index keeps in it.
 pub(crate) type Slot = u32;
 /// No slot.
 pub(crate) const NO_SLOT: Slot = u32::MAX;

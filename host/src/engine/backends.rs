@@ -39,7 +39,7 @@ pub(super) async fn load(
         async move {
             let outcome = match config.on_load_error {
                 OnLoadError::Fail => Some(loading.outcome().await),
-                // Compiling may take minutes, which are no reason for the others to wait.
+                // Compiling may take minutes, and the other backends do not wait for it.
                 OnLoadError::Continue => loading.outcome_unless_compiled().await,
             };
             (breakers, make, tier, outcome)
@@ -66,7 +66,7 @@ pub(super) async fn load(
     Ok(backends)
 }
 
-/// Remembers how a backend was made.
+/// Keeps the recipe by which a backend is made again.
 fn factory(
     backend: BackendConfig,
     facts: EngineFacts,

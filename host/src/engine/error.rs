@@ -1,11 +1,11 @@
-//! Why an engine cannot be built.
+//! Errors of building an engine.
 
 use crate::config::ConfigError;
 use crate::memory::PoolError;
 #[cfg(feature = "wasm")]
 use crate::wasm::{LoadError, ThreadsError};
 
-/// Why an engine could not be built.
+/// The reason why an engine could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -30,7 +30,7 @@ pub enum BuildError {
         /// The number of workers.
         world_size: u32,
     },
-    /// Two tiers have one name.
+    /// Two tiers have the same name.
     #[error("there are two backends called `{0}`; names must be unique")]
     DuplicateName(String),
     /// The buffer pool could not be reserved.
@@ -57,7 +57,7 @@ pub enum BuildError {
     Load {
         /// The backend's name.
         backend: String,
-        /// What went wrong.
+        /// The cause.
         source: LoadError,
     },
 }

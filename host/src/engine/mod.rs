@@ -1,6 +1,6 @@
 //! The engine: tokens in, chunks out. A thin layer over the [`StorageManager`], which works on keys.
 //!
-//! Operations of the chain that have nothing to do with tokens are only on the manager ([`Engine::storage`]).
+//! Operations of the chain that do not involve tokens are only on the manager ([`Engine::storage`]).
 
 #[cfg(feature = "wasm")]
 mod backends;
@@ -45,8 +45,8 @@ struct Inner {
 }
 
 impl Engine {
-    /// Returns the storage manager: the same operations on keys, and all that concerns tiers and backends, such as
-    /// their status, metrics, `flush`, `bypass` and `recreate`.
+    /// Returns the storage manager: the same operations on keys, and everything about tiers and backends, such as their
+    /// status, metrics, `flush`, `bypass` and `recreate`.
     pub fn storage(&self) -> &StorageManager {
         &self.0.manager
     }
@@ -61,14 +61,14 @@ impl Engine {
         self.0.namespace
     }
 
-    /// Returns the buffer pool, whose base address and length a device can be told; `None` if the embedding
+    /// Returns the buffer pool, whose base address and length can be registered with a device; `None` if the embedding
     /// runtime provides the memory.
     pub fn pool(&self) -> Option<&Arc<Pool>> {
         self.0.pool.as_ref()
     }
 
-    /// Derives the keys of a prompt. Keys are never shared across different salts. Cost: one pass over the tokens;
-    /// appending a turn later costs a pass over its own tokens only.
+    /// Derives the keys of a prompt. Keys are never shared across different salts. Cost: one pass over the tokens; a
+    /// turn that is appended later costs a pass over its own tokens only.
     pub fn prompt(&self, tokens: &[u32], salt: &Salt) -> Prompt {
         let namespace = match salt {
             salt if *salt == Salt::none() => self.0.namespace,
@@ -82,7 +82,7 @@ impl Engine {
     /// Returns the chunks of a request: full ones, and a trailing partial one if `save_unfull_chunk` is set.
     ///
     /// # Errors
-    /// [`RequestError`] if the tokens to skip do not fit, or the prompt is not this engine's.
+    /// [`RequestError`] if the tokens to skip do not fit, or the prompt belongs to another engine.
     pub fn chunks<'r>(&self, request: impl Into<Request<'r>>) -> Result<Vec<PromptChunk>, RequestError> {
         Ok(self.run(&request.into())?.chunks(&self.0.metadata).collect())
     }
@@ -106,7 +106,7 @@ impl Engine {
         Ok(KeyRun { keys: full.chain(unfull).collect(), tokens: skip_tokens..end, chunk_size })
     }
 
-    /// Returns how much of a prompt is stored, and where.
+    /// Returns how much of a prompt is stored, and in which tiers.
     ///
     /// # Errors
     /// [`RequestError`]
@@ -117,7 +117,7 @@ impl Engine {
         Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
 
-    /// As [`Engine::lookup`], and pins what it counts for `lookup_id` until [`Engine::unpin`], or until the
+    /// As [`Engine::lookup`], and pins the chunks that it counts for `lookup_id`, until [`Engine::unpin`] or until the
     /// pins expire.
     ///
     /// # Errors
@@ -133,8 +133,8 @@ impl Engine {
         Ok(Prefix { n_tokens: run.n_tokens(lookup.n_chunks), lookup })
     }
 
-    /// Retrieves the stored prefix of a prompt; see [`StorageManager::get`]. `plan` is the answer of a lookup
-    /// of the same request.
+    /// Retrieves the stored prefix of a prompt; see [`StorageManager::get`]. `plan` is the result of a lookup of the
+    /// same request.
     ///
     /// # Errors
     /// [`RequestError`]
@@ -150,8 +150,7 @@ impl Engine {
         Ok(RetrievedPrefix { n_tokens: run.n_tokens(retrieved.chunks.len()), retrieved })
     }
 
-    /// Reserves buffers for the chunks of a prompt that the CPU tier does not have; see
-    /// [`StorageManager::allocate`].
+    /// Reserves buffers for the chunks of a prompt that the CPU tier does not have; see [`StorageManager::allocate`].
     ///
     /// # Errors
     /// [`RequestError`]
@@ -166,7 +165,7 @@ impl Engine {
         self.0.manager.put(allocation, tiers).await
     }
 
-    /// Releases what `lookup_id` has pinned. The second time nothing happens.
+    /// Releases the pins of `lookup_id`. A second call does nothing.
     pub async fn unpin(&self, lookup_id: &str) {
         self.0.manager.unpin(lookup_id).await;
     }
@@ -182,7 +181,7 @@ impl Engine {
         Ok(self.0.manager.remove(&run.keys, &request.tiers).await?)
     }
 
-    /// Stores what is queued and closes all tiers; see [`StorageManager::close`].
+    /// Stores the queued chunks and closes all tiers; see [`StorageManager::close`].
     ///
     /// # Errors
     /// [`CloseError`]
@@ -190,17 +189,17 @@ impl Engine {
         self.0.manager.close().await
     }
 
-    /// Gives the engine up in a child process, after a `fork`: takes no lock, joins no thread, and closes nothing that
-    /// the parent works with. Until the child ends its copy of the memory stays mapped. In the process that built the
-    /// engine this is the same as dropping it. See `docs/fork.md`.
+    /// Gives up the engine in a child process after a `fork`. It takes no lock, joins no thread, and closes nothing
+    /// that the parent uses. The child's copy of the memory stays mapped until the child ends. In the process that
+    /// built the engine this is the same as dropping it. See `docs/fork.md`.
     pub fn abandon(self) {
         if self.0.manager.is_left_behind() {
             std::mem::forget(self);
         }
     }
 
-    /// Returns the same operations for callers without an executor. They block the calling thread, each
-    /// until its deadline at most.
+    /// Returns the same operations for callers without an executor. They block the calling thread, each at most until
+    /// its deadline.
     pub fn blocking(&self) -> Blocking<'_> {
         Blocking(self)
     }

@@ -1,5 +1,4 @@
-//! What stands in the place of loading backends in a library without components: it refuses a configuration that has
-//! some.
+//! Replaces the loading of backends in a library without components: refuses a configuration that has any.
 
 use super::BuildError;
 use crate::clock::Clock;

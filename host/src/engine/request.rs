@@ -7,9 +7,9 @@ use crate::layout::EngineMetadata;
 use crate::manager::{Lookup, RemoveError, Retrieved, Tiers};
 use crate::memory::AllocateError;
 
-/// The chunks of a prompt, and what to leave out of them.
+/// A request: the chunks of a prompt, and those to leave out.
 ///
-/// Operations take a [`Prompt`] by reference where all of its chunks in all tiers are meant.
+/// Operations also take a [`Prompt`] by reference, for all of its chunks in all tiers.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     pub(super) prompt: &'a Prompt,
@@ -42,7 +42,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Leaves out the first `n_tokens`, which the serving engine has already; a multiple of the chunk size. The keys of
+    /// Leaves out the first `n_tokens`, which the serving engine already has; a multiple of the chunk size. The keys of
     /// the other chunks still depend on them.
     #[must_use]
     pub fn skip(mut self, n_tokens: usize) -> Self {
@@ -51,7 +51,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The chunks that a request asks for.
+/// The chunks of a request.
 pub(super) struct KeyRun {
     pub(super) keys: Vec<ChunkKey>,
     /// Their tokens, as positions in the prompt.
@@ -60,7 +60,7 @@ pub(super) struct KeyRun {
 }
 
 impl KeyRun {
-    /// The number of tokens of the first `n_chunks`.
+    /// Returns the number of tokens of the first `n_chunks`.
     pub(super) fn n_tokens(&self, n_chunks: usize) -> usize {
         self.tokens.len().min(n_chunks * self.chunk_size)
     }
@@ -92,19 +92,19 @@ pub struct PromptChunk {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Prefix {
-    /// Tokens from the first requested one on that are present without a gap.
+    /// The number of tokens, from the first requested one on, that are present without a gap.
     pub n_tokens: usize,
     /// The tier that serves each chunk.
     pub lookup: Lookup,
 }
 
-/// Chunks of a prompt's prefix.
+/// The chunks of a prompt's prefix.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RetrievedPrefix {
-    /// Tokens that the chunks cover, from the first requested one on.
+    /// The number of tokens that the chunks cover, from the first requested one on.
     pub n_tokens: usize,
-    /// The chunks, in order, and where they came from.
+    /// The chunks in order, and the tiers that served them.
     pub retrieved: Retrieved,
 }
 
@@ -128,13 +128,13 @@ pub enum RequestError {
         /// Tokens of the prompt.
         n_tokens: usize,
     },
-    /// The prompt is one of another model, shard or layout.
+    /// The prompt belongs to another model, shard or layout.
     #[error("the prompt was made by an engine with other metadata; make it with Engine::prompt of this one")]
     PromptOfOtherEngine,
     /// A chunk can never be allocated.
     #[error(transparent)]
     Allocate(#[from] AllocateError),
-    /// A tier could not report what it removed.
+    /// A tier failed to remove chunks.
     #[error(transparent)]
     Remove(#[from] RemoveError),
 }

@@ -1,4 +1,4 @@
-//! One backend without an engine and without a chain.
+//! One backend without an engine or a chain.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::runtime::{Control, anywhere};
 use crate::tier::{Liveness, Tier};
 use crate::wasm::{Compilation, EngineFacts, LaneThreads, WasmTier};
 
-/// Starts one backend without a chain, and returns it when it is open: for conformance checks, which talk to it through
-/// the [`Tier`] trait.
+/// Starts one backend without a chain and returns it when it is open. Conformance checks use it to call a backend
+/// through the [`Tier`] trait.
 ///
-/// Of `config` it uses how components are compiled, and the number of lane threads; `metadata` goes to the backend's
-/// constructor. Nothing here verifies what the backend returns: the caller makes
-/// [`Sources`](crate::tier::Sources) and [`Sinks`](crate::tier::Sinks) with a [`Sealer`](crate::tier::Sealer) over
-/// [`Namespace::new`], and checks each sink. End it with [`Tier::close`].
+/// It uses from `config` how components are compiled and the number of lane threads; `metadata` goes to the backend's
+/// constructor. The backend's answers are not verified: the caller makes [`Sources`](crate::tier::Sources) and
+/// [`Sinks`](crate::tier::Sinks) with a [`Sealer`](crate::tier::Sealer) over [`Namespace::new`], and checks each sink.
+/// End it with [`Tier::close`].
 ///
 /// # Errors
 /// [`BuildError::Load`] if the backend cannot be loaded, [`BuildError::Threads`] and [`BuildError::Control`] if threads

@@ -1,17 +1,17 @@
-//! The sequential step: each chunk's key from the one before and the digest of its tokens.
+//! The sequential step: each chunk's key is derived from the previous key and the digest of the chunk's tokens.
 
 use std::fmt;
 
 use super::digest::{self, Digest, Digesting};
 use super::{ChunkKey, Namespace};
 
-/// Derives the keys of one prompt, chunk by chunk or many at once.
+/// Derives the keys of one prompt, one chunk or many chunks at a time.
 ///
-/// It keeps the last key and no tokens: going on costs only the new tokens. [`Prompt`](super::Prompt) does that for
-/// appended tokens of any number.
+/// It keeps the last key and no tokens, so only new tokens cost time. [`Prompt`](super::Prompt) does the same for
+/// tokens in pieces of any length.
 #[derive(Clone)]
 pub struct KeyChain {
-    /// What the next key is the hash of: namespace, previous key, and the digest of the chunk's tokens.
+    /// The input of the next key's hash: namespace, previous key, and the digest of the chunk's tokens.
     block: [u8; 64],
 }
 
@@ -21,7 +21,7 @@ impl KeyChain {
         Self::after(namespace, ChunkKey::from_bytes([0; 16]))
     }
 
-    /// Goes on behind a chunk whose key is known.
+    /// Continues after a chunk whose key is known.
     pub fn after(namespace: Namespace, previous: ChunkKey) -> Self {
         let mut block = [0; 64];
         block[..16].copy_from_slice(&namespace.to_bytes());
@@ -29,17 +29,17 @@ impl KeyChain {
         Self { block }
     }
 
-    /// Appends a chunk and returns its key. `tokens` is usually `chunk_size` long; a shorter last
-    /// chunk has a key of its own. Cost: one pass over the tokens, and one compression.
+    /// Appends a chunk and returns its key. `tokens` usually has `chunk_size` tokens; a shorter last chunk has its own
+    /// key. Cost: one pass over the tokens and one compression.
     pub fn push(&mut self, tokens: &[u32]) -> ChunkKey {
         self.push_digest(&Digesting::new().update(tokens).digest())
     }
 
-    /// Appends the full chunks of `tokens`, makes `keys` longer by their keys, and returns the tokens behind the last
-    /// of them. Cost: one pass over the tokens in vectors, and one compression a chunk.
+    /// Appends the full chunks of `tokens`, adds their keys to `keys`, and returns the remaining tokens. Cost: one
+    /// vectorized pass over the tokens, and one compression per chunk.
     ///
     /// # Panics
-    /// When `chunk_size` is 0.
+    /// If `chunk_size` is 0.
     pub fn extend<'a>(
         &mut self,
         tokens: &'a [u32],

@@ -1,9 +1,9 @@
-//! Digests of chunks' tokens, those of many chunks side by side.
+//! Digests of chunks' tokens, many chunks in parallel.
 //!
-//! The digests of a prompt do not depend on each other, so chunks of one length share the lanes of the processor's
-//! vectors: each lane hashes a chunk of its own. `blake3` fills the lanes from one long input only; here its
-//! `platform` is given many short ones, with the flags that its specification says a whole input of this length has.
-//! That module is not part of the crate's promises, so the workspace pins the version, and the tests compare every
+//! The digests of a prompt do not depend on each other, so chunks of equal length share the lanes of the processor's
+//! vectors: each lane hashes one chunk. `blake3` fills the lanes from one long input only. This module gives its
+//! `platform` many short inputs, with the flags that BLAKE3's specification requires for a whole input of this length.
+//! That module is not part of the crate's stable API, so the workspace pins the version, and the tests compare every
 //! length with the public function.
 
 use std::sync::LazyLock;
@@ -14,10 +14,10 @@ use blake3::platform::{Platform, le_bytes_from_words_32, words_from_le_bytes_32}
 
 use super::{CONTEXT_KEY, CONTEXT_TOKENS};
 
-/// A digest, and as well a node of BLAKE3's tree.
+/// A digest, or a node of BLAKE3's tree.
 pub(super) type Digest = [u8; 32];
 
-/// BLAKE3 hashes leaves of a kilobyte, each in blocks; a parent is one block.
+/// BLAKE3 hashes leaves of 1 KiB, each in blocks; a parent is one block.
 const LEAF_BYTES: usize = 1024;
 const BLOCK_BYTES: usize = 64;
 
@@ -31,7 +31,7 @@ const PARENT: u8 = 4;
 const ROOT: u8 = 8;
 const DERIVE_KEY_MATERIAL: u8 = 64;
 
-/// What is the same for every prompt.
+/// The state that all prompts share.
 struct Setup {
     platform: Platform,
     tokens: ContextKey,
@@ -49,14 +49,14 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     }
 });
 
-/// Derives a chunk's key from the 64 bytes that say which it is.
+/// Derives a chunk's key from the 64 bytes that identify it.
 pub(super) fn link(bytes: &[u8; BLOCK_BYTES]) -> [u8; 16] {
     let mut key = [0; 16];
     key.copy_from_slice(&one_block(&SETUP.key_words, bytes)[..16]);
     key
 }
 
-/// Hashes at most a block: one compression.
+/// Hashes at most one block: one compression.
 fn one_block(context: &[u32; 8], bytes: &[u8]) -> Digest {
     const FLAGS: u8 = CHUNK_START | CHUNK_END | ROOT | DERIVE_KEY_MATERIAL;
     let (mut words, mut block) = (*context, [0; BLOCK_BYTES]);
@@ -65,8 +65,8 @@ fn one_block(context: &[u32; 8], bytes: &[u8]) -> Digest {
     le_bytes_from_words_32(&words)
 }
 
-/// Hands the digests of consecutive chunks of `chunk_size` tokens to `take`, in order. What is left of `tokens` behind
-/// the last full chunk is ignored.
+/// Passes the digests of consecutive chunks of `chunk_size` tokens to `take`, in order. Ignores the tokens after the
+/// last full chunk.
 pub(super) fn each(tokens: &[u32], chunk_size: usize, mut take: impl FnMut(&Digest)) {
     let n_bytes = chunk_size * 4;
     for group in tokens.chunks(chunk_size * N_LANES) {
@@ -84,7 +84,7 @@ pub(super) fn each(tokens: &[u32], chunk_size: usize, mut take: impl FnMut(&Dige
             256 => short::<256>(bytes, digests),
             512 => short::<512>(bytes, digests),
             LEAF_BYTES => short::<LEAF_BYTES>(bytes, digests),
-            // A chunk of more kilobytes than there are chunks fills the lanes better by itself.
+            // A chunk with more leaves than there are chunks fills the lanes better alone.
             _ if n_bytes.is_multiple_of(LEAF_BYTES) && n_bytes / LEAF_BYTES <= n_chunks => {
                 long(bytes, n_bytes / LEAF_BYTES, digests);
             }
@@ -97,12 +97,12 @@ pub(super) fn each(tokens: &[u32], chunk_size: usize, mut take: impl FnMut(&Dige
     }
 }
 
-/// Digests chunks of `N` bytes, at most a leaf: each is a tree of one node.
+/// Digests chunks of `N` bytes, at most one leaf: each is a tree of one node.
 fn short<const N: usize>(bytes: &[u8], digests: &mut [Digest]) {
     hash::<N>(bytes.as_chunks().0.iter(), 0, [0, CHUNK_START, CHUNK_END | ROOT], digests);
 }
 
-/// Digests chunks of `n_leaves` leaves: the first leaves of all chunks side by side, then the second ones, and so on;
+/// Digests chunks of `n_leaves` leaves: the first leaves of all chunks in parallel, then the second ones, and so on;
 /// then the parents, level by level.
 fn long(bytes: &[u8], n_leaves: usize, digests: &mut [Digest]) {
     let n_chunks = digests.len();
@@ -123,7 +123,7 @@ fn long(bytes: &[u8], n_leaves: usize, digests: &mut [Digest]) {
             }
             hash(parents[..n_chunks].iter(), 0, [flags, 0, 0], &mut level[index][..n_chunks]);
         }
-        // A node without a neighbour moves up as it is.
+        // A node without a neighbour moves up unchanged.
         if n_nodes % 2 == 1 {
             level.swap(n_parents, n_nodes - 1);
         }
@@ -132,8 +132,8 @@ fn long(bytes: &[u8], n_leaves: usize, digests: &mut [Digest]) {
     digests.copy_from_slice(&level[0][..n_chunks]);
 }
 
-/// Hashes inputs of `N` bytes, each for itself: as many as `into` has room for. The flags are those of all blocks, of
-/// the first, and of the last.
+/// Hashes separate inputs of `N` bytes, as many as `into` has room for. The flags are those of all blocks, of the
+/// first, and of the last.
 fn hash<'a, const N: usize>(
     inputs: impl Iterator<Item = &'a [u8; N]>,
     counter: u64,
@@ -154,7 +154,8 @@ fn hash<'a, const N: usize>(
     );
 }
 
-/// The bytes of tokens as the construction wants them, where they lie. All tokens that are hashed pass here, once.
+/// Returns the tokens' bytes in the order that the construction requires, without a copy. All hashed tokens pass here
+/// once.
 fn bytes(tokens: &[u32]) -> &[u8] {
     const { assert!(cfg!(target_endian = "little"), "tokens are hashed as they lie in memory") };
     #[cfg(test)]
@@ -164,7 +165,7 @@ fn bytes(tokens: &[u32]) -> &[u8] {
 
 #[cfg(test)]
 thread_local! {
-    /// What this thread has hashed.
+    /// The number of bytes that this thread has hashed.
     pub(super) static N_TOKENS_HASHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -176,7 +177,7 @@ fn finalize(hasher: &blake3::Hasher) -> Digest {
     *hasher.finalize().as_bytes()
 }
 
-/// The digest of one chunk, whose tokens may come piece by piece.
+/// The digest of one chunk, whose tokens may come in pieces.
 #[derive(Clone)]
 pub(super) struct Digesting(blake3::Hasher);
 
@@ -192,7 +193,7 @@ impl Digesting {
         self
     }
 
-    /// Answers the digest of what was appended so far.
+    /// Returns the digest of the tokens so far.
     pub(super) fn digest(&self) -> Digest {
         finalize(&self.0)
     }
@@ -203,7 +204,7 @@ mod tests {
     use super::super::testing::tokens;
     use super::*;
 
-    /// What the public function says.
+    /// The digest by the public function.
     fn expected(tokens: &[u32], chunk_size: usize) -> Vec<Digest> {
         let digest = |chunk: &[u32]| {
             let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
@@ -222,7 +223,7 @@ mod tests {
     fn every_size_of_chunk_has_the_public_functions_digests() {
         let tokens = tokens(2_100 * 3);
         for chunk_size in 1..=2_100 {
-            // Whole groups and odd ends where that is cheap; and tokens behind the last chunk.
+            // Whole groups and odd remainders where that is cheap, and tokens after the last chunk.
             let n_tokens = (chunk_size * 37).min(2_100 * 3 - 1);
             let tokens = &tokens[..n_tokens];
             assert_eq!(found(tokens, chunk_size), expected(tokens, chunk_size), "{chunk_size} tokens");
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_number_of_chunks_has_the_public_functions_digests() {
-        // One for each way: one block, blocks of one leaf, trees with and without nodes that move up, one by one.
+        // One size for each way: one block, blocks of one leaf, trees with and without nodes that move up, one by one.
         for chunk_size in [3, 16, 64, 100, 128, 256, 512, 768, 1024, 1280, 1792, 2816] {
             let tokens = tokens(chunk_size * 41 - 1);
             for n_chunks in 0..=40 {

@@ -1,8 +1,8 @@
 //! Chunk keys: 128-bit names of chunks, chained over all earlier chunks of the prompt.
 //!
-//! The construction is part of the stored format: another program that follows it finds the same
-//! chunks. It has three steps, each BLAKE3 in its key-derivation mode under a context string of its
-//! own, so that no value of one step can be taken for a value of another:
+//! The construction is part of the stored format: another program that follows it finds the same chunks. It has three
+//! steps, each BLAKE3 in its key-derivation mode under its own context string, so that no value of one step can be
+//! mistaken for a value of another:
 //!
 //! ```text
 //! N   = BLAKE3("kvtier 2026-11 namespace v1", fields)[..16]     once per model, worker and salt
@@ -10,10 +10,10 @@
 //! K_i = BLAKE3("kvtier 2026-11 chunk key v1", N ‖ K_(i-1) ‖ D_i)[..16],  K_(-1) = 16 zero bytes
 //! ```
 //!
-//! The digests `D_i` do not depend on each other, only the short last step is sequential. `fields` is
-//! the concatenation of the namespace's fields, each preceded by its length in bytes as a u64,
-//! little-endian; [`Namespace::new`] names them. Two different prompts, namespaces or salts share a
-//! key only by a collision of 128-bit values. `docs/keys.md` has test vectors.
+//! The digests `D_i` do not depend on each other; only the short last step is sequential. `fields` is the concatenation
+//! of the namespace's fields, each preceded by its length in bytes as a u64, little-endian; [`Namespace::new`] names
+//! them. Two different prompts, namespaces or salts share a key only by a collision of 128-bit values. `docs/keys.md`
+//! has test vectors.
 
 mod chain;
 mod digest;
@@ -65,13 +65,13 @@ impl fmt::Debug for ChunkKey {
     }
 }
 
-/// Names a chunk to be moved, and says how large it is.
+/// The name and size of a chunk to be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkSpec {
     /// The chunk's name.
     pub key: ChunkKey,
-    /// The payload's size in bytes, at least 1. A retrieval provides so much memory: a chunk that was stored shorter is
-    /// returned with its own length, and one that was stored larger is a miss.
+    /// The payload's size in bytes, at least 1. A retrieval provides this much memory: a chunk that was stored shorter
+    /// is returned with its own length, and one that was stored larger is a miss.
     pub size_bytes: usize,
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::layout::{Dtype, KvShape};
 
-    /// The keys of all chunks, the trailing partial one included, as a prompt derives them.
+    /// The keys of all chunks, including the trailing partial one, as a prompt derives them.
     fn keys(namespace: Namespace, tokens: &[u32], chunk_size: usize) -> Vec<ChunkKey> {
         let mut prompt = Prompt::new(namespace, namespace, chunk_size);
         prompt.append(tokens);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_construction_is_the_documented_one() {
-        // Computed here with the plain hash functions, step by step as the module docs say.
+        // Computed with the plain hash functions, step by step as in the module's documentation.
         let derive = |context: &str, bytes: &[u8]| blake3::derive_key(context, bytes);
         let mut fields = Vec::new();
         for field in ["llama-3-8b", "1", "0", "bfloat16", "32", "2", "256", "8", "128"] {

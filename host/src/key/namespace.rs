@@ -1,4 +1,4 @@
-//! What keeps the keys of different models, layouts and tenants apart.
+//! Namespaces, which separate the keys of different models, layouts and tenants.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::fmt;
 use super::CONTEXT_NAMESPACE;
 use crate::layout::EngineMetadata;
 
-/// Request tags or a tenant's name, folded into every key of a request, so that requests with
-/// different salts share nothing. The order in which tags are added does not matter.
+/// Request tags or a tenant's name, part of every key of a request, so that requests with different salts share
+/// nothing. The order in which tags are added does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Salt(BTreeMap<String, String>);
 
 impl Salt {
-    /// Makes the empty salt, which all requests without tags share.
+    /// Makes the empty salt of all requests without tags.
     pub const fn none() -> Self {
         Self(BTreeMap::new())
     }
@@ -24,8 +24,8 @@ impl Salt {
         self
     }
 
-    /// Takes from a request's configuration what belongs into its keys: the entries under
-    /// `lmcache.tag.`, by the rest of their name. Other entries have no effect on keys.
+    /// Takes the tags from a request's configuration: the entries under `lmcache.tag.`, by the rest of their name.
+    /// Other entries do not affect keys.
     pub fn from_request_configs<'a>(configs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let tags = configs.into_iter().filter_map(|(name, value)| {
             Some((name.strip_prefix("lmcache.tag.")?.to_owned(), value.to_owned()))
@@ -34,7 +34,7 @@ impl Salt {
     }
 }
 
-/// What keeps the keys of different models, shards, layouts and tenants apart.
+/// Separates the keys of different models, shards, layouts and tenants.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Namespace([u8; 16]);
 
@@ -48,8 +48,8 @@ impl Namespace {
         Self::salted(metadata, &Salt::none())
     }
 
-    /// Derives the namespace of requests with the given tags: the fields of [`Namespace::new`],
-    /// then name and value of each tag in ascending order of names.
+    /// Derives the namespace of requests with the given tags from the fields of [`Namespace::new`], then the name and
+    /// value of each tag in ascending order of names.
     pub fn salted(metadata: &EngineMetadata, salt: &Salt) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_NAMESPACE);
         let mut field = |text: &str| {

@@ -1,24 +1,24 @@
-//! A prompt with its keys, which grows by the turns of a conversation.
+//! A prompt with its keys, which grows with the turns of a conversation.
 
 use std::fmt;
 
 use super::digest::Digesting;
 use super::{ChunkKey, KeyChain, Namespace};
 
-/// A prompt of an engine, with the keys of its chunks: derived once, for as many requests as are made of it.
+/// A prompt of an engine with the keys of its chunks, which are derived once for all requests.
 ///
-/// Made by [`Engine::prompt`](crate::Engine::prompt). It keeps keys and no tokens, so a turn that is appended costs its
-/// own tokens and nothing of the history. Memory: 16 bytes a chunk, and 2 KiB.
+/// Made by [`Engine::prompt`](crate::Engine::prompt). It keeps keys and no tokens, so an appended turn costs only its
+/// own tokens. Memory: 16 bytes per chunk, and 2 KiB.
 #[derive(Clone)]
 pub struct Prompt {
-    /// The namespace of the engine's requests without tags, which tells engines apart.
+    /// The namespace of the engine's requests without tags, which identifies the engine.
     engine: Namespace,
     chunk_size: usize,
-    /// Of the full chunks.
+    /// The keys of the full chunks.
     keys: Vec<ChunkKey>,
-    /// Behind the last full chunk.
+    /// The chain after the last full chunk.
     chain: KeyChain,
-    /// The tokens behind the last full chunk.
+    /// The tokens after the last full chunk.
     unfull: Digesting,
     n_unfull: usize,
 }
@@ -58,8 +58,7 @@ impl Prompt {
         &self.keys
     }
 
-    /// Returns the key of the chunk behind the full ones, as its tokens are so far; `None` if it has none. Cost: two
-    /// compressions.
+    /// Returns the key of the partial chunk after the full ones, `None` if there is none. Cost: two compressions.
     pub fn unfull_key(&self) -> Option<ChunkKey> {
         (self.n_unfull > 0).then(|| self.chain.clone().push_digest(&self.unfull.digest()))
     }
@@ -89,7 +88,7 @@ mod tests {
         Prompt::new(namespace, namespace, chunk_size)
     }
 
-    /// The keys of full chunks and the one behind them, from scratch and one after the other.
+    /// Derives the keys of the full chunks and of the partial one, from scratch, one by one.
     fn expected(tokens: &[u32], chunk_size: usize) -> (Vec<ChunkKey>, Option<ChunkKey>) {
         let mut chain = KeyChain::new(Namespace::new(&metadata()));
         let chunks = tokens.chunks_exact(chunk_size);
@@ -149,7 +148,7 @@ mod tests {
             assert_eq!(n_hashed, n_turn);
             n += n_turn;
         }
-        // What the counter would show if the history were hashed again.
+        // The counter's value if the history were hashed again.
         assert_eq!(hashed_by(&mut || empty(256).append(&tokens[..n])), n);
     }
 

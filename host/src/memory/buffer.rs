@@ -7,21 +7,20 @@ use std::sync::Arc;
 
 use super::{AllocateError, MemoryBlock, Provider, ReleaseSignal};
 
-/// Memory of a provider with exactly one owner, writable; goes back to the provider when dropped.
+/// Writable memory of a provider with exactly one owner. Returns to the provider when it is dropped.
 ///
-/// The bytes are whatever was there before: memory is recycled without being cleared.
+/// The bytes are whatever was there before: memory is reused without being cleared.
 pub struct BufferMut {
     block: MemoryBlock,
     provider: Arc<dyn Provider>,
 }
 
 impl BufferMut {
-    /// Allocates `size_bytes` bytes from `provider`, or returns `None` when there is no room at the
-    /// moment.
+    /// Allocates `size_bytes` bytes from `provider`, or returns `None` if there is no room at the moment.
     ///
     /// # Errors
     ///
-    /// The provider's; see [`AllocateError`].
+    /// Those of the provider; see [`AllocateError`].
     pub fn allocate(provider: &Arc<dyn Provider>, size_bytes: usize) -> Result<Option<Self>, AllocateError> {
         let block = provider.allocate(size_bytes)?;
         Ok(block.map(|block| Self { block, provider: Arc::clone(provider) }))
@@ -31,7 +30,7 @@ impl BufferMut {
     ///
     /// # Errors
     ///
-    /// The provider's; see [`AllocateError`].
+    /// Those of the provider; see [`AllocateError`].
     pub fn allocate_batch(
         provider: &Arc<dyn Provider>,
         sizes_bytes: &[usize],
@@ -42,13 +41,13 @@ impl BufferMut {
         Ok(fits.then(|| blocks.into_iter().map(own).collect()))
     }
 
-    /// Says whether the memory is `provider`'s.
+    /// Reports whether the memory belongs to `provider`.
     pub(crate) fn is_of(&self, provider: &Arc<dyn Provider>) -> bool {
         Arc::ptr_eq(&self.provider, provider)
     }
 
-    /// Shortens the buffer to `len_bytes`, if it is longer. It keeps all of its memory, which goes back as it was
-    /// handed out. Allocates a little on the heap; a buffer that was shortened no longer counts as its provider's
+    /// Shortens the buffer to `len_bytes` if it is longer. It keeps all of its memory, which returns to the provider as
+    /// a whole. Allocates a few bytes on the heap. A shortened buffer no longer counts as its provider's
     /// ([`is_of`](Self::is_of)), so its memory is not used for a chunk of another length.
     pub(crate) fn truncate(&mut self, len_bytes: usize) {
         if len_bytes >= self.block.size_bytes {
@@ -59,7 +58,7 @@ impl BufferMut {
         self.block.size_bytes = len_bytes;
     }
 
-    /// Returns how much of the provider's memory the buffer takes, in bytes, rounding included.
+    /// Returns the size of the provider's memory that the buffer takes, in bytes, including rounding.
     pub fn footprint_bytes(&self) -> usize {
         self.provider.footprint_bytes(self.block.size_bytes)
     }
@@ -76,8 +75,8 @@ impl Deref for BufferMut {
 
     fn deref(&self) -> &[u8] {
         let MemoryBlock { ptr, size_bytes, .. } = self.block;
-        // SAFETY: the provider guarantees `size_bytes` initialised bytes at `ptr`, used by nobody
-        // else until release, which happens in drop.
+        // SAFETY: the provider guarantees `size_bytes` initialised bytes at `ptr`, used by no other code until the
+        // release in drop.
         unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size_bytes) }
     }
 }
@@ -92,27 +91,26 @@ impl DerefMut for BufferMut {
 
 impl Drop for BufferMut {
     fn drop(&mut self) {
-        // SAFETY: this provider handed the block out, a buffer owns its block alone, and
-        // drop runs once.
+        // SAFETY: this provider handed the block out, a buffer owns its block alone, and drop runs once.
         unsafe { self.provider.release(self.block) };
         self.provider.released().notify();
     }
 }
 
-/// The provider of one buffer that was shortened: gives all of its memory back. A field of `BufferMut` would make every
-/// chunk's record larger than a cache line, for a case that hardly occurs.
+/// The provider of one shortened buffer, whose whole memory it releases. A field of `BufferMut` would make every
+/// chunk's record larger than a cache line, for a rare case.
 #[derive(Debug)]
 struct Shortened {
     whole: MemoryBlock,
     provider: Arc<dyn Provider>,
 }
 
-// SAFETY: hands nothing out; the pointer in `whole` is only handed back to the provider that it came from.
+// SAFETY: it hands out nothing; the pointer in `whole` only returns to the provider that it came from.
 unsafe impl Send for Shortened {}
 // SAFETY: as above.
 unsafe impl Sync for Shortened {}
 
-// SAFETY: hands nothing out.
+// SAFETY: it hands out nothing.
 unsafe impl Provider for Shortened {
     fn capacity_bytes(&self) -> usize {
         self.provider.capacity_bytes()

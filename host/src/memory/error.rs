@@ -1,20 +1,20 @@
-//! Why a pool cannot be made, and what to do about it.
+//! Errors of making a pool, with their remedies.
 
 use std::io;
 
 use super::HUGE_PAGE_BYTES;
 
-/// A pool that cannot be made.
+/// The reason why a pool could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// The capacity is less than one page, or more than can be kept account of.
+    /// The capacity is less than one page, or more than a pool can manage.
     #[error(
         "cannot make a pool of {capacity_bytes} bytes: max_local_cpu_size must be at least {page_bytes} \
          bytes and less than 16 TiB"
     )]
     Size {
-        /// The capacity asked for, in bytes.
+        /// The requested capacity in bytes.
         capacity_bytes: usize,
         /// The size of the pool's pages, in bytes.
         page_bytes: usize,
@@ -47,7 +47,7 @@ pub enum PoolError {
     NoHugePages {
         /// The huge pages that the pool needs.
         n_pages: usize,
-        /// The huge pages that the system has, as far as it says.
+        /// The huge pages that the system reports.
         n_free: usize,
         /// The system's answer.
         source: io::Error,
@@ -61,12 +61,12 @@ pub enum PoolError {
     Lock {
         /// The capacity in whole pages, in bytes.
         region_bytes: usize,
-        /// What the process may lock, in bytes; `None` if there is no limit.
+        /// The most bytes that the process may lock; `None` without a limit.
         limit_bytes: Option<u64>,
         /// The system's answer.
         source: io::Error,
     },
-    /// The memory cannot be touched beforehand.
+    /// The memory could not be touched in advance.
     #[error(
         "cannot touch a pool of {region_bytes} bytes beforehand: the kernel is older than 5.14, or a limit of \
          the container is lower; set kvtier.pool.prefault to false"

@@ -1,5 +1,5 @@
-//! A long mix of chunks of one size and odd ones, for the test of how full a pool gets and for the bench that
-//! prints it. Uses nothing of the crate, so that the bench can include it.
+//! A long mix of chunks of one size and odd sizes, for the test of how full a pool gets and for the bench that prints
+//! it. It names nothing of the crate, so that the bench can include it.
 
 use std::collections::BTreeMap;
 
@@ -8,38 +8,38 @@ pub(crate) const UNIFORM_PAGES: usize = 512;
 /// Pages of the largest odd size: 64 MiB.
 const ODD_PAGES_MAX: usize = 16_384;
 
-/// What hands out pages.
+/// A space that hands out pages.
 pub(crate) trait Space {
-    /// What has to be given back.
+    /// A handle to allocated pages.
     type Piece;
-    /// Takes adjacent pages, or says that none are free.
+    /// Takes adjacent pages, or returns `None` if there are none.
     fn allocate(&mut self, n_pages: usize) -> Option<Self::Piece>;
-    /// Takes pages back.
+    /// Returns pages to the space.
     fn free(&mut self, piece: Self::Piece);
 }
 
-/// In which order chunks leave a full space.
+/// The order in which chunks leave a full space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lifetimes {
     /// The oldest first.
     Equal,
-    /// Each lives for as many allocations as a random number says.
+    /// Each lives for a random number of allocations.
     Random,
 }
 
-/// How full the space was when it first refused a chunk, before anything was evicted for it, as shares of 1.
+/// How full the space was when it first refused a chunk, before any eviction for it, as shares of 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fullness {
     /// The mean over chunks of 2 MiB.
     pub(crate) uniform_mean: f64,
-    /// The least full that a chunk of 2 MiB found it.
+    /// The minimum over chunks of 2 MiB.
     pub(crate) uniform_min: f64,
     /// The mean over odd sizes.
     pub(crate) odd_mean: f64,
 }
 
-/// Allocates `n_steps` times from a space of `n_pages`, one in ten an odd size from 4 KiB to 64 MiB (each power of
-/// two as often as the next), and evicts one after the other until there is room. The first quarter does not count.
+/// Allocates `n_steps` times from a space of `n_pages`, one in ten an odd size from 4 KiB to 64 MiB (each power of two
+/// equally often), and evicts one chunk after the other until there is room. The first quarter does not count.
 pub(crate) fn run(space: &mut impl Space, n_pages: usize, n_steps: usize, lifetimes: Lifetimes) -> Fullness {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut below = |n: usize| {

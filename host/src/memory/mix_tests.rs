@@ -1,11 +1,11 @@
-//! How full the pool gets under a long mix of sizes, beside the naive way.
+//! How full the pool gets under a long mix of sizes, compared with first fit.
 
 use super::mix::{self, FirstFit, Lifetimes, Space};
 use super::pages::RunId;
 use super::recycler::Recycler;
 
-/// How much of the pool is in use when a chunk of 2 MiB is first refused: the mean, the least, and how much
-/// more than with first fit.
+/// How much of the pool is in use when a chunk of 2 MiB is first refused: the mean, the minimum, and the gain over
+/// first fit.
 const BOUNDS: [(Lifetimes, f64, f64, f64); 2] =
     [(Lifetimes::Equal, 0.99, 0.98, -0.005), (Lifetimes::Random, 0.96, 0.94, 0.002)];
 

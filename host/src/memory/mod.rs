@@ -1,11 +1,11 @@
-//! Host memory for chunks: who provides it, and how it is handed out and taken back.
+//! Host memory for chunks: its providers, and how it is handed out and returned.
 //!
-//! A [`Provider`] owns memory; a [`BufferMut`] is one piece of it with one owner, and gives it back
-//! when it is dropped. [`Pool`] is kvtier's own provider; an embedding runtime can bring another one
-//! (memory of a tensor, memory registered with a device), so that an adapter copies nothing.
+//! A [`Provider`] owns memory. A [`BufferMut`] is one piece of it with one owner, and returns it when it is dropped.
+//! [`Pool`] is kvtier's own provider. An embedding runtime can supply another (memory of a tensor, memory registered
+//! with a device), so that an adapter copies nothing.
 //!
-//! This module knows nothing of keys, tiers or eviction. Invariant: a byte belongs to at most one
-//! live buffer, and returns to its provider exactly once.
+//! This module does not know keys, tiers or eviction. Invariant: a byte belongs to at most one live buffer, and returns
+//! to its provider exactly once.
 
 mod buffer;
 mod error;
@@ -39,15 +39,15 @@ pub(crate) use crate::sync::lock;
 /// The unit of the pool and the alignment of its buffers, in bytes.
 pub const PAGE_BYTES: usize = 4096;
 
-/// A piece of a provider's memory, without an owner: the currency between a [`Provider`] and
-/// [`BufferMut`]. Dropping it gives nothing back.
+/// A piece of a provider's memory without an owner, exchanged between a [`Provider`] and [`BufferMut`]. Dropping it
+/// returns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBlock {
     /// The first byte.
     pub ptr: NonNull<u8>,
-    /// The size that was asked for, in bytes.
+    /// The requested size in bytes.
     pub size_bytes: usize,
-    /// The provider's own note, handed back to it on release.
+    /// The provider's own note, which it gets back on release.
     pub token: u64,
 }
 
@@ -55,35 +55,33 @@ pub struct MemoryBlock {
 ///
 /// # Safety
 ///
-/// For every allocation, from the moment it is handed out until it is released, an implementation
-/// guarantees that `size_bytes` bytes from `ptr` are mapped, initialised (their values do not matter),
-/// valid for reads and writes from any thread, at a fixed address, and touched by nobody but the
-/// holder of the allocation.
+/// For every allocation, from the moment it is handed out until it is released, an implementation guarantees that
+/// `size_bytes` bytes from `ptr` are mapped, initialised (with any values), valid for reads and writes from any thread,
+/// at a fixed address, and touched only by the holder of the allocation.
 #[expect(unsafe_code, reason = "the memory an implementation hands out becomes `&mut [u8]`")]
 pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// Returns the size of all memory of this provider, in bytes.
+    /// Returns the size of all memory of this provider in bytes.
     fn capacity_bytes(&self) -> usize;
 
-    /// Returns how much of it is handed out at the moment, in bytes, rounding included.
+    /// Returns the size of the memory that is handed out at the moment, in bytes, including rounding.
     fn allocated_bytes(&self) -> usize;
 
-    /// Returns how much memory an allocation of `size_bytes` takes, rounding included.
+    /// Returns the size of the memory that an allocation of `size_bytes` takes, in bytes, including rounding.
     fn footprint_bytes(&self, size_bytes: usize) -> usize;
 
-    /// Hands out `size_bytes` bytes, or `None` when there is no room at the moment. Never waits.
+    /// Hands out `size_bytes` bytes, or returns `None` if there is no room at the moment. Never waits.
     ///
     /// # Errors
     ///
-    /// See [`AllocateError`]; these do not depend on how full the provider is.
+    /// See [`AllocateError`]. The errors do not depend on how full the provider is.
     fn allocate(&self, size_bytes: usize) -> Result<Option<MemoryBlock>, AllocateError>;
 
-    /// Appends one allocation per size to `out` and returns true, or returns false and hands out
-    /// nothing. Others must not be able to see part of a batch taken that is then given back: they
-    /// would wait for memory that nobody tells them about.
+    /// Appends one allocation per size to `out` and returns true, or hands out nothing and returns false. Other callers
+    /// must not see a part of the batch taken and then returned: they would wait for memory without a notification.
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate); nothing is handed out then.
+    /// As [`allocate`](Self::allocate); then nothing is handed out.
     fn allocate_batch(
         &self,
         sizes_bytes: &[usize],
@@ -94,19 +92,18 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// `allocation` was handed out by this provider, is released for the first time, and is not used
-    /// again.
+    /// This provider handed out `allocation`, it is released for the first time, and is not used again.
     unsafe fn release(&self, allocation: MemoryBlock);
 
-    /// Returns the signal on which those who found no room wait.
+    /// Returns the signal for callers that wait for memory.
     fn released(&self) -> &ReleaseSignal;
 }
 
-/// A request for memory that no amount of waiting or eviction can fulfil.
+/// A request for memory that no waiting and no eviction can fulfil.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AllocateError {
-    /// The size was zero, which is a mistake of the caller and never a lack of memory.
+    /// The size was zero: a mistake of the caller, never a lack of memory.
     #[error("cannot allocate a buffer of 0 bytes: pass the payload's size in bytes")]
     ZeroSize,
     /// The size is larger than all memory of the provider.
@@ -115,7 +112,7 @@ pub enum AllocateError {
          max_local_cpu_size or lower chunk_size"
     )]
     TooLarge {
-        /// What was asked for, in bytes; for a batch, the sum.
+        /// The requested size in bytes; for a batch, the sum.
         size_bytes: usize,
         /// All memory of the provider, in bytes.
         capacity_bytes: usize,
@@ -123,12 +120,12 @@ pub enum AllocateError {
     /// The tier has been closed.
     #[error("cannot allocate {size_bytes} bytes: the CPU tier is closed")]
     Closed {
-        /// What was asked for, in bytes.
+        /// The requested size in bytes.
         size_bytes: usize,
     },
 }
 
-/// A consistency check that failed: kvtier's own books contradict each other.
+/// A failed consistency check: kvtier's own records contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("inconsistent {what}: {detail}; this is a defect of kvtier, please report it")]
 pub struct Inconsistency {

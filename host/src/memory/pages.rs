@@ -1,22 +1,21 @@
-//! Which pages of a region are free: the books of the pool, kept outside the region.
+//! The free pages of a region. The records lie outside the region.
 //!
-//! Best fit among all free runs, exact and in constant time: one list of free runs per length, and a
-//! tree of bits over the lengths that finds the smallest sufficient one in at most five steps. Exact,
-//! because with size classes a run that fits could be overlooked, and then a caller would wait for
-//! memory that is there. The table by length is as large as the region has pages, but only the parts
-//! in use are ever touched.
+//! Best fit among all free runs, exact and in constant time: one list of free runs per length, and a tree of bits over
+//! the lengths that finds the smallest sufficient one in at most five steps. With size classes, a run that fits could
+//! be overlooked, and a caller would wait for memory that is there. The table by length is as large as the region has
+//! pages, but only the parts in use are touched.
 //!
-//! Invariant: runs tile the region, and no two free runs are adjacent.
+//! Invariant: runs cover the region without overlap, and no two free runs are adjacent.
 
 mod bit_tree;
 
 use super::Inconsistency;
 use bit_tree::BitTree;
 
-/// The largest number of pages that can be kept account of: 16 TiB.
+/// The most pages that can be managed: 16 TiB.
 pub(super) const PAGES_MAX: usize = u32::MAX as usize - 1;
 
-/// Names a run. 0 names none, so that tables start as zeroed memory, which costs nothing.
+/// Names a run. 0 names none, so that tables can start as zeroed memory, which costs nothing.
 pub(super) type RunId = u32;
 const NONE: RunId = 0;
 
@@ -76,7 +75,7 @@ impl Pages {
         self.runs[id as usize].n_pages
     }
 
-    /// Returns whether the page before a run is free, so that the run would begin earlier if it were free too.
+    /// Reports whether the page before a run is free, so that the run would begin earlier if it were also free.
     pub(super) fn is_free_before(&self, id: RunId) -> bool {
         self.free_run_at(self.start(id).checked_sub(1)).is_some()
     }
@@ -87,7 +86,7 @@ impl Pages {
         (!run.is_free && run.n_pages > 0).then_some(run.n_pages)
     }
 
-    /// Takes `n_pages` (at least 1) from the smallest free run that has as many.
+    /// Takes `n_pages` (at least 1) from the smallest free run that is long enough.
     pub(super) fn allocate(&mut self, n_pages: u32) -> Option<RunId> {
         let n_found = self.lengths.first_at_least(n_pages as usize)? as u32;
         let id = self.heads[n_found as usize];
@@ -102,7 +101,7 @@ impl Pages {
         Some(id)
     }
 
-    /// Gives an allocated run back and merges it with its free neighbours.
+    /// Returns an allocated run and merges it with its free neighbours.
     pub(super) fn free(&mut self, id: RunId) {
         let PageRun { start, n_pages, is_free, .. } = self.runs[id as usize];
         debug_assert!(!is_free && n_pages > 0, "run {id} was freed twice");
@@ -120,7 +119,7 @@ impl Pages {
         self.link(id);
     }
 
-    /// Verifies all books against each other.
+    /// Verifies all records against each other.
     pub(super) fn check(&self) -> Result<(), Inconsistency> {
         let unless =
             |holds, detail: &dyn Fn() -> String| Inconsistency::unless(holds, "page allocator", detail);
@@ -167,7 +166,7 @@ impl Pages {
         self.runs[id as usize].is_free.then_some(id)
     }
 
-    /// Makes the record of a free run unused; its pages now belong to a neighbour.
+    /// Releases the record of a free run. Its pages now belong to a neighbour.
     fn absorb(&mut self, id: RunId) {
         self.unlink(id);
         self.runs[id as usize] = PageRun { next: self.unused, ..PageRun::default() };

@@ -1,4 +1,4 @@
-//! kvtier's own memory: one anonymous region, reserved at start, committed as it is touched.
+//! kvtier's own memory: one anonymous region, reserved at start and committed when it is touched.
 #![expect(unsafe_code, reason = "computes addresses inside the region")]
 
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::sync::lock;
 
 /// A buffer pool over one region of memory at a fixed address.
 ///
-/// Buffers start at multiples of [`PAGE_BYTES`], as DMA and direct I/O want them, and take whole pages. The
-/// region is reserved without being touched or cleared, unless [`PoolOptions`] say so; the system commits a
-/// page when it is first written, and a page stays committed. With huge pages the region starts at a multiple
-/// of [`HUGE_PAGE_BYTES`], and so do chunks of whole huge pages among their like. The region is unmapped when
-/// the pool and all buffers and chunks in it are gone.
+/// Buffers start at multiples of [`PAGE_BYTES`], as DMA and direct I/O require, and take whole pages. The region is
+/// reserved without being touched or cleared, unless [`PoolOptions`] ask for it. The system commits a page when it is
+/// first written, and a page stays committed. With huge pages, the region starts at a multiple of [`HUGE_PAGE_BYTES`],
+/// and chunks of whole huge pages that are all of one size do too. The region is unmapped when the pool and all its
+/// buffers and chunks are gone.
 pub struct Pool {
     region: Region,
     capacity_bytes: usize,
@@ -30,24 +30,24 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Reserves a pool of `capacity_bytes` in the system's ordinary pages; what is beyond the last whole page
-    /// is never used. Takes less than a millisecond, whatever the size.
+    /// Reserves a pool of `capacity_bytes` in ordinary pages. Bytes after the last whole page are never used. Takes
+    /// less than a millisecond for any size.
     ///
     /// # Errors
     ///
-    /// A capacity of less than a page or more than 16 TiB, and what the system answers.
+    /// If the capacity is less than a page or more than 16 TiB, or if the system refuses.
     pub fn new(capacity_bytes: usize) -> Result<Self, PoolError> {
         Self::with_options(capacity_bytes, PoolOptions::default())
     }
 
-    /// Reserves a pool of `capacity_bytes` as `options` say. What is beyond the last whole page, or huge page
-    /// if these are explicit, is never used.
+    /// Reserves a pool of `capacity_bytes` with `options`. Bytes after the last whole page, or huge page if these are
+    /// explicit, are never used.
     ///
-    /// Only [`prefault`](PoolOptions::prefault) takes time in proportion to the size, and blocks meanwhile.
+    /// Only [`prefault`](PoolOptions::prefault) takes time in proportion to the size. It blocks for that time.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and an option that the system does not grant: nothing falls back in silence.
+    /// As [`new`](Self::new), and if the system does not grant an option. There is no silent fallback.
     pub fn with_options(capacity_bytes: usize, options: PoolOptions) -> Result<Self, PoolError> {
         let page_bytes = match options.huge_pages {
             HugePages::Explicit => HUGE_PAGE_BYTES,
@@ -63,7 +63,7 @@ impl Pool {
         Ok(Self { region, capacity_bytes, options, pages, released: ReleaseSignal::new() })
     }
 
-    /// Returns how the system keeps the pool's memory: what was asked for, else there would be no pool.
+    /// Returns the options that are in force, which are those that were asked for.
     pub fn options(&self) -> PoolOptions {
         self.options
     }
@@ -73,29 +73,29 @@ impl Pool {
         self.region.base
     }
 
-    /// Returns the length of the region in bytes: the capacity rounded down to whole pages, or huge
-    /// pages if these are explicit.
+    /// Returns the length of the region in bytes: the capacity rounded down to whole pages, or huge pages if these are
+    /// explicit.
     pub fn region_bytes(&self) -> usize {
         self.region.n_bytes
     }
 
-    /// Returns the capacity as configured, in bytes.
+    /// Returns the configured capacity in bytes.
     pub fn capacity_bytes(&self) -> usize {
         self.capacity_bytes
     }
 
-    /// Returns how many bytes are handed out, in whole pages.
+    /// Returns the number of bytes that are handed out, in whole pages.
     pub fn allocated_bytes(&self) -> usize {
         let pages = lock(&self.pages);
         (pages.n_total() - pages.n_free()) as usize * PAGE_BYTES
     }
 
-    /// Verifies the allocator's books: free and allocated pages add up to all pages, and no two free
-    /// runs are adjacent. Takes time in proportion to the pool and stops allocation meanwhile.
+    /// Verifies the allocator's records: free and allocated pages add up to all pages, and no two free runs are
+    /// adjacent. Takes time in proportion to the pool, and allocation waits for it.
     ///
     /// # Errors
     ///
-    /// What does not agree.
+    /// The first contradiction.
     pub fn check(&self) -> Result<(), Inconsistency> {
         lock(&self.pages).check()
     }
@@ -123,7 +123,7 @@ impl Pool {
 // writable, anonymous and so initialised, at one address until the pool is dropped.
 unsafe impl Provider for Pool {
     fn capacity_bytes(&self) -> usize {
-        // What is beyond the last whole page, or huge page, is nobody's.
+        // Bytes after the last whole page, or huge page, are not part of the pool.
         self.region_bytes()
     }
 

@@ -1,26 +1,25 @@
-//! The books of the pool, with a short way for chunks of one size.
+//! The pool's free pages, with a fast path for chunks of one size.
 //!
-//! A run that is given back is, most of the time, taken again at once by a chunk of the same size: a full
-//! cache evicts one chunk for each that it stores. Merging the run with its neighbours and splitting it off
-//! again is work for nothing, so the runs given back last are kept aside as they are, and an allocation of
-//! their length takes one of them. Before any other length is looked for they are merged, so that an
-//! allocation that fits is never refused. A run behind free pages is merged at once: best fit would begin
-//! the next allocation at these, and leaving them would strew small holes.
+//! A returned run is usually taken again at once by a chunk of the same size: a full cache evicts one chunk for each
+//! that it stores. To merge the run with its neighbours and split it again would be wasted work, so the runs returned
+//! last are kept aside, and an allocation of their length takes one of them. They are merged before a search for any
+//! other length, so that an allocation that fits is never refused. A run after free pages is merged at once: best fit
+//! would begin the next allocation at these, and leaving them would scatter small holes.
 //!
-//! Invariant: the runs kept aside have one length, are at most [`ASIDE_MAX`], count as free, and are in use
-//! as far as [`Pages`] knows.
+//! Invariant: the runs kept aside have one length, are at most [`ASIDE_MAX`], count as free, and are allocated in
+//! [`Pages`].
 
 use super::Inconsistency;
 use super::pages::{Pages, RunId};
 
-/// How many runs are kept aside: the chunks of one batch. Merging all of them takes some 2 µs, which is the
-/// longest that an allocation of another length waits for it.
+/// The most runs that are kept aside: the chunks of one batch. Merging all of them takes some 2 µs, which is the
+/// longest that an allocation of another length waits.
 const ASIDE_MAX: usize = 32;
 
 pub(super) struct Recycler {
     pages: Pages,
     aside: Vec<RunId>,
-    /// The length of the runs kept aside; of no meaning while there are none.
+    /// The length of the runs kept aside. Meaningless while there are none.
     aside_n_pages: u32,
 }
 
@@ -42,8 +41,8 @@ impl Recycler {
         self.pages.start(id)
     }
 
-    /// Takes `n_pages` (at least 1): a run kept aside if they are as long, else from the smallest free run
-    /// that has as many. `None` means that no run has.
+    /// Takes `n_pages` (at least 1): a run kept aside if they have that length, else from the smallest free run that is
+    /// long enough. Returns `None` if there is none.
     pub(super) fn allocate(&mut self, n_pages: u32) -> Option<RunId> {
         if n_pages != self.aside_n_pages {
             if n_pages > self.n_free() {
@@ -56,7 +55,7 @@ impl Recycler {
         self.pages.allocate(n_pages)
     }
 
-    /// Gives an allocated run back.
+    /// Returns an allocated run.
     pub(super) fn free(&mut self, id: RunId) {
         debug_assert!(!self.aside.contains(&id), "run {id} was freed twice");
         let n_pages = self.pages.n_pages(id);
@@ -77,7 +76,7 @@ impl Recycler {
         }
     }
 
-    /// Verifies all books against each other.
+    /// Verifies all records against each other.
     pub(super) fn check(&self) -> Result<(), Inconsistency> {
         self.pages.check()?;
         for (i, &id) in self.aside.iter().enumerate() {
@@ -104,7 +103,7 @@ mod tests {
         owner.split(Option::is_some).map(<[_]>::len).max().unwrap_or(0)
     }
 
-    /// Allocates and frees at random, mostly one size, beside a map of who owns which page.
+    /// Allocates and frees at random, mostly one size, and compares with a map of the owner of each page.
     fn random_mix(pages: &mut Recycler, n_steps: usize) -> (usize, usize) {
         let mut random = Random::new(11);
         let mut owner: Vec<Option<RunId>> = vec![None; pages.n_total() as usize];

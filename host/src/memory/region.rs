@@ -1,7 +1,7 @@
-//! The pool's memory itself: one anonymous mapping, reserved at once, committed as it is touched.
+//! The pool's memory: one anonymous mapping, reserved at once and committed when it is touched.
 //!
-//! What an operator asked for is in force or the pool is not made; nothing falls back in silence. The one
-//! exception is the system's own: transparent huge pages are a wish by their nature.
+//! Either the options that an operator asked for are in force, or the pool is not made. There is no silent fallback.
+//! The exception is transparent huge pages, which the system treats as advice.
 #![expect(unsafe_code, reason = "maps memory")]
 
 use std::ptr::NonNull;
@@ -13,31 +13,31 @@ use super::PoolError;
 /// The size of a huge page, and the alignment of a region that has them, in bytes.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Chooses how the system keeps a pool's memory. The default asks for nothing.
+/// The options for a pool's memory. The default sets none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PoolOptions {
     /// The size of the pages that the memory is made of.
     pub huge_pages: HugePages,
     /// Whether touched memory stays in RAM and is never swapped out (`mlock`).
     pub mlock: bool,
-    /// Whether all memory is touched before the pool is used, by all processors, rather than as it is used.
+    /// Whether all processors touch all memory before the pool is used, instead of when it is used.
     pub prefault: bool,
 }
 
-/// Chooses the size of the pages that a pool's memory is made of. To a pool's books it makes no difference.
+/// The size of the pages of a pool's memory. It does not change how the pool manages its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HugePages {
-    /// As the system does for every program.
+    /// The system's default for every program.
     #[default]
     Off,
     /// Pages of 2 MiB where the system has some at the moment (`madvise`).
     Transparent,
-    /// Pages of 2 MiB that the operator reserved (`MAP_HUGETLB`), as many as the pool has.
+    /// Pages of 2 MiB that the operator reserved (`MAP_HUGETLB`), as many as the pool needs.
     Explicit,
 }
 
 impl HugePages {
-    /// Returns the word that stands for the choice in a configuration.
+    /// Returns the word for the choice in a configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -53,7 +53,7 @@ pub(super) struct Region {
     pub(super) n_bytes: usize,
 }
 
-// SAFETY: the region is plain memory, and this type only knows where it is.
+// SAFETY: the region is plain memory, and this type only knows its place.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -70,7 +70,7 @@ mod mapped {
 
     use super::{HUGE_PAGE_BYTES, HugePages, PoolError, PoolOptions, Region};
 
-    /// What a thread touches at a time.
+    /// The bytes that a thread touches at a time.
     const PREFAULT_BYTES: usize = 64 << 20;
 
     impl Region {
@@ -80,8 +80,8 @@ mod mapped {
                 HugePages::Off => Self::map(n_bytes, MapFlags::NORESERVE)
                     .map_err(|source| PoolError::Reserve { region_bytes: n_bytes, source })?,
                 HugePages::Transparent => Self::map_transparent(n_bytes)?,
-                // Without NORESERVE: pages that are missing are to be missed here, and not when one is
-                // touched, which would end the process.
+                // Without NORESERVE, so that missing pages show here, and not when one is touched, which would end the
+                // process.
                 HugePages::Explicit => Self::map(n_bytes, MapFlags::HUGETLB | MapFlags::HUGE_2MB)
                     .map_err(|source| PoolError::no_huge_pages(n_bytes, source))?,
             };
@@ -103,8 +103,8 @@ mod mapped {
             Ok(Self { base, n_bytes })
         }
 
-        /// Maps one huge page too many, gives back what lies before the first boundary and after the last
-        /// byte, and asks for huge pages in the rest.
+        /// Maps one huge page more than needed, unmaps the bytes before the first boundary and after the last byte, and
+        /// asks for huge pages in the rest.
         fn map_transparent(n_bytes: usize) -> Result<Self, PoolError> {
             let reserve = |source| PoolError::Reserve { region_bytes: n_bytes, source };
             let mut region = Self::map(n_bytes + HUGE_PAGE_BYTES, MapFlags::NORESERVE).map_err(reserve)?;
@@ -119,7 +119,7 @@ mod mapped {
             Ok(region)
         }
 
-        /// Splits the region in two, at most one of which may be empty.
+        /// Splits the region in two. At most one part may be empty.
         fn split_off(&mut self, at_bytes: usize) -> Self {
             // SAFETY: `at_bytes` is within the region or its end.
             let base = unsafe { self.base.add(at_bytes) };
@@ -128,7 +128,7 @@ mod mapped {
             tail
         }
 
-        /// Keeps in memory what is touched from here on, without touching it.
+        /// Keeps in memory the pages that are touched from here on, without touching them.
         fn lock(&self) -> io::Result<()> {
             // SAFETY: our own mapping; locking changes no content. It ends with the mapping.
             Ok(unsafe { rustix::mm::mlock_with(self.address(), self.n_bytes, MlockFlags::ONFAULT) }?)
@@ -169,7 +169,7 @@ mod mapped {
         }
     }
 
-    /// The system takes the advice also where it is set to follow none.
+    /// The system accepts the advice even if it is configured to ignore it.
     fn warn_if_never() {
         const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
         if std::fs::read_to_string(SETTING).is_ok_and(|setting| setting.contains("[never]")) {
@@ -184,8 +184,8 @@ mod mapped {
             if self.n_bytes == 0 {
                 return;
             }
-            // SAFETY: the range was mapped by us and belongs to this region alone; every buffer holds the
-            // pool, so none is left.
+            // SAFETY: this code mapped the range, which belongs to this region alone; every buffer holds the pool, so
+            // none is left.
             if let Err(error) = unsafe { rustix::mm::munmap(self.address(), self.n_bytes) } {
                 tracing::warn!(%error, bytes = self.n_bytes, "cannot unmap the buffer pool");
             }
@@ -193,7 +193,7 @@ mod mapped {
     }
 }
 
-/// Miri has no mappings; zeroed heap memory of the same alignment behaves alike.
+/// Miri has no mappings. Zeroed heap memory of the same alignment behaves alike.
 #[cfg(miri)]
 impl Region {
     fn layout(n_bytes: usize) -> std::alloc::Layout {

@@ -4,23 +4,22 @@ use std::time::Instant;
 
 use crate::sync::{AtomicUsize, Condvar, Mutex, Notify, Ordering, lock, wait_timeout};
 
-/// Tells those who wait for memory that some may have become available: a buffer went back to its
-/// provider, or a chunk that was held became evictable.
+/// Notifies waiters that memory may have become available: a buffer returned to its provider, or a held chunk became
+/// evictable.
 ///
-/// Whoever waits makes a [`Waiter`] first, then tries, then waits, then tries again. A release that
-/// happens after the waiter was made is never missed. Every release wakes all waiters; without
-/// waiters it costs one load.
+/// A caller makes a [`Waiter`], tries to allocate, waits, and tries again. It never misses a release that happens after
+/// the waiter was made. Every release wakes all waiters. Without waiters it costs one load.
 #[derive(Debug, Default)]
 pub struct ReleaseSignal {
     n_waiters: AtomicUsize,
-    /// Counts the releases that somebody may have waited for.
+    /// Counts the releases at which there were waiters.
     epoch: Mutex<u64>,
     blocking: Condvar,
     asynchronous: Notify,
 }
 
 impl ReleaseSignal {
-    /// Makes a signal that nobody waits on.
+    /// Makes a signal without waiters.
     pub fn new() -> Self {
         Self::default()
     }
@@ -31,11 +30,11 @@ impl ReleaseSignal {
         Waiter { signal: self, epoch_seen: *lock(&self.epoch) }
     }
 
-    /// Wakes all waiters. To be called after the memory has become available, outside any lock.
+    /// Wakes all waiters. Call it after the memory has become available, outside any lock.
     pub fn notify(&self) {
-        // A waiter registers before it looks for memory under the provider's or the index's lock, and
-        // the caller took the same lock to make memory available. So a waiter that found none is
-        // visible here, and one that is not visible will find the memory.
+        // A waiter registers before it looks for memory under the provider's or the index's lock, and the caller took
+        // the same lock to make memory available. So a waiter that found none is visible here, and a waiter that is not
+        // yet visible will find the memory.
         if self.n_waiters.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -53,15 +52,15 @@ pub struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// Waits until something was released after this waiter was made, or after its last wait ended.
-    /// Needs no particular executor and sets no limit: the caller puts a deadline around it.
+    /// Waits until a release after this waiter was made, or after its last wait ended. Needs no particular executor and
+    /// has no time limit: the caller sets a deadline.
     ///
     /// # Cancellation
     ///
     /// Dropping the future loses nothing.
     pub async fn released(&mut self) {
         loop {
-            // Made before the look at the epoch: it hears every `notify_waiters` from here on.
+            // Made before the epoch is read, so that it gets every `notify_waiters` from here on.
             let notified = self.signal.asynchronous.notified();
             if self.take_news() {
                 return;
@@ -70,8 +69,8 @@ impl Waiter<'_> {
         }
     }
 
-    /// Blocks the thread until something was released after this waiter was made, or after its last
-    /// wait ended, and returns true; or until `deadline`, and returns false.
+    /// Blocks the thread until a release after this waiter was made, or after its last wait ended, or until `deadline`.
+    /// Reports whether there was a release.
     pub fn wait_until(&mut self, deadline: Instant) -> bool {
         let mut epoch = lock(&self.signal.epoch);
         while *epoch == self.epoch_seen {

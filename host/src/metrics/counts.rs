@@ -1,4 +1,4 @@
-//! What a tier counts, and the typed snapshot of it.
+//! The counters of a tier, and a typed snapshot of them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -101,7 +101,7 @@ pub struct TierCounts {
     pub bytes_written: u64,
     /// Chunks stored, in the CPU tier including promoted ones.
     pub puts: u64,
-    /// Chunks that a retrieval requested and did not get here, by reason.
+    /// Chunks that a retrieval requested from this tier and did not get, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// Failed calls and failed chunks, by operation and kind.
     pub errors: BTreeMap<(&'static str, &'static str), u64>,
@@ -113,8 +113,8 @@ pub struct TierCounts {
     pub lane_restarts: u64,
     /// Linear memory of the tier's instances now, in bytes; not a count.
     pub guest_memory_bytes: u64,
-    /// Host memory held for the instances now, outside of their linear memory and as far as it is counted, in bytes;
-    /// not a count.
+    /// Host memory held for the instances now, outside their linear memory and as far as it is counted, in bytes; not a
+    /// count.
     pub host_memory_bytes: u64,
     /// Lookups whose pins expired; counted at the CPU tier for the whole chain.
     pub pins_expired: u64,

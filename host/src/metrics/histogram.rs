@@ -19,7 +19,7 @@ pub struct Latency {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// The longest latency that is counted here, in nanoseconds.
+    /// The longest latency of the bucket, in nanoseconds.
     pub upper_ns: u64,
     /// The number of calls.
     pub n: u64,

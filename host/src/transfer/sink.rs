@@ -9,30 +9,30 @@ use crate::copies::{Pass, note};
 use crate::integrity::{Flaw, PayloadHash, Sealer, TRAILER_BYTES, Trailer};
 use crate::limits::{PIECE_BYTES, SINK_RANGES_MAX};
 
-/// One buffer: room for a payload and a trailer, and a note of what has been written.
+/// One buffer with room for a payload and a trailer, which records what has been written.
 pub struct Sink {
     pub(super) writer: ChunkWriter,
     pub(super) trailer: Trailer,
     written: Written,
     sealer: Sealer,
-    /// Over the beginning of the payload, as it is now.
+    /// The hash of the payload's beginning, as it is now.
     hash: Option<PayloadHash>,
 }
 
 impl Sink {
-    /// Makes a buffer that waits for the chunk which `writer` names, to be verified by `sealer`.
+    /// Makes a buffer for the chunk that `writer` names. `sealer` will verify it.
     pub fn new(writer: ChunkWriter, sealer: &Sealer) -> Self {
         let (written, sealer) = (Written::default(), sealer.clone());
         Self { writer, trailer: [0; TRAILER_BYTES], written, sealer, hash: None }
     }
 
-    /// Returns the capacity, trailer included, in bytes.
+    /// Returns the capacity in bytes, including the trailer.
     pub fn capacity(&self) -> usize {
         self.writer.len() + TRAILER_BYTES
     }
 
-    /// Copies `bytes` to `offset` and notes that they are written; hashes them, piece by piece, if they go on
-    /// where the hash has come to.
+    /// Copies `bytes` to `offset` and marks them as written. Hashes them piece by piece if they continue the hashed
+    /// part.
     ///
     /// # Errors
     /// [`TransferError::OutOfRange`], [`TransferError::TooScattered`]
@@ -53,21 +53,21 @@ impl Sink {
         Ok(())
     }
 
-    /// Returns the two pieces of `range`, of the payload and of the trailer, to be filled; either may
-    /// be empty. What is filled must be noted with [`Sink::mark_written`].
+    /// Returns the payload and trailer pieces of `range`, to be filled; either may be empty. The caller then marks the
+    /// filled bytes with [`Sink::mark_written`].
     ///
     /// # Errors
     /// [`TransferError::OutOfRange`]
     pub fn pieces_mut(&mut self, range: Range<usize>) -> Result<[&mut [u8]; 2], TransferError> {
         let [payload, trailer] = split(&range, self.writer.len())?;
         if !payload.is_empty() && payload.start < self.n_hashed_bytes() {
-            // Whoever gets these bytes may change them.
+            // The caller may change these bytes.
             self.hash = None;
         }
         Ok([&mut self.writer[payload], &mut self.trailer[trailer]])
     }
 
-    /// Notes that `range` has been filled. Reads its payload if it goes on where the hash has come to.
+    /// Marks `range` as written. Hashes its payload if it continues the hashed part.
     ///
     /// # Errors
     /// [`TransferError::TooScattered`], [`TransferError::OutOfRange`]
@@ -84,19 +84,19 @@ impl Sink {
         self.hash.as_ref().map_or(0, PayloadHash::n_bytes)
     }
 
-    /// Returns how many bytes [`check`](Self::check) has still to read.
+    /// Returns the number of bytes that [`check`](Self::check) still has to read.
     pub fn n_unhashed_bytes(&self) -> usize {
         self.writer.len() - self.n_hashed_bytes()
     }
 
-    /// Says whether every byte, of payload and trailer, was written by this call.
+    /// Reports whether this call has written every byte of payload and trailer.
     pub fn is_full(&self) -> bool {
         self.written.covers(self.capacity())
     }
 
-    /// Ends what is in the buffer after `n_bytes`, trailer included: the chunk may be shorter than the buffer. Reports
-    /// whether that is possible, that is whether all these bytes were written by this call and, where they are fewer
-    /// than the capacity, end in a trailer of the chunk with their length.
+    /// Ends the chunk after `n_bytes`, including the trailer: it may be shorter than the buffer. Reports whether that
+    /// is possible: this call must have written all these bytes, and if they are fewer than the capacity, they must end
+    /// in a trailer of the chunk with their length.
     pub fn end_at(&mut self, n_bytes: usize) -> bool {
         if !self.written.covers(n_bytes) || n_bytes > self.capacity() {
             return false;
@@ -116,14 +116,13 @@ impl Sink {
         self.trailer = trailer;
         self.writer.truncate(n_payload);
         if self.n_hashed_bytes() > n_payload {
-            // The trailer went through it as if it were payload.
+            // The trailer was hashed as if it were payload.
             self.hash = None;
         }
         true
     }
 
-    /// Accepts what is in the buffer as the chunk that it waits for, or says what is wrong. Reads what did not come
-    /// in order.
+    /// Verifies the buffer's content as the chunk that it was made for. Reads the bytes that were not written in order.
     ///
     /// # Errors
     /// [`Flaw`]
@@ -156,7 +155,7 @@ impl Written {
         if new.is_empty() {
             return Ok(());
         }
-        // Ranges that touch or overlap the new one melt into it.
+        // Ranges that touch or overlap the new one are merged with it.
         let from = self.0.partition_point(|range| range.end < new.start);
         let to = self.0.partition_point(|range| range.start <= new.end);
         if self.0.len() - (to - from) >= SINK_RANGES_MAX {

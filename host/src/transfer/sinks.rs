@@ -19,11 +19,11 @@ struct SinksInner {
 
 enum SinkState {
     Idle(Box<Sink>),
-    /// A stream is filling it, piece by piece.
+    /// A stream fills it, piece by piece.
     Claimed(Box<Sink>),
     /// A transfer has it.
     Busy,
-    /// Taken back, or to be dropped when the running transfer ends.
+    /// Taken back. A running transfer drops the buffer when it ends.
     Revoked,
 }
 
@@ -36,13 +36,13 @@ impl Sinks {
         Self(Arc::new(SinksInner { capacities, slots }))
     }
 
-    /// Returns the number of buffers, also when revoked.
+    /// Returns the number of buffers, even after they are revoked.
     pub fn count(&self) -> usize {
         self.0.capacities.len()
     }
 
-    /// Returns the capacity of buffer `index`, trailer included, in bytes, also when revoked; `None`
-    /// if there is no such buffer.
+    /// Returns the capacity of buffer `index` in bytes, including the trailer, even after it is revoked; `None` if
+    /// there is no such buffer.
     pub fn capacity(&self, index: usize) -> Option<usize> {
         self.0.capacities.get(index).copied()
     }
@@ -52,8 +52,8 @@ impl Sinks {
         self.0.capacities.iter().sum()
     }
 
-    /// Takes buffer `index` for one transfer. It goes back when the lease drops; if the set has been
-    /// revoked meanwhile, its memory is freed then.
+    /// Takes buffer `index` for one transfer. It returns to the set when the lease drops. If the set has been revoked
+    /// by then, its memory is freed.
     ///
     /// # Errors
     /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
@@ -74,8 +74,8 @@ impl Sinks {
         }
     }
 
-    /// Keeps buffer `index` for one stream, which fills it piece by piece. Unlike a lease, a claim does not keep
-    /// the memory when the set is revoked: a stream may stay open for as long as a guest likes.
+    /// Reserves buffer `index` for one stream, which fills it piece by piece. Unlike a lease, a claim does not keep the
+    /// memory when the set is revoked: a guest may keep a stream open for any time.
     ///
     /// # Errors
     /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
@@ -97,8 +97,8 @@ impl Sinks {
         }
     }
 
-    /// Takes all buffers back, in order. `None` stands for a buffer that a transfer still has; it is
-    /// freed when that transfer ends.
+    /// Takes all buffers back, in order. `None` stands for a buffer in use by a transfer, which is freed when that
+    /// transfer ends.
     pub fn revoke(&self) -> Vec<Option<Sink>> {
         let take = |slot: &Mutex<SinkState>| match std::mem::replace(&mut *lock(slot), SinkState::Revoked) {
             SinkState::Idle(sink) | SinkState::Claimed(sink) => Some(*sink),
@@ -114,7 +114,7 @@ impl fmt::Debug for Sinks {
     }
 }
 
-/// One buffer for the time of one stream.
+/// One buffer for the duration of one stream.
 #[derive(Debug)]
 pub struct Claim {
     set: Sinks,
@@ -144,7 +144,7 @@ impl Drop for Claim {
     }
 }
 
-/// One buffer for the time of one transfer.
+/// One buffer for the duration of one transfer.
 #[derive(Debug)]
 pub struct Lease {
     set: Sinks,

@@ -23,20 +23,20 @@ struct SourcesInner {
 }
 
 impl Sources {
-    /// Lends the chunks, to be sealed by `sealer` as they are read.
+    /// Lends the chunks. `sealer` seals them when they are read.
     pub fn new(chunks: Vec<Chunk>, sealer: &Sealer) -> Self {
         let chunks: Vec<_> = chunks.into_iter().map(|chunk| Sealed::new(chunk, sealer)).collect();
         let sizes = chunks.iter().map(Sealed::size_bytes).collect();
         Self(Arc::new(SourcesInner { sizes, chunks: Mutex::new(chunks) }))
     }
 
-    /// Returns the number of chunks, also when revoked.
+    /// Returns the number of chunks, even after they are revoked.
     pub fn count(&self) -> usize {
         self.0.sizes.len()
     }
 
-    /// Returns the size of chunk `index` with its trailer in bytes, also when revoked; `None` if there
-    /// is no such chunk.
+    /// Returns the size of chunk `index` in bytes, including its trailer, even after it is revoked; `None` if there is
+    /// no such chunk.
     pub fn size_bytes(&self, index: usize) -> Option<usize> {
         self.0.sizes.get(index).copied()
     }
@@ -46,7 +46,7 @@ impl Sources {
         self.0.sizes.iter().sum()
     }
 
-    /// Returns chunk `index`, which stays in memory as long as the answer lives.
+    /// Returns chunk `index`, which stays in memory as long as the returned value lives.
     ///
     /// # Errors
     /// [`TransferError::Revoked`], [`TransferError::OutOfRange`]
@@ -57,7 +57,7 @@ impl Sources {
         lock(&self.0.chunks).get(index).cloned().ok_or(TransferError::Revoked)
     }
 
-    /// Takes the chunks back. Transfers that run keep theirs until they end.
+    /// Takes the chunks back. Running transfers keep theirs until they end.
     pub fn revoke(&self) {
         drop(std::mem::take(&mut *lock(&self.0.chunks)));
     }
@@ -71,25 +71,25 @@ impl fmt::Debug for Sources {
 
 /// A chunk with its trailer, which is computed once, when it is first read. Cloning shares both.
 ///
-/// The payload never changes, so a hash over its beginning holds whoever has read it, and how often. Readers that
-/// come out of order, or at once, find less of it hashed, and never another trailer.
+/// The payload never changes, so a hash of its beginning is valid for all readers. Readers that read out of order or
+/// concurrently find less of it hashed, but always the same trailer.
 #[derive(Clone)]
 pub struct Sealed(Arc<Sealing>);
 
 struct Sealing {
     chunk: Chunk,
     sealer: Sealer,
-    /// Over the beginning of the payload; dropped when the trailer is known. Locked only while bytes are hashed.
+    /// The hash of the payload's beginning, dropped when the trailer is known. Locked only while bytes are hashed.
     hash: Mutex<Option<PayloadHash>>,
 }
 
 impl Sealed {
-    /// Prepares a chunk to be sealed. Reads nothing yet.
+    /// Prepares a chunk for sealing. Reads nothing yet.
     pub fn new(chunk: Chunk, sealer: &Sealer) -> Self {
         Self(Arc::new(Sealing { chunk, sealer: sealer.clone(), hash: Mutex::new(None) }))
     }
 
-    /// Returns payload and trailer. Reads what is not hashed yet of the payload.
+    /// Returns payload and trailer. Reads the part of the payload that is not hashed yet.
     pub fn parts(&self) -> (&[u8], &Trailer) {
         (&self.0.chunk, self.0.trailer())
     }
@@ -99,10 +99,9 @@ impl Sealed {
         self.0.chunk.len() + TRAILER_BYTES
     }
 
-    /// Returns the two pieces of `range`, the first from the payload, the second from the trailer;
-    /// either may be empty. Reads `range` if it goes on where the hash has come to, and all that is not hashed if
-    /// it reaches into the trailer: a caller that moves [`PIECE_BYTES`](crate::limits::PIECE_BYTES) at a time
-    /// finds them in the cache.
+    /// Returns the payload and trailer pieces of `range`; either may be empty. Hashes `range` if it continues the
+    /// hashed part, and the whole rest if it reaches into the trailer: a caller that moves
+    /// [`PIECE_BYTES`](crate::limits::PIECE_BYTES) at a time finds them in the processor's cache.
     ///
     /// # Errors
     /// [`TransferError::OutOfRange`]
@@ -117,13 +116,13 @@ impl Sealed {
         Ok([&self.0.chunk[payload], trailer])
     }
 
-    /// Returns how many bytes [`pieces`](Self::pieces) of `range` would read.
+    /// Returns the number of bytes that [`pieces`](Self::pieces) of `range` would read.
     pub fn n_bytes_to_read(&self, range: &Range<usize>) -> usize {
         self.0.n_bytes_to_hash(range)
     }
 
-    /// Returns `range` as bytes that keep the chunk in memory. Copies only if the range reaches into the
-    /// trailer; reads as [`pieces`](Self::pieces) does.
+    /// Returns `range` as bytes that keep the chunk in memory. Copies only if the range reaches into the trailer. Reads
+    /// as [`pieces`](Self::pieces) does.
     ///
     /// # Errors
     /// [`TransferError::OutOfRange`]
@@ -139,7 +138,7 @@ impl Sealed {
 }
 
 impl Sealing {
-    /// Hashes `range` of the payload, if that is what comes next and nobody else is hashing.
+    /// Hashes `range` of the payload if it comes next and no other reader is hashing.
     fn advance(&self, range: &Range<usize>) {
         if range.is_empty() || self.chunk.trailer().is_some() {
             return;
@@ -154,7 +153,7 @@ impl Sealing {
         }
     }
 
-    /// Returns how many bytes are hashed when `range` is handed out, as far as nobody else is hashing.
+    /// Returns the number of bytes that are hashed when `range` is handed out, unless another reader is hashing.
     fn n_bytes_to_hash(&self, range: &Range<usize>) -> usize {
         if self.chunk.trailer().is_some() {
             return 0;

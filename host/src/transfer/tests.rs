@@ -170,7 +170,7 @@ fn revoked_sources_tell_sizes_and_no_bytes() {
     assert_eq!(pool.allocated_bytes(), 0);
 }
 
-/// Numbers that look random and are the same every time.
+/// Numbers that look random and are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -179,14 +179,14 @@ impl Dice {
         (self.0 >> 33) as usize % n
     }
 
-    /// A range of at most `longest` bytes, which often goes on from `next`.
+    /// A range of at most `longest` bytes, which often continues from `next`.
     fn range(&mut self, next: usize, size: usize, longest: usize) -> Range<usize> {
         let start = if self.below(3) > 0 { next } else { self.below(size + 1) };
         start..size.min(start + self.below(longest + 1))
     }
 }
 
-/// Larger than two pieces, and no multiple of anything.
+/// Larger than two pieces, and not a multiple of anything.
 const LARGE: usize = 2 * PIECE_BYTES + 777;
 
 fn large(dice: &mut Dice) -> Vec<u8> {
@@ -261,7 +261,7 @@ fn a_chunk_that_is_sealed_is_not_read_again() {
     assert_eq!(source.parts().1, &sealed_before);
 }
 
-/// Fills a buffer in random order, with bytes that are wrong at first in places.
+/// Fills a buffer in random order, at first with wrong bytes in places.
 fn fill(sink: &mut Sink, whole: &[u8], dice: &mut Dice) {
     let longest = [70_000, LARGE][dice.below(2)];
     let mut next = 0;
@@ -286,7 +286,7 @@ fn whatever_the_order_of_writes_the_verdict_is_the_sealers() {
         let mut n_refused = 0;
         for _ in 0..20 {
             let mut sink = Sink::new(large_writer(), &sealer);
-            // What the memory held before.
+            // The memory's previous content.
             sink.pieces_mut(0..LARGE).unwrap()[0].fill(9);
             fill(&mut sink, &whole, &mut dice);
             let verdict = sink.check();

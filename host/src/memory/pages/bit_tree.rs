@@ -1,7 +1,7 @@
-//! A set of small numbers, searched in constant time.
+//! A set of small numbers that is searched in constant time.
 
-/// A set of small numbers that finds the smallest member from a given number on in constant time:
-/// level 0 has a bit per number, every further level a bit per non-zero word of the one below.
+/// A set of small numbers that finds the smallest member at or above a given number in constant time: level 0 has one
+/// bit per number, and each further level one bit per non-zero word of the level below.
 pub(super) struct BitTree {
     levels: Vec<Vec<u64>>,
 }

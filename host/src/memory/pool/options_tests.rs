@@ -1,5 +1,5 @@
-//! What the system does with a pool's memory. Touched pages are counted by the page faults of the test's own
-//! thread, which neither the clock nor other tests change.
+//! How the system keeps a pool's memory. Touched pages are counted by the page faults of the test's own thread, which
+//! neither the clock nor other tests change.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
@@ -36,10 +36,10 @@ fn a_pool_of_64_gib_touches_no_memory_until_it_is_used() {
     for huge_pages in [HugePages::Off, HugePages::Transparent] {
         let before = n_faults();
         let pool = Pool::with_options(64 * GIB, PoolOptions { huge_pages, ..Default::default() }).unwrap();
-        // Of the books, what the process's allocator had used before: 2 MiB at most.
+        // Without the memory that the allocator had used before: 2 MiB at most.
         let n_at_start = n_faults() - before;
         assert!(n_at_start <= 1024, "{n_at_start} pages were touched");
-        // The counter does see what is touched.
+        // The counter sees touched pages.
         assert!(touch(Arc::new(pool), 100) >= 100);
     }
 }
@@ -48,7 +48,7 @@ fn a_pool_of_64_gib_touches_no_memory_until_it_is_used() {
 fn memory_that_was_touched_beforehand_is_there() {
     for huge_pages in [HugePages::Off, HugePages::Transparent] {
         let options = PoolOptions { huge_pages, prefault: true, ..Default::default() };
-        // More than one piece for the threads, and a rest.
+        // More than one piece for the threads, and a remainder.
         let pool = Pool::with_options(160 << 20, options).unwrap();
         let n_missing = touch(Arc::new(pool), 80);
         assert!(n_missing <= 8, "{n_missing} pages of 80 were not touched");
@@ -58,7 +58,7 @@ fn memory_that_was_touched_beforehand_is_there() {
 #[test]
 fn a_region_with_huge_pages_starts_at_one() {
     let options = PoolOptions { huge_pages: HugePages::Transparent, ..Default::default() };
-    // Regions whose neighbours push them off the boundary.
+    // Regions that neighbours push off the boundary.
     let pools = [1, 513, 1024, 3].map(|n_pages| Pool::with_options(n_pages * PAGE_BYTES, options).unwrap());
     for pool in pools {
         assert_eq!(pool.base_ptr().as_ptr().addr() % HUGE_PAGE_BYTES, 0);
@@ -95,7 +95,7 @@ fn memory_is_locked_or_start_is_refused_with_the_limit() {
 
     let limit = Rlimit { current: Some(65_536), ..rustix::process::getrlimit(Resource::Memlock) };
     rustix::process::setrlimit(Resource::Memlock, limit).unwrap();
-    // Whoever has this capability has no limit. Threads have their own.
+    // A process with this capability has no limit. Threads have their own.
     let refused = std::thread::spawn(move || {
         let mut capabilities = rustix::thread::capabilities(None).unwrap();
         capabilities.effective.remove(CapabilitySet::IPC_LOCK);

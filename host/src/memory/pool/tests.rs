@@ -54,7 +54,7 @@ fn t46_a_batch_fits_over_fragments_or_takes_nothing() {
         singles[hole] = None;
     }
     assert!(BufferMut::allocate_batch(&provider, &[1; 4]).unwrap().is_none());
-    // Enough pages, but no two of them adjacent: the first is taken and given back.
+    // Enough pages, but no two of them adjacent: the first is taken and returned.
     assert!(BufferMut::allocate_batch(&provider, &[1, PAGE_BYTES + 1]).unwrap().is_none());
     assert_eq!(pool.allocated_bytes(), 3 * PAGE_BYTES);
     pool.check().unwrap();
@@ -152,7 +152,7 @@ fn chunks_shared_by_threads_give_all_memory_back() {
                 let mut random = Random::new(seed);
                 let mut kept: Vec<Chunk> = Vec::new();
                 for n in 0..n_rounds {
-                    // Mostly one size, so that freed runs are taken again as they are.
+                    // Mostly one size, so that freed runs are taken again unchanged.
                     let n_pages = if random.below(8) == 0 { 1 + random.below(60) } else { 4 };
                     let Some(buffer) = BufferMut::allocate(provider, n_pages * PAGE_BYTES).unwrap() else {
                         kept.clear();
