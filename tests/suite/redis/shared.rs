@@ -120,7 +120,7 @@ fn a_value_that_is_not_worth_reading_costs_its_neighbours_nothing() {
         let gets = specs.iter().map(|spec| storage.get(std::slice::from_ref(spec), &Tiers::All, None));
         for (n, found) in block_on(join_all(gets)).iter().enumerate() {
             if n == 9 {
-                assert_eq!((found.chunks.len(), found.misses[0].miss.reason()), (0, "phantom_hit"));
+                assert_eq!((found.chunks.len(), found.misses[0].miss.reason()), (0, "larger_than_buffer"));
             } else {
                 assert_eq!(served(found), [1], "{n}: {:?}", found.misses);
             }
