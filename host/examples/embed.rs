@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     blocking.store(allocation, &Tiers::All);
     block_on(engine.storage().flush())?;
 
-    // The conversation goes on: only the new tokens are hashed, and what was stored is found.
+    // The conversation continues: only the new tokens are hashed, and the stored chunks are found.
     let answer: Vec<u32> = (5000..5100).collect();
     conversation.append(&answer);
     let prefix = blocking.lookup(&conversation)?;

@@ -24,7 +24,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let engine = EngineBuilder::new(config, metadata).build().await?;
     let storage = engine.storage();
 
-    // Keys are 16 bytes each; here a hash of the engine's own would stand. Four blocks, in the order of the prompt.
+    // Keys are 16 bytes each; an engine would use its own hashes. Four blocks, in the order of the prompt.
     let specs: Vec<ChunkSpec> =
         (1..=4).map(|n| ChunkSpec { key: ChunkKey::from_bytes([n; 16]), size_bytes }).collect();
     let keys: Vec<ChunkKey> = specs.iter().map(|spec| spec.key).collect();

@@ -1,4 +1,4 @@
-//! The clock of pins and breakers: the system's, or one that a test moves.
+//! The clock of pins and breakers: the system's, or one that tests move.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Sealed chunks: a 64-byte trailer identifies a chunk and makes wrong bytes detectable.
 //!
-//! A backend stores payload and trailer as one opaque run of bytes. What comes back is called KV only
-//! after [`Sealer::verify`] has accepted it for the key that was asked for. Sealing and verifying each
-//! read the payload once and copy nothing. A payload that moves piece by piece is hashed as it moves: a
-//! [`PayloadHash`] takes the pieces in order, and seals or verifies the bytes that it has taken.
+//! A backend stores payload and trailer as one opaque run of bytes. What comes back is called KV only after
+//! [`Sealer::verify`] has accepted it for the key that was asked for. Sealing and verifying each read the payload once
+//! and copy nothing. A payload that moves in pieces is hashed as it moves: a [`PayloadHash`] takes the pieces in order,
+//! and seals or verifies the bytes that it has taken.
 //!
 //! # Source
 //! The trailer's fields, integers little-endian:
@@ -39,16 +39,16 @@ const MAGIC: [u8; 4] = *b"KVT1";
 const VERSION: u16 = 1;
 const CONTEXT_MAC: &str = "kvtier 2026-11 chunk mac v1";
 
-/// How check values are computed.
+/// The algorithm of check values.
 #[derive(Clone)]
 enum Algorithm {
-    /// Finds accidents: torn writes, flipped bits, mixed-up chunks. Anyone can compute it.
+    /// Detects accidents: torn writes, flipped bits, mixed-up chunks. Any program can compute it.
     Checksum,
-    /// Also finds forgeries: computing it takes the key, which is wiped with the last sealer.
+    /// Also detects forgeries: computing it takes the key, which is wiped with the last sealer.
     Mac(Arc<Zeroizing<[u8; 32]>>),
 }
 
-/// Seals chunks before they leave the host, and verifies what comes back.
+/// Seals chunks before they leave the host, and verifies those that come back.
 #[derive(Clone)]
 pub struct Sealer {
     algorithm: Algorithm,
@@ -56,7 +56,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Makes a sealer whose check value is a checksum, which detects accidents but no forgeries.
+    /// Makes a sealer whose check value is a checksum, which detects accidents but not forgeries.
     pub const fn checksum(namespace: Namespace) -> Self {
         Self { algorithm: Algorithm::Checksum, namespace }
     }
@@ -68,7 +68,7 @@ impl Sealer {
         Self { algorithm: Algorithm::Mac(key), namespace }
     }
 
-    /// Starts the hash of a payload that arrives piece by piece.
+    /// Starts the hash of a payload that arrives in pieces.
     pub fn hash(&self) -> PayloadHash {
         let state = match &self.algorithm {
             Algorithm::Checksum => DigestState::Checksum(RawHasher::new(SecretBuffer::default())),
@@ -177,7 +177,7 @@ impl Algorithm {
     }
 }
 
-/// The hash of a payload that arrives in order, piece by piece; see [`Sealer::hash`]. Pieces may have any length.
+/// The hash of a payload that arrives in order, in pieces; see [`Sealer::hash`]. Pieces may have any length.
 #[derive(Clone)]
 pub struct PayloadHash {
     state: DigestState,
@@ -214,7 +214,7 @@ impl fmt::Debug for PayloadHash {
     }
 }
 
-/// What is wrong with bytes that came back from a backend.
+/// The flaw in bytes that a backend returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
@@ -231,7 +231,7 @@ pub enum Flaw {
     #[error("a chunk of another model or layout")]
     OtherNamespace,
     /// The payload is shorter or longer than what was sealed.
-    #[error("the payload has another length than what was sealed")]
+    #[error("the payload is not as long as the sealed one")]
     OtherLength,
     /// The bytes are not those that were sealed.
     #[error("the check value does not match")]

@@ -1,5 +1,5 @@
-//! What a chunk looks like: model, shape, element type, size. The layout is part of a chunk's name
-//! (through the namespace) and of its trailer, so that bytes of another layout are never called KV.
+//! The layout of a chunk: model, shape, element type, size. The layout is part of a chunk's name (through the
+//! namespace) and of its trailer, so that bytes of another layout are never called KV.
 
 use std::fmt;
 
@@ -88,8 +88,7 @@ impl std::str::FromStr for Dtype {
     }
 }
 
-/// The shape of a chunk's KV tensors: `[layers, 2, chunk_size, kv_heads, head_size]`, with 1 in the
-/// place of 2 for MLA.
+/// The shape of a chunk's KV tensors: `[layers, 2, chunk_size, kv_heads, head_size]`, with 1 instead of 2 for MLA.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KvShape([u32; 5]);
 
@@ -122,10 +121,10 @@ impl fmt::Debug for KvShape {
     }
 }
 
-/// Says which model, and which shard of it, an engine serves.
+/// The model, and the shard of it, that an engine serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EngineMetadata {
-    /// The model's name as the serving engine gives it.
+    /// The model's name in the serving engine.
     pub model_name: String,
     /// The number of workers that hold a shard of the model.
     pub world_size: u32,
@@ -138,7 +137,7 @@ pub struct EngineMetadata {
 }
 
 impl EngineMetadata {
-    /// Returns the payload of a chunk of `n_tokens` tokens in bytes:
+    /// Returns the payload size of a chunk of `n_tokens` tokens in bytes:
     /// `layers × 2 × n_tokens × kv_heads × head_size × element size`.
     pub fn chunk_bytes(&self, n_tokens: usize) -> usize {
         let [layers, kv, _, heads, head_size] = self.kv_shape.extents().map(|extent| extent as usize);
@@ -146,18 +145,18 @@ impl EngineMetadata {
     }
 }
 
-/// Why a layout was refused.
+/// The reason why a layout was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// The element type's name is not known.
+    /// The element type's name is unknown.
     #[error(
         "unknown dtype `{0}`; known are half, bfloat16, float, double, int8, uint8, fp8_e4m3fn, fp8_e4m3fnuz, fp8_e5m2, fp8_e5m2fnuz"
     )]
     UnknownDtype(String),
     /// The shape cannot be that of a chunk.
     #[error(
-        "{0:?} is no KV shape; give [layers, 2, chunk_size, kv_heads, head_size], with 1 in the place of 2 for MLA, none of them 0"
+        "{0:?} is not a KV shape; give [layers, 2, chunk_size, kv_heads, head_size], with 1 instead of 2 for MLA, and no zeros"
     )]
     BadShape([u32; 5]),
 }

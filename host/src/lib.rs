@@ -45,12 +45,12 @@
 //! ```
 //!
 //! - Any executor can drive the futures. [`block_on`] and [`Engine::blocking`] are for callers without one.
-//! - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have keys of their
-//!   own. It also has the status, the metrics and the operations on backends.
+//! - - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have their own keys.
+//!   It also has the status, the metrics and the operations on backends.
 //! - Features, all on by default: `wasm` (components; without it no wasmtime is compiled, and tiers are native), `http`
 //!   (HTTP for components) and `yaml` (configuration files in YAML, else JSON).
-//! - [`tier`] is the trait behind which a native tier is written, and [`memory`] the one by which the serving engine
-//!   lends its memory. [`start_backend`] starts one backend without a chain, to check its behaviour.
+//! - - [`tier`] has the trait of a native tier, and [`memory`] the trait by which the serving engine lends its memory.
+//!   [`start_backend`] starts one backend without a chain, to check its behaviour.
 
 #![cfg_attr(
     not(feature = "http"),
@@ -109,8 +109,8 @@ pub use wasm::{
     ThreadsError, TlsError,
 };
 
-/// What the `kvtier` command and the tests of this repository need beyond the public API. No part of the API: it may
-/// change in any release.
+/// Parts that the `kvtier` command and the tests of this repository need beyond the public API. Not part of the API:
+/// they may change in any release.
 #[doc(hidden)]
 pub mod __internal {
     pub mod chunk {

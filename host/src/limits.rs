@@ -1,6 +1,5 @@
-//! Every fixed bound of kvtier, by name and with its unit. What an operator can set is in the tables of
-//! [`config`](crate::config): there a setting has its default and its range. What happens at a bound is in
-//! `docs/configuration.md`.
+//! Every fixed limit of kvtier, by name and with its unit. The limits that an operator can set are in the tables of
+//! [`config`](crate::config), with default and range. `docs/configuration.md` describes what happens at a limit.
 
 use std::time::Duration;
 
@@ -15,13 +14,12 @@ pub(crate) const DAY_SECS: u64 = 86_400;
 
 /// Largest configuration file or `LMCACHE_EXTRA_CONFIG` text, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = MIB;
-/// Largest configuration after YAML aliases are expanded, in bytes of text plus
-/// [`NODE_COST_BYTES`] for each value. An alias may repeat an anchor of any size, so the size of the
-/// file bounds nothing.
+/// Largest configuration after YAML aliases are expanded, in bytes of text plus [`NODE_COST_BYTES`] for each value. An
+/// alias may repeat an anchor of any size, so the size of the file is not a bound.
 pub const EXPANDED_BYTES_MAX: u64 = 8 * MIB;
-/// Cost of one value towards [`EXPANDED_BYTES_MAX`] beside its text, in bytes.
+/// Cost of one value towards [`EXPANDED_BYTES_MAX`] in addition to its text, in bytes.
 pub const NODE_COST_BYTES: u64 = 16;
-/// Longest key of a configuration text, in bytes, including the keys that it is nested in. A long prefix of many keys
+/// Longest key of a configuration text, in bytes, including the keys that it is nested in. Many keys with a long prefix
 /// would take unbounded memory.
 pub const KEY_BYTES_MAX: usize = 512;
 /// Messages of one kind about a configuration; the rest is counted.
@@ -30,15 +28,16 @@ pub const MESSAGES_OF_A_KIND_MAX: usize = 16;
 pub const PATH_COMPONENT_BYTES_MAX: usize = 128;
 /// Largest file of certificates in `tls.ca_file`, in bytes. All authorities that browsers trust take some 250 KB.
 pub const CA_FILE_BYTES_MAX: u64 = 4 * MIB;
-/// Pause between two log messages of a kind that each chunk or key can cause. The second one has the number of those
-/// that were left out.
+/// Pause between two log messages of a kind that each chunk or key can cause. The second one contains the number of
+/// omitted ones.
 pub const REPEATED_LOG_PAUSE: Duration = Duration::from_mins(1);
 /// Deepest nesting of lists and mappings in a configuration text.
 pub const NESTING_DEPTH_MAX: usize = 64;
 /// Most opening brackets times bytes of a YAML text, which bounds its scanning to about one second. A text
 /// of 16 KiB can never reach it, one of 1 MiB may have 256 brackets.
 pub const SCAN_COST_MAX: u64 = 1 << 28;
-/// Most lines of a YAML text that begin with `%`, as directives do. Reading them takes the square of their number.
+/// Most lines of a YAML text that begin with `%`, as directives do. Reading them takes time in proportion to the square
+/// of their number.
 pub const DIRECTIVES_MAX: usize = 16;
 /// Longest backend name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
@@ -57,8 +56,7 @@ pub const COMPONENT_BYTES_MAX: u64 = 4 * GIB;
 
 // Fixed: the chain.
 
-/// The share of the pool that puts in flight may hold, as its divisor: a quarter. One chunk is always
-/// allowed.
+/// The share of the pool that puts in flight may hold, as its divisor: a quarter. One chunk is always allowed.
 pub const PUT_POOL_DIVISOR: u64 = 4;
 /// Batches of puts in flight per backend.
 pub const PUT_BATCHES_IN_FLIGHT: usize = 4;
@@ -72,15 +70,15 @@ pub const BATCH_BYTES_MAX: usize = 16 << 20;
 pub const INLINE_CHECK_BYTES_MAX: usize = 256 << 10;
 /// Lookup ids whose pins are held at a time; the oldest is dropped first.
 pub const LOOKUP_IDS_MAX: usize = 1 << 16;
-/// Keys of chunks that a backend still has to remove, because it could not be called.
+/// Most keys of chunks that a backend still has to remove, because it could not be called.
 pub const REMOVALS_OWED_MAX: usize = 1 << 14;
 /// How often a backend that can be called again is asked to remove them before they are given up.
 pub const REMOVAL_TRIES_MAX: u32 = 8;
-/// How old a lookup may be for a backend that then delivers none of the counted chunks to count as failed at reading.
-/// Older ones bind it for pinned chunks only: stores evict.
+/// How old a lookup may be so that a backend that then delivers none of the counted chunks has failed at reading. Older
+/// ones bind it for pinned chunks only: stores evict.
 pub const PROMISE_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a backend that has stored a chunk is assumed to have it still. Then the chunk is offered again, which
-/// stores it again if it was evicted, and counts as a use if not.
+/// How long a backend that has stored a chunk is assumed to have it. Then the chunk is offered again: it is stored
+/// again if it was evicted, and otherwise counts as a use.
 pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
 
 // Fixed: what one instance may have.
@@ -90,37 +88,37 @@ pub const TOUCHES_MAX: usize = 256;
 
 /// Core instances that a component may consist of.
 pub const CORE_INSTANCES_MAX: usize = 128;
-/// Component instances that a component may consist of, itself included, counted after multiplication. One of Rust has
-/// one more than it exports classes, 32 at most among ours. One of Python has 3, of JavaScript 5, of C 2.
+/// Component instances that a component may consist of, including itself, counted after multiplication. One in Rust has
+/// one more than it exports classes, at most 32 among ours. One in Python has 3, in JavaScript 5, in C 2.
 pub const COMPONENT_INSTANCES_MAX: u64 = 128;
-/// Exports of a component, those of exported instances included. Each takes some 1.7 KB of the host's memory, once for
-/// each backend. One of Rust with 31 classes has 500.
+/// Exports of a component, including those of exported instances. Each takes some 1.7 KB of the host's memory, once for
+/// each backend. One in Rust with 31 classes has 500.
 pub const EXPORTS_MAX: u64 = 32 << 10;
-/// Functions, globals and other items that all instances of a component may have together, imported ones included.
-/// `wasm/component/weight.rs` lists the weights. Components of Python and JavaScript have some 32,000.
+/// Functions, globals and other items that all instances of a component may have together, including imported ones.
+/// `wasm/component/weight.rs` lists the weights. Components in Python and JavaScript have some 32,000.
 pub const INSTANCE_ITEMS_MAX: u64 = 512 << 10;
-/// Bytes of the host's memory that one item takes at most, so that all take 16 MiB for each lane.
+/// The most memory of the host that one item takes, in bytes, so that all items take 16 MiB for each lane.
 pub const INSTANCE_ITEM_BYTES: u64 = 32;
 /// Linear memories that a component may have. Each reserves address space of the host.
 pub const MEMORIES_MAX: usize = 16;
 /// Tables that a component may have.
 pub const TABLES_MAX: usize = 64;
-/// Handles of each kind that a call in flight may take beside `limits.handles_max`, such as its task.
+/// Handles of each kind that a call in flight may take in addition to `limits.handles_max`, such as its task.
 pub const HANDLES_PER_CALL: usize = 8;
-/// Bytes of one `sources.read`, if `limits.hostcall_bytes` allows as many.
+/// Bytes of one `sources.read`, if `limits.hostcall_bytes` allows them.
 pub const READ_BYTES_MAX: u64 = 16 << 20;
-/// Bytes of one log line as it is written; longer ones are cut.
+/// Bytes of one log line; longer ones are cut.
 pub const LOG_BYTES_MAX: usize = 8 << 10;
-/// Longest host name that a backend may ask for, in bytes; DNS has no longer ones.
+/// Longest host name that a backend may ask for, in bytes; DNS has no longer names.
 pub const HOST_NAME_BYTES_MAX: usize = 255;
 /// Bytes of the text of a guest's error; longer texts are cut.
 pub const ERROR_BYTES_MAX: usize = 2 << 10;
-/// Bytes of standard error that are kept of a guest, the last ones, for the cause of a trap.
+/// Last bytes of a guest's standard error that are kept for the cause of a trap.
 pub const STDERR_BYTES_MAX: usize = 16 << 10;
 /// Bytes that a guest may write to a standard stream at a time.
 pub const STDIO_WRITE_BYTES_MAX: usize = 64 << 10;
-/// Bytes a second that the host moves from its own streams, such as a file's, to the standard output and error of one
-/// instance, together. No guest needs this, and nobody reads the output.
+/// Bytes per second that the host moves from its own streams, such as a file's, to the standard output and error of one
+/// instance together. No guest needs this, and no program reads the output.
 pub const STDIO_PIPED_BYTES_PER_S: u64 = MIB;
 /// Bytes of a chunk that are moved at a time, so that they are still in the processor's cache when they are hashed.
 pub const PIECE_BYTES: usize = 256 << 10;
@@ -128,18 +126,18 @@ pub const PIECE_BYTES: usize = 256 << 10;
 pub const DIRECT_PIECE_BYTES: usize = 4 << 20;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
-/// Bytes that a host function copies or hashes at a stretch on a thread that runs guests. Larger work goes to another
-/// thread, and a stream yields after so many. The SDK copies chunks in pieces of this size.
+/// Bytes that a host function copies or hashes without a pause on a thread that runs guests. Larger work goes to
+/// another thread, and a stream yields after this many bytes. The SDK copies chunks in pieces of this size.
 pub const LANE_BYTES_MAX: usize = 1 << 20;
-/// Bytes that a stream moves at a time: out of a chunk when the receiver names no amount, and into a buffer at most.
+/// Bytes that a stream moves at a time: out of a chunk if the receiver names no amount, and into a buffer at most.
 pub const STREAM_STEP_BYTES: usize = 256 << 10;
-/// Splices of one backend that run at a time; fewer than it has threads, so that its other file work goes on.
+/// Splices of one backend that run at a time; fewer than its threads, so that its other file work continues.
 pub const SPLICES_MAX: usize = 16;
-/// Estimated host memory of a pending operation on files beside names, in bytes.
+/// Estimated host memory of a pending operation on files without the names, in bytes.
 pub const FILE_OPERATION_BYTES: u64 = 512;
 /// Bytes that one step of a stream from or to a file of WASI 0.3 moves at most.
 pub const FILE_PIECE_BYTES: usize = 64 << 10;
-/// Bytes that one `write` to a file of WASI 0.2 moves at most; the rest is left to the next one.
+/// Bytes that one `write` to a file of WASI 0.2 moves at most; the rest is left to the next call.
 pub const FILE_WRITE_BYTES_MAX: usize = 1 << 20;
 /// Longest path that a guest may name, in bytes, as in the operating system.
 pub const PATH_BYTES_MAX: usize = 4096;
@@ -147,7 +145,7 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const LISTED_AT_ONCE: usize = 256;
 /// Directories that one instance may keep to a capacity, each an open descriptor.
 pub const OWNED_DIRECTORIES_MAX: usize = 16;
-/// Bytes that are read of the system's table of locks, to name the process that has one.
+/// Bytes that are read of the system's table of locks, to name the process that holds one.
 pub const LOCK_TABLE_BYTES_MAX: u64 = 1 << 20;
 
 // Fixed: compiling.
@@ -158,77 +156,77 @@ pub const CODE_BYTES_MAX: usize = 1 << 30;
 pub const COMPILERS_MAX: usize = 4;
 /// Threads of one compiler.
 pub const COMPILER_THREADS_MAX: u32 = 4;
-/// Bytes that are kept of what a compiler writes to its standard error, the last ones.
+/// Last bytes that are kept of a compiler's standard error.
 pub const COMPILER_STDERR_BYTES_MAX: usize = 4 << 10;
-/// Characters of one message about a component that quotes what others wrote.
+/// Characters of one message about a component that quotes foreign text.
 pub const FOREIGN_TEXT_CHARS_MAX: usize = 1_000;
-/// Age from which on a temporary file in the compile cache is one that its writer has left behind.
+/// Age from which on a temporary file in the compile cache is considered abandoned by its writer.
 pub const CACHE_TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
 
 // Fixed: HTTP.
 
 /// HTTP objects (fields, requests, responses, bodies, options) that an instance may hold without a grant for HTTP:
-/// libraries make some before they know that they may not send them.
+/// libraries make some before they find out that they may not send them.
 pub const HTTP_OBJECTS_UNGRANTED_MAX: usize = 16;
-/// HTTP objects that an instance may hold for each of `limits.http_requests_max`, sent requests included.
+/// HTTP objects that an instance may hold for each of `limits.http_requests_max`, including sent requests.
 pub const HTTP_OBJECTS_PER_REQUEST: usize = 16;
-/// Bytes of the fields (headers or trailers) of one object that a guest makes, as they lie in the host's memory.
+/// Bytes of the fields (headers or trailers) of one object that a guest makes, in the host's memory.
 pub const HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
-/// The same without a grant for HTTP: all objects together have as much as one has with it.
+/// The same without a grant for HTTP: for all objects together.
 pub const HTTP_FIELDS_UNGRANTED_BYTES_MAX: usize = HTTP_FIELDS_BYTES_MAX / HTTP_OBJECTS_UNGRANTED_MAX;
-/// Bytes of a request's method or scheme that is none of the well-known ones.
+/// Bytes of a request's method or scheme that is not a well-known one.
 pub const HTTP_WORD_BYTES_MAX: usize = 64;
 /// Bytes of a request's authority, and of its path with the query. Signed URLs of object stores have some 2 KiB.
 pub const HTTP_URL_PART_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a request's body that are taken out of a guest at a time. Two such pieces may wait to be sent.
 pub const HTTP_BODY_PIECE_BYTES: usize = 64 << 10;
-/// Bytes of the fields of one answer, and of the trailers behind it.
+/// Bytes of the fields of one response, and of its trailers.
 pub const HTTP_ANSWER_FIELDS_BYTES_MAX: usize = 32 << 10;
-/// How long an HTTP connection is kept without a request.
+/// How long an idle HTTP connection is kept.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_mins(1);
 
 // Fixed: threads and pauses.
 
-/// Threads of one backend for what blocks: being loaded, splices, its other file work. One more looks after its
-/// HTTP connections, its sockets of WASI 0.2 and its timers.
+/// Threads of one backend for blocking work: loading it, splices, other file work. One more handles its HTTP
+/// connections, its sockets of WASI 0.2 and its timers.
 pub const BLOCKING_THREADS_MAX: usize = 32;
 /// How long after the end of a store the allocator returns free memory. Stores that end at about the same time share
 /// one call.
 pub const TRIM_PAUSE: Duration = Duration::from_secs(1);
-/// How long closing a backend waits at least for its own threads to end. Those that have nothing to do end at once.
+/// How long closing a backend waits at least for its own threads to end. Idle ones end at once.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(2);
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
-/// Ticks that find no guest running, one after the other, until the ticks stop; the next guest that runs starts them.
+/// Consecutive ticks without a running guest after which the ticks stop; the next guest that runs starts them.
 pub const EPOCH_IDLE_TICKS_MAX: u32 = 100;
-/// First pause before a backend that could not be started is tried again; it doubles up to
-/// [`RESTART_PAUSE_MAX`]. Each pause is drawn from the upper half of its range.
+/// First pause before a failed start of a backend is repeated. It doubles up to [`RESTART_PAUSE_MAX`]. Each pause is
+/// drawn from the upper half of its range.
 pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause before a backend that could not be started is tried again.
+/// Longest pause before a failed start of a backend is repeated.
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How many times the processor time of a try to start a backend is waited for before the next one, if that is longer.
+/// The pause before the next start is at least this many times the processor time of the failed one.
 pub const RESTART_SPENT_FACTOR: u32 = 10;
-/// Longest pause for the sake of processor time.
+/// Longest pause because of processor time.
 pub const RESTART_SPENT_PAUSE_MAX: Duration = Duration::from_mins(10);
-/// Processor time of a start that is not waited for when an instance that has served is replaced.
+/// Processor time of a start without such a pause when an instance that has served is replaced.
 pub const RESTART_SPENT_FREE: Duration = Duration::from_secs(1);
-/// How long an instance must have served for the pause after its successor fails to start small again.
+/// How long an instance must have served so that the pause after its successor fails to start is short again.
 pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
 
 // Fixed: what is shown of a backend.
 
-/// Different denials of one kind that a backend logs; of further ones, one each [`REPEATED_LOG_PAUSE`], with their
-/// number.
+/// Different denials of one kind that a backend logs. Of further ones, one is logged per [`REPEATED_LOG_PAUSE`], with
+/// their number.
 pub const DENIALS_LOGGED_MAX: usize = 8;
 /// Denials that one error names: the latest different ones.
 pub const DENIALS_PER_ERROR_MAX: usize = 4;
-/// Characters of a path or a name that are shown of what was denied.
+/// Characters of a denied path or name that are shown.
 pub const DENIED_TEXT_CHARS_MAX: usize = 200;
-/// Bytes of one message about a configuration, which quotes keys and values of it; a longer one loses its middle.
+/// Bytes of one message about a configuration, which quotes its keys and values; a longer one loses its middle.
 pub const CONFIG_MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Bytes of the names of classes, or of the flaws of one, that an error lists; the rest is counted.
 pub const CLASS_LIST_BYTES_MAX: usize = 2 << 10;
-/// Bytes from which on a secret is replaced in what its backend writes; shorter ones could be any word.
+/// Bytes from which on a secret is replaced in its backend's output; shorter ones could be any word.
 pub const SECRET_HIDDEN_BYTES_MIN: usize = 4;
 /// Bytes of a method's signature that are printed; types may repeat each other without end.
 pub const SIGNATURE_BYTES_MAX: usize = 8 << 10;

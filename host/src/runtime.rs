@@ -1,4 +1,4 @@
-//! The threads that run no guest: timers, put workers, restarts. Deadlines fire here, so that they fire on time
+//! The threads that do not run guests: timers, put workers, restarts. Deadlines fire here, so they fire on time
 //! whatever guests do on their own threads.
 //!
 //! Invariant: a future of this crate needs nothing from the executor that polls it. In a tokio task or on a bare
@@ -110,8 +110,8 @@ impl Drop for Owned {
     }
 }
 
-/// Stops the threads of a runtime without waiting for them, in the process that started them. A fork leaves them alone:
-/// what their tasks hold is shared with the parent, and what they had locked stays locked.
+/// Stops the threads of a runtime without waiting for them, in the process that started them. After a fork it leaves
+/// them alone: their tasks share their state with the parent, and their locks stay locked.
 pub(crate) fn discard(runtime: Option<Runtime>, home: Home) {
     match runtime {
         Some(runtime) if home.is_left() => std::mem::forget(runtime),
@@ -172,7 +172,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     })
 }
 
-/// Marks a thread's sleeper as free again, even when a future panics.
+/// Marks a thread's sleeper as free again, even if a future panics.
 struct Idle<'a>(&'a Cell<bool>);
 
 impl Drop for Idle<'_> {
@@ -228,7 +228,7 @@ impl Sleeper {
 mod tests {
     use super::*;
 
-    /// Pends once, and is woken while the thread sleeps in a call of its own.
+    /// Pends once, and is woken while the thread sleeps in its own call.
     #[test]
     fn a_blocking_call_inside_a_future_takes_no_wake_up_of_that_future() {
         let mut n_polls = 0;
@@ -239,7 +239,7 @@ mod tests {
             }
             let waker = context.waker().clone();
             let (wake, woken) = futures::channel::oneshot::channel();
-            // The outer one first; what the inner call sleeps for comes afterwards.
+            // The outer one first; the inner call sleeps for later events.
             let waking = thread::spawn(move || {
                 waker.wake();
                 wake.send(())

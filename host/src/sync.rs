@@ -1,8 +1,8 @@
 //! Locks whose poison is ignored, in one place.
 //!
-//! `tests/loom` compiles `memory/signal.rs` and `chunk/life.rs` with the primitives of a model checker, which it puts
-//! in the place of this module. A file that loom checks therefore takes its primitives from here; the others take
-//! `Mutex`, `RwLock` and the atomics from `std`.
+//! `tests/loom` compiles `memory/signal.rs` and `chunk/life.rs` with the primitives of a model checker, which replace
+//! this module. A file that loom checks therefore takes its primitives from here; the others take `Mutex`, `RwLock` and
+//! the atomics from `std`.
 //!
 //! A panic of another holder is ignored: every critical section of kvtier leaves its data consistent before anything in
 //! it can panic.

@@ -2,7 +2,7 @@
 
 use crate::limits::FOREIGN_TEXT_CHARS_MAX;
 
-/// Escapes control characters and everything else that does not print. Quotes and backslashes stay.
+/// Escapes control characters and other characters that do not print. Quotes and backslashes stay.
 pub(crate) fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -14,8 +14,8 @@ pub(crate) fn one_line(text: &str) -> String {
     shown
 }
 
-/// Escapes as [`one_line`], and cuts the middle out of a text that is longer than `bytes_max`: the beginning of a
-/// message is what is wrong, its end what to do.
+/// Escapes as [`one_line`], and cuts the middle out of a text longer than `bytes_max`: the beginning of a message is
+/// the problem, its end the remedy.
 pub(crate) fn shown(text: &str, bytes_max: usize) -> String {
     const CUT: &str = " [...] ";
     let line = one_line(text);
@@ -27,7 +27,7 @@ pub(crate) fn shown(text: &str, bytes_max: usize) -> String {
     format!("{}{CUT}{}", &line[..head], &line[tail..])
 }
 
-/// Joins as many of `texts` as fit into `bytes_max`, the first in any case, and adds the number of the rest.
+/// Joins as many of `texts` as fit into `bytes_max`, at least the first, and adds the number of the rest.
 pub(crate) fn joined<T: AsRef<str>>(texts: &[T], separator: &str, bytes_max: usize) -> String {
     let mut line = String::new();
     for (index, text) in texts.iter().map(AsRef::as_ref).enumerate() {
@@ -42,8 +42,8 @@ pub(crate) fn joined<T: AsRef<str>>(texts: &[T], separator: &str, bytes_max: usi
     line
 }
 
-/// Escapes whatever could pass for another line or move the reader's cursor, and cuts what is then longer
-/// than `bytes_max`; quotes stay as they are.
+/// Escapes everything that could pass for another line or move the reader's cursor, and cuts the result if it is
+/// longer. Quotes stay.
 pub(crate) fn escaped(message: &str, bytes_max: usize) -> String {
     let mut text = String::with_capacity(message.len().min(bytes_max));
     for character in message.chars() {

@@ -23,19 +23,19 @@ pub type PerChunk<T> = Result<Vec<Result<T, TierError>>, TierError>;
 /// Whether present chunks are to be protected from the tier's own eviction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pinning {
-    /// Only look.
+    /// Do not protect.
     None,
-    /// Protect exactly the chunks that are counted.
+    /// Protect exactly the counted chunks.
     Pin,
 }
 
 /// Storage behind the CPU tier.
 ///
-/// Every method returns by `deadline`, with [`TierError::Timeout`] if need be, whatever the storage does. Where chunks
-/// can fail separately there is one inner result per key, in the order of `keys`; the outer error is that of the call.
-/// Dropping a future abandons the call. The memory lent to it is released when the last transfer ends.
+/// Every method returns by `deadline`, if necessary with [`TierError::Timeout`], whatever the storage does. Where
+/// chunks can fail separately there is one inner result per key, in the order of `keys`; the outer error is that of the
+/// call. Dropping a future abandons the call. The memory lent to it is released when the last transfer ends.
 pub trait Tier: Send + Sync + 'static {
-    /// Returns the length of the leading run of `keys` that are present, and pins that run if asked.
+    /// Returns the length of the leading run of `keys` that are present, and pins that run if asked to.
     fn contains(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -43,10 +43,10 @@ pub trait Tier: Send + Sync + 'static {
         deadline: Instant,
     ) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Returns for each of `keys`, in order, whether it is present. A tier need not have this.
+    /// Returns for each of `keys`, in order, whether it is present. Optional.
     ///
     /// # Errors
-    /// [`TierError::Unsupported`], by default, from a tier that does not.
+    /// [`TierError::Unsupported`], by default.
     fn present(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -59,8 +59,9 @@ pub trait Tier: Send + Sync + 'static {
     /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all.
     fn put(&self, keys: Arc<[ChunkKey]>, data: Sources, deadline: Instant) -> TierFuture<'_, PerChunk<()>>;
 
-    /// Fills buffer `i` of `into` with what is stored under `keys[i]`. `None` is a miss, `Some(n)` the
-    /// number of bytes written, trailer included.
+    /// Fills buffer `i` of `into` with the chunk stored under `keys[i]`. `None` is a miss, `Some(n)` the number of
+    /// bytes written, including the trailer. A chunk that is larger than the buffer is not written, and its length is
+    /// returned.
     fn get(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -77,11 +78,11 @@ pub trait Tier: Send + Sync + 'static {
     /// Removes `keys` and returns how many were present.
     fn remove(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Finishes and releases what the tier holds. No call follows.
+    /// Releases the tier's resources. No call follows.
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>>;
 
     /// Notes that the chain skips the tier for `pause`, in at least one direction, because its calls fail. The tier may
-    /// use this to check, in the background, what has changed outside.
+    /// use this time to check in the background what has changed outside.
     fn passed_over(&self, pause: Duration) {
         let _ = pause;
     }
@@ -96,27 +97,27 @@ pub trait Tier: Send + Sync + 'static {
         64
     }
 
-    /// Returns how many calls the tier works on at a time. More would wait, or be refused as [`TierError::Busy`].
+    /// Returns how many calls the tier works on at a time. Further calls wait, or are refused as [`TierError::Busy`].
     fn calls_at_once(&self) -> usize {
         usize::MAX
     }
 
-    /// Returns how many bytes its calls may move at a time before a further one is refused as
-    /// [`TierError::Busy`]. One call is always taken.
+    /// Returns how many bytes its calls may move at a time before a further one is refused as [`TierError::Busy`]. One
+    /// call is always accepted.
     fn bytes_in_flight_max(&self) -> usize {
         usize::MAX
     }
 
-    /// Returns the time that one call moving `bytes` may take.
+    /// Returns the time limit of one call that moves `bytes`.
     fn call_limit(&self, bytes: usize) -> Duration {
         Duration::from_secs(1) + Duration::from_secs_f64(bytes as f64 / f64::from(32 << 20))
     }
 }
 
-/// A listener for whether a tier can serve at all. The chain skips a tier that cannot.
+/// Is notified whether a tier can serve. The chain skips a tier that cannot.
 pub trait Liveness: Send + Sync {
-    /// Notes that the tier cannot serve, why, and when it is tried again. Called again when the cause or the time has
-    /// changed.
+    /// Notes that the tier cannot serve, the cause, and the time of the next try. Called again when the cause or the
+    /// time has changed.
     fn down(&self, cause: &str, retry_in: Duration);
 
     /// Notes that the tier can serve.
@@ -142,13 +143,13 @@ pub struct TierHealth {
     pub instances: usize,
     /// Bytes of linear memory that the instances hold, summed over all lanes.
     pub guest_memory_bytes: u64,
-    /// Bytes of host memory that is held for instances outside of their linear memory, as far as it is counted: tables,
-    /// HTTP objects at their largest, pending operations on files with their names. Also of instances that were retired
-    /// and have not ended yet.
+    /// Bytes of host memory that is held for instances outside their linear memory, as far as it is counted: tables,
+    /// HTTP objects at their largest, pending operations on files with their names. Includes instances that were
+    /// retired and have not ended yet.
     pub host_memory_bytes: u64,
     /// Log lines of the backend beyond its limits, which were dropped, since it was configured.
     pub log_lines_dropped: u64,
-    /// How often the backend tried something that it is not granted, since it was configured.
+    /// How often the backend tried to do something that is not granted, since it was configured.
     pub denials: u64,
     /// The last of these, and the grant that would allow it.
     pub last_denial: Option<String>,
@@ -163,7 +164,7 @@ pub struct TierHealth {
 pub enum CapacityOwner {
     /// An instance of this tier.
     ThisProcess,
-    /// An instance elsewhere. This tier stores and reads, and evicts nothing.
+    /// An instance elsewhere. This tier stores and reads, but does not evict.
     Another {
         /// The id of its process, if the system reports it. When that process ends, this tier takes over within
         /// seconds.
@@ -171,7 +172,7 @@ pub enum CapacityOwner {
     },
 }
 
-/// Why a call to a tier failed. Never means that a chunk is absent.
+/// The reason why a call to a tier failed. Never means that a chunk is absent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TierError {
@@ -219,7 +220,7 @@ pub enum TierError {
     /// The tier does not support the operation.
     #[error("not supported")]
     Unsupported,
-    /// Anything else.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }

@@ -1,13 +1,13 @@
 //! Chunks on their way to or from a backend: the host's side of the contract's `sources` and `sinks`.
 //!
-//! A backend sees payload and trailer of a chunk as one range of bytes, though they do not lie side by
-//! side. Both kinds of set can be revoked while a transfer runs: memory then goes back when that
-//! transfer ends, not before. A source has many readers; a sink has one writer at a time, and never a
-//! reader.
+//! A backend sees payload and trailer of a chunk as one range of bytes, though they are stored separately. Both kinds
+//! of set can be revoked while a transfer runs: memory then returns when that transfer ends, not before. A source has
+//! many readers; a sink has one writer at a time, and no reader.
 //!
-//! Bytes that move in order are hashed as they move, while they are in the processor's cache: the trailer of a
-//! source is known when the end of its payload is reached, and a full sink has only to be compared. Order is for
-//! speed. What was not hashed so is hashed when the trailer is needed, and what is written again is hashed again.
+//! Bytes that move in order are hashed as they move, while they are in the processor's cache: the trailer of a source
+//! is known when the end of its payload is reached, and a full sink only has to be compared. The order matters only for
+//! speed. Bytes that were not hashed in order are hashed when the trailer is needed, and rewritten bytes are hashed
+//! again.
 
 mod sink;
 mod sinks;
@@ -24,7 +24,7 @@ pub use sources::{Sealed, Sources};
 use crate::integrity::TRAILER_BYTES;
 use crate::limits::SINK_RANGES_MAX;
 
-/// Why bytes could not be moved.
+/// The reason why bytes could not be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {

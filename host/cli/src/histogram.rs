@@ -1,4 +1,4 @@
-//! Latencies, counted so that quantiles cost bounded memory however long a replay is.
+//! Counts of latencies. Quantiles need bounded memory for a replay of any length.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Two significant digits: a value is kept within 1 % of itself.
 const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// The longest latency that is told apart from longer ones: an hour.
+/// The longest latency that is distinguished from longer ones: an hour.
 const HIGHEST_NS: u64 = 3_600 * 1_000_000_000;
 
 /// Counts latencies in nanoseconds, each within 1 % of its value.

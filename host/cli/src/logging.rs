@@ -1,4 +1,4 @@
-//! Where log lines go: to the standard error, as many as the command line or else the environment asks for.
+//! Log lines: to the standard error, at the level of the command line or else of the environment.
 
 use std::env;
 use std::io::{self, IsTerminal as _};
@@ -37,7 +37,7 @@ fn filter(verbosity: Verbosity, variable: impl Fn(&str) -> Option<String>) -> Re
     let level = match verbosity {
         Verbosity { quiet: true, .. } => Some("error"),
         Verbosity { verbose: 0, .. } => None,
-        // Libraries log how they work, which is of no use to a user of this command.
+        // Libraries log how they work, which does not help a user of this command.
         Verbosity { verbose: 1, .. } => Some("warn,kvtier=info"),
         Verbosity { verbose: 2, .. } => Some("warn,kvtier=debug"),
         Verbosity { .. } => Some("warn,kvtier=trace"),
@@ -60,7 +60,7 @@ fn parse(name: &str, text: &str) -> Result<EnvFilter> {
 }
 
 /// Refuses words that are neither a level nor have one. A filter takes such a word for the name of a module whose lines
-/// are all shown, so a misspelt level would show nothing and no error.
+/// are all shown, so a misspelt level would show no line and no error.
 fn refuse_unknown_words(text: &str) -> Result<()> {
     for word in text.split(',').map(str::trim) {
         let is_filter = word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 /// Writes to the standard output until its reader closes it. Everything after that is dropped without an error, so that
-/// the exit code still tells what the command found.
+/// the exit code still reports the command's result.
 #[derive(Debug)]
 pub(crate) struct Output {
     stdout: io::Stdout,

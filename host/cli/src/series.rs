@@ -1,4 +1,4 @@
-//! The hit ratio over a trace, in bounded memory however long the trace is.
+//! The hit ratio over a trace of any length, in bounded memory.
 
 /// The largest number of points in a [`Series`].
 const POINTS_MAX: usize = 256;

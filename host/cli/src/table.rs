@@ -1,4 +1,4 @@
-//! The one form of every table: aligned columns without frames.
+//! The form of all tables: aligned columns without frames.
 
 use comfy_table::{Cell, CellAlignment, Row, Table, presets};
 

@@ -1,4 +1,4 @@
-//! Checks of typed settings, for configurations that were read and those made in code alike.
+//! Checks of typed settings, both of configurations that were read and of those made in code.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::limits;
 
 impl Config {
     /// Checks a configuration made in code: the ranges of all settings, and the backends. One that was read from a text
-    /// is checked already.
+    /// has been checked.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let origin = &Origin::Code;
         self.check_ranges(origin, str::to_owned)?;
@@ -53,7 +53,7 @@ pub(super) fn check_names(names: &[String], origin: &Origin, key: &str) -> Resul
 }
 
 impl BackendConfig {
-    /// Checks everything about this backend that its types leave open. `section` names its place in messages.
+    /// Checks everything about this backend that its types do not ensure. `section` names its place in messages.
     pub(super) fn check(&self, origin: &Origin, section: &str) -> Result<(), ConfigError> {
         let refuse = |problem| ConfigError::new(origin, problem);
         let key = |key: &str| format!("{section}.{}.{key}", self.name);

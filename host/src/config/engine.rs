@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::memory::{HugePages, PAGE_BYTES, PoolOptions};
 
 settings! {
-    /// Holds all settings of one storage host.
+    /// All settings of one storage host.
     ///
     /// Fields are public, so that a program can make a configuration without a file:
     ///
@@ -37,16 +37,16 @@ settings! {
         chunk_size: usize = count("chunk_size", 256, 1..=1 << 20),
         /// Whether the CPU tier keeps chunks. The buffer pool exists either way.
         local_cpu: bool = boolean("local_cpu", true),
-        /// Size of the buffer pool, in bytes: one page of 4 KiB or more. With 0 the CPU tier keeps no chunks either,
-        /// and the pool has what one retrieval needs at a time, see [`Config::pool_bytes`].
+        /// Size of the buffer pool in bytes: one page of 4 KiB or more. With 0 the CPU tier also keeps no chunks, and
+        /// the pool has the memory that one retrieval needs at a time, see [`Config::pool_bytes`].
         pool_size_bytes: u64 = gib("max_local_cpu_size", 5 * GIB, 4 * KIB..=4096 * GIB),
         /// Which chunk the CPU tier evicts first.
         cache_policy: EvictionPolicy = word("cache_policy", EvictionPolicy::Lru),
         /// Whether a prompt's trailing partial chunk is stored.
         save_unfull_chunk: bool = boolean("save_unfull_chunk", false),
-        /// Deadline of a lookup.
+        /// Time limit of a lookup.
         lookup_timeout: Duration = millis("lookup_timeout_ms", 3_000, 1..=DAY_MS),
-        /// Deadline of other operations of the engine.
+        /// Time limit of other operations of the engine.
         blocking_timeout: Duration = secs("blocking_timeout_secs", 10, 1..=DAY_SECS),
         /// How long a pin holds.
         pin_timeout: Duration = secs("pin_timeout_sec", 300, 1..=DAY_SECS),
@@ -54,13 +54,13 @@ settings! {
         on_load_error: OnLoadError = word("kvtier.on_load_error", OnLoadError::Continue),
         /// What happens to a put when a backend's queue is full.
         on_full: OnFull = word("kvtier.on_full", OnFull::Drop),
-        /// Key that seals chunks against hostile backends; a checksum against accidents is used without it.
+        /// The key that seals chunks against hostile backends. Without it, a checksum detects accidents.
         integrity_key: Option<Secret> =
             other("kvtier.integrity_key", None, Blank::Refused, read_integrity_key, |key| match key {
                 None => "none".to_owned(),
                 Some(secret) => format!("{} bytes", secret.len_bytes()),
             }),
-        /// Where compiled components are kept.
+        /// The place of compiled components.
         compile_cache: CompileCache =
             other("kvtier.compile_cache", CompileCache::User, Blank::Refused, read_compile_cache, |cache| match cache {
                 CompileCache::User => "kvtier in the user's cache directory".to_owned(),
@@ -71,7 +71,7 @@ settings! {
         lane_threads: usize = count("kvtier.lane_threads", 4, 1..=256).lowered(|threads| {
             threads.min(std::thread::available_parallelism().map_or(1, usize::from))
         }),
-        /// Time that closing allows each backend to store what is queued, and again to close.
+        /// Time limit for closing each backend: to store its queued chunks, and again to close.
         close_timeout: Duration = millis("kvtier.close_timeout_ms", 5_000, 1..=HOUR_MS),
         /// Whether components that are not in the cache are compiled.
         compile: CompilePolicy = word("kvtier.compile", CompilePolicy::Auto),
@@ -84,11 +84,11 @@ settings! {
             }),
     }
     beside {
-        /// What compiling one component may take.
+        /// Limits for compiling one component.
         compile_limits: CompileLimits = CompileLimits::default(),
         /// How the system keeps the buffer pool's memory. Ignored if the embedder supplies the memory.
         pool: PoolOptions = PoolOptions::default(),
-        /// Whether nothing is stored, although chunks are found and served.
+        /// Whether no chunks are stored, although they are found and served.
         skip_save: bool = false,
         /// The backends behind the CPU tier, in search order.
         backends: Vec<BackendConfig> = Vec::new(),
@@ -96,14 +96,14 @@ settings! {
 }
 
 settings! {
-    /// Bounds what compiling one component may take. Applies only to a compiler in a separate process.
+    /// Limits for compiling one component. They apply only to a compiler in a separate process.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct CompileLimits {
         /// Address space of the compiler, in bytes.
         memory_bytes: u64 = size("kvtier.compile_memory", 4 * GIB, 64 * MIB..=1024 * GIB),
         /// Processor time of all its threads together, in whole seconds.
         cpu: Duration = secs("kvtier.compile_cpu_secs", 300, 1..=DAY_SECS),
-        /// Time until it must have ended.
+        /// Time limit.
         timeout: Duration = millis("kvtier.compile_timeout_ms", 600_000, 1..=HOUR_MS),
     }
 }
@@ -122,29 +122,29 @@ impl Default for CompileLimits {
     }
 }
 
-/// Chooses where compiled components are kept from one start to the next.
+/// Where compiled components are kept between starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CompileCache {
     /// `kvtier` in the user's cache directory (`$XDG_CACHE_HOME`, or `.cache` in `$HOME`); nowhere without these.
     #[default]
     User,
-    /// In this directory, which must belong to the user and must not be writable for others.
+    /// In this directory, which must belong to the user and must not be writable by others.
     Directory(PathBuf),
     /// Nowhere.
     Off,
 }
 
-/// Chooses whether components are compiled when they are loaded.
+/// Whether components are compiled when they are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompilePolicy {
     /// Components that are not in the cache are compiled.
     #[default]
     Auto,
-    /// None are compiled; a component that is not in the cache is not loaded.
+    /// No component is compiled; one that is not in the cache is not loaded.
     CachedOnly,
 }
 
-/// Chooses the program that compiles components.
+/// The program that compiles components.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Compiler {
     /// The first `kvtier` in the absolute directories of `PATH`. If there is none, this process compiles.

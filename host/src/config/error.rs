@@ -1,4 +1,4 @@
-//! Errors of the configuration: where, which key, what was found, what to do.
+//! Errors of the configuration: the place, the key, the value found, and the remedy.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use super::secret::SecretError;
 use crate::limits::CONFIG_MESSAGE_BYTES_MAX;
 use crate::text::shown;
 
-/// Names where a setting came from.
+/// The origin of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
@@ -34,10 +34,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Reports why a configuration was refused: the place and the problem.
+/// The reason why a configuration was refused: the place and the problem.
 ///
-/// The message is complete; there is no further source. It is one line: quotes from a configuration are escaped, and
-/// cut if they are long.
+/// The message is complete, without a further source. It is one line: quotes from a configuration are escaped, and cut
+/// if they are long.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", shown(&format!("{origin}: {problem}"), CONFIG_MESSAGE_BYTES_MAX))]
 pub struct ConfigError {
@@ -57,14 +57,14 @@ impl ConfigError {
         &self.origin
     }
 
-    /// Returns what is wrong with it.
+    /// Returns the problem.
     #[must_use]
     pub fn problem(&self) -> &ConfigProblem {
         &self.problem
     }
 }
 
-/// Names what is wrong with a configuration.
+/// The problem with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each variant's message explains its fields")]
@@ -84,7 +84,7 @@ pub enum ConfigProblem {
     /// The document is a list or a scalar.
     #[error("must be a mapping of keys to values (`key: value` lines), found {found}")]
     NotAMapping { found: String },
-    /// A key that kvtier does not know, in a place where that refuses start.
+    /// An unknown key in a place where that refuses start.
     #[error("unknown key `{key}`; {advice}")]
     UnknownKey { key: String, advice: String },
     /// The same setting is given twice.

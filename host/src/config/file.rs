@@ -1,4 +1,4 @@
-//! Opening the files that the operator names.
+//! Opening files that the operator names.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 /// end.
 ///
 /// # Errors
-/// The system's, and one of the kind `InvalidInput` if the path is not a regular file.
+/// Those of the system, and one of the kind `InvalidInput` if the path is not a regular file.
 pub fn open_file(path: &Path) -> io::Result<File> {
     // Without `NONBLOCK`, opening a pipe waits for its other end, and reading some system files waits for new data.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

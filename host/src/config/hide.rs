@@ -1,5 +1,5 @@
-//! Finds what may be a secret although it is not declared as one: values of keys that sound like a secret, and the user
-//! part of a URL.
+//! Finds values that may be secrets although they are not declared as secrets: values of keys that sound like a secret,
+//! and the user part of a URL.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(super) fn secret_word(text: &str) -> Option<usize> {
     WORDS.iter().filter_map(|word| lower.find(word).map(|at| at + word.len())).min()
 }
 
-/// Reports whether a key of `config.*` is one that belongs under `secrets.*`.
+/// Reports whether a key of `config.*` belongs under `secrets.*`.
 pub(super) fn is_surely_secret(key: &str) -> bool {
     let lower = key.to_ascii_lowercase();
     SURE_WORDS.iter().any(|word| lower.contains(word))
@@ -40,8 +40,8 @@ pub fn without_user_parts(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{HIDDEN}{}", &text[..start], &text[last..]))
 }
 
-/// Returns what may be a secret in a value: the user parts of the URLs and addresses in it, as a whole and without the
-/// name before the colon.
+/// Returns the parts of a value that may be secrets: the user parts of the URLs and addresses in it, whole and without
+/// the name before the colon.
 pub(crate) fn user_parts(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for word in text.split(|c: char| c.is_whitespace() || c == ',') {

@@ -1,13 +1,13 @@
-//! Which keys exist, beside those of the tables of settings.
+//! The known keys, except those in the tables of settings.
 
 use super::engine::{CompileLimits, Config};
 use super::setting::Settings as _;
 use crate::memory::PoolOptions;
 
-/// Name of the environment variable that names the configuration file.
+/// The environment variable that names the configuration file.
 pub const CONFIG_FILE_VARIABLE: &str = "LMCACHE_CONFIG_FILE";
 
-/// Name of the environment variable that keeps everything from being stored.
+/// The environment variable that disables storing.
 pub const SKIP_SAVE_VARIABLE: &str = "LMCACHE_FORCE_SKIP_SAVE";
 
 /// Prefix of the variables that override top-level keys.

@@ -1,4 +1,4 @@
-//! The kinds of settings: how a value of each is read, bounded and shown.
+//! The kinds of settings: how a value of each is read, checked and shown.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::value::size::{show_gib, show_size};
 
 /// A choice among a few words.
 pub(super) trait Word: Copy + PartialEq + 'static {
-    /// Returns the words and what they mean, in the order in which errors list them.
+    /// Returns the words and their meanings, in the order in which errors list them.
     fn words() -> Vec<(&'static str, Self)>;
 }
 
@@ -31,7 +31,7 @@ pub(super) const fn size(key: &'static str, default: u64, range: RangeInclusive<
     number(key, default, Bound::new(default, &range), RawSetting::size_bytes, |value| *value, show_size)
 }
 
-/// Makes a setting that is a size in GiB. 0 is accepted beside the range.
+/// Makes a setting that is a size in GiB. 0 is accepted in addition to the range.
 pub(super) const fn gib(key: &'static str, default: u64, range: RangeInclusive<u64>) -> Field<u64> {
     let bound = Bound { or_zero: true, ..Bound::new(default, &range) };
     number(key, default, bound, RawSetting::gib_as_bytes, |value| *value, show_gib)
@@ -64,7 +64,7 @@ pub(super) const fn word<V: Word>(key: &'static str, default: V) -> Field<V> {
     other(key, default, Blank::NotGiven, |raw, _| raw.choice(&V::words()), show)
 }
 
-/// Makes a setting with its own way of being read and shown.
+/// Makes a setting that is read and shown in its own way.
 pub(super) const fn other<V>(
     key: &'static str,
     default: V,

@@ -1,4 +1,4 @@
-//! The keys and variables of `LMCache`, and how those without a meaning for kvtier are treated.
+//! Rules for the keys and variables of `LMCache`.
 //!
 //! A genuine file of `LMCache` loads unchanged: none of these keys is taken for a mistyped one.
 

@@ -1,12 +1,12 @@
 //! Configuration: an `LMCache`-style YAML text and environment variables become one validated [`Config`].
 //!
 //! The text is parsed once; the result needs no further checks. This module reads the configuration file and the
-//! secrets that it names for the host itself, and nothing else: whether a component's file exists shows when its
+//! secrets that it names for the host itself, and nothing else: whether a component's file exists is checked when its
 //! backend is loaded. `docs/configuration.md` is the reference of all keys.
 //!
-//! The way of a setting: `format` turns the text into a tree, `raw` makes flat settings of the tree and the
-//! environment, `read` gives each to the table that has its key. The tables (`engine`, `backend`) say all that is known
-//! of a setting, once; `setting` and `kind` are what they are made of.
+//! The path of a setting: `format` turns the text into a tree, `raw` turns the tree and the environment into flat
+//! settings, and `read` passes each to the table that has its key. The tables (`engine`, `backend`) define each setting
+//! once; `setting` and `kind` are their building blocks.
 
 mod backend;
 mod check;
@@ -50,8 +50,8 @@ pub use show::ShownSetting;
 pub(crate) use value::size::show_size;
 
 impl Config {
-    /// Reads a configuration file, in YAML or, without the feature `yaml`, in JSON; variables of the process
-    /// environment override its keys. Relative paths in it are taken from its directory.
+    /// Reads a configuration file, in YAML or, without the feature `yaml`, in JSON. Variables of the process
+    /// environment override its keys. Relative paths in it are relative to its directory.
     pub fn from_file(path: impl AsRef<Path>) -> Result<ReadConfig, ConfigError> {
         Self::from_file_with_env(path, process_environment()?)
     }
@@ -71,7 +71,7 @@ impl Config {
         ReadConfig::parse(&text, Format::FILE, &origin, base_dir, &env.into_iter().collect())
     }
 
-    /// Reads a configuration text; variables of `env` override its keys. Relative paths in it are taken from
+    /// Reads a configuration text. Variables of `env` override its keys. Relative paths in it are relative to
     /// `base_dir`. An empty text gives the defaults.
     #[cfg(feature = "yaml")]
     pub fn from_yaml(
@@ -82,8 +82,8 @@ impl Config {
         ReadConfig::parse(text, Format::Yaml, &Origin::Text, base_dir.as_ref(), &env.into_iter().collect())
     }
 
-    /// Reads a configuration text in JSON; variables of `env` override its keys. Relative paths in it are taken
-    /// from `base_dir`.
+    /// Reads a configuration text in JSON. Variables of `env` override its keys. Relative paths in it are relative to
+    /// `base_dir`.
     pub fn from_json(
         text: &str,
         base_dir: impl AsRef<Path>,
@@ -92,8 +92,8 @@ impl Config {
         ReadConfig::parse(text, Format::Json, &Origin::Text, base_dir.as_ref(), &env.into_iter().collect())
     }
 
-    /// Reads the file that `LMCACHE_CONFIG_FILE` names, or without it the variables of the process
-    /// environment alone; relative paths are then taken from the working directory.
+    /// Reads the file that `LMCACHE_CONFIG_FILE` names. Without it, reads only the variables of the process
+    /// environment, and relative paths are relative to the working directory.
     pub fn from_env() -> Result<ReadConfig, ConfigError> {
         match config_file_from_env() {
             Some(path) => Self::from_file(path),
@@ -108,8 +108,7 @@ pub fn config_file_from_env() -> Option<PathBuf> {
     std::env::var_os(CONFIG_FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Returns the process environment. Other variables than `LMCache`'s may have any bytes, and are then left
-/// out.
+/// Returns the process environment. Variables other than `LMCache`'s may have any bytes, and are then omitted.
 fn process_environment() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {

@@ -15,15 +15,15 @@ use super::setting::{Context, Settings as _};
 use super::suggest::similar_to;
 use super::value::{Environment, RawSetting};
 
-/// A configuration that was read, and what to tell the operator about it.
+/// A configuration that was read, with messages for the operator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReadConfig {
     /// The configuration. It is valid.
     pub config: Config,
-    /// Things to log at info level, such as keys of `LMCache` that have no meaning here.
+    /// Messages to log as info, such as keys of `LMCache` that have no meaning for kvtier.
     pub notes: Vec<String>,
-    /// Things to log as warnings, such as unknown keys.
+    /// Messages to log as warnings, such as unknown keys.
     pub warnings: Vec<String>,
 }
 
@@ -126,7 +126,7 @@ impl Config {
         for name in &list.names {
             listed.push((name, sections.remove(name).unwrap_or_default()));
         }
-        // The remaining sections belong to names that are not in the list.
+        // The remaining sections belong to names that are not listed.
         for (name, section) in listed {
             let listed = Listed { name, section: list.section, origin: &list.origin, unlisted: &sections };
             self.backends.push(section.parse(&listed, context, warnings)?);
@@ -144,7 +144,7 @@ impl Config {
     }
 }
 
-/// The listed names, and where the list is.
+/// The listed names, and the place of the list.
 struct BackendList {
     names: Vec<String>,
     key: &'static str,

@@ -1,4 +1,4 @@
-//! A setting, written once: its key, field, default and range, how it is read and how it is shown.
+//! A setting, defined once: its key, field, default and range, and how it is read and shown.
 //!
 //! [`settings!`] makes a struct and its table of one list; [`table!`] makes the table for a struct that is declared
 //! elsewhere. Known keys, reading, `validate`, `shown` and the test of `docs/configuration.md` all use these tables, so
@@ -10,10 +10,10 @@ use super::error::{ConfigError, ConfigProblem, Origin};
 use super::value::bound::Bound;
 use super::value::{Environment, RawSetting};
 
-/// What reading a setting needs beside its value.
+/// The context for reading a setting.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
-    /// Directory that relative paths are taken from.
+    /// Directory that relative paths are relative to.
     pub(super) base_dir: &'a Path,
     pub(super) environment: &'a Environment,
 }
@@ -28,12 +28,12 @@ pub(super) struct Field<V: 'static> {
     pub(super) kind: Kind<V>,
 }
 
-/// What an empty value means.
+/// The meaning of an empty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blank {
-    /// As if the setting were not given.
+    /// The same as an absent setting.
     NotGiven,
-    /// An error: it names a place, a grant or a secret, and whatever left it empty meant one.
+    /// An error: it names a place, a grant or a secret, and the template that left it empty meant to fill it.
     Refused,
 }
 
@@ -72,7 +72,7 @@ impl<V: Clone> Field<V> {
         }
     }
 
-    /// Shows a value, without what may be secret.
+    /// Shows a value without secrets.
     pub(super) fn show(&self, value: &V) -> String {
         match &self.kind {
             Kind::Number { number, show, .. } => show(number(value)),

@@ -1,8 +1,8 @@
-//! Shows a configuration as it is in force: every setting by its key, without secrets.
+//! Shows the configuration in force: every setting by its key, without secrets.
 //!
-//! What is secret is known by type: `integrity_key` shows its length, `secrets.*` their source, granted variables their
-//! name. Values of `config.*` are texts that operators also put passwords in, so those whose key or text sounds like a
-//! secret are hidden, and so are the user parts of URLs.
+//! Secrets are known by type: `integrity_key` shows its length, `secrets.*` their source, granted variables their name.
+//! Values of `config.*` are texts that may contain passwords, so those whose key or text sounds like a secret are
+//! hidden, as are the user parts of URLs.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use super::keys;
 use super::setting::Settings;
 use crate::text::one_line;
 
-/// One setting as it is in force.
+/// One setting in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShownSetting {
     /// The key as in `docs/configuration.md`; that of a backend with its section and name.
     pub key: String,
-    /// The value on one line, without what may be secret.
+    /// The value on one line, without secrets.
     pub value: String,
     /// Whether the value is the default.
     pub is_default: bool,
@@ -32,8 +32,8 @@ impl fmt::Display for ShownSetting {
 }
 
 impl Config {
-    /// Returns all settings that are in force, those at their default too, in the order of the reference. Nothing in
-    /// them is secret.
+    /// Returns all settings in force, including those at their default, in the order of the reference. They contain no
+    /// secrets.
     #[must_use]
     pub fn shown(&self) -> Vec<ShownSetting> {
         let defaults = Self::default();

@@ -1,20 +1,20 @@
 //! Suggestions for mistyped keys.
 
-/// Words of this many characters and more may differ by two typos.
+/// Words of at least this many characters may differ by two typos.
 const LONG_WORD_CHARS: usize = 8;
 
 /// Longer words get no suggestion.
 const WORD_BYTES_MAX: usize = 128;
 
-/// Returns the candidate that `word` is a typo of: at most one edit or swapped neighbours away (two in
-/// long words), without regard to case and with `-` read as `_`.
+/// Returns the candidate that `word` is a typo of: at most one edit or swapped neighbours away (two in long words),
+/// ignoring case and with `-` read as `_`.
 pub(super) fn typo_of<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = fold(word);
     let distance_max = if word.chars().count() >= LONG_WORD_CHARS { 2 } else { 1 };
     nearest(&word, candidates, distance_max)
 }
 
-/// Returns the candidate most similar to `word`, for advice where the key is refused anyway.
+/// Returns the candidate most similar to `word`, for advice where the key is refused.
 pub(super) fn similar_to<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = fold(word);
     let distance_max = (word.chars().count() / 3).max(1);
@@ -44,8 +44,8 @@ fn nearest<'a>(
 }
 
 /// The length of a word, and how often each character occurs in it, by its last five bits. Words that differ by few
-/// edits have nearly the same counts, and counting costs a fraction of a distance, which a file of unknown keys would
-/// need a million times.
+/// edits have nearly the same counts. Counting costs a fraction of computing a distance, which a file of unknown keys
+/// would need a million times.
 struct Letters {
     n: usize,
     counts: [u8; 32],

@@ -80,7 +80,7 @@ pub(crate) struct NewBackend {
 #[error("there is no backend `{0}`")]
 pub struct UnknownBackend(pub String);
 
-/// The chain of tiers, on keys: the low-level API, for engines that have keys of their own. Cloning shares it.
+/// The chain of tiers, on keys: the low-level API, for engines that have their own keys. Cloning shares it.
 ///
 /// An [`Engine`](crate::Engine) derives keys from tokens and does everything else here; get the manager from
 /// [`Engine::storage`](crate::Engine::storage). `host/examples/keys.rs` is a program that works on keys.

@@ -52,7 +52,7 @@ pub enum PoolError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The system does not let the process lock as much memory.
+    /// The system does not allow the process to lock this much memory.
     #[error(
         "cannot lock a pool of {region_bytes} bytes in memory: RLIMIT_MEMLOCK allows {}; raise it (ulimit -l, \
          LimitMEMLOCK=, memlock of a container), lower max_local_cpu_size, or set kvtier.pool.mlock to false",

@@ -174,7 +174,7 @@ mod mapped {
         const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
         if std::fs::read_to_string(SETTING).is_ok_and(|setting| setting.contains("[never]")) {
             tracing::warn!(
-                "kvtier.pool.huge_pages is transparent, but this system gives no such pages: {SETTING} says never"
+                "kvtier.pool.huge_pages is transparent, but this system has no such pages: {SETTING} is `never`"
             );
         }
     }

@@ -23,7 +23,7 @@ struct Row {
     time: Duration,
 }
 
-/// Compiles the components that the arguments and the configuration name, and writes what came of each to `out`.
+/// Compiles the components that the arguments and the configuration name, and writes the outcome of each to `out`.
 ///
 /// # Errors
 /// If the configuration is invalid, and if components could not be compiled or kept, with the cause of each. The other
@@ -111,6 +111,6 @@ pub(crate) fn compile_one(args: &CompileOneArgs) -> Result<()> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let has_code =
         wasm::compile_one(&args.words, &mut input, &mut output).context("cannot write the code")?;
-    ensure!(has_code, "there is no code; the standard output says why");
+    ensure!(has_code, "there is no code; the cause is on the standard output");
     Ok(())
 }

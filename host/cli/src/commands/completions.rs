@@ -19,7 +19,7 @@ pub fn completions(args: &CompletionsArgs, out: &mut impl Write) -> Result<()> {
     let visible = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let mut command =
         Command::new("kvtier").args(all.get_arguments().cloned()).subcommands(visible.collect::<Vec<_>>());
-    // Into memory first: `generate` panics where it cannot write.
+    // Into memory first: `generate` panics if it cannot write.
     let mut script = Vec::new();
     generate(args.shell, &mut command, "kvtier", &mut script);
     print(out, &String::from_utf8_lossy(&script))

@@ -1,4 +1,4 @@
-//! What each command does with its arguments.
+//! The commands.
 
 pub mod compile;
 pub mod completions;

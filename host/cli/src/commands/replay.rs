@@ -1,4 +1,4 @@
-//! `kvtier replay`, except for what only an engine can do.
+//! `kvtier replay`, except for the parts that need an engine.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::replay::{self, Chain, Outcome, json, text};
 use crate::{report, trace};
 
-/// A chain that is ready for a replay, and what the report shows of it.
+/// A chain that is ready for a replay, and the facts about it for the report.
 pub struct Ready<C> {
     /// The chain.
     pub chain: C,

@@ -15,7 +15,7 @@ use crate::commands::{choose_compiler, read_config};
 use crate::format::{bytes, count};
 use crate::machine;
 
-/// Makes the chain that a command line describes. A replay measures: whatever the configuration says, puts wait for
+/// Makes the chain that a command line describes. A replay measures: whatever the configuration sets, puts wait for
 /// room instead of being dropped, and a backend that cannot be loaded is an error. `program` compiles components unless
 /// the configuration names another compiler.
 ///

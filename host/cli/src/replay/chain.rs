@@ -7,7 +7,7 @@ use kvtier::{ChunkKey, ChunkSpec};
 
 use crate::histogram::Histogram;
 
-/// What the chain did with an offered chunk.
+/// The outcome of an offered chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
     /// The chain took the payload.
@@ -26,7 +26,7 @@ pub struct Retrieved<C> {
     pub chunk: C,
 }
 
-/// What one tier did, as the chain counted it.
+/// The counts of one tier.
 #[derive(Debug, Clone, Default)]
 pub struct TierCounters {
     /// Payload bytes that the tier served.
@@ -41,11 +41,11 @@ pub struct TierCounters {
     pub misses: BTreeMap<String, u64>,
     /// Failed calls and chunks, by operation and kind.
     pub errors: BTreeMap<String, u64>,
-    /// Puts of chunks that the tier had no space for, by reason. It works; they are not among its errors.
+    /// Puts of chunks that the tier had no space for, by reason. The tier works, so they are not among its errors.
     pub refused: BTreeMap<String, u64>,
     /// Puts that ended before the tier had the chunk, by reason.
     pub dropped: BTreeMap<String, u64>,
-    /// Operations that passed the tier over because its breaker was open, by direction.
+    /// Operations that skipped the tier because its breaker was open, by direction.
     pub skipped: BTreeMap<String, u64>,
     /// Replaced lanes and opened breakers.
     pub events: BTreeMap<String, u64>,
@@ -74,13 +74,13 @@ pub trait Chain {
     /// Retrieves the chunks before the first gap.
     fn retrieve(&mut self, chunks: &[ChunkSpec]) -> Result<Vec<Retrieved<Self::Chunk>>>;
 
-    /// Releases what the chain holds for the last [`Chain::lookup`].
+    /// Releases the resources of the last [`Chain::lookup`].
     fn release(&mut self) -> Result<()>;
 
     /// Offers a chunk to every tier. `fill` is called with the buffer if the payload is needed.
     fn store(&mut self, chunk: ChunkSpec, fill: &mut dyn FnMut(&mut [u8])) -> Result<Stored>;
 
-    /// Waits until every tier has stored what was offered.
+    /// Waits until every tier has stored the offered chunks.
     fn flush(&mut self) -> Result<()>;
 
     /// Returns the tiers' counters, in the chain's order.

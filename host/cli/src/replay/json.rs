@@ -45,7 +45,7 @@ struct Document<'a> {
     refused: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// Puts, by tier and reason.
     dropped: InOrder<&'a str, &'a BTreeMap<String, u64>>,
-    /// Operations that an open breaker kept from the tier, by tier and direction.
+    /// Operations that skipped the tier because its breaker was open, by tier and direction.
     skipped: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// By tier and event.
     events: InOrder<&'a str, &'a BTreeMap<String, u64>>,

@@ -22,7 +22,7 @@ pub struct Outcome {
     pub hits: Vec<u64>,
     /// Chunks that the lookup found but that were not delivered.
     pub lost: u64,
-    /// Offered chunks, by what the chain did with them.
+    /// Offered chunks, by outcome.
     pub stored: StoredCounts,
     /// Wall-clock time, including the final flush.
     pub elapsed: Duration,
@@ -34,7 +34,7 @@ pub struct Outcome {
     pub tiers: Vec<TierCounters>,
 }
 
-/// Offered chunks, by what the chain did with them.
+/// Offered chunks, by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoredCounts {
     /// See [`super::Stored::New`].

@@ -21,7 +21,7 @@ pub(crate) struct Maps {
     log: Vec<String>,
     /// The key whose payload comes back damaged.
     damage: Option<(ChunkKey, Damage)>,
-    /// What happens to every payload that comes back.
+    /// Applied to every payload that comes back.
     pub(crate) damage_all: Option<Damage>,
     /// Set when the chain is closed.
     pub(crate) closed: Rc<Cell<bool>>,

@@ -5,7 +5,7 @@ use crate::histogram::Histogram;
 use crate::replay::{Outcome, ratio};
 use crate::table::table;
 
-/// Renders a summary, the tiers, latencies, and what an operator should look at, if anything.
+/// Renders a summary, the tiers, the latencies, and remarks for the operator, if any.
 pub fn render(outcome: &Outcome) -> String {
     let mut text = format!("{}\n{}\n{}", summary(outcome), tiers(outcome), latencies(outcome));
     let remarks = outcome.remarks();

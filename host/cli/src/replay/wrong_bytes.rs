@@ -17,21 +17,21 @@ pub struct WrongBytes {
     pub request: u64,
     /// The chunk's position in the request.
     pub chunk_index: usize,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What is wrong with a payload.
+/// A fault of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The length in bytes.
+    /// The length is wrong, in bytes.
     Length {
         /// The length of a chunk.
         expected: usize,
         /// The length that was served.
         found: usize,
     },
-    /// A byte.
+    /// A byte is wrong.
     Content(Mismatch),
 }
 

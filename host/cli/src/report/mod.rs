@@ -16,7 +16,7 @@ use crate::svg::{colour, document};
 /// Keeps the page from loading anything.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// What the report shows of the run, besides its outcome.
+/// The facts about the run that the report shows, besides its outcome.
 #[derive(Debug, Clone)]
 pub struct RunInfo {
     /// The command line.
@@ -110,7 +110,7 @@ fn cards(outcome: &Outcome) -> Markup {
     }
 }
 
-/// Renders what an operator should look at first, or nothing.
+/// Renders the remarks for the operator, or nothing.
 fn remarks(outcome: &Outcome) -> Markup {
     let remarks = outcome.remarks();
     html! {

@@ -96,7 +96,7 @@ pub(super) fn latencies(outcome: &Outcome) -> Markup {
     table(&["tier", "operation", "calls", "p50 µs", "p90 µs", "p99 µs", "longest µs"], 2, rows)
 }
 
-/// Renders what each tier did not do, by reason.
+/// Renders the misses, errors and other unusual outcomes of each tier, by reason.
 pub(super) fn reasons(outcome: &Outcome) -> Markup {
     let tiers = outcome.tier_names.iter().zip(&outcome.tiers).enumerate();
     let rows = tiers.flat_map(|(index, (name, tier))| {

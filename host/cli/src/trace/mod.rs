@@ -21,7 +21,7 @@ use crate::args::STANDARD_INPUT;
 /// The largest length of a line, in bytes. A prompt of a million tokens takes about 20 KB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Some editors put it before a text.
+/// Some editors put it at the beginning of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One request of a trace.

@@ -47,7 +47,7 @@ fn samples() -> TempDir {
 /// Runs `kvtier` with these words in a folder of [`samples`], and shows what it prints.
 fn run(words: &str) -> String {
     let folder = samples();
-    // Folders and sizes of this machine have no place in an expected text.
+    // Folders and sizes of this machine must not appear in an expected text.
     let home = folder.path().canonicalize().unwrap();
     let text = shown(&mut kvtier(&home, words)).replace(&format!("{}/", home.display()), "[folder]/");
     match text.split_once("machine's memory of ") {

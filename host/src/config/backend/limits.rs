@@ -1,4 +1,4 @@
-//! What one backend may use, and when it is passed over. What happens at each limit is in `docs/configuration.md`.
+//! The limits of one backend and of its breakers. `docs/configuration.md` describes what happens at each limit.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::limits::{
 };
 
 settings! {
-    /// Bounds what one backend may use.
+    /// The limits of one backend.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BackendLimits {
         /// Linear memory of one instance, all its memories together, in bytes. One 32-bit memory can have 4 GiB.
         memory_bytes: u64 = size("limits.memory", 64 * MIB, MIB..=4 * GIB),
-        /// Time of one call, before what its bytes add.
+        /// Time limit of one call, without the time for its bytes.
         call_timeout: Duration = millis("limits.call_timeout_ms", 1_000, 1..=HOUR_MS),
-        /// Slowest accepted transfer, in bytes a second; lengthens the time of calls that move bytes.
+        /// Slowest accepted transfer, in bytes per second; extends the time limit of calls that move bytes.
         min_bytes_per_s: u64 = size("limits.min_bytes_per_s", 32 * MIB, 1..=SIZE_BYTES_MAX),
-        /// Time of `open`.
+        /// Time limit of `open`.
         open_timeout: Duration = millis("limits.open_timeout_ms", 10_000, 1..=HOUR_MS),
-        /// Time of `close`.
+        /// Time limit of `close`.
         close_timeout: Duration = millis("limits.close_timeout_ms", 2_000, 1..=HOUR_MS),
         /// How long a lane may make no progress before it is replaced.
         lane_stall: Duration = millis("limits.lane_stall_ms", 1_000, 1..=HOUR_MS),
@@ -34,43 +34,43 @@ settings! {
         calls_in_flight_max: usize = count("limits.calls_in_flight_max", 256, 1..=65_536),
         /// How many chunks one call may carry.
         batch_chunks_max: usize = count("limits.batch_chunks_max", 64, 1..=4_096),
-        /// How many elements the tables of one instance may have, all together. Each takes a pointer of the host's.
+        /// How many elements the tables of one instance may have in total. Each takes a pointer of the host's.
         table_elements: usize = count("limits.table_elements", 100_000, 1..=10_000_000),
-        /// How many handles of each kind one instance may hold, beside
+        /// How many handles of each kind one instance may hold, in addition to
         /// [`HANDLES_PER_CALL`](crate::limits::HANDLES_PER_CALL) for each call. The default is for 256 calls that each
         /// work on 16 chunks at a time.
         handles_max: usize = count("limits.handles_max", 16_384, 64..=1 << 20),
-        /// How many bytes one call of a host function, or one answer, may carry. The host holds and reads that much for
-        /// a guest before anything else bounds it. The smallest value is the piece in which the SDK copies chunks, the
-        /// default the largest read ([`READ_BYTES_MAX`]).
+        /// How many bytes one call of a host function, or one of its results, may carry. The host holds and reads that
+        /// much for a guest before any other limit applies. The smallest value is the piece in which the SDK copies
+        /// chunks, the default the largest read ([`READ_BYTES_MAX`]).
         hostcall_bytes: u64 = size("limits.hostcall_bytes", READ_BYTES_MAX, MIB..=4 * GIB),
         /// How many random bytes one call may ask for.
         random_bytes: u64 = size("limits.random_bytes", 64 * KIB, 64..=64 * MIB),
-        /// How many lines a second may be logged, over all lanes.
+        /// How many lines per second may be logged, over all lanes.
         log_lines_per_s: u64 = whole("limits.log_lines_per_s", 1_000, 1..=1_000_000),
-        /// How many bytes a second may be logged, over all lanes. The longest line passes the smallest value.
+        /// How many bytes per second may be logged, over all lanes. The longest line passes the smallest value.
         log_bytes_per_s: u64 = size("limits.log_bytes_per_s", MIB, LOG_BYTES_MAX as u64..=GIB),
-        /// How many bytes puts and gets may have under way; one call is always allowed. The default has room for all
+        /// How many bytes of puts and gets may be in flight; one call is always allowed. The default has room for all
         /// batches of puts in flight ([`PUT_BATCHES_IN_FLIGHT`](crate::limits::PUT_BATCHES_IN_FLIGHT) of
         /// [`BATCH_BYTES_MAX`](crate::limits::BATCH_BYTES_MAX)) and for 15 retrievals of the largest chunks
         /// ([`GET_BYTES_IN_FLIGHT_MAX`](crate::limits::GET_BYTES_IN_FLIGHT_MAX)).
         bytes_in_flight: u64 = size("limits.bytes_in_flight", 2 * GIB, 1..=SIZE_BYTES_MAX),
-        /// How many files, directories and sockets one instance may have open, beside the directories that it is
-        /// granted.
+        /// How many files, directories and sockets one instance may have open, in addition to its granted directories.
         open_files_max: usize = count("limits.open_files_max", 256, 1..=65_536),
-        /// How many operations on files may be pending, over all lanes. One that the guest has given up is pending
-        /// until a thread has come to it.
+        /// How many operations on files may be pending, over all lanes. An operation that the guest has given up is
+        /// pending until a thread has handled it.
         file_operations_max: usize = count("limits.file_operations_max", 1_024, 1..=65_536),
-        /// How many bytes of paths, and of what is written, may wait in them. Two of the longest paths fit into the
+        /// How many bytes of paths, and of data to write, may wait in them. Two of the longest paths fit into the
         /// smallest value.
         file_names_bytes: u64 = size("limits.file_names_bytes", 16 * MIB, 2 * PATH_BYTES_MAX as u64..=GIB),
-        /// Time to resolve a name and connect, for HTTP and for sockets of WASI 0.3.
+        /// Time limit to resolve a name and connect, for HTTP and for sockets of WASI 0.3.
         connect_timeout: Duration = millis("limits.connect_timeout_ms", 1_000, 1..=HOUR_MS),
-        /// Time of one TLS handshake.
+        /// Time limit of one TLS handshake.
         tls_timeout: Duration = millis("limits.tls_timeout_ms", 1_000, 1..=HOUR_MS),
-        /// How long an HTTP request may wait for a free connection, and then go without a byte in either direction.
+        /// How long an HTTP request may wait for a free connection, and then transfer no byte in either direction.
         request_timeout: Duration = millis("limits.request_timeout_ms", 10_000, 1..=HOUR_MS),
-        /// How many HTTP requests may be under way, over all lanes. As many connections to each target are kept.
+        /// How many HTTP requests may be under way, over all lanes. The same number of connections to each target is
+        /// kept.
         http_requests_max: usize = count("limits.http_requests_max", 64, 1..=4_096),
         /// Size of the component's file, in bytes.
         component_bytes: u64 = size("limits.component_bytes", 256 * MIB, KIB..=COMPONENT_BYTES_MAX),
@@ -78,7 +78,7 @@ settings! {
 }
 
 settings! {
-    /// Decides when a backend is passed over because it fails, and for how long.
+    /// When a backend is skipped because it fails, and for how long.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct BreakerConfig {
         /// How many of the last `window` calls must have failed; 0 means never.
@@ -108,7 +108,7 @@ impl BackendLimits {
         self.call_timeout.saturating_add(transfer)
     }
 
-    /// Returns the limits that differ from their default: name below `limits.`, value, and default.
+    /// Returns the limits that differ from their default: name below `limits.`, value and default.
     pub(crate) fn changed(&self) -> Vec<(&'static str, u64, u64)> {
         let numbers =
             Self::SETTINGS.iter().filter_map(|setting| Some((setting.key, (setting.number)(self)?)));

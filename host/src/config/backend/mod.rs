@@ -22,10 +22,10 @@ use super::value::plain::{boolean, whole};
 use crate::limits::CLASS_NAME_CHARS_MAX;
 
 settings! {
-    /// Describes one backend: a class of a component, what it gets, and its limits.
+    /// One backend: a class of a component, its arguments, its grants and its limits.
     #[derive(Clone, PartialEq, Eq)]
     pub struct BackendConfig {
-        /// The component's file. Whether it exists shows when the backend is loaded.
+        /// The component's file. Whether it exists is checked when the backend is loaded.
         module_path: PathBuf =
             other("module_path", PathBuf::new(), Blank::NotGiven, read_module_path, |path| show_path(path)),
         /// The class to construct.
@@ -34,8 +34,8 @@ settings! {
         digest: Option<Sha256Digest> = other("digest", None, Blank::Refused, read_digest, |digest| {
             digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
         }),
-        /// The certificates that may vouch for HTTPS servers, in a file of PEM; `None`: those that the system trusts,
-        /// or, where it has none, the bundled ones.
+        /// A PEM file of the certificates that may vouch for HTTPS servers. `None`: those that the system trusts or,
+        /// without any, the bundled ones.
         ca_file: Option<PathBuf> = other("tls.ca_file", None, Blank::Refused, read_ca_file, |file| {
             file.as_ref().map_or_else(|| "none".to_owned(), |path| show_path(path))
         }),
@@ -50,11 +50,11 @@ settings! {
         config: Vec<(String, String)> = Vec::new(),
         /// Keys for the constructor whose values are read when the backend is loaded.
         secrets: Vec<(String, SecretSource)> = Vec::new(),
-        /// What the backend may reach.
+        /// The access that the backend is granted.
         allow: Grants = Grants::default(),
-        /// What the backend may use.
+        /// The limits of the backend.
         limits: BackendLimits = BackendLimits::default(),
-        /// When the backend is passed over because it fails.
+        /// When the backend is skipped because it fails.
         breaker: BreakerConfig = BreakerConfig::default(),
     }
 }
@@ -75,9 +75,9 @@ impl BackendConfig {
         }
     }
 
-    /// Returns what may be a secret although it is not declared as one: values of `config.*` and of granted variables
-    /// whose name sounds like one, and the user parts of URLs. Numbers and words such as `true` are left out, because
-    /// they are common in logs.
+    /// Returns values that may be secrets although they are not declared as secrets: values of `config.*` and of
+    /// granted variables whose name sounds like a secret, and the user parts of URLs. Numbers and words such as `true`
+    /// are omitted, because they are common in logs.
     pub(crate) fn unnamed_secrets(&self) -> Vec<String> {
         let variables = self.allow.env.iter().filter_map(|grant| match grant {
             EnvGrant::Set { name, value } => Some((name.clone(), value.clone())),
@@ -94,7 +94,7 @@ impl BackendConfig {
     }
 }
 
-// Values of `config.*` are left out: operators put passwords there, alone and in URLs.
+// Values of `config.*` are omitted: operators put passwords there, alone and in URLs.
 impl fmt::Debug for BackendConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -129,7 +129,7 @@ impl fmt::Debug for BackendConfig {
 }
 
 /// Reports whether a text may name a class: a class name in any case style, or `ns:pkg/interface@version` and resource.
-/// Whether the component exports it shows when the backend is loaded.
+/// Whether the component exports it is checked when the backend is loaded.
 pub(super) fn is_class_name(name: &str) -> bool {
     (1..=CLASS_NAME_CHARS_MAX).contains(&name.len())
         && name.bytes().all(|byte| {

@@ -46,7 +46,7 @@ impl Facts<'_> {
     }
 }
 
-/// A directory that a writable grant names with a placeholder, so that nobody can make it beforehand.
+/// A directory that a writable grant names with a placeholder, so that an operator cannot create it in advance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnDirectory {
     /// The part that must exist, such as the mount point of a disk.
@@ -55,10 +55,10 @@ pub(crate) struct OwnDirectory {
 }
 
 impl OwnDirectory {
-    /// Makes the directory if the one that it lies in exists. If not, opening the grant fails.
+    /// Creates the directory if its parent exists. If not, opening the grant fails.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     pub(crate) fn make(&self) -> io::Result<()> {
         if self.within.is_dir() { std::fs::create_dir_all(&self.path) } else { Ok(()) }
     }
@@ -66,7 +66,7 @@ impl OwnDirectory {
 
 impl BackendConfig {
     /// Replaces the placeholders in the values of `config.*` and in the host's paths of `allow.fs`. Returns the
-    /// directories that belong to this backend alone because of them.
+    /// directories that belong to this backend alone because of their placeholders.
     pub(crate) fn fill(&mut self, facts: &Facts<'_>) -> Vec<OwnDirectory> {
         for (_, value) in &mut self.config {
             if has_placeholder(value) {
@@ -104,7 +104,7 @@ pub(in crate::config) fn check_placeholders(text: &str) -> Result<(), (String, &
     Ok(())
 }
 
-/// Returns the words in braces and where their braces open.
+/// Returns the words in braces and the positions of their braces.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -115,7 +115,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Returns the first word of letters, digits, `_` and `-` in braces, and where they open.
+/// Returns the first word of letters, digits, `_` and `-` in braces, and its position.
 fn next_word(text: &str) -> Option<(usize, &str)> {
     let mut from = 0;
     loop {
@@ -130,8 +130,8 @@ fn next_word(text: &str) -> Option<(usize, &str)> {
     }
 }
 
-/// Turns a text into one component of a path: letters, digits, `.`, `_` and `-` stay, everything else becomes `_`, and
-/// so does a dot at the beginning. Two texts may give the same one: namespaces tell chunks apart, not directories.
+/// Turns a text into one component of a path: letters, digits, `.`, `_` and `-` stay, everything else becomes `_`, as
+/// does a dot at the beginning. Two texts may become equal: namespaces separate chunks, not directories.
 pub(crate) fn path_component(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
     let mut component: String = text.chars().take(PATH_COMPONENT_BYTES_MAX).map(safe).collect();

@@ -27,12 +27,12 @@ pub(in crate::config) struct Listed<'a> {
     /// The spelling of the section that goes with the list's spelling.
     pub(in crate::config) section: &'static str,
     pub(in crate::config) origin: &'a Origin,
-    /// Sections of names that are not listed.
+    /// Sections of unlisted names.
     pub(in crate::config) unlisted: &'a BTreeMap<String, BackendSection>,
 }
 
 impl BackendSection {
-    /// Adds a setting. The two spellings of one key may both be given if they agree.
+    /// Adds a setting. Both spellings of one key may be given if they agree.
     pub(in crate::config) fn add(&mut self, key: String, raw: RawSetting) -> Result<(), ConfigError> {
         let first = self.index_by_key.get(&key).map(|index| &self.settings[*index].1);
         match first {
@@ -106,7 +106,7 @@ impl Listed<'_> {
 }
 
 impl BackendConfig {
-    /// Returns all keys of a backend, apart from those that its author chooses.
+    /// Returns all keys of a backend, except those that its author chooses.
     pub(in crate::config) fn known_keys() -> impl Iterator<Item = &'static str> {
         Self::keys().chain(Grants::keys()).chain(BackendLimits::keys()).chain(BreakerConfig::keys())
     }

@@ -15,7 +15,7 @@ fn too_deep() -> String {
     format!("lists and mappings are nested deeper than {NESTING_DEPTH_MAX} levels")
 }
 
-/// What one parse may still use.
+/// The rest of the budget of one parse.
 pub(super) struct Budget {
     bytes_left: Cell<u64>,
     is_too_deep: Cell<bool>,
@@ -30,8 +30,8 @@ impl Budget {
         NodeSeed { budget: self, depth: 0 }.deserialize(deserializer)
     }
 
-    /// Returns an error's text. The one of too deep nesting replaces the parser's, which would begin with the whole
-    /// path. A value that does not fit its tag (`!!int x`) is left out, since it may be a secret.
+    /// Returns an error's text. For too deep nesting it replaces the parser's text, which would begin with the whole
+    /// path. A value that does not fit its tag (`!!int x`) is omitted, since it may be a secret.
     pub(super) fn explain(&self, error: &dyn fmt::Display) -> String {
         if self.is_too_deep.get() {
             return too_deep();

@@ -1,4 +1,4 @@
-//! The text formats of a configuration. Both give the same tree; nothing outside knows their parsers.
+//! The text formats of a configuration. Both produce the same tree; no other module knows their parsers.
 
 mod build;
 mod json;

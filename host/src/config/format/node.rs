@@ -25,7 +25,7 @@ impl Node {
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Int(value) => format!("the number {value}"),
             Self::Float(value) => format!("the number {value:?}"),
-            // The user part of a URL is a password more often than not.
+            // The user part of a URL is usually a password.
             Self::Text(text) => format!("the text {:?}", shorten(&without_user_parts(text))),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Reports whether there is no value, or a text with nothing in it.
+    /// Reports whether there is no value, or an empty text.
     pub(in crate::config) fn is_blank(&self) -> bool {
         match self {
             Self::Null => true,
@@ -54,7 +54,7 @@ impl Node {
     }
 }
 
-/// Cuts a text to what an error message shows.
+/// Cuts a text to the length that an error message shows.
 pub(in crate::config) fn shorten(text: &str) -> String {
     if text.chars().count() <= SHOWN_CHARS_MAX {
         return text.to_owned();

@@ -12,8 +12,8 @@ pub(super) fn parse(text: &str) -> Result<Node, String> {
 }
 
 /// Refuses texts that would keep the YAML scanner busy: its time grows with the number of tokens times the depth of
-/// open brackets (500 kB of `[a: ` took 220 s). All brackets count, also in comments and quotes, because recognising
-/// those would take another scanner.
+/// open brackets (500 kB of `[a: ` took 220 s). All brackets count, including those in comments and quotes, because
+/// recognising these would take another scanner.
 ///
 /// Directives (`%TAG`) are compared with each other, and 60,000 of them took minutes; a configuration needs none.
 fn refuse_costly_scan(text: &str) -> Result<(), String> {

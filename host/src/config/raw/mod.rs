@@ -1,7 +1,7 @@
 //! Reads a text and environment variables into flat settings, before any key is interpreted.
 //!
-//! Dotted and nested spellings become one dotted key; an environment variable replaces the file's setting. Nothing here
-//! knows what a key means, apart from which ones exist at the top level.
+//! Dotted and nested spellings become one dotted key; an environment variable replaces the file's setting. This module
+//! does not know the meaning of a key, only which ones exist at the top level.
 
 mod extra;
 mod reader;

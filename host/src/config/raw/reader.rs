@@ -1,4 +1,4 @@
-//! Sorts the keys of a text and the variables of the environment into those that are used, ignored and refused.
+//! Sorts the keys of a text and the variables of the environment into used, ignored and refused ones.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +18,17 @@ pub(in crate::config) struct RawConfig {
     top: BTreeMap<&'static str, RawSetting>,
     /// Flat settings of kvtier's sections of `extra_config`, in file order.
     pub(in crate::config) sections: Vec<RawSetting>,
-    /// Whether nothing is stored, if the environment sets it.
+    /// Whether storing is disabled, if the environment sets it.
     pub(in crate::config) skip_save: Option<RawSetting>,
-    /// Messages for an operator who looks for them.
+    /// Messages of the level info.
     pub(in crate::config) notes: Messages,
     /// Messages that an operator should see.
     pub(in crate::config) warnings: Messages,
 }
 
 impl RawConfig {
-    /// Takes the setting of a top-level key. No value counts as not given, and so does an empty text, which as a list
-    /// is an empty one.
+    /// Takes the setting of a top-level key. No value counts as absent, and so does an empty text, which as a list is
+    /// an empty one.
     pub(in crate::config) fn take(&mut self, key: &str) -> Option<RawSetting> {
         let is_list = keys::BACKEND_LISTS.contains(&key);
         let is_given = |value: &Node| if is_list { *value != Node::Null } else { !value.is_blank() };
@@ -81,7 +81,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes a key of `LMCache` that has no meaning here, and warns about one that asks for a whole tier.
+    /// Notes a key of `LMCache` that has no meaning for kvtier, and warns about one that asks for a whole tier.
     fn unused(&mut self, origin: &Origin, shown: &str, key: &str, value: &Node) {
         if lmcache::asks_for_tier(key, value) {
             self.warnings.push(TIERS, || {
@@ -101,7 +101,7 @@ impl Reader {
         let origin = Origin::Variable(variable.to_owned());
         let text = unquote(value);
         let lower_key = key.to_ascii_lowercase();
-        // Variables are upper case; in another case they are typos.
+        // Variables are upper case. In another case they are typos.
         let known_key = if key == key.to_ascii_uppercase() { lower_key.as_str() } else { "" };
         let is_list = known_key == keys::EXTRA_CONFIG || keys::BACKEND_LISTS.contains(&known_key);
         let value = Node::Text(text.to_owned());
@@ -137,8 +137,8 @@ impl Reader {
     }
 
     fn override_top(&mut self, used: &'static str, setting: RawSetting) {
-        // The list of backends has two spellings; a variable in one overrides a file in either. Two variables are both
-        // kept, to be compared.
+        // The list of backends has two spellings; a variable in one overrides a file in either. If both variables are
+        // set, both are kept and compared.
         if keys::BACKEND_LISTS.contains(&used) {
             for spelling in keys::BACKEND_LISTS {
                 if matches!(self.top.get(spelling), Some(old) if !matches!(old.origin, Origin::Variable(_))) {
@@ -197,7 +197,7 @@ impl Reader {
     }
 }
 
-/// Trims a variable's value and removes one pair of matching quotes, which shells and container files often leave in.
+/// Trims a variable's value and removes one pair of matching quotes, which shells and container files often leave.
 fn unquote(value: &str) -> &str {
     let value = value.trim();
     for quote in ['"', '\''] {

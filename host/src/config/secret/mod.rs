@@ -1,4 +1,4 @@
-//! Secrets: where they come from, and values that never show and are wiped when they are dropped.
+//! Secrets: their sources, and values that are never shown and are wiped when they are dropped.
 
 mod resolve;
 
@@ -25,7 +25,7 @@ impl Secret {
         &self.0
     }
 
-    /// Returns the secret as text, or `None` when it is not UTF-8.
+    /// Returns the secret as text, or `None` if it is not UTF-8.
     #[must_use]
     pub fn expose_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
@@ -44,7 +44,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Names where a secret is read from. It holds no secret itself.
+/// The source of a secret. It holds no secret itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecretSource {
@@ -60,7 +60,7 @@ pub enum SecretSource {
 pub(super) const SECRET_FORM: &str =
     "`env:NAME` or `file:PATH` (a secret is never written into the configuration itself)";
 
-/// Reports why a secret could not be resolved.
+/// The reason why a secret could not be resolved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each variant's message explains its fields")]
@@ -86,7 +86,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// Reports whether there is nothing where the secret would be.
+    /// Reports whether the source of the secret is missing or empty.
     fn is_absence(&self) -> bool {
         match self {
             Self::NotSet { .. } | Self::Empty { .. } => true,
@@ -97,7 +97,7 @@ impl SecretError {
 }
 
 impl SecretSource {
-    /// Parses `env:NAME` or `file:PATH`, optional with a `?` at the end; a relative path is taken from `base_dir`.
+    /// Parses `env:NAME` or `file:PATH`, optional with a `?` at the end. A relative path is relative to `base_dir`.
     pub(super) fn parse_with_optional(text: &str, base_dir: &Path) -> Option<Self> {
         match text.trim().strip_suffix('?') {
             Some(source) => Some(Self::Optional(Box::new(Self::parse(source, base_dir)?))),
@@ -105,7 +105,7 @@ impl SecretSource {
         }
     }
 
-    /// Parses `env:NAME` or `file:PATH`; a relative path is taken from `base_dir`.
+    /// Parses `env:NAME` or `file:PATH`. A relative path is relative to `base_dir`.
     pub(super) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
         match text.trim().split_once(':')? {
             _ if text.trim().ends_with('?') => None,

@@ -1,4 +1,4 @@
-//! Reads a secret from its source, and logs what is suspicious about it.
+//! Reads a secret from its source, and logs suspicious facts about it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -47,7 +47,7 @@ impl SecretSource {
         if let Some(what) = stray(&bytes).filter(|_| is_news(&self.to_string())) {
             let n_bytes = bytes.len();
             tracing::warn!(
-                "the secret in {self} {what}, which is part of it ({n_bytes} bytes); if it is refused, look there"
+                "the secret in {self} {what}, which is part of it ({n_bytes} bytes); check this if the secret is refused"
             );
         }
         if bytes.len() as u64 > SECRET_BYTES_MAX {
@@ -61,16 +61,16 @@ impl SecretSource {
 }
 
 fn read_secret_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Two bytes beyond the limit leave room for the line break, and one more shows an oversized file. Room for all at
-    // once, because a vector that grows leaves its bytes behind.
+    // Two bytes beyond the limit leave room for the line break, and one more shows an oversized file. Memory for all is
+    // reserved at once, because a growing vector leaves its bytes behind.
     const BYTES_MAX: usize = SECRET_BYTES_MAX as usize + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES_MAX));
     let file = open_file(path)?;
     let mode = file.metadata()?.permissions().mode();
     if let Some(risk) = exposure(mode).filter(|_| is_news(&path.display().to_string())) {
-        // Not refused: orchestrators mount secrets readable by all, inside a container of their own.
+        // Not refused: orchestrators mount secrets readable by all inside a container.
         let (file, mode) = (path.display(), mode & 0o777);
-        tracing::warn!(%file, "{risk} the secret file, whose mode is {mode:o}; chmod 600 it unless that is meant");
+        tracing::warn!(%file, "{risk} the secret file, whose mode is {mode:o}; chmod 600 it unless this is intended");
     }
     file.take(BYTES_MAX as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -87,7 +87,7 @@ fn without_line_break(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// Returns what is unusual at an end of a secret. It is kept, since a password may have it.
+/// Returns a description of unusual characters at an end of a secret. They are kept, since a password may have them.
 fn stray(bytes: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(bytes).ok()?;
     match text {
@@ -105,7 +105,7 @@ fn is_news(place: &str) -> bool {
     logged.len() < BACKENDS_MAX * 2 && logged.insert(place.to_owned())
 }
 
-/// Returns what others than the owner and the group's readers can do with a file of this mode.
+/// Returns what users other than the owner and the group's readers can do with a file of this mode.
 fn exposure(mode: u32) -> Option<&'static str> {
     match mode {
         _ if mode & 0o022 != 0 => Some("others can replace"),

@@ -1,4 +1,4 @@
-//! What is in files and environments of `LMCache`, of Kubernetes and of others, and means nothing here.
+//! Keys and variables of `LMCache`, of Kubernetes and of others that have no meaning for kvtier.
 
 use super::super::lmcache::UNUSED_KEYS;
 use super::{read_all, read_all_with};
@@ -25,7 +25,7 @@ fn a_key_that_lmcache_has_is_never_taken_for_a_typo() {
         let variable = format!("LMCACHE_{}", key.to_uppercase());
         read_all_with("", &[(variable.as_str(), "")]).unwrap_or_else(|error| panic!("{variable}: {error}"));
     }
-    // A neighbour of a key that means nothing here means nothing either.
+    // A neighbour of a key without a meaning also has none.
     let read = read_all("nixl_receiver_hots: h").unwrap();
     assert_eq!(read.warnings, ["configuration text: unknown key `nixl_receiver_hots` is ignored"]);
 }
@@ -59,7 +59,7 @@ fn no_hot_cache_and_the_smallest_pool_is_what_a_size_of_zero_means() {
         let read = read_all(&format!("local_cpu: true\nmax_local_cpu_size: {zero}")).unwrap();
         assert_eq!((read.config.local_cpu, read.config.pool_size_bytes), (false, 0));
         assert!(read.warnings[0].contains("`max_local_cpu_size` is 0: the CPU tier keeps no chunks"));
-        // What may be in flight, and the batch that goes beyond it.
+        // The bytes in flight, and the batch that exceeds them.
         assert_eq!(read.config.pool_bytes(1), (128 + 16) << 20);
         assert_eq!(read.config.pool_bytes((64 << 20) + 1), (192 << 20) + 4096);
     }
@@ -116,7 +116,7 @@ fn ninety_thousand_unknown_keys_are_a_few_lines() {
         warnings.last().unwrap(),
         "there are 89984 more unknown keys and variables, which are ignored"
     );
-    // The same of keys of LMCache's, of extra keys, and of backends that nobody lists.
+    // The same for keys of LMCache's, extra keys, and unlisted backends.
     let extra = |index| format!("  e{index}: 1\n  external_backend.b{index}.lanes: 1\n");
     let extra: Vec<String> = (0..20_000).map(extra).collect();
     let read = read_all(&format!("extra_config:\n{}", extra.concat())).unwrap();

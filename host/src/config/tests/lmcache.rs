@@ -51,14 +51,14 @@ fn t1_a_text_list_is_split_and_a_yaml_list_is_kept_as_given() {
     assert_eq!(names(&config), ["b", "a", "c"]);
     let config = read(&format!("storage_plugins: [c, a, b]\n{extra}")).unwrap();
     assert_eq!(names(&config), ["c", "a", "b"]);
-    // Kept as given: nothing is trimmed, so the name is not a valid one.
+    // Kept unchanged: nothing is trimmed, so the name is not valid.
     let error = read(&format!("storage_plugins: [\"a \"]\n{extra}")).unwrap_err();
     assert!(error.to_string().contains("\"a \" cannot name a backend"));
 }
 
 #[test]
 fn t2_tiers_come_in_the_order_of_the_list() {
-    // The sections' order is another one, on purpose.
+    // The sections are in another order, on purpose.
     let extra = extra_config(&["a", "m", "z"]);
     let config = read(&format!("external_backends: [z, a, m]\n{extra}")).unwrap();
     assert_eq!(names(&config), ["z", "a", "m"]);
@@ -106,7 +106,7 @@ fn t7_variables_override_the_files_list_in_either_spelling_without_a_warning() {
             let text = format!("{file_key}: a\n{extra}");
             let read = read_all_with(&text, &[(variable, "c,b")]).unwrap();
             assert_eq!(names(&read.config), ["c", "b"], "{file_key} {variable}");
-            // The only warning is about `a`, which is left without its place in the list.
+            // The only warning is about `a`, which lost its place in the list.
             assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
         }
     }
@@ -235,7 +235,7 @@ fn every_variable_overrides_its_key_and_loses_its_quotes() {
         ("LMCACHE_LOG_LEVEL", "DEBUG"),
         ("PATH", "/bin"),
     ];
-    // The file's value would refuse start; the variable takes its place before it is read.
+    // The file's value would refuse start. The variable replaces it before it is read.
     let read = read_all_with("chunk_size: many\nlocal_cpu: true\n", &variables).unwrap();
     assert_eq!(read.config.chunk_size, 32);
     assert!(!read.config.local_cpu);

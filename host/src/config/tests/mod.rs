@@ -10,7 +10,7 @@ mod vectors;
 
 use super::{Config, ConfigError, ReadConfig};
 
-/// Directory that relative paths of the tests' texts are taken from. Nothing is read there.
+/// The directory for relative paths of the tests' texts. Nothing is read there.
 const BASE_DIR: &str = "/etc/kvtier";
 
 /// Reads a configuration text with an empty environment.
@@ -23,7 +23,7 @@ fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigErr
     read_all_with(text, variables).map(|read| read.config)
 }
 
-/// Reads a configuration text with an empty environment, and what is to be told about it.
+/// Reads a configuration text with an empty environment, and returns the messages for the operator.
 fn read_all(text: &str) -> Result<ReadConfig, ConfigError> {
     read_all_with(text, &[])
 }
@@ -31,7 +31,7 @@ fn read_all(text: &str) -> Result<ReadConfig, ConfigError> {
 fn read_all_with(text: &str, variables: &[(&str, &str)]) -> Result<ReadConfig, ConfigError> {
     let env = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let read = Config::from_yaml(text, BASE_DIR, env)?;
-    // Reading must not let through what a configuration made in code may not have.
+    // A configuration that was read must satisfy the checks of one made in code.
     read.config.validate().unwrap();
     Ok(read)
 }
@@ -55,7 +55,7 @@ fn extra_config(names: &[&str]) -> String {
     text
 }
 
-/// Returns a configuration with one backend `disk` that has some more lines in its section.
+/// Returns a configuration with one backend `disk` that has the given lines in its section.
 fn disk_with(lines: &str) -> String {
     let lines: Vec<String> = lines.lines().map(|line| format!("  external_backend.disk.{line}\n")).collect();
     format!("external_backends: disk\n{}{}", extra_config(&["disk"]), lines.concat())

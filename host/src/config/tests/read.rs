@@ -1,4 +1,4 @@
-//! What a configuration comes to, beyond what `LMCache` has.
+//! Results of reading a configuration, beyond `LMCache`'s rules.
 
 use std::time::Duration;
 
@@ -225,7 +225,8 @@ fn unknown_top_level_keys_and_variables_warn_by_name() {
             "environment variable `LMCACHE_COLOUR`: unknown, and ignored",
         ]
     );
-    // Not of our making, so no reason not to start; but whoever meant one of ours should hear of it.
+    // A key of another program must not prevent the start, but the author of a misspelt key of kvtier's should see a
+    // warning.
     for name in ["LMCACHE_CHUNKSIZE", "LMCACHE_chunk_size"] {
         let read = read_all_with("", &[(name, "64")]).unwrap();
         let expected = format!(

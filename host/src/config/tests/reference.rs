@@ -1,4 +1,4 @@
-//! `docs/configuration.md` against the code, so that the two do not drift apart.
+//! `docs/configuration.md` against the code, so that the two agree.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a configuration shows of itself, and what it does not.
+//! The parts of a configuration that are shown, and those that are hidden.
 
 use insta::assert_snapshot;
 

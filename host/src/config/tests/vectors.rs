@@ -1,4 +1,4 @@
-//! The values that the host and the SDK of backends read alike.
+//! Values that the host and the SDK of backends read in the same way.
 
 use super::super::value::plain::{SizeError, boolean, size, whole};
 use super::{disk_with, read, read_with};
@@ -23,7 +23,7 @@ fn the_host_reads_the_table_of_values_as_the_sdk_does() {
     for (kind, text, expected) in rows() {
         n_rows += 1;
         let found = match kind {
-            // Whether a setting is given is decided before its text is read, see the tests below.
+            // Whether a setting is present is decided before its text is read, see the tests below.
             _ if text.trim().is_empty() => "not given".to_owned(),
             "boolean" => boolean(text).map_or_else(refused, |value| value.to_string()),
             "whole" => match whole(text).map(u32::try_from) {
@@ -51,7 +51,7 @@ fn empty_settings_of_a_backend_are_not_given() {
             assert_eq!(config.backends, read(&disk_with("")).unwrap().backends, "{key}");
         }
     }
-    // What a template left out by mistake is not left out in silence.
+    // A value that a template left out by mistake is reported.
     for key in ["digest", "tls.ca_file", "allow.fs", "secrets.password"] {
         read(&disk_with(&format!("{key}: ''"))).unwrap_err();
     }

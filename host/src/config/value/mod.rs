@@ -1,4 +1,4 @@
-//! Turns the value of one setting into a typed value, or returns what was expected.
+//! Turns the value of one setting into a typed value, or returns the expected form.
 
 pub(super) mod bound;
 pub(super) mod plain;
@@ -27,7 +27,7 @@ const SIZE_FORM: &str =
 /// The environment, by name.
 pub(in crate::config) type Environment = BTreeMap<String, String>;
 
-/// One setting as it is written: its full dotted key, its value, and where it is.
+/// One setting as it is written: its full dotted key, its value and its place.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct RawSetting {
     pub(in crate::config) key: String,
@@ -107,7 +107,7 @@ impl RawSetting {
                 SizeError::Form => self.wrong(SIZE_FORM),
                 SizeError::Range => range(),
             })?,
-            // JSON writers may put out `1e9` or numbers beyond 64 bits.
+            // JSON writers may write `1e9` or numbers beyond 64 bits.
             Node::Float(value) if value.fract() == 0.0 || value.is_infinite() => {
                 if !(0.0..=SIZE_BYTES_MAX as f64).contains(value) {
                     return Err(range());
@@ -119,7 +119,7 @@ impl RawSetting {
         if bound.accepts(bytes) { Ok(bytes) } else { Err(range()) }
     }
 
-    /// Reads a size in GiB, as `LMCache` gives them, and returns whole bytes.
+    /// Reads a size in GiB, the unit of `LMCache`, and returns whole bytes.
     pub(in crate::config) fn gib_as_bytes(&self, bound: &Bound) -> Result<u64, ConfigError> {
         let gib = match &self.value {
             Node::Int(value) => Some(*value as f64),
@@ -174,7 +174,7 @@ impl RawSetting {
         })
     }
 
-    /// Reads a list of names: a list as it is, or text split at commas, trimmed, empty parts dropped.
+    /// Reads a list of names: a list unchanged, or text split at commas, trimmed, without empty parts.
     pub(in crate::config) fn names(&self) -> Result<Vec<String>, ConfigError> {
         match &self.value {
             Node::Text(text) => Ok(text

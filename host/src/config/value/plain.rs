@@ -1,12 +1,12 @@
 //! Booleans, whole numbers and sizes as people write them.
 //!
-//! The host reads its settings with this file, and the SDK of backends, which has a link to it, reads `config.*`. It
-//! must therefore use nothing else. `wit/values.txt` has a row for each decision, and both run it.
+//! The host reads its settings with this file. The SDK of backends has a link to it and reads `config.*` with it, so it
+//! must not use other modules. `wit/values.txt` has a row for each decision, and both run it.
 
-/// Why a text is not a size.
+/// The reason why a text is not a size.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SizeError {
-    /// It does not look like a size.
+    /// It does not have the form of a size.
     Form,
     /// It is negative or too large.
     Range,

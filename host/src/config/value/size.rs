@@ -2,7 +2,7 @@
 
 pub(in crate::config) const BYTES_PER_GIB: f64 = (1_u64 << 30) as f64;
 
-/// Shows a size in GiB, with up to six decimals, rounded up so that the smallest shown value is an accepted one.
+/// Shows a size in GiB, with up to six decimals, rounded up so that the smallest shown value is accepted.
 pub(in crate::config) fn show_gib(bytes: u64) -> String {
     ((bytes as f64 / BYTES_PER_GIB * 1e6).ceil() / 1e6).to_string()
 }

@@ -207,7 +207,7 @@ impl Flights {
                 let mut n_wanted = lock(&call.n_wanted);
                 *n_wanted -= 1;
                 if *n_wanted > 0 {
-                    // The call goes on for its other chunks, and the flight can be joined again.
+                    // The call continues for its other chunks, and the flight can be joined again.
                     return Departure::NobodyRemains;
                 }
                 drop(n_wanted);
@@ -239,7 +239,7 @@ pub(super) enum Departure {
     AlreadyLeft,
     /// It has other subscribers, or it is over.
     OthersRemain,
-    /// It has no subscriber. If its call goes on, it does so for other chunks.
+    /// It has no subscriber. If its call continues, it does so for other chunks.
     NobodyRemains,
     /// No flight of this call has a subscriber. The caller must end the call.
     CallAbandoned(Arc<Call>),

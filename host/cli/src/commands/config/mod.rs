@@ -16,7 +16,7 @@ use kvtier::{BackendConfig, ComponentError, ShownSetting};
 pub use self::text::render;
 use super::{choose_compiler, print, print_json, read_config};
 
-/// A backend of the configuration, and what was found out about its component.
+/// A backend of the configuration, and the facts about its component.
 #[derive(Debug)]
 pub struct Reviewed {
     /// The backend.
@@ -25,7 +25,7 @@ pub struct Reviewed {
     pub review: Result<wasm::Review, ComponentError>,
 }
 
-/// What was found out about a configuration.
+/// The facts about a configuration.
 #[derive(Debug)]
 pub struct Findings {
     /// Warnings, for instance about tiers that kvtier does not have.
@@ -56,9 +56,8 @@ pub fn config(
     ensure_usable(&findings)
 }
 
-/// Reads a configuration, or without a path that of the environment, and inspects the components of its backends,
-/// which `program` compiles unless the configuration names another compiler. Runs none of their code and reads no
-/// secret.
+/// Reads a configuration, or without a path that of the environment, and inspects the components of its backends, which
+/// `program` compiles unless the configuration names another compiler. Runs none of their code and reads no secret.
 ///
 /// # Errors
 /// If the configuration is invalid.

@@ -12,7 +12,7 @@ pub(super) use latencies::latencies;
 
 const WIDTH: f64 = 1000.0;
 
-/// Frames a drawing. `title` is its text for readers who cannot see it.
+/// Frames a drawing. `title` is its text for screen readers.
 fn drawing(height: f64, title: &str, content: &Markup) -> Markup {
     html! {
         div class="scroll" {

@@ -1,7 +1,7 @@
-//! What a backend is allowed to reach: directories, network targets, environment variables.
+//! The access that a backend is granted: directories, network targets, environment variables.
 //!
-//! Empty [`Grants`] grant nothing. Whether a granted directory exists shows when the backend is loaded. How grants are
-//! written in a configuration is in [`text`].
+//! Empty [`Grants`] grant nothing. Whether a granted directory exists is checked when the backend is loaded. [`text`]
+//! has the form of grants in a configuration.
 
 mod text;
 
@@ -18,7 +18,7 @@ use crate::config::setting::{Blank, settings};
 use crate::config::value::RawSetting;
 
 settings! {
-    /// Lists everything that one backend may reach.
+    /// Everything that one backend may access.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Grants {
         /// Directories.
@@ -42,12 +42,12 @@ impl Default for Grants {
     }
 }
 
-/// What may be done in a granted directory.
+/// The access to a granted directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsAccess {
     /// Files may be read and listed.
     ReadOnly,
-    /// Files may also be made, changed and removed.
+    /// Files may also be created, changed and removed.
     ReadWrite,
 }
 
@@ -58,7 +58,7 @@ pub struct FsGrant {
     pub host_dir: PathBuf,
     /// Absolute path under which the guest sees it.
     pub guest_path: String,
-    /// What may be done in it.
+    /// The access to it.
     pub access: FsAccess,
 }
 
@@ -68,23 +68,23 @@ pub struct FsGrant {
 pub enum NetGrant {
     /// TCP connections.
     Tcp {
-        /// Where to.
+        /// The target.
         host: NetHost,
-        /// Which ports.
+        /// The ports.
         ports: PortRange,
     },
     /// HTTP requests made through the host.
     Http {
         /// With or without TLS.
         scheme: HttpScheme,
-        /// Where to; never a network.
+        /// The target; never a network.
         host: NetHost,
-        /// Which port.
+        /// The port.
         port: u16,
     },
 }
 
-/// Names the host side of a network target.
+/// The host of a network target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetHost {
     /// A host name, in lower case.
@@ -95,7 +95,7 @@ pub enum NetHost {
     Network(IpNetwork),
 }
 
-/// Names an IP network, as in `10.0.0.0/8`. No bits beyond its prefix are set.
+/// An IP network, as in `10.0.0.0/8`. No bits beyond its prefix are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpNetwork(IpNet);
 
@@ -131,7 +131,7 @@ pub enum EnvGrant {
     },
 }
 
-// The value is left out: operators put tokens there.
+// The value is omitted: operators put tokens there.
 impl fmt::Debug for EnvGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,7 +144,7 @@ impl fmt::Debug for EnvGrant {
 }
 
 impl HttpScheme {
-    /// Returns the port that is meant where none is given.
+    /// Returns the default port.
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
@@ -155,10 +155,10 @@ impl HttpScheme {
 }
 
 impl PortRange {
-    /// Every port but 0.
+    /// Every port except 0.
     pub const ALL: Self = Self { first: 1, last: u16::MAX };
 
-    /// Reports whether the range has this port.
+    /// Reports whether the range contains the port.
     #[must_use]
     pub fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
@@ -179,7 +179,7 @@ impl IpNetwork {
         Self(address.into())
     }
 
-    /// Reports whether the network has this address. IPv4 addresses written as IPv6 (`::ffff:a.b.c.d`) count as the
+    /// Reports whether the network contains the address. IPv4 addresses written as IPv6 (`::ffff:a.b.c.d`) count as the
     /// IPv4 addresses that they reach.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -197,7 +197,7 @@ impl EnvGrant {
     }
 }
 
-/// Whether an error leaves out the refused text.
+/// Whether an error omits the refused text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hides {
     Nothing,

@@ -1,4 +1,4 @@
-//! How grants are written in a configuration: read and shown in one form.
+//! The form of grants in a configuration: parsed and shown.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ impl FsGrant {
     pub(super) const FORM: &'static str = "`HOST_DIR:GUEST_PATH:ro` or `HOST_DIR:GUEST_PATH:rw` with an absolute guest \
          path without `.` or `..` (several grants as a list)";
 
-    /// Parses `HOST_DIR:GUEST_PATH:ro|rw`; a relative host directory is taken from `base_dir`.
+    /// Parses `HOST_DIR:GUEST_PATH:ro|rw`. A relative host directory is relative to `base_dir`.
     pub(crate) fn parse(text: &str, base_dir: &Path) -> Option<Self> {
         let (rest, mode) = text.trim().rsplit_once(':')?;
         let (host_dir, guest_path) = rest.rsplit_once(':')?;
@@ -25,7 +25,7 @@ impl FsGrant {
         if host_dir.is_empty() || host_dir.contains('\0') {
             return None;
         }
-        // One spelling for each path, so that a repeated one is noticed.
+        // One spelling for each path, so that a repeated one is found.
         let inner = guest_path.strip_prefix('/')?;
         let inner = inner.strip_suffix('/').unwrap_or(inner);
         let valid = inner.is_empty()
@@ -52,7 +52,7 @@ impl NetGrant {
             }
             "http" | "https" => {
                 let scheme = if scheme == "http" { HttpScheme::Http } else { HttpScheme::Https };
-                // Browsers show a host with a lone slash.
+                // Browsers accept a host with a lone slash.
                 let (host, port) = split_target(target.strip_suffix('/').unwrap_or(target))?;
                 let host = NetHost::parse(host)?;
                 let is_network = matches!(host, NetHost::Network(_));
@@ -90,7 +90,7 @@ impl NetHost {
             return Some(Self::Address(address));
         }
         let name = text.to_ascii_lowercase();
-        // All-digit last labels are how broken IPv4 addresses look; the URL standard refuses them too.
+        // A last label of digits only belongs to a broken IPv4 address; the URL standard also refuses it.
         let last_is_number =
             name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
         let is_name = name.len() <= 253 && !last_is_number && name.split('.').all(is_host_label);
