@@ -45,11 +45,11 @@
 //! ```
 //!
 //! - Any executor can drive the futures. [`block_on`] and [`Engine::blocking`] are for callers without one.
-//! - - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have their own keys.
+//! - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have their own keys.
 //!   It also has the status, the metrics and the operations on backends.
 //! - Features, all on by default: `wasm` (components; without it no wasmtime is compiled, and tiers are native), `http`
 //!   (HTTP for components) and `yaml` (configuration files in YAML, else JSON).
-//! - - [`tier`] has the trait of a native tier, and [`memory`] the trait by which the serving engine lends its memory.
+//! - [`tier`] has the trait of a native tier, and [`memory`] the trait by which the serving engine lends its memory.
 //!   [`start_backend`] starts one backend without a chain, to check its behaviour.
 
 #![cfg_attr(

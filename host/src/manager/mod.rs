@@ -87,7 +87,7 @@ pub struct UnknownBackend(pub String);
 ///
 /// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them,
 ///   then [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
-/// - - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and returns the tier
+/// - *Find*: [`contains`](Self::contains) counts the keys that are present from the first on, and returns the tier
 ///   that serves each; [`contains_pinned`](Self::contains_pinned) also protects them from eviction, under an id, until
 ///   [`unpin`](Self::unpin) or until the pins expire.
 /// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is

@@ -2,11 +2,11 @@
 //! entries evicted from the small one. A tenth of all entries is enough to separate the many chunks that come once from
 //! the few that come again.
 //!
-//! - - A new entry goes into the small queue, or into the main one if its key is remembered.
-//! - - When the small queue has a tenth of all entries, its oldest leaves it: it goes into the main queue if it was
+//! - A new entry goes into the small queue, or into the main one if its key is remembered.
+//! - When the small queue has a tenth of all entries, its oldest leaves it: it goes into the main queue if it was
 //!   used more than once; else it is evicted, and its key is remembered. Otherwise the oldest of the main queue leaves:
 //!   if it has uses, it goes to the end of the main queue with one use less; else it is evicted.
-//! - - Uses are counted up to 3, and from 0 when an entry enters the main queue. As many keys are remembered as the
+//! - Uses are counted up to 3, and from 0 when an entry enters the main queue. As many keys are remembered as the
 //!   main queue has entries.
 //!
 //! # Source
