@@ -72,24 +72,8 @@ impl Init {
 
 #[cfg(test)]
 mod tests {
-    use crate::{EngineMetadata, Error, Init};
-
-    fn init(config: &[(&str, &str)]) -> Init {
-        Init {
-            backend_name: "disk".into(),
-            dst_device: "cpu".into(),
-            metadata: EngineMetadata {
-                model_name: "m".into(),
-                world_size: 1,
-                worker_id: 0,
-                kv_dtype: "bfloat16".into(),
-                kv_shape: vec![2, 2, 256, 8, 128],
-                chunk_size: 256,
-            },
-            namespace: "0".repeat(32),
-            config: config.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        }
-    }
+    use crate::Error;
+    use crate::testing::init;
 
     fn text(error: Error) -> String {
         match error {
@@ -100,7 +84,7 @@ mod tests {
 
     #[test]
     fn values_are_found_by_key_and_errors_name_it() {
-        let init = init(&[("root", "/data"), ("empty", " "), ("n", "12"), ("bad", "x")]);
+        let init = init([("root", "/data"), ("empty", " "), ("n", "12"), ("bad", "x")]);
         assert_eq!(init.require("root").unwrap(), "/data");
         assert_eq!(init.get("none"), None);
         assert!(text(init.require("none").unwrap_err()).contains("config.none"));
@@ -113,7 +97,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_with_those_known() {
-        let init = init(&[("root", "/data"), ("capcity", "1GiB")]);
+        let init = init([("root", "/data"), ("capcity", "1GiB")]);
         assert!(init.only(&["root", "capcity"]).is_ok());
         let error = text(init.only(&["root", "capacity"]).unwrap_err());
         assert!(error.contains("config.capcity") && error.contains("root, capacity"), "{error}");
@@ -121,7 +105,7 @@ mod tests {
 
     #[test]
     fn empty_values_are_not_given_and_values_are_not_shown() {
-        let init = init(&[("empty", ""), ("blank", "  "), ("secret", "hunter2")]);
+        let init = init([("empty", ""), ("blank", "  "), ("secret", "hunter2")]);
         for key in ["empty", "blank", "none"] {
             assert_eq!(init.parse::<bool>(key).unwrap(), None);
             assert_eq!(init.parse::<u64>(key).unwrap(), None);

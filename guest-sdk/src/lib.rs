@@ -24,6 +24,8 @@ pub mod lru;
 mod ownership;
 mod plain;
 pub mod sync;
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
+pub mod testing;
 mod value;
 
 pub use backend::{BlockingBackend, StorageBackend};

@@ -100,3 +100,6 @@ impl StorageBackend for LruMemoryBackend {
 }
 
 kvtier_guest::export!(MemoryBackend, LruMemoryBackend);
+
+#[cfg(test)]
+mod tests;
