@@ -117,6 +117,13 @@ fn chunks_are_stored_under_prefix_namespace_and_key_and_come_back() {
 }
 
 #[test]
+fn presence_is_reported_for_each_key() {
+    needs_redis!();
+    let (redis, _client) = start();
+    crate::single::check_presence_key_by_key(backend("redis", &[redis.addr()], &[]));
+}
+
+#[test]
 fn a_lookup_counts_from_the_first_key_to_the_first_gap() {
     needs_redis!();
     let (redis, mut client) = start();

@@ -163,6 +163,12 @@ fn chunks_are_objects_and_come_back() {
 }
 
 #[test]
+fn presence_is_reported_for_each_key() {
+    let (server, secrets) = (server(), Secrets::right());
+    crate::single::check_presence_key_by_key(backend("s3-present", &server.endpoint(), &secrets));
+}
+
+#[test]
 fn over_tls_with_an_authority_of_ones_own() {
     let (certificates, secrets) = (Certificates::make().unwrap(), Secrets::right());
     let options = S3Options { tls: Some(&certificates), ..S3Options::default() };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvtier::memory::{BufferMut, ChunkWriter, Pool, Provider};
 use kvtier::tier::{Liveness, Pinning, Sealer, Sources, Tier, TierError};
-use kvtier::{ChunkKey, Namespace, block_on, start_backend};
+use kvtier::{BackendConfig, ChunkKey, Namespace, block_on, start_backend};
 
 use crate::support;
 
@@ -18,7 +18,10 @@ impl Liveness for Deaf {
 }
 
 fn tier(component: &str, class_name: &str) -> Arc<dyn Tier> {
-    let backend = support::backend("single", component, class_name);
+    start(support::backend("single", component, class_name))
+}
+
+fn start(backend: BackendConfig) -> Arc<dyn Tier> {
     let config = support::config(Vec::new());
     block_on(start_backend(&config, backend, support::metadata(), Arc::new(Deaf))).unwrap()
 }
@@ -43,15 +46,25 @@ fn later() -> Instant {
 
 #[test]
 fn a_class_that_has_the_method_tells_presence_key_by_key() {
-    let keys = support::keys(6);
-    for (component, class_name) in [("memory", "LruMemoryBackend"), ("map", "MapBackend")] {
-        let tier = tier(component, class_name);
-        put(&tier, &[keys[0], keys[2], keys[5]]);
-        let asked = [keys[0], keys[1], keys[2], keys[3], keys[5], keys[0]];
-        let present = block_on(tier.present(asked.as_slice().into(), later()));
-        assert_eq!(present, Ok(vec![true, false, true, false, true, true]), "{class_name}");
-        assert_eq!(block_on(tier.present([].into(), later())), Ok(Vec::new()), "{class_name}");
+    let classes = [("memory", "MemoryBackend"), ("memory", "LruMemoryBackend"), ("map", "MapBackend")];
+    for (component, class_name) in classes {
+        check_presence_key_by_key(support::backend("single", component, class_name));
     }
+    let directory = tempfile::tempdir().unwrap();
+    check_presence_key_by_key(support::fs("single_fs", directory.path()));
+}
+
+/// Checks that a backend reports presence for each key, with gaps and repeated keys, whatever became of the others.
+pub(crate) fn check_presence_key_by_key(backend: BackendConfig) {
+    let name = backend.class_name.clone();
+    let (tier, keys) = (start(backend), support::keys(6));
+    let present = |keys: &[ChunkKey]| block_on(tier.present(keys.into(), later()));
+    put(&tier, &[keys[0], keys[2], keys[5]]);
+    let asked = [keys[0], keys[1], keys[2], keys[3], keys[5], keys[0]];
+    assert_eq!(present(&asked), Ok(vec![true, false, true, false, true, true]), "{name}");
+    assert_eq!(block_on(tier.remove([keys[0]].into(), later())), Ok(1), "{name}");
+    assert_eq!(present(&asked), Ok(vec![false, false, true, false, true, false]), "{name}");
+    assert_eq!(present(&[]), Ok(Vec::new()), "{name}");
 }
 
 #[test]

@@ -40,6 +40,10 @@ impl StorageBackend for FsBackend {
         self.store.contains(keys, pinning).await
     }
 
+    async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        self.store.present(keys).await
+    }
+
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         self.store.put(keys, data).await
     }

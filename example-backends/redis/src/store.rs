@@ -86,6 +86,16 @@ impl Store {
         Ok(n_present)
     }
 
+    pub(crate) async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        let mut present = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            for n_found in self.read_number(self.items(keys), &[b"EXISTS"]).await {
+                present.push(n_found? != 0);
+            }
+        }
+        Ok(present)
+    }
+
     pub(crate) async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let mut n_removed = 0;
         for keys in keys.chunks(KEYS_AT_ONCE) {

@@ -38,6 +38,10 @@ impl StorageBackend for S3Backend {
         self.store.contains(keys).await
     }
 
+    async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        self.store.present(keys).await
+    }
+
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         self.store.put(keys, data).await
     }

@@ -27,18 +27,24 @@ impl Store {
     /// Asks for as many keys at once as there may be requests, until one is absent.
     pub(crate) async fn contains(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let mut n_present = 0;
-        let at_once = self.bucket.config().requests;
-        for keys in keys.chunks(at_once) {
-            let sizes =
-                each_bounded(keys, at_once, async |_, key| self.bucket.size_of(&self.object(key)).await);
-            for size in sizes.await {
-                if size?.is_none() {
+        for keys in keys.chunks(self.bucket.config().requests) {
+            for is_present in self.look_up(keys).await {
+                if !is_present? {
                     return Ok(n_present);
                 }
                 n_present += 1;
             }
         }
         Ok(n_present)
+    }
+
+    pub(crate) async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        self.look_up(keys).await.into_iter().collect()
+    }
+
+    async fn look_up(&self, keys: &[ChunkKey]) -> Vec<Result<bool, Error>> {
+        let look_up = async |_, key| Ok(self.bucket.size_of(&self.object(key)).await?.is_some());
+        each_bounded(keys, self.bucket.config().requests, look_up).await
     }
 
     pub(crate) async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {

@@ -44,6 +44,13 @@ fn keys_are_spread_over_all_nodes_and_come_back_in_order() {
 }
 
 #[test]
+fn presence_is_reported_for_each_key() {
+    needs_redis!();
+    let cluster = RedisCluster::start(3, 0).unwrap();
+    crate::single::check_presence_key_by_key(backend("redis", &cluster.addrs()[..1], &[("cluster", "true")]));
+}
+
+#[test]
 fn a_key_is_followed_while_its_slot_moves_and_after() {
     needs_redis!();
     let cluster = RedisCluster::start(3, 0).unwrap();

@@ -24,6 +24,17 @@ impl Store {
         Ok(run.len as u32)
     }
 
+    pub(crate) async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
+        let present = each_bounded(keys, STATS_AT_ONCE, async |_, key| {
+            if self.knows(key) {
+                return Ok(true);
+            }
+            let found = self.disk.stat(key).await?;
+            Ok(found.is_some() && self.is_settled(key))
+        });
+        present.await.into_iter().collect()
+    }
+
     pub(crate) async fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let run = self.run(keys).await?;
         match self.role.get() {
@@ -72,8 +83,7 @@ impl Store {
             let some = &rest[..n_at_once.min(rest.len())];
             for (key, stat) in some.iter().zip(self.disk.stats(some).await) {
                 match stat {
-                    // A file that is being written or removed is not there yet, or soon no more.
-                    Ok(Some(found)) if self.knows(*key) || !self.locks.is_changing(*key) => {
+                    Ok(Some(found)) if self.is_settled(*key) => {
                         run.len += 1;
                         run.asked.push((*key, found));
                     }
@@ -83,6 +93,11 @@ impl Store {
             }
             n_at_once = STATS_AT_ONCE;
         }
+    }
+
+    /// Reports whether a file that was found is present: not if a put or a removal of its chunk is under way.
+    fn is_settled(&self, key: ChunkKey) -> bool {
+        self.knows(key) || !self.locks.is_changing(key)
     }
 
     fn knows(&self, key: ChunkKey) -> bool {
