@@ -48,7 +48,10 @@ impl StorageBackend for ConduitBackend {
         Ok(Self { address: address.ok_or_else(|| Error::invalid_config("address", "is missing"))? })
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         Ok(keys.len() as u32)
     }
 

@@ -72,7 +72,10 @@ impl BlockingBackend for FlakyBackend {
         self.first("open")
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         self.first("contains")?;
         Ok(keys.iter().take_while(|key| path(key).exists()).count() as u32)
     }

@@ -295,7 +295,10 @@ impl StorageBackend for GreedyBackend {
         Ok(Self { takes: init.get("takes").unwrap_or_default().to_owned() })
     }
 
-    async fn contains(&self, _keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    async fn contains(&self, _keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         Ok(0)
     }
 

@@ -54,7 +54,10 @@ impl StorageBackend for InPlaceBackend {
         Ok(Self { granted })
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         let mut n = 0;
         for key in keys {
             if self.granted.stat_at(PathFlags::empty(), Self::path(*key)).await.is_err() {

@@ -105,7 +105,10 @@ impl BlockingBackend for IntruderBackend {
     }
 
     // Claims everything, so that it is asked for it.
-    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         self.follow("contains").map(|()| keys.len() as u32)
     }
 
@@ -136,7 +139,10 @@ impl StorageBackend for AsyncIntruderBackend {
         self.follow("open").await
     }
 
-    async fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         self.follow("contains").await.map(|()| keys.len() as u32)
     }
 

@@ -50,7 +50,10 @@ impl BlockingBackend for ProbeBackend {
         Ok(())
     }
 
-    fn contains(&self, _keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    fn contains(&self, _keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         Ok(0)
     }
 
@@ -72,7 +75,10 @@ impl BlockingBackend for SleeperBackend {
         Ok(Self)
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         Ok(keys.len() as u32)
     }
 
@@ -125,7 +131,10 @@ impl BlockingBackend for SpliceBackend {
         Ok(Self { root, by_name: init.get("by_name").is_some() })
     }
 
-    fn contains(&self, keys: &[ChunkKey], _pinning: Pinning) -> Result<u32, Error> {
+    fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
+        if pinning == Pinning::Pin {
+            return Err(Error::Unsupported);
+        }
         let present = |key: &&ChunkKey| self.root.stat_at(PathFlags::empty(), &key.to_hex()).is_ok();
         Ok(keys.iter().take_while(present).count() as u32)
     }
