@@ -1,16 +1,17 @@
 use kvtier_guest::Error;
 use kvtier_guest::wasip3::http::types::ErrorCode;
 
-use super::{Asked, Failure, Place, Refusal, transient};
+use super::connection::transient;
+use super::{Failure, ObjectRef, Operation, Refusal};
 use crate::retry::Transient;
 
-fn place() -> Place<'static> {
-    place_of(Asked::Get)
+fn place() -> ObjectRef<'static> {
+    place_of(Operation::Get)
 }
 
-fn place_of(asked: Asked) -> Place<'static> {
+fn place_of(operation: Operation) -> ObjectRef<'static> {
     let endpoint = "https://s3.example".into();
-    Place { asked, endpoint, bucket: "kv", region: "us-east-1", object: "kvtier/0/1" }
+    ObjectRef { operation, endpoint, bucket: "kv", region: "us-east-1", object: "kvtier/0/1" }
 }
 
 fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
@@ -80,17 +81,19 @@ X-Amz-Credential=AKIDEXAMPLE</CanonicalRequest></Error>"#;
 fn a_key_without_a_right_is_told_that_one_and_no_other() {
     let rights =
         ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
-    for (asked, verb, right) in [
-        (Asked::List, "GET", "s3:ListBucket"),
-        (Asked::Head, "HEAD", "s3:GetObject"),
-        (Asked::Get, "GET", "s3:GetObject"),
-        (Asked::Put, "PUT", "s3:PutObject"),
-        (Asked::Upload, "upload in parts", "s3:PutObject"),
-        (Asked::Abort, "DELETE", "s3:AbortMultipartUpload"),
-        (Asked::Delete, "DELETE", "s3:DeleteObject"),
+    for (operation, verb, right) in [
+        (Operation::List, "GET", "s3:ListBucket"),
+        (Operation::Head, "HEAD", "s3:GetObject"),
+        (Operation::Get, "GET", "s3:GetObject"),
+        (Operation::Put, "PUT", "s3:PutObject"),
+        (Operation::Upload, "upload in parts", "s3:PutObject"),
+        (Operation::Abort, "DELETE", "s3:AbortMultipartUpload"),
+        (Operation::Delete, "DELETE", "s3:DeleteObject"),
     ] {
         let denied = refusal(403, &[], "<Error><Code>AccessDenied</Code></Error>");
-        let Error::InvalidConfig(text) = denied.into_error(&place_of(asked)) else { panic!("{asked:?}") };
+        let Error::InvalidConfig(text) = denied.into_error(&place_of(operation)) else {
+            panic!("{operation:?}")
+        };
         assert!(text.contains(&format!("({verb}: 403 AccessDenied)")), "{text}");
         let named: Vec<_> = rights.into_iter().filter(|right| text.contains(right)).collect();
         assert_eq!(named, [right], "{text}");
