@@ -18,6 +18,7 @@ mod entry;
 mod found;
 mod hash;
 mod order;
+mod pins;
 mod room;
 mod segments;
 mod table;
@@ -135,22 +136,6 @@ impl<V> Lru<V> {
     pub fn memory_bytes(&self) -> usize {
         let found = self.order.found.as_ref().map_or(0, Found::memory_bytes);
         self.entries.room() * size_of::<Entry<V>>() + self.table.memory_bytes() + found
-    }
-
-    /// Returns the bytes of all entries, of all reserved room, and of what is outside.
-    pub fn size_bytes(&self) -> u64 {
-        let inside = self.used_bytes.saturating_add(self.reserved_bytes);
-        inside.saturating_add(self.outside_bytes)
-    }
-
-    /// Returns the bytes that a chunk may have without evicting another.
-    pub fn free_bytes(&self) -> u64 {
-        self.capacity_bytes.saturating_sub(self.size_bytes())
-    }
-
-    /// Sets the bytes that count against the capacity and belong to no entry.
-    pub fn set_outside_bytes(&mut self, size_bytes: u64) {
-        self.outside_bytes = size_bytes;
     }
 
     /// Returns the value and the size of `key`.
@@ -276,33 +261,6 @@ impl<V> Lru<V> {
         self.table = Table::new();
         self.order.clear();
         (self.used_bytes, self.outside_bytes) = (0, 0);
-    }
-
-    /// Protects the leading run of `keys` that is present, and returns its length.
-    pub fn pin(&mut self, keys: &[ChunkKey]) -> usize {
-        let run = self.leading_run(keys);
-        for key in &keys[..run] {
-            if let Some(at) = self.find(key) {
-                self.order.remove(&mut self.entries, at);
-                self.entries[at].set_pinned();
-            }
-        }
-        run
-    }
-
-    /// Ends the protection of `keys`, and returns how many were pinned. That counts as a use of them.
-    pub fn unpin(&mut self, keys: &[ChunkKey]) -> usize {
-        let call = self.call(keys.len());
-        let mut n_pinned = 0;
-        for (key, index) in keys.iter().zip(0..) {
-            let pinned = self.find(key).filter(|&at| self.entries[at].is_pinned());
-            if let Some(at) = pinned {
-                self.entries[at].stamp = call.use_of(index) as u32;
-                self.order.place(&mut self.entries, at);
-                n_pinned += 1;
-            }
-        }
-        n_pinned
     }
 
     fn find(&self, key: &ChunkKey) -> Option<u32> {

@@ -1,10 +1,26 @@
-//! Making room: reserving, evicting, and memory for entries.
+//! Room: what is used and free, reserving, evicting, and memory for entries.
 
 use super::entry::{NONE, SEGMENT};
 use super::{CHUNK_BYTES_MAX, Call, Full, Lru, Removed, SPARE_BYTES};
 use crate::ChunkKey;
 
 impl<V> Lru<V> {
+    /// Returns the bytes of all entries, of all reserved room, and of what is outside.
+    pub fn size_bytes(&self) -> u64 {
+        let inside = self.used_bytes.saturating_add(self.reserved_bytes);
+        inside.saturating_add(self.outside_bytes)
+    }
+
+    /// Returns the bytes that a chunk may have without evicting another.
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.size_bytes())
+    }
+
+    /// Sets the bytes that count against the capacity and belong to no entry.
+    pub fn set_outside_bytes(&mut self, size_bytes: u64) {
+        self.outside_bytes = size_bytes;
+    }
+
     /// Reserves room for chunks of `call` of these sizes, evicting what was used longest ago. The caller disposes of
     /// what is returned, then calls [`insert`](Self::insert) or [`release`](Self::release) for each, with the same
     /// size.
