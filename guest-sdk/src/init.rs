@@ -1,5 +1,8 @@
 //! Reading the operator's configuration.
 
+use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
+
 use crate::value::{Value, size};
 use crate::{Error, Init};
 
@@ -42,6 +45,25 @@ impl Init {
         self.read(key, size)
     }
 
+    /// Returns the value of `config.<key>` as [`parse`](Self::parse) does, if it lies in `range`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and if the value lies outside.
+    pub fn parse_in<T>(&self, key: &str, range: impl RangeBounds<T>) -> Result<Option<T>, Error>
+    where
+        T: Value + PartialOrd + Display,
+    {
+        check(key, self.parse(key)?, &range, "")
+    }
+
+    /// Returns the value of `config.<key>` as [`bytes`](Self::bytes) does, if it lies in `range`.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes), and if the value lies outside.
+    pub fn bytes_in(&self, key: &str, range: impl RangeBounds<u64>) -> Result<Option<u64>, Error> {
+        check(key, self.bytes(key)?, &range, " bytes")
+    }
+
     /// Refuses keys that the backend does not know: most of them are misspelt.
     ///
     /// # Errors
@@ -70,6 +92,24 @@ impl Init {
     }
 }
 
+fn check<T: PartialOrd + Display>(
+    key: &str,
+    value: Option<T>,
+    range: &impl RangeBounds<T>,
+    unit: &str,
+) -> Result<Option<T>, Error> {
+    if value.as_ref().is_none_or(|value| range.contains(value)) {
+        return Ok(value);
+    }
+    let expected = match (range.start_bound(), range.end_bound()) {
+        (Bound::Included(min), Bound::Included(max)) => format!("from {min} to {max}{unit}"),
+        (Bound::Included(min), Bound::Unbounded) => format!("at least {min}{unit}"),
+        (Bound::Unbounded, Bound::Included(max)) => format!("at most {max}{unit}"),
+        _ => "another value".to_owned(),
+    };
+    Err(Error::invalid_config(key, format!("must be {expected}")))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::Error;
@@ -93,6 +133,26 @@ mod tests {
         assert_eq!(init.parse::<u32>("none").unwrap(), None);
         let error = text(init.parse::<u32>("bad").unwrap_err());
         assert!(error.contains("config.bad") && error.contains("a whole number"), "{error}");
+    }
+
+    #[test]
+    fn values_outside_a_range_are_refused_with_the_range() {
+        let init = init([("n", "12"), ("size", "1KiB")]);
+        assert_eq!(init.parse_in("n", 0..=12_u32), Ok(Some(12)));
+        assert_eq!(init.parse_in("none", 1..=2_u32), Ok(None));
+        assert_eq!(init.bytes_in("size", 1024..), Ok(Some(1024)));
+        let refused = [
+            init.parse_in("n", 0..=11_u32).map(drop),
+            init.parse_in("n", 13_u32..).map(drop),
+            init.bytes_in("size", ..=1000).map(drop),
+        ];
+        let texts = refused.map(|refused| text(refused.unwrap_err()));
+        let expected = [
+            "config.n: must be from 0 to 11",
+            "config.n: must be at least 13",
+            "config.size: must be at most 1000 bytes",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

@@ -16,10 +16,7 @@ impl Config {
     pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
         init.only(&["root", "capacity", "direct"])?;
         let root = init.get("root").map(|_| init.require("root")).transpose()?;
-        let capacity_bytes = init.bytes("capacity")?.unwrap_or(u64::MAX);
-        if capacity_bytes == 0 {
-            return Err(Error::invalid_config("capacity", "must be greater than 0"));
-        }
+        let capacity_bytes = init.bytes_in("capacity", 1..)?.unwrap_or(u64::MAX);
         if root.is_some_and(|path| path.split('/').any(|part| part == "..")) {
             return Err(Error::invalid_config("root", "must not contain `..`"));
         }

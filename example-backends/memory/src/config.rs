@@ -14,10 +14,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn from_init(init: &Init) -> Result<Self, Error> {
         init.only(&["capacity"])?;
-        let capacity_bytes = init.bytes("capacity")?.unwrap_or(CAPACITY_BYTES_DEFAULT);
-        if capacity_bytes == 0 {
-            return Err(Error::invalid_config("capacity", "must be greater than 0"));
-        }
+        let capacity_bytes = init.bytes_in("capacity", 1..)?.unwrap_or(CAPACITY_BYTES_DEFAULT);
         Ok(Self { capacity_bytes })
     }
 }

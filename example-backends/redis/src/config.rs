@@ -1,5 +1,6 @@
 //! What the operator can set.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ const CONNECTIONS_DEFAULT: usize = 8;
 const CONNECTIONS_MAX: usize = 256;
 const RECONNECT_PAUSE_MAX_MS_DEFAULT: u64 = 1_000;
 const IO_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// A time in milliseconds must fit into one in nanoseconds.
+const DURATIONS: RangeInclusive<u64> = 1..=999_999_999_999;
 const PORT_DEFAULT: u16 = 6379;
 
 /// The backend's settings.
@@ -112,14 +115,11 @@ impl Config {
             let why = "must not contain `{` or `}`, which would put all chunks on one node of a cluster";
             return Err(Error::invalid_config("prefix", why));
         }
-        let ttl = at_least_one(init, "ttl_s")?.map(Duration::from_secs);
-        let connections = at_least_one(init, "connections")?.map_or(CONNECTIONS_DEFAULT, |n| n as usize);
-        if connections > CONNECTIONS_MAX {
-            return Err(Error::invalid_config("connections", format!("must be at most {CONNECTIONS_MAX}")));
-        }
+        let ttl = init.parse_in("ttl_s", DURATIONS)?.map(Duration::from_secs);
+        let connections = init.parse_in("connections", 1..=CONNECTIONS_MAX)?.unwrap_or(CONNECTIONS_DEFAULT);
         let pause_max_ms =
-            at_least_one(init, "reconnect_pause_max_ms")?.unwrap_or(RECONNECT_PAUSE_MAX_MS_DEFAULT);
-        let io_timeout_ms = at_least_one(init, "io_timeout_ms")?.unwrap_or(IO_TIMEOUT_MS_DEFAULT);
+            init.parse_in("reconnect_pause_max_ms", DURATIONS)?.unwrap_or(RECONNECT_PAUSE_MAX_MS_DEFAULT);
+        let io_timeout_ms = init.parse_in("io_timeout_ms", DURATIONS)?.unwrap_or(IO_TIMEOUT_MS_DEFAULT);
         let link = Link {
             username,
             password,
@@ -152,16 +152,6 @@ fn servers(text: &str) -> Result<Vec<Address>, Error> {
         Address::parse(server).ok_or_else(|| Error::invalid_config("servers", why()))
     };
     text.split(',').enumerate().map(parse).collect()
-}
-
-fn at_least_one(init: &Init, key: &str) -> Result<Option<u64>, Error> {
-    match init.parse(key)? {
-        // A time in milliseconds must fit into one in nanoseconds.
-        Some(0 | 1_000_000_000_000..) => {
-            Err(Error::invalid_config(key, "is out of range; expected at least 1"))
-        }
-        value => Ok(value),
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What the operator can set.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use kvtier_guest::{Error, Init, Value};
+use kvtier_guest::{Error, Init};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
 const KNOWN: [&str; 14] = [
@@ -69,17 +68,18 @@ impl Config {
             let why = format!("must not begin with `/`, nor be longer than {PREFIX_BYTES_MAX} bytes");
             return Err(Error::invalid_config("prefix", why));
         }
+        let request_timeout_ms = init.parse_in("request_timeout_ms", 1..=HOUR_MS)?.unwrap_or(5_000);
         Ok(Self {
             bucket: bucket(init)?,
             credentials: credentials(init)?,
             folder: format!("{prefix}{}/", init.namespace),
             prefix,
-            part_bytes: bytes(init, "part_bytes", 16 << 20, PART_BYTES_MIN)?,
-            multipart_from: bytes(init, "multipart_from", 64 << 20, 1)?,
-            range_bytes: bytes(init, "range_bytes", 8 << 20, RANGE_BYTES_MIN)?,
-            retries: number(init, "retries", 3, 0..=RETRIES_MAX)?,
-            request_timeout: Duration::from_millis(number(init, "request_timeout_ms", 5000, 1..=HOUR_MS)?),
-            requests: number(init, "requests", 64, 1..=REQUESTS_MAX)?,
+            part_bytes: init.bytes_in("part_bytes", PART_BYTES_MIN..=PART_BYTES_MAX)?.unwrap_or(16 << 20),
+            multipart_from: init.bytes_in("multipart_from", 1..=PART_BYTES_MAX)?.unwrap_or(64 << 20),
+            range_bytes: init.bytes_in("range_bytes", RANGE_BYTES_MIN..=PART_BYTES_MAX)?.unwrap_or(8 << 20),
+            retries: init.parse_in("retries", 0..=RETRIES_MAX)?.unwrap_or(3),
+            request_timeout: Duration::from_millis(request_timeout_ms),
+            requests: init.parse_in("requests", 1..=REQUESTS_MAX)?.unwrap_or(64),
         })
     }
 }
@@ -165,27 +165,6 @@ fn credentials(init: &Init) -> Result<Credentials, Error> {
         Some(_) => Credentials::new_with_token(key, secret, require("session_token")?),
         None => Credentials::new(key, secret),
     })
-}
-
-fn bytes(init: &Init, key: &str, default: u64, min: u64) -> Result<u64, Error> {
-    let value = init.bytes(key)?.unwrap_or(default);
-    if !(min..=PART_BYTES_MAX).contains(&value) {
-        let why = format!("must be from {min} to {PART_BYTES_MAX} bytes");
-        return Err(Error::invalid_config(key, why));
-    }
-    Ok(value)
-}
-
-fn number<T>(init: &Init, key: &str, default: T, range: RangeInclusive<T>) -> Result<T, Error>
-where
-    T: PartialOrd + std::fmt::Display + Value,
-{
-    let value = init.parse(key)?.unwrap_or(default);
-    if !range.contains(&value) {
-        let (min, max) = range.into_inner();
-        return Err(Error::invalid_config(key, format!("must be from {min} to {max}")));
-    }
-    Ok(value)
 }
 
 #[cfg(test)]
