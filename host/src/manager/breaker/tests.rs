@@ -1,5 +1,6 @@
 //! The breaker's states, by a clock that the tests move.
 
+mod health;
 mod reports;
 
 use std::sync::atomic::AtomicUsize;
@@ -234,46 +235,6 @@ fn outcomes_of_calls_from_before_the_opening_change_nothing() {
     later.settle(Health::Fails("later".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 1));
     assert_eq!(rig.breaker().status().last_cause.as_deref(), Some("on purpose"));
-}
-
-#[test]
-fn misses_and_refusals_work_failures_fail_and_what_did_not_arrive_is_silent() {
-    let text = || "text".to_owned();
-    let second = Duration::from_secs(1);
-    let fails = [
-        TierError::Timeout(second),
-        TierError::Lost(text()),
-        TierError::Trap(text()),
-        TierError::Down(text()),
-        TierError::BadAnswer(text()),
-        TierError::Unavailable(text()),
-        TierError::InvalidConfig(text()),
-        TierError::Corrupt(text()),
-        TierError::Other(text()),
-    ];
-    for error in &fails {
-        assert_eq!(Health::of_error(error), Health::Fails(error.to_string()));
-    }
-    for error in [TierError::NoSpace, TierError::InvalidArgument(text()), TierError::Unsupported] {
-        assert_eq!(Health::of_error(&error), Health::Declines, "{error}");
-    }
-    for error in [TierError::Busy, TierError::BreakerOpen, TierError::Timeout(Duration::ZERO)] {
-        assert_eq!(Health::of_error(&error), Health::Unknown, "{error}");
-    }
-    assert_eq!(Health::of(&Ok(())), Health::Works);
-}
-
-#[test]
-fn a_call_fails_if_it_moved_no_chunk_and_failed_at_one() {
-    use Health::{Declines, Unknown, Works};
-    let fails = || Health::Fails("text".into());
-    assert_eq!(Health::of_chunks([fails(), Works, fails()]), Works);
-    assert_eq!(Health::of_chunks([Unknown, fails(), Unknown]), fails());
-    for order in [[Declines, fails(), Unknown], [fails(), Unknown, Declines], [Unknown, Declines, fails()]] {
-        assert_eq!(Health::of_chunks(order), fails(), "a miss among failures hides none");
-    }
-    assert_eq!(Health::of_chunks([Unknown, Declines]), Declines);
-    assert_eq!(Health::of_chunks([]), Unknown);
 }
 
 /// Any sequence of events: never two probes, and never stuck.

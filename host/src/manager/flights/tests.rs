@@ -1,4 +1,5 @@
-//! Random sequences of joining, leaving, failing and removing, against the invariants.
+//! Random sequences of joining, leaving, failing and removing, against the invariants. Longer than other files, because
+//! the steps share one model.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
