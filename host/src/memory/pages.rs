@@ -129,7 +129,7 @@ impl Pages {
             let run = self.runs[id as usize];
             let end = page + run.n_pages;
             unless(id != NONE && run.start == page && run.n_pages > 0, &|| {
-                format!("page {page} should start a run, and its record says {run:?}")
+                format!("page {page} should start a run, but its record is {run:?}")
             })?;
             unless(self.boundary[end as usize - 1] == id, &|| format!("{run:?} has no end"))?;
             unless(!(run.is_free && previous_is_free), &|| {

@@ -22,7 +22,7 @@ pub const STANDARD_INPUT: &str = "-";
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage. The help of a command says what fails it.\n\n\
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage. Each command's help explains its failures.\n\n\
                   Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and \
                   RUST_LOG do. The default is warn."
 )]

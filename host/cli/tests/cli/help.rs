@@ -28,7 +28,7 @@ fn help_of_kvtier() {
       -h, --help        Print help
       -V, --version     Print version
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage. The help of a command says what fails it.
+    Exit codes: 0 success, 1 failure, 2 wrong usage. Each command's help explains its failures.
 
     Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and
     RUST_LOG do. The default is warn.

@@ -40,7 +40,7 @@ impl Budget {
         let quoted = text.split_once("invalid value: ").zip(text.rsplit_once(", expected "));
         match quoted {
             Some(((before, _), (_, expected))) => {
-                format!("{before}a value is not what its tag says: {expected}")
+                format!("{before}a value does not match its tag: {expected}")
             }
             None => text,
         }

@@ -90,6 +90,6 @@ fn yamls_own_tags_are_obeyed_and_others_refused() {
     assert_eq!(read("chunk_size: !!int 16").unwrap().chunk_size, 16);
     assert_eq!(read("chunk_size: !!str 16").unwrap().chunk_size, 16);
     let error = read("chunk_size: !!int sixteen").unwrap_err().to_string();
-    assert!(error.contains("a value is not what its tag says") && !error.contains("sixteen"), "{error}");
+    assert!(error.contains("a value does not match its tag") && !error.contains("sixteen"), "{error}");
     assert!(read("chunk_size: !tokens 16").unwrap_err().to_string().contains("tags (`!name`)"));
 }
