@@ -104,6 +104,13 @@ fn a_component_that_imports_what_the_host_does_not_offer_is_refused() {
 }
 
 #[test]
+fn a_component_that_wraps_another_backend_must_be_composed_first() {
+    let folder = folder();
+    let text = r#"(component (import "kvtier:storage/backend@0.1.0" (instance)))"#;
+    insta::assert_snapshot!(refused(of_file(&folder, "cipher.wasm", &wat(text))), @"backend `store`: component `cipher.wasm` imports `kvtier:storage/backend@0.1.0`: it wraps another backend, so compose it with that backend's component first, for instance with `wac plug cipher.wasm --plug BACKEND.wasm -o COMPOSED.wasm`");
+}
+
+#[test]
 fn a_component_that_imports_what_is_not_offered_is_told_what_is() {
     let folder = folder();
     let bytes = renamed("plain", b"wasi:cli/environment", b"wasi:tls/environment");

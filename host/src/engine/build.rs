@@ -71,7 +71,9 @@ impl EngineBuilder {
         self
     }
 
-    /// Names the program that compiles components, instead of `kvtier.compiler`: a `kvtier` of this version.
+    /// Names the program that compiles components, instead of `kvtier.compiler`: the `kvtier` command of the same build
+    /// of this library. By default it is the `kvtier` on `PATH`; if there is none, this process compiles, without the
+    /// limits of a compiler. If the program fails, reaches a limit or is of another build, the backend is not loaded.
     #[must_use]
     pub fn compiler(mut self, program: impl Into<PathBuf>) -> Self {
         self.config.compiler = Compiler::Program(program.into());

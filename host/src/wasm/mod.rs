@@ -59,5 +59,12 @@ const OFFERED: [&str; 8] = [
 /// Reports whether this host offers the package of an imported interface.
 #[must_use]
 pub fn offers(import: &str) -> bool {
-    import.split_once('/').is_some_and(|(package, _)| OFFERED.contains(&package))
+    import.split_once('/').is_some_and(|(package, _)| OFFERED.contains(&package)) && !is_backend(import)
+}
+
+/// Reports whether an imported interface is the contract's template for backends. A component that imports it wraps
+/// another backend, and must be composed with that backend's component before it is loaded.
+#[must_use]
+pub fn is_backend(import: &str) -> bool {
+    import.split('@').next() == Some("kvtier:storage/backend")
 }

@@ -36,6 +36,19 @@ pub enum LoadError {
         /// The interface.
         import: String,
     },
+    /// The component wraps another backend, whose component it was not composed with.
+    #[error(
+        "component `{}` imports `{import}`: it wraps another backend, so compose it with that backend's component \
+         first, for instance with `wac plug {} --plug BACKEND.wasm -o COMPOSED.wasm`",
+        path.display(),
+        path.display()
+    )]
+    NotComposed {
+        /// The component's file.
+        path: PathBuf,
+        /// The interface.
+        import: String,
+    },
     /// A secret, or a host name in `allow.net`.
     #[error(transparent)]
     External(#[from] ExternalError),

@@ -18,7 +18,7 @@ use super::policy::network::system_resolver;
 use super::policy::overlap;
 use super::prepared::{BackendRecord, EngineFacts, LaneLimits, Prepared};
 use super::threads::LaneThreads;
-use super::{imports, offers};
+use super::{imports, is_backend, offers};
 use crate::config::{BackendConfig, OwnDirectory};
 use crate::runtime::Control;
 use crate::text::foreign_text;
@@ -74,7 +74,12 @@ fn prepare(
     let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
     let component_type = loaded.component.component_type();
     if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
-        return Err(LoadError::NotOffered { path: path.clone(), import: foreign_text(import) });
+        let (path, import) = (path.clone(), foreign_text(import));
+        return Err(if is_backend(&import) {
+            LoadError::NotComposed { path, import }
+        } else {
+            LoadError::NotOffered { path, import }
+        });
     }
     let class = Class::find(engine, &loaded.component, &config.class_name)
         .map_err(|source| LoadError::Class { path: path.clone(), source })?;

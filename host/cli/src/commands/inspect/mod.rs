@@ -7,7 +7,7 @@ mod text;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kvtier::__internal::wasm;
 use serde_json::{Value, json};
 
@@ -151,12 +151,28 @@ fn class(report: &wasm::ClassReport) -> Class {
     Class { name: report.name.clone(), interface: report.interface.clone(), methods: methods.collect() }
 }
 
+impl Inspection {
+    /// Reports whether an import is the backend that this component wraps: the contract's template for backends, or an
+    /// interface that the component also exports a class from.
+    fn wraps(&self, import: &Import) -> bool {
+        wasm::is_backend(&import.name) || self.classes.iter().any(|class| class.interface == import.name)
+    }
+}
+
 /// Refuses a component that no configuration can use.
 ///
 /// # Errors
-/// If no class fulfils the contract, or if kvtier does not offer an import.
+/// If the component wraps another backend that it was not composed with, if no class fulfils the contract, or if kvtier
+/// does not offer an import.
 pub fn ensure_usable(inspection: &Inspection) -> Result<()> {
     let Inspection { file, classes, imports, .. } = inspection;
+    if let Some(import) = imports.iter().find(|import| inspection.wraps(import)) {
+        bail!(
+            "component {file} imports {}: it wraps another backend, so compose it with that backend's component first, \
+             for instance with `wac plug {file} --plug BACKEND.wasm -o COMPOSED.wasm`",
+            import.name
+        );
+    }
     ensure!(classes.iter().any(Class::fulfils), "component {file}: no class fulfils the contract");
     let unknown = imports.iter().find(|import| !import.known);
     ensure!(

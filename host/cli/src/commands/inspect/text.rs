@@ -23,6 +23,7 @@ pub fn render(inspection: &Inspection) -> String {
     }
     let rows = imports.iter().map(|import| {
         let grant = match &import.grant {
+            _ if inspection.wraps(import) => "NOT COMPOSED with the backend that this one wraps".to_owned(),
             _ if !import.known => "NOT OFFERED by this kvtier".to_owned(),
             Some(grant) => format!("granted by {grant}"),
             None => String::new(),
@@ -150,6 +151,16 @@ imports
         let unknown = "component x.wasm imports x:y/z, which kvtier does not offer";
         assert_eq!(usable(|_| {}), Err(unknown.into()));
         assert_eq!(usable(|inspection| _ = inspection.imports.pop()), Ok(()));
+        for name in ["kvtier:storage/backend@0.1.0", "a:b/c"] {
+            let mut wrapper = inspection.clone();
+            wrapper.imports = vec![import(name, None, false)];
+            assert!(render(&wrapper).contains(&format!("  {name}  NOT COMPOSED with the backend")), "{name}");
+            let refusal = format!(
+                "component x.wasm imports {name}: it wraps another backend, so compose it with that backend's component \
+                 first, for instance with `wac plug x.wasm --plug BACKEND.wasm -o COMPOSED.wasm`"
+            );
+            assert_eq!(ensure_usable(&wrapper).map_err(|error| error.to_string()), Err(refusal));
+        }
         let classless = usable(|inspection| _ = inspection.classes.drain(..2));
         assert_eq!(classless, Err("component x.wasm: no class fulfils the contract".into()));
     }
