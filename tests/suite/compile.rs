@@ -233,10 +233,10 @@ fn a_compiler_that_hangs_is_ended_with_what_it_has_started() {
 fn a_compiler_that_leaves_a_process_behind_is_not_waited_for() {
     // The process that is left holds both pipes; only the limit of ten minutes would end the wait for them.
     let error = refused("/bin/sleep 3600 &\necho $! >&2\nexit 0");
-    let (text, pid) = error.split_once(" and said: ").unwrap();
+    let (text, pid) = error.split_once(" and wrote: ").unwrap();
     assert_eq!(
         text,
-        "component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is empty"
+        "component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is empty"
     );
     let pid = pid.split(';').next().unwrap();
     eventually("what it has started is ended", || !runs(pid));
@@ -246,13 +246,13 @@ fn a_compiler_that_leaves_a_process_behind_is_not_waited_for() {
 fn compilers_that_die_or_deliver_something_else_are_errors() {
     insta::assert_snapshot!(refused("kill -KILL $$"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was ended by signal 9; kvtier.compiler names the compiler");
     insta::assert_snapshot!(refused("kill -SEGV $$"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was ended by signal 11; kvtier.compiler names the compiler");
-    insta::assert_snapshot!(refused("exit 0"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is empty; kvtier.compiler names the compiler");
-    insta::assert_snapshot!(refused("/bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is no compiled code of this version of kvtier; kvtier.compiler names the compiler");
-    insta::assert_snapshot!(refused("printf kvtierC2; /bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is damaged; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("exit 0"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is empty; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("/bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is not compiled code of this version of kvtier; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("printf kvtierC2; /bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is damaged; kvtier.compiler names the compiler");
     insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\"; exit 3")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 3; kvtier.compiler names the compiler");
-    insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\" 2> /dev/null | /usr/bin/head -c 1000")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what is damaged; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\" 2> /dev/null | /usr/bin/head -c 1000")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is damaged; kvtier.compiler names the compiler");
     // As a program answers that knows no such command.
-    insta::assert_snapshot!(refused("echo \"error: unrecognized subcommand '$1'\" >&2; exit 2"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 2 and said: error: unrecognized subcommand 'compile-one'; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused("echo \"error: unrecognized subcommand '$1'\" >&2; exit 2"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 2 and wrote: error: unrecognized subcommand 'compile-one'; kvtier.compiler names the compiler");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn code_of_another_component_is_refused_wherever_it_was_exchanged() {
         digest(&other),
         other.display()
     );
-    insta::assert_snapshot!(refused(&exchanged), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered what belongs to another component; kvtier.compiler names the compiler");
+    insta::assert_snapshot!(refused(&exchanged), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that belongs to another component; kvtier.compiler names the compiler");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn what_a_compiler_says_of_a_component_is_escaped_and_cut() {
     let error = refused(r"printf 'kvtierE1 refused\nbad \033[2J\007name\nsecond line\n'; exit 1");
     assert!(error.contains(r"does not compile: bad \u{1b}[2J\u{7}name / second line; the file"), "{error}");
     let error = refused("/usr/bin/head -c 5000000 /dev/zero | /usr/bin/tr '\\0' '\\033' >&2; exit 7");
-    assert!(error.contains(r"failed with exit code 7 and said: \u{1b}\u{1b}"), "{error}");
+    assert!(error.contains(r"failed with exit code 7 and wrote: \u{1b}\u{1b}"), "{error}");
     assert!(error.len() < 10_000, "{} bytes", error.len());
 }
 
@@ -360,7 +360,7 @@ fn a_component_that_does_not_compile_is_not_compiled_at_every_retry() {
 #[test]
 fn a_component_that_brings_the_compiler_down_is_not_compiled_at_every_retry() {
     started_once("kill -SEGV $$", "was ended by signal 11");
-    started_once("echo panicked >&2; exit 101", "failed with exit code 101 and said: panicked");
+    started_once("echo panicked >&2; exit 101", "failed with exit code 101 and wrote: panicked");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_component_that_imports_what_is_not_offered_is_told_what_is() {
         "{error}"
     );
     let why = "`, which this host does not offer: it offers WASI 0.2 and 0.3, and \
-               kvtier:storage@0.1.0; build the component without what needs it";
+               kvtier:storage@0.1.0; build the component without the code that needs it";
     assert!(error.ends_with(why), "{error}");
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Identity {
 pub(super) enum EntryError {
     #[error("is empty")]
     Empty,
-    #[error("is no compiled code of this version of kvtier")]
+    #[error("is not compiled code of this version of kvtier")]
     Foreign,
     #[error("is damaged")]
     Damaged,

@@ -102,7 +102,7 @@ impl Loader {
             None => {
                 let words = ended.last_words();
                 CachedCode::check(identity, ended.output)
-                    .map_err(|error| failed(format!("delivered what {error}{words}")))
+                    .map_err(|error| failed(format!("delivered output that {error}{words}")))
             }
         }
     }
@@ -118,7 +118,7 @@ impl ChildExit {
     fn last_words(&self) -> String {
         match foreign_text(&String::from_utf8_lossy(&self.errors)) {
             words if words.is_empty() => words,
-            words => format!(" and said: {words}"),
+            words => format!(" and wrote: {words}"),
         }
     }
 }

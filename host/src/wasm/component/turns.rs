@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_takes_for_ever_holds_up_no_other() {
+    fn a_component_that_never_finishes_does_not_hold_up_others() {
         let turns = Turns::default();
         let _for_ever = turns.wait(digest(0), None).ok().unwrap();
         for n in 1..4 * COMPILERS_MAX {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_wanted_any_more_waits_no_longer() {
+    fn a_cancelled_wait_ends() {
         let turns = Turns::default();
         let _for_ever = turns.wait(digest(0), None).ok().unwrap();
         let (cancel, other_end) = std::io::pipe().unwrap();

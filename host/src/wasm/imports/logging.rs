@@ -47,6 +47,6 @@ fn log(store: StoreContextMut<'_, GuestState>, (level, message): (logging::Level
 
 impl logging::Host for OutputView<'_> {
     fn log(&mut self, _: logging::Level, _: String) -> Result<()> {
-        Err(format_err!("shadowed by a function that reads no more than is wanted"))
+        Err(format_err!("shadowed by a function that reads only as much as is needed"))
     }
 }

@@ -1,7 +1,7 @@
 //! One generation of a lane, and the place of each of its calls.
 //!
-//! The task of a retired generation may run on until it next yields. It then counts and answers only here, where nobody
-//! reads it any more, and never in its successor.
+//! The task of a retired generation may run on until it next yields. Its counts and answers then go here, where they
+//! are no longer read, and never to its successor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn each_call_gets_its_own_answer_in_whatever_order_they_come_out() {
+    fn each_call_gets_its_own_answer_in_any_order_of_return() {
         let generation = Arc::new(Generation::default());
         let calls: Vec<_> = (0..3)
             .map(|_| {

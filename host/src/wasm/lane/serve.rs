@@ -251,7 +251,7 @@ mod tests {
     use crate::wasm::policy::{Denial, Denials, Secrets};
 
     #[test]
-    fn the_first_error_with_words_is_told_what_was_refused_and_no_other() {
+    fn only_the_first_error_with_a_text_has_the_denials() {
         let denial_log = DenialLog::new(&Denials::new("b", &Grants::default()), &Secrets::default());
         let mark = denial_log.mark();
         denial_log.record(Denial::Udp);

@@ -27,7 +27,7 @@ pub enum LoadError {
     /// The component imports what this host does not offer.
     #[error(
         "component `{}` imports `{import}`, which this host does not offer: it offers WASI 0.2 and 0.3, and \
-         kvtier:storage@{CONTRACT_VERSION}; build the component without what needs it",
+         kvtier:storage@{CONTRACT_VERSION}; build the component without the code that needs it",
         path.display()
     )]
     NotOffered {
@@ -85,7 +85,7 @@ pub enum LoadError {
     },
     /// The class does not state how many lanes it may have, although it has a method for it.
     #[error(
-        "lanes is more than 1, and class `{class}` does not say in lanes-max how many it may have: {cause}"
+        "lanes is more than 1, and class `{class}` does not state in lanes-max how many it may have: {cause}"
     )]
     LanesUnknown {
         /// The class.

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_replaced_wherever_they_stand_in_whatever_form_a_line_has() {
+    fn secrets_are_replaced_in_every_form_and_place_of_a_line() {
         let secrets: Secrets =
             ["hunter2", "hunter2-more", "two\nlines", " padded ", "abc"].into_iter().collect();
         assert_eq!(secrets.hide("a=hunter2,b=hunter2-more"), "a=[secret],b=[secret]");

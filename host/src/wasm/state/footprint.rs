@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objects_own_maximum_is_no_refusal_of_ours() {
+    fn an_objects_own_maximum_does_not_count_as_a_refusal() {
         let (mut footprint, shown) = footprint(9 * PAGE, 10);
         assert!(!footprint.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
         assert!(!footprint.table_growing(0, 2, Some(1)).unwrap());

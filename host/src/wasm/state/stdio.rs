@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_moves_waits_when_it_is_faster_altogether_than_it_may_be() {
+    fn bytes_that_the_host_moves_wait_when_all_streams_together_are_too_fast() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _context = runtime.enter();
         let (clock, kept_bytes) = (Clock::manual(), StderrTail::keeping(8));

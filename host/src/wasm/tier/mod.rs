@@ -46,8 +46,8 @@ pub struct WasmTier {
 }
 
 impl WasmTier {
-    /// Loads a backend and waits until its first instance is open or has failed. A failed backend is tried again in the
-    /// background, until the tier is closed or dropped; `liveness` is notified whenever it cannot serve.
+    /// Loads a backend and waits until its first instance is open or has failed. A backend that failed is retried in
+    /// the background until the tier is closed or dropped; `liveness` is notified whenever it cannot serve.
     pub async fn start(
         config: BackendConfig,
         facts: EngineFacts,
@@ -244,24 +244,7 @@ impl Tier for WasmTier {
             TierState::Closed => health.down = Some("closed".into()),
             TierState::Down(cause) => health.down = Some(cause.clone()),
             TierState::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
-            TierState::Lanes(lanes) => {
-                let mut n_down = 0;
-                for lane in &lanes.all {
-                    let lane = lane.health();
-                    if lane.down.is_some() {
-                        n_down += 1;
-                        health.down = lane.down;
-                    }
-                    health.lane_restarts += lane.restarts;
-                    health.last_restart = lane.last_restart.or(health.last_restart);
-                    health.abandoned_calls += lane.abandoned;
-                    health.guest_memory_bytes += lane.guest_memory_bytes;
-                }
-                if n_down < lanes.all.len() {
-                    health.down = None;
-                }
-                health.notes.clone_from(&lanes.facts);
-            }
+            TierState::Lanes(lanes) => lanes.add_to(&mut health),
         }
         health.denials = self.record.denials.count();
         health.last_denial = self.record.denials.last();
@@ -302,7 +285,7 @@ impl std::fmt::Debug for WasmTier {
     }
 }
 
-/// Only `lane` pairs methods with answers, so this does not happen.
+/// Returns the error for the answer of another method. `lane` pairs methods with answers, so this does not happen.
 fn mismatch(answer: &Answer) -> TierError {
     TierError::BadAnswer(format!("the answer of another method: {answer:?}"))
 }

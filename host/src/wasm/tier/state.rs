@@ -8,7 +8,7 @@ use super::loading::OutcomeSender;
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::sync::lock;
-use crate::tier::Liveness;
+use crate::tier::{Liveness, TierHealth};
 use crate::wasm::cpu_time::{CpuTime, pause_after};
 use crate::wasm::lane::{self, Availability, Lane, NoAnswer};
 use crate::wasm::load::{LoadError, LoadRequest};
@@ -42,6 +42,28 @@ pub(super) struct Lanes {
     pub(super) all: Vec<Lane>,
     pub(super) external: Arc<ExternalInputs>,
     pub(super) facts: Vec<(String, String)>,
+}
+
+impl Lanes {
+    /// Adds what the lanes report. The backend is down if all of them are.
+    pub(super) fn add_to(&self, health: &mut TierHealth) {
+        let mut n_down = 0;
+        for lane in &self.all {
+            let lane = lane.health();
+            if lane.down.is_some() {
+                n_down += 1;
+                health.down = lane.down;
+            }
+            health.lane_restarts += lane.restarts;
+            health.last_restart = lane.last_restart.or(health.last_restart.take());
+            health.abandoned_calls += lane.abandoned;
+            health.guest_memory_bytes += lane.guest_memory_bytes;
+        }
+        if n_down < self.all.len() {
+            health.down = None;
+        }
+        health.notes.clone_from(&self.facts);
+    }
 }
 
 /// Loads a backend, and tries again until that succeeds. The supervisors of its lanes retry a class that did not start.

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_compiler_this_process_compiles_and_says_why() {
+    fn without_a_compiler_this_process_compiles_and_reports_why() {
         let reason = found("").unwrap_err();
         let note = CodeOrigin::ThisProcess(reason).to_string();
         assert_eq!(

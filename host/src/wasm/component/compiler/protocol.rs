@@ -1,8 +1,8 @@
 //! What passes between the host and its compiler.
 //!
-//! The host starts `kvtier compile-one KEY=VALUE...`, an [`Order`]. The compiler reads the component from its
-//! standard input and writes one thing to its standard output: an entry, or else a [`Failure`]. Each begins
-//! with a magic of its own. Nothing else passes: no environment, no file, no working directory.
+//! The host starts `kvtier compile-one KEY=VALUE...`, an [`Order`]. The compiler reads the component from its standard
+//! input and writes one thing to its standard output: an entry or a [`Failure`], each with its own magic. Nothing else
+//! passes between them: no environment, no file, no working directory.
 
 use super::super::code::Fingerprint;
 use crate::config::Sha256Digest;

@@ -5,12 +5,12 @@ fn weight(component: &str) -> Weight {
     weigh(&wat::parse_str(component).unwrap()).unwrap()
 }
 
-/// Items of a component beside its own.
+/// Items of a component besides its own.
 fn items(component: &str) -> u64 {
     weight(component).items - COMPONENT_INSTANCE
 }
 
-/// Items of one core instance beside its own.
+/// Items of one core instance besides its own.
 fn core_items(fields: &str) -> u64 {
     items(&format!("(component (core module $m {fields}) (core instance (instantiate $m)))")) - CORE_INSTANCE
 }

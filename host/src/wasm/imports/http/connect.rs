@@ -37,7 +37,7 @@ pub(super) struct Connector {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("no target of HTTP")]
+    #[error("not a target of HTTP")]
     NoTarget,
     #[error("the name cannot be resolved: {0}")]
     Unresolvable(io::Error),

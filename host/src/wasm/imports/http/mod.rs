@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_might_lead_elsewhere_is_no_target() {
+    fn a_uri_that_might_lead_elsewhere_is_not_a_target() {
         for uri in [
             "/path",
             "ftp://a.example/",

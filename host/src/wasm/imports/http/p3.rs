@@ -74,13 +74,16 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasm
             Ok(((request, sent),))
         },
     )?;
-    // Only the guest makes requests, so nobody else needs their bodies. With each it could keep an error of any length.
+    // Refused: the guest makes all requests itself, and could store an error of any length with each body that it reads
+    // back.
     instance.func_wrap(
         "[static]request.consume-body",
         |_: StoreContextMut<'_, GuestState>,
          (_request, _result): (Resource<Request>, FutureReader<Result<(), ErrorCode>>)|
          -> wasmtime::Result<((StreamReader<u8>, FutureReader<Trailers>),)> {
-            Err(format_err!("a backend does not receive requests, and the body of its own is not read back"))
+            Err(format_err!(
+                "a backend does not receive requests, and cannot read back the bodies of its own"
+            ))
         },
     )?;
     instance.func_wrap(
@@ -92,7 +95,7 @@ fn add_requests_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasm
             FutureReader<Trailers>,
         )|
          -> wasmtime::Result<(NewResponse,)> {
-            Err(format_err!("a backend receives no requests, and makes no responses"))
+            Err(format_err!("a backend does not receive requests, and does not make responses"))
         },
     )
 }

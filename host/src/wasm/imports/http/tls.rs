@@ -31,7 +31,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: io::Error,
     },
-    /// The file is not PEM, or has something else than the certificate of an authority in it.
+    /// The file is not PEM, or has something other than certificates of authorities in it.
     #[error(
         "tls.ca_file: `{}`: {problem}; give the certificates of the authorities that vouch for the servers, as PEM",
         path.display()

@@ -25,7 +25,7 @@ async fn poll(
     let n_max = store.data().budgets.handles_max;
     if list.len() > n_max {
         return Err(format_err!(
-            "a poll of {} is longer than there may be things to wait for; limits.handles_max is reached",
+            "a poll of {} entries has more than an instance may have handles; limits.handles_max is reached",
             list.len()
         ));
     }

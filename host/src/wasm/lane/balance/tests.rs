@@ -46,7 +46,7 @@ impl Manual {
     }
 }
 
-/// A task that does in each turn what the test says, and what the test sees of it.
+/// A task that the test controls turn by turn, and observes.
 struct Bench {
     clocks: Manual,
     has_caller: Arc<AtomicBool>,
@@ -117,7 +117,7 @@ fn yields_that_wait_for_nothing_are_no_rest() {
 }
 
 #[test]
-fn time_that_others_take_before_a_woken_task_is_polled_is_no_rest() {
+fn time_before_a_woken_task_is_polled_does_not_count_as_rest() {
     let mut bench = Bench::new(|clocks, _| clocks.compute(2 * MS));
     for _ in 0..1_001 {
         bench.poll();

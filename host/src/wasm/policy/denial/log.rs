@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_what_was_refused_while_it_was_inside_and_nothing_else() {
+    fn a_call_gets_the_denials_from_the_time_that_it_was_inside_and_no_others() {
         let denials = Denials::new("b", &Grants::default());
         let (this, other) = (denial_log(&denials), denial_log(&denials));
         this.record(Denial::Udp);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_the_denial_and_without_secrets() {
+    fn an_error_has_the_denial_and_no_secrets() {
         let denial_log = denial_log(&Denials::new("b", &Grants::default()));
         let mark = denial_log.mark();
         let error = |denial_log: &DenialLog| {
@@ -170,8 +170,7 @@ mod tests {
         };
         assert_eq!(error(&denial_log), "login [secret]");
         denial_log.record(Denial::Lookup(denial_log.guest_text("hunter2.example")));
-        let note =
-            "denied: resolving the name \"[secret].example\"; no grant allows it, as it is no host name";
+        let note = "denied: resolving the name \"[secret].example\"; no grant allows it, because it is not a host name";
         assert_eq!(error(&denial_log), format!("login [secret]; {note}"));
         assert_eq!(denial_log.explain(mark, TierError::NoSpace), TierError::NoSpace);
         assert_eq!(denial_log.explain_end("dead".into()), format!("dead; {note}"));
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_says_of_an_error_is_cleared_of_secrets_escaped_and_cut_in_this_order() {
+    fn the_text_of_an_error_is_cleared_of_secrets_escaped_and_cut_in_this_order() {
         const PEM: &str = "-----BEGIN KEY-----\nMIIEvQIBADANBg\"\\kqhkiG9w0BAQ\n-----END KEY-----\n";
         let denial_log = DenialLog::new(&Denials::new("b", &Grants::default()), &[PEM].into_iter().collect());
         let said =

@@ -109,11 +109,11 @@ impl Denial {
             // The guest chooses the name; as a grant it might mean something else, such as a whole network.
             Self::Lookup(GuestText(name)) => match NetHost::parse(name.strip_suffix('.').unwrap_or(name)) {
                 Some(host @ NetHost::Name(_)) => format!("add {section}allow.net: [\"tcp://{host}:PORT\"]"),
-                _ => "no grant allows it, as it is no host name".to_owned(),
+                _ => "no grant allows it, because it is not a host name".to_owned(),
             },
             Self::Request(GuestText(target)) => match NetGrant::parse(target) {
                 Some(grant) => format!("add {section}allow.net: [\"{grant}\"]"),
-                None => "no grant allows it, as it is no HTTP target".to_owned(),
+                None => "no grant allows it, because it is not an HTTP target".to_owned(),
             },
             Self::Led(GuestText(target), address, _) => match NetGrant::parse(target) {
                 Some(NetGrant::Http { scheme, port, .. }) => {
@@ -123,7 +123,7 @@ impl Denial {
                         NetGrant::Http { scheme, host, port }
                     )
                 }
-                _ => "no grant allows it, as it is no HTTP target".to_owned(),
+                _ => "no grant allows it, because it is not an HTTP target".to_owned(),
             },
         }
     }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_denial_names_the_grant_that_would_allow_it_or_says_that_none_does() {
+    fn each_denial_names_the_grant_that_would_allow_it_or_states_that_none_does() {
         let mut allow = Grants::default();
         allow.fs.extend(FsGrant::parse("/srv/kv:/data:ro", Path::new("/")));
         allow.fs.extend(FsGrant::parse("/srv/rw:/tmp:rw", Path::new("/")));
@@ -159,7 +159,7 @@ mod tests {
         insta::assert_snapshot!(text(Denial::Udp), @"a UDP socket; no grant allows UDP");
         let target = || GuestText::new("https://a.example:443");
         insta::assert_snapshot!(text(Denial::Request(target())), @r#"an HTTP request to "https://a.example:443"; add external_backend.b.allow.net: ["https://a.example:443"]"#);
-        insta::assert_snapshot!(text(Denial::Request(GuestText::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, as it is no HTTP target"#);
+        insta::assert_snapshot!(text(Denial::Request(GuestText::new("x y"))), @r#"an HTTP request to "x y"; no grant allows it, because it is not an HTTP target"#);
         insta::assert_snapshot!(text(Denial::Led(target(), "10.0.0.1:443".parse().unwrap(), "private")), @r#"an HTTP request to "https://a.example:443", which leads to 10.0.0.1:443, a private address; if that is meant, add external_backend.b.allow.net: ["https://10.0.0.1:443"]"#);
         insta::assert_snapshot!(text(lookup("a.example")), @r#"resolving the name "a.example"; add external_backend.b.allow.net: ["tcp://a.example:PORT"]"#);
     }
@@ -174,11 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_host_name_is_never_proposed_as_a_grant() {
+    fn a_name_that_is_not_a_host_name_is_never_proposed_as_a_grant() {
         let remedy = |name: &str| lookup(name).remedy(&Grants::default(), "");
         for name in ["0.0.0.0/0", "::/0", "[::]", "10.0.0.1", "a:1\"], x: [\"b", "", "a b", &"x".repeat(300)]
         {
-            assert_eq!(remedy(name), "no grant allows it, as it is no host name", "{name}");
+            assert_eq!(remedy(name), "no grant allows it, because it is not a host name", "{name}");
         }
         assert_eq!(remedy("A.example."), "add allow.net: [\"tcp://a.example:PORT\"]");
     }

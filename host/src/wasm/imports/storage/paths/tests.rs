@@ -15,7 +15,7 @@ use crate::wasm::policy::{Denials, Secrets};
 
 const KEY: ChunkKey = ChunkKey { hi: 1, lo: 1 };
 
-/// A directory that is granted, with a file beside it that is not.
+/// A granted directory, with a file outside of it.
 struct Granted {
     whole: tempfile::TempDir,
     directory: Directory,
@@ -136,7 +136,7 @@ fn a_short_file_is_read_as_far_as_it_goes_and_nothing_of_one_larger_than_the_buf
 }
 
 #[test]
-fn a_file_that_is_not_there_is_none_and_one_that_is_no_file_is_an_error() {
+fn a_missing_file_is_none_and_a_directory_or_pipe_is_an_error() {
     let granted = Granted::new();
     let made = std::process::Command::new("mkfifo").arg(granted.path("pipe")).status();
     assert!(made.unwrap().success());
