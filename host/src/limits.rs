@@ -205,11 +205,11 @@ pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed start of a backend is repeated.
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The pause before the next start is at least this many times the processor time of the failed one.
-pub const RESTART_SPENT_FACTOR: u32 = 10;
+pub const RESTART_CPU_TIME_FACTOR: u32 = 10;
 /// Longest pause because of processor time.
-pub const RESTART_SPENT_PAUSE_MAX: Duration = Duration::from_mins(10);
+pub const RESTART_CPU_TIME_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// Processor time of a start without such a pause when an instance that has served is replaced.
-pub const RESTART_SPENT_FREE: Duration = Duration::from_secs(1);
+pub const RESTART_CPU_TIME_FREE: Duration = Duration::from_secs(1);
 /// How long an instance must have served so that the pause after its successor fails to start is short again.
 pub const RESTART_HEALTHY: Duration = Duration::from_secs(10);
 

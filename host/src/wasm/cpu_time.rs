@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::limits::{RESTART_SPENT_FACTOR, RESTART_SPENT_FREE, RESTART_SPENT_PAUSE_MAX};
+use crate::limits::{RESTART_CPU_TIME_FACTOR, RESTART_CPU_TIME_FREE, RESTART_CPU_TIME_PAUSE_MAX};
 
 /// Adds up processor time.
 #[derive(Debug, Default)]
@@ -52,17 +52,17 @@ pub(super) fn thread_cpu_time() -> Duration {
 }
 
 /// Returns how long to wait after an attempt that took `cpu_time`. `n_at_once` attempts run side by side, and at most
-/// one part in [`RESTART_SPENT_FACTOR`] of the time goes into attempts.
+/// one part in [`RESTART_CPU_TIME_FACTOR`] of the time goes into attempts.
 pub(super) fn pause_after(cpu_time: Duration, n_at_once: usize) -> Duration {
     let n_at_once = u32::try_from(n_at_once).unwrap_or(u32::MAX);
-    let pause = cpu_time.saturating_mul(RESTART_SPENT_FACTOR).saturating_mul(n_at_once);
-    pause.min(RESTART_SPENT_PAUSE_MAX)
+    let pause = cpu_time.saturating_mul(RESTART_CPU_TIME_FACTOR).saturating_mul(n_at_once);
+    pause.min(RESTART_CPU_TIME_PAUSE_MAX)
 }
 
-/// Returns how long to wait after an instance that has served. Its start took `cpu_time` and was `lived` ago; a costly
-/// start is waited for as far as that time does not cover it.
+/// Returns how long to wait after an instance that has served. Its start took `cpu_time` and was `lived` ago. After a
+/// costly start the pause is that of [`pause_after`], less `lived`.
 pub(super) fn pause_after_serving(cpu_time: Duration, lived: Duration, n_at_once: usize) -> Duration {
-    if cpu_time < RESTART_SPENT_FREE {
+    if cpu_time < RESTART_CPU_TIME_FREE {
         return Duration::ZERO;
     }
     pause_after(cpu_time, n_at_once).saturating_sub(lived)
