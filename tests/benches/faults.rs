@@ -1,11 +1,9 @@
-//! What faults of backends cost: `cargo xtask bench faults` (it builds the components first).
-//!
-//! Every row of the fault table with its times; operations of the CPU tier beside a backend that misbehaves as fast as
-//! it can; the host's memory after many faults. `cargo xtask bench faults table 50` runs one part, here with 50 runs a
-//! row.
+//! What faults of backends cost: `cargo xtask bench faults` (it builds the components first). Prints every row of the
+//! fault table with its times, the CPU tier's operations beside a backend that misbehaves as fast as it can, and the
+//! host's memory after many faults. `cargo xtask bench faults table 50` runs one part, here with 50 runs per row.
 
 #![allow(missing_docs, reason = "a program")]
-#![allow(clippy::unwrap_used, reason = "a program that measures; whatever fails ends it")]
+#![allow(clippy::unwrap_used, reason = "any failure ends this program")]
 
 use std::hint::black_box;
 use std::io::{IsTerminal as _, Write as _};
@@ -77,7 +75,7 @@ fn times_of_faults(n_runs: usize) {
         if fault.caller == Caller::Expires {
             latest = latest.max(answered[last].saturating_sub(deadline));
         }
-        // Those that are told are told at once; their deadline is far away.
+        // A caller that gets an error gets it at once; its deadline is far away.
         let shown =
             if deadline > Duration::from_secs(1) { "far".into() } else { format!("{:.0}", ms(deadline)) };
         println!(
@@ -95,12 +93,12 @@ fn times_of_faults(n_runs: usize) {
 fn progress(text: &str) {
     let mut stderr = std::io::stderr();
     if stderr.is_terminal() {
-        // A line that cannot be drawn harms nobody.
+        // A progress line that cannot be drawn does no harm.
         drop(write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush()));
     }
 }
 
-/// A backend that is never spared, whatever it does.
+/// A backend whose breaker is off, so that it is always called.
 fn relentless(class: &str, settings: &[(&str, &str)]) -> BackendConfig {
     let mut backend = misbehaving("faulty", class, settings);
     backend.limits.call_timeout = Duration::from_millis(10);
@@ -153,12 +151,12 @@ fn neighbours(n_samples: usize) {
             });
             let specs = specs(&keys);
             let cpu = Tiers::only(["cpu"]);
-            // Turn by turn, so that both see the same machine.
+            // In turns, so that both see the same machine.
             for round in 0..10 {
                 let with_load = round % 2 == 1;
                 loaded.store(with_load, Ordering::Release);
                 load.thread().unpark();
-                // Until the last call of the round before is over.
+                // Until the last call of the previous round has ended.
                 std::thread::sleep(Duration::from_millis(30));
                 let started = Instant::now();
                 let [lookups, gets] = &mut samples[usize::from(with_load)][..] else { unreachable!() };
@@ -192,7 +190,7 @@ fn neighbours(n_samples: usize) {
     }
 }
 
-/// What the process holds after many faults.
+/// The memory that the process holds after many faults.
 fn memory(n_faults: usize) {
     println!();
     println!("memory of the host (resident, MiB), after {n_faults} faults");
@@ -214,7 +212,7 @@ fn memory(n_faults: usize) {
             let found = block_on(storage.get(&specs, &tiers, Some(&plan)));
             assert!(found.chunks.is_empty());
         };
-        // Until everything that is kept for reuse has been allocated once.
+        // Until everything that is reused has been allocated once.
         (0..n_faults / 100).for_each(|_| fault());
         let (before, started) = (resident_mib(), Instant::now());
         for n_fault in 0..n_faults {

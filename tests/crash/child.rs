@@ -1,4 +1,4 @@
-//! The process that is killed, and the one that reads afterwards: a real engine on a directory.
+//! The process that is killed, and the process that reads afterwards: a real engine on a directory.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,7 @@ const THREADS: u64 = 4;
 /// Chunks that one put stores, at most.
 const CHUNKS_PER_PUT: u64 = 3;
 
-/// Puts, gets and removes chunks from several threads, until the process is killed or nobody listens any more.
+/// Puts, gets and removes chunks from several threads, until the process is killed or the parent is gone.
 pub(crate) fn load(args: &ChildArgs) -> Result<()> {
     let (engine, _) = open(args)?;
     std::thread::scope(|scope| {
@@ -34,8 +34,8 @@ pub(crate) fn load(args: &ChildArgs) -> Result<()> {
     Ok(())
 }
 
-/// One operation of a thread. Each thread puts and removes chunks of its own, so that the order of what is done
-/// to a chunk is the order of the lines; all threads read all.
+/// One operation of a thread. Each thread puts and removes only its own chunks, so that the order of a chunk's
+/// operations is the order of the lines. All threads read all chunks.
 fn work(storage: &StorageManager, thread: u64, random: &mut Random) -> Result<()> {
     let own = |random: &mut Random| thread + THREADS * random.below(N_CHUNKS / THREADS);
     match random.below(10) {
@@ -45,7 +45,7 @@ fn work(storage: &StorageManager, thread: u64, random: &mut Random) -> Result<()
                 say(Line::Put(*number))?;
             }
             put(storage, numbers.iter().copied().map(key))?;
-            // Half of the puts go on while the next operation begins.
+            // Half of the puts continue while the next operation begins.
             if random.below(2) == 0 {
                 block_on(storage.flush())?;
                 for number in numbers.into_iter().filter(|&number| is_present(storage, key(number))) {
@@ -65,7 +65,7 @@ fn work(storage: &StorageManager, thread: u64, random: &mut Random) -> Result<()
     Ok(())
 }
 
-/// Reads every chunk, compares with a lookup, and with `fill` stores chunks until all others are evicted.
+/// Reads every chunk and compares with a lookup. With `fill`, then stores chunks until all others are evicted.
 pub(crate) fn read(args: &ChildArgs) -> Result<()> {
     let (engine, scanned) = open(args)?;
     let storage = engine.storage();
@@ -102,7 +102,7 @@ fn is_present(storage: &StorageManager, key: ChunkKey) -> bool {
     block_on(storage.contains(&[key], &Tiers::All)).n_chunks == 1
 }
 
-/// Reads a chunk, says what came of it, and returns whether it was there.
+/// Reads a chunk, prints the outcome, and reports whether the chunk was present.
 fn get(storage: &StorageManager, number: u64) -> Result<bool> {
     let spec = spec(key(number));
     let found = block_on(storage.get(&[spec], &Tiers::All, None));
@@ -132,13 +132,13 @@ fn get(storage: &StorageManager, number: u64) -> Result<bool> {
 }
 
 /// Writes a line for the parent, in one piece.
-#[expect(clippy::needless_pass_by_value, reason = "said and gone")]
+#[expect(clippy::needless_pass_by_value, reason = "a line is used once")]
 fn say(line: Line) -> Result<()> {
     let text = format!("{line}\n");
     std::io::stdout().lock().write_all(text.as_bytes()).context("the parent is gone")
 }
 
-/// Hears when the backend has looked through its directory.
+/// Watches the log for the end of the backend's scan.
 #[derive(Clone, Default)]
 struct Scanned(Arc<(Mutex<bool>, Condvar)>);
 
@@ -186,7 +186,7 @@ fn open(args: &ChildArgs) -> Result<(Engine, Scanned)> {
     let (host_dir, guest_path) = (args.directory.clone(), "/data".to_owned());
     disk.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadWrite });
     disk.config.extend(args.capacity.map(|bytes| ("capacity".to_owned(), bytes.to_string())));
-    // A machine that is busy must not look like a fault.
+    // A busy machine must not look like a fault.
     let patience = Duration::from_mins(2);
     disk.limits.call_timeout = patience;
     disk.limits.open_timeout = patience;

@@ -1,4 +1,4 @@
-//! The chunks: their keys, sizes and content, and the engine's metadata, on which parent and child agree.
+//! The chunks on which parent and child agree: keys, sizes, content, and the engine's metadata.
 
 use kvtier::tier::{Sealer, TRAILER_BYTES};
 use kvtier::{ChunkKey, ChunkSpec, Dtype, EngineMetadata, KvShape, Namespace};
@@ -12,7 +12,7 @@ pub(crate) const FIRST_FILLER: u64 = 1 << 32;
 /// The payload of those, in bytes.
 pub(crate) const FILLER_BYTES: usize = 128 << 10;
 
-/// Payloads in bytes: from what is written at once to what takes milliseconds, and no multiple of a page.
+/// Payloads in bytes: from a size that is written at once to one that takes milliseconds. None is a multiple of a page.
 const SIZES: [usize; 4] = [3_000, 100_000, 700_000, 3_000_000];
 
 /// Tokens of a chunk. Sizes are given with each operation and do not follow from it.
@@ -28,7 +28,7 @@ pub(crate) fn payload_bytes(key: ChunkKey) -> usize {
     if key.lo >= FIRST_FILLER { FILLER_BYTES } else { SIZES[(key.lo / 8) as usize % SIZES.len()] }
 }
 
-/// Returns what an engine is told of a chunk.
+/// Returns the specification of a chunk.
 pub(crate) fn spec(key: ChunkKey) -> ChunkSpec {
     ChunkSpec { key, size_bytes: payload_bytes(key) }
 }
@@ -44,7 +44,7 @@ pub(crate) fn metadata() -> EngineMetadata {
     }
 }
 
-/// Says what is wrong with a chunk's file: its length, its trailer, or a byte of its payload.
+/// Returns what is wrong with a chunk's file: its length, its trailer, or a byte of its payload.
 pub(crate) fn fault(sealer: &Sealer, key: ChunkKey, file: &[u8]) -> Option<String> {
     let expected = payload_bytes(key) + TRAILER_BYTES;
     let Some((payload, trailer)) = file.split_last_chunk().filter(|_| file.len() == expected) else {
@@ -56,7 +56,7 @@ pub(crate) fn fault(sealer: &Sealer, key: ChunkKey, file: &[u8]) -> Option<Strin
     kvtier_cli::content::verify(key, payload).err().map(|mismatch| mismatch.to_string())
 }
 
-/// Returns what verifies the chunks.
+/// Returns the sealer that verifies the chunks.
 pub(crate) fn sealer() -> Sealer {
     Sealer::checksum(Namespace::new(&metadata()))
 }

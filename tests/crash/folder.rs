@@ -11,14 +11,14 @@ use kvtier::tier::Sealer;
 
 use crate::chunks::{fault, key};
 
-/// What is in a directory.
+/// The content of a directory.
 #[derive(Default)]
 pub(crate) struct Examined {
     /// Files that hold whole chunks, by key, with their sizes.
     pub(crate) chunks: BTreeMap<ChunkKey, u64>,
-    /// Bytes of all files that are called like chunks.
+    /// Bytes of all files with names of chunks.
     pub(crate) chunk_bytes: u64,
-    /// Files that are called like chunks and are none, with what is wrong.
+    /// Files with names of chunks that are not whole chunks, and what is wrong.
     pub(crate) torn: Vec<String>,
     /// Temporary files of the backend.
     pub(crate) n_unfinished: u64,
@@ -26,8 +26,8 @@ pub(crate) struct Examined {
     pub(crate) unfinished_bytes: u64,
 }
 
-/// Files and a folder of other programs, in all places where the backend looks. The last one has a chunk's name
-/// and is in the wrong folder.
+/// Files and a folder of other programs, in all places where the backend looks. The last one has a chunk's name but is
+/// in the wrong folder.
 const STRAYS: [&str; 5] = [
     "notes.txt",
     "tmp/notes.txt",
@@ -50,10 +50,10 @@ pub(crate) fn plant_strays(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the files of other programs are what they were.
+/// Checks that the files of other programs are unchanged.
 ///
 /// # Errors
-/// Names the first that is not.
+/// The first that has changed.
 pub(crate) fn check_strays(directory: &Path) -> Result<()> {
     for stray in STRAYS {
         let path = directory.join(stray);
@@ -91,7 +91,7 @@ pub(crate) fn examine(directory: &Path, sealer: &Sealer) -> Result<Examined> {
     Ok(found)
 }
 
-/// The chunk that a file of the right name and place holds.
+/// Returns the chunk that a file of the right name and place holds.
 fn key_of(path: &Path) -> Option<ChunkKey> {
     let name = path.file_stem()?.to_str()?;
     let number = u64::from_str_radix(name.get(16..)?, 16).ok()?;

@@ -1,4 +1,4 @@
-//! The parent: kill, examine, restart, compare; again.
+//! The parent: kills, examines, restarts and compares, repeatedly.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::random::Random;
 use crate::report::Report;
 use crate::{Args, Backend};
 
-/// Less than the chunks need, so that the backend evicts.
+/// Less than all chunks need, so that the backend evicts.
 const TIGHT_BYTES: u64 = 12 << 20;
 
 /// Lines of a child after which it is killed, at most.
@@ -25,10 +25,10 @@ const LINES_MAX: u64 = 150;
 /// The longest pause between that line and the kill. A large chunk is written in less.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// A restart in so many is followed by filling the directory.
+/// One restart in this many is followed by filling the directory.
 const RESTARTS_PER_FILL: u32 = 20;
 
-/// A directory that is killed on, and what is known of it.
+/// A directory on which processes are killed, and what is known of it.
 struct Place {
     directory: PathBuf,
     log: PathBuf,
@@ -40,7 +40,8 @@ struct Place {
 }
 
 impl Place {
-    /// Reports whether so many bytes are beyond the capacity: a child that was killed before it had counted them.
+    /// Reports whether this many bytes exceed the capacity, as after a child that was killed before it had counted
+    /// them.
     fn is_over(&self, chunk_bytes: u64) -> bool {
         self.capacity.is_some_and(|capacity| chunk_bytes > capacity)
     }
@@ -55,10 +56,10 @@ struct Harness {
     report: Report,
 }
 
-/// Kills as often as asked, and prints what was found.
+/// Kills the given number of processes, and prints what was found.
 ///
 /// # Errors
-/// The first thing that is not as it must be. The directories are kept then.
+/// The first deviation. The directories are then kept.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
@@ -107,7 +108,7 @@ impl Harness {
         for _ in 0..n_kills {
             let place = &mut places[self.random.below(2) as usize];
             self.kill(place)?;
-            // Without a restart, the next child recovers what two have left, and may be killed in that.
+            // Without a restart, the next child recovers what two have left, and may be killed while it does.
             if self.random.below(4) > 0 {
                 self.restart(place, place.restarts % RESTARTS_PER_FILL == RESTARTS_PER_FILL - 1)?;
             }
@@ -149,23 +150,23 @@ impl Harness {
         let opened = lines.contains(&Line::Open);
         apply(&mut place.known, &lines);
         let before = std::mem::take(&mut place.examined);
-        // Before, it does not know yet what is there, and may have stored beyond the capacity.
+        // Before the scan the child does not know what is there, and may have exceeded the capacity.
         let is_counted = self.backend != Backend::Fs || fs::read_to_string(&place.log)?.contains(" scan: ");
         self.examine(place, is_counted)?;
         let examined = &place.examined;
         if opened {
             self.report.kills_in_a_write += u32::from(examined.n_unfinished > 0);
         } else {
-            // It recovered, at most.
-            ensure!(examined.n_unfinished <= before.n_unfinished, "unfinished files out of nothing");
+            // At most, it recovered.
+            ensure!(examined.n_unfinished <= before.n_unfinished, "new unfinished files before any put");
             let is_over = place.is_over(before.chunk_bytes);
             ensure!(is_over || examined.chunks == before.chunks, "a start changed the chunks on disk");
         }
         self.compare(place)
     }
 
-    /// Reads the whole directory. No file may be torn, and all together must keep to the capacity once a child has
-    /// counted them. What is unfinished is made old, so that the next child removes it.
+    /// Reads the whole directory. No file may be torn, and all together must respect the capacity once a child has
+    /// counted them. Unfinished files are made old, so that the next child removes them.
     fn examine(&mut self, place: &mut Place, is_counted: bool) -> Result<()> {
         place.examined = examine(&place.directory, &self.sealer)?;
         let examined = &place.examined;
@@ -180,12 +181,12 @@ impl Harness {
         check_strays(&place.directory)
     }
 
-    /// Compares what is on disk with what the children were told; then the disk is what is known.
+    /// Compares the disk with what the children were told. After that, the disk is what is known.
     fn compare(&mut self, place: &mut Place) -> Result<()> {
         for (number, known) in place.known.iter_mut().enumerate() {
             let is_present = place.examined.chunks.contains_key(&key(number as u64));
             match (*known, is_present) {
-                (Known::Absent, true) => bail!("chunk {number} was removed and is there again"),
+                (Known::Absent, true) => bail!("chunk {number} was removed and is back"),
                 (Known::Present, false) if place.capacity.is_none() => {
                     bail!("chunk {number} was stored and is lost")
                 }
@@ -198,7 +199,7 @@ impl Harness {
         Ok(())
     }
 
-    /// Starts a process that reads everything and ends by itself, and compares it with the disk.
+    /// Starts a process that reads everything and then ends, and compares its findings with the disk.
     fn restart(&mut self, place: &mut Place, fill: bool) -> Result<()> {
         place.restarts += 1;
         let is_over = place.is_over(place.examined.chunk_bytes);
@@ -222,14 +223,14 @@ impl Harness {
         }
         let chunks_before = std::mem::take(&mut place.examined).chunks;
         self.examine(place, true)?;
-        ensure!(place.examined.n_unfinished == 0, "unfinished files stay after a restart");
+        ensure!(place.examined.n_unfinished == 0, "unfinished files remain after a restart");
         match place.capacity.filter(|_| fill) {
             None => ensure!(
                 is_over || place.examined.chunks == chunks_before,
                 "a restart changed the chunks on disk"
             ),
             Some(capacity) => {
-                // It evicts when it must and not before: its count is that of the disk.
+                // It evicts when it must and not before, so its count is that of the disk.
                 let (bytes, filler) = (place.examined.chunk_bytes, (FILLER_BYTES + TRAILER_BYTES) as u64);
                 ensure!(
                     bytes <= capacity && bytes + filler > capacity,
@@ -246,7 +247,7 @@ impl Harness {
         Ok(())
     }
 
-    /// A child that opened counted the chunks and bytes, and the unfinished files, that were on disk.
+    /// Checks that a child that opened counted the chunks, bytes and unfinished files that were on disk.
     fn check_recovery(&mut self, place: &Place) -> Result<()> {
         self.report.unfinished_found += place.examined.n_unfinished;
         self.report.unfinished_bytes += place.examined.unfinished_bytes;

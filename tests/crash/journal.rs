@@ -1,11 +1,11 @@
-//! What a child says that it does, line by line, and what follows from it for the files.
+//! The lines in which a child reports its operations, and what follows from them for the files.
 //!
-//! A line that begins an operation is written before the operation begins, one that ends it after it was
-//! answered. Lines that were written outlive the process.
+//! The line that begins an operation is written before it begins, the line that ends it after it was answered. Written
+//! lines outlive the process.
 
 use std::fmt;
 
-/// A line of a child's.
+/// A line of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// The backend is open.
@@ -18,13 +18,13 @@ pub(crate) enum Line {
     Remove(u64),
     /// The removal was answered.
     Removed(u64),
-    /// A chunk was read, all bytes of it right.
+    /// A chunk was read, and every byte was right.
     Hit(u64),
-    /// A chunk was not there.
+    /// A chunk was absent.
     Miss(u64),
-    /// A chunk is there according to one operation and not to another, or its bytes are wrong.
+    /// Two operations disagree about whether a chunk is present, or its bytes are wrong.
     Wrong(u64),
-    /// The engine was closed, and all is said.
+    /// The engine was closed; this is the last line.
     Closed,
 }
 
@@ -67,16 +67,16 @@ impl fmt::Display for Line {
 /// What is known of a chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// It was stored, and nothing has been done to it since.
+    /// It was stored, and no operation has changed it since.
     Present,
-    /// It is not there, and no put of it has begun since.
+    /// It is absent, and no put of it has begun since.
     #[default]
     Absent,
-    /// The process died in the middle of it.
+    /// The process died in the middle of an operation on it.
     Unknown,
 }
 
-/// What is known of each chunk after `lines`.
+/// Returns what is known of each chunk after `lines`.
 pub(crate) fn apply(known: &mut [Known], lines: &[Line]) {
     for line in lines {
         let (number, is) = match line {

@@ -1,9 +1,9 @@
-//! Kills a process that stores chunks, again and again, and looks at what it leaves behind.
+//! Repeatedly kills a process that stores chunks, and examines what it leaves behind.
 //!
-//! The parent (`harness`) starts itself as a child that embeds an engine with a backend of files and works on it
-//! from several threads (`child`). At a random moment it kills the child with SIGKILL, examines every file of the
-//! directory by itself (`folder`), compares that with what the child had been told (`journal`), starts a new
-//! process on the directory and has it read everything back.
+//! The parent (`harness`) starts itself as a child that embeds an engine with a backend of files and works on it from
+//! several threads (`child`). At a random moment it kills the child with SIGKILL, examines every file of the directory
+//! itself (`folder`), compares the files with what the child had been told (`journal`), and starts a new process on the
+//! directory, which reads everything back.
 
 mod child;
 mod chunks;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Kills a process that stores chunks, again and again, and checks what it leaves behind.
+/// Repeatedly kills a process that stores chunks, and checks what it leaves behind.
 #[derive(Debug, Parser)]
 #[command(name = "kvtier-crash")]
 pub(crate) struct Args {
@@ -28,15 +28,15 @@ pub(crate) struct Args {
     /// How often the process is killed
     #[arg(long, default_value_t = 250)]
     pub(crate) kills: u32,
-    /// Draws moments and operations; a new one by default
+    /// Seed of the moments and operations; random by default
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// The backend that is tried
+    /// The backend under test
     #[arg(long, value_enum, default_value = "fs")]
     pub(crate) backend: Backend,
 }
 
-/// The backend that is tried.
+/// The backend under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     /// The `fs` backend
@@ -45,7 +45,7 @@ pub(crate) enum Backend {
     Inplace,
 }
 
-/// What the process does that is killed.
+/// The role of a child.
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Puts, gets and removes chunks until it is killed (started by the harness)
@@ -56,7 +56,7 @@ enum Role {
     Read(ChildArgs),
 }
 
-/// What a child is told.
+/// The arguments of a child.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChildArgs {
     #[arg(long, value_enum)]
@@ -66,7 +66,7 @@ pub(crate) struct ChildArgs {
     /// Bytes that the backend may keep; no limit by default
     #[arg(long)]
     pub(crate) capacity: Option<u64>,
-    /// Draws the operations
+    /// Seed of the operations
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Stores chunks until the capacity is used up, after reading

@@ -11,15 +11,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::journal::Line;
 
-/// How long a child may say nothing before it counts as stuck.
+/// How long a child may be silent before it counts as stuck.
 const SILENCE_MAX: Duration = Duration::from_mins(5);
 
-/// When a child is killed.
+/// The moment at which a child is killed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Moment {
     /// This long after it was started.
     AfterStart(Duration),
-    /// So long after its line of this number.
+    /// This long after its line with this number.
     AfterLine(usize, Duration),
 }
 
@@ -42,10 +42,10 @@ impl Running {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             let mut text = String::new();
-            // A line without its end was torn by the kill.
+            // The kill tore a line without an end.
             while output.read_line(&mut text).is_ok_and(|n| n > 0) && text.ends_with('\n') {
                 if let Some(line) = Line::parse(text.trim_end()) {
-                    // Nobody listens after an error.
+                    // After an error, the receiver is gone.
                     _ = sender.send(line);
                 }
                 text.clear();
@@ -54,7 +54,7 @@ impl Running {
         Ok(Self { child, started: Instant::now(), lines, heard: Vec::new() })
     }
 
-    /// Kills the child at a moment, and returns all that it said.
+    /// Kills the child at a moment, and returns all its lines.
     ///
     /// # Errors
     /// If it ended by itself, or is stuck.
@@ -69,7 +69,7 @@ impl Running {
                 after
             }
         };
-        // The random moment: nothing is waited for.
+        // The random moment, not a wait for anything.
         std::thread::sleep(pause);
         self.child.kill().context("cannot kill the child")?;
         let status = self.finish()?;
@@ -79,7 +79,7 @@ impl Running {
         Ok(std::mem::take(&mut self.heard))
     }
 
-    /// Waits until the child ends, and returns all that it said and the time until it was open.
+    /// Waits until the child ends, and returns all its lines and the time until it was open.
     ///
     /// # Errors
     /// If it fails, or is stuck.
@@ -101,19 +101,19 @@ impl Running {
         self.child.wait().context("cannot wait for the child")
     }
 
-    /// The next line; `None` after the last.
+    /// Returns the next line; `None` after the last.
     fn next(&mut self) -> Result<Option<Line>> {
         match self.lines.recv_timeout(SILENCE_MAX) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => bail!("the child says nothing any more"),
+            Err(RecvTimeoutError::Timeout) => bail!("the child has stopped printing lines"),
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After an error only; else it is gone already.
+        // Only after an error; otherwise the child has ended.
         if matches!(self.child.try_wait(), Ok(None)) {
             _ = self.child.kill();
             _ = self.child.wait();

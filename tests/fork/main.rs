@@ -1,8 +1,8 @@
-//! Forks while an engine runs, and says what the child can and cannot do. A process of its own, because a child
-//! inherits whatever other threads have locked: beside other tests these could be anything.
+//! Forks while an engine runs, and prints what the child can and cannot do. This is a separate process, because a child
+//! inherits the locks that other threads hold, and other tests could hold any.
 //!
-//! Prints one line for each operation of each child, then what the parent still can. A child that hangs is ended by an
-//! alarm, and its end is a line too.
+//! Prints one line for each operation of each child, then what still works in the parent. An alarm ends a child that
+//! hangs, and its end is a line too.
 #![expect(unsafe_code, reason = "forks")]
 
 use std::io::Write;
@@ -14,7 +14,7 @@ use kvtier_tests::support::{
     backend, config, in_tier, key, keys, metadata, misbehaving, promise, put, put_in, specs,
 };
 
-/// After so many seconds a child is taken to hang. None of what it does waits for anything.
+/// After this many seconds a child counts as hung. None of its operations waits for anything.
 const ALARM_S: u32 = 60;
 
 fn main() -> Result<()> {
@@ -27,10 +27,10 @@ fn main() -> Result<()> {
     put(storage, &keys[..2], &Tiers::only(["cpu"]));
     put_in(storage, &keys, "memory");
     block_on(storage.contains_pinned(&keys, &Tiers::only(["memory"]), "of the parent"));
-    // A put that is under way while the process forks, and holds memory.
+    // A put that is in flight while the process forks, and holds memory.
     put(storage, &[key(9)], &Tiers::only(["stuck"]));
 
-    // What a child drops, the parent still has.
+    // The parent keeps what a child drops.
     let mut engine = Some(engine);
     fork("asks", || ask(engine.take().context("an engine")?))?;
     fork("drops", || {
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 }
 
 fn build(backends: Vec<kvtier::BackendConfig>) -> Result<Engine> {
-    // Deadlines that the alarm would not wait for: none of them may be what ends a call.
+    // Deadlines later than the alarm: none of them may end a call.
     let long = Duration::from_hours(1);
     let mut config =
         Config { lookup_timeout: long, blocking_timeout: long, close_timeout: long, ..config(backends) };
@@ -63,7 +63,7 @@ fn build(backends: Vec<kvtier::BackendConfig>) -> Result<Engine> {
     Ok(EngineBuilder::new(config, metadata()).build_blocking()?)
 }
 
-/// Every operation of an engine, in a child of the process that built it.
+/// Calls every operation of an engine, in a child of the process that built it.
 fn ask(engine: Engine) -> Result<()> {
     let (storage, keys) = (engine.storage(), keys(4));
     let all = &Tiers::All;
@@ -93,7 +93,7 @@ fn ask(engine: Engine) -> Result<()> {
     say("abandon", "returned")
 }
 
-/// The child has an engine of its own.
+/// Builds and uses a separate engine in the child.
 fn build_another() -> Result<()> {
     let engine = build(vec![backend("memory", "memory", "MemoryBackend")])?;
     let (storage, keys) = (engine.storage(), keys(3));
@@ -106,8 +106,8 @@ fn build_another() -> Result<()> {
 /// Runs a child, and waits for its end.
 fn fork(name: &str, child: impl FnOnce() -> Result<()>) -> Result<()> {
     say("child", name)?;
-    // SAFETY: the child takes no lock that another thread of this process may have held: nothing else runs here but
-    // the engine, which is idle.
+    // SAFETY: the child takes no lock that another thread of this process may have held: only the engine runs here, and
+    // it is idle.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: sets a timer of this process.
@@ -119,12 +119,12 @@ fn fork(name: &str, child: impl FnOnce() -> Result<()>) -> Result<()> {
                     1
                 }
             };
-            // SAFETY: ends the process, without what the parent's exit would do.
+            // SAFETY: ends the process without the parent's exit handlers.
             unsafe { libc::_exit(status) }
         }
         process => {
             let mut status = 0;
-            // SAFETY: `process` is a child of this process, and `status` is there to be written.
+            // SAFETY: `process` is a child of this process, and `status` is writable.
             ensure!(unsafe { libc::waitpid(process, &raw mut status, 0) } == process, "no child to wait for");
             say("ended", if status == 0 { "well".to_owned() } else { format!("with status {status:#x}") })
         }
@@ -139,7 +139,7 @@ fn outcome<T: std::fmt::Debug, E: std::fmt::Display>(outcome: std::result::Resul
 }
 
 fn say(what: &str, answer: impl std::fmt::Display) -> Result<()> {
-    // Without a buffer, which the child would inherit.
+    // Unbuffered: the child would inherit a buffer.
     std::io::stderr().flush()?;
     Ok(std::io::stdout().write_all(format!("{what}: {answer}\n").as_bytes())?)
 }

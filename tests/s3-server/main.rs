@@ -1,4 +1,4 @@
-//! A server that speaks S3, for tests and for trying out the `s3` backend. Keeps objects as files.
+//! An S3 server, for tests and for trying out the `s3` backend. Keeps objects as files.
 
 fn main() -> anyhow::Result<()> {
     kvtier_servers::s3::serve_forever(std::env::args().skip(1))

@@ -1,4 +1,4 @@
-//! What kvtier's integration tests and benches share: engines over real components, the table of faults, and
+//! Shared parts of kvtier's integration tests and benches: engines over real components, the fault table, and
 //! independent models to compare the host with.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests fail by panicking")]

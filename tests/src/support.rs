@@ -1,4 +1,4 @@
-//! What the tests share: an engine over real components, with small chunks.
+//! Shared by the tests: an engine over real components, with small chunks.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,19 +13,18 @@ use kvtier::{
 /// Tokens of a chunk in the tests' engines.
 pub const CHUNK_SIZE: usize = 16;
 
-/// The limit of time of what is expected to end by itself, however busy the machine is. It only keeps a test that fails
+/// The time limit of operations that are expected to end, however busy the machine is. It only keeps a failing test
 /// from hanging.
 pub const FOR_EVER: Duration = Duration::from_mins(10);
 
-/// The limit of time of what is expected not to end. Calls that do work share it with those that do not, so it is long
-/// beside what a call takes on a busy machine, and tests wait for it side by side where they can.
+/// The time limit of calls that are expected to expire. Calls that succeed share it, so it is long compared with a call
+/// on a busy machine, and tests wait for it side by side where they can.
 pub const EXPIRES: Duration = Duration::from_secs(4);
 
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub const CHUNK_BYTES: usize = 2048;
 
-/// Returns the path of the `kvtier` command that cargo builds for tests and benches: beside the tests' other programs,
-/// one folder above the tests.
+/// Returns the path of the `kvtier` command that cargo builds for tests and benches, one folder above the tests.
 pub fn kvtier_program() -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
     let mut paths = own.ancestors().skip(1).take(2).map(|folder| folder.join("kvtier-under-test"));
@@ -35,7 +34,7 @@ pub fn kvtier_program() -> PathBuf {
     })
 }
 
-/// The `kvtier` command with an empty environment.
+/// Returns the `kvtier` command with an empty environment.
 pub fn kvtier() -> std::process::Command {
     let mut command = std::process::Command::new(kvtier_program());
     command.env_clear().stdin(std::process::Stdio::null());
@@ -59,12 +58,12 @@ pub fn compile_cache() -> PathBuf {
     target().join("kvtier-test-cache")
 }
 
-/// A backend of the tests' own components. None of its limits of time is near what a busy machine needs.
+/// Returns a backend of the tests' components. Its time limits are far above the needs of a busy machine.
 pub fn backend(name: &str, component_name: &str, class_name: &str) -> BackendConfig {
     patient(BackendConfig::new(name, component(component_name), class_name))
 }
 
-/// Gives a backend all the time there is.
+/// Gives a backend unlimited time.
 pub fn patient(mut backend: BackendConfig) -> BackendConfig {
     let limits = &mut backend.limits;
     for limit in [
@@ -81,14 +80,14 @@ pub fn patient(mut backend: BackendConfig) -> BackendConfig {
     backend
 }
 
-/// A class of the misbehaving component, with settings for its constructor.
+/// Returns a class of the misbehaving component, with settings for its constructor.
 pub fn misbehaving(name: &str, class_name: &str, settings: &[(&str, &str)]) -> BackendConfig {
     let mut config = backend(name, "misbehaving", class_name);
     config.config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     config
 }
 
-/// The settings of a backend that give it all the time there is, as lines of a configuration, each behind `before`.
+/// Returns the settings that give a backend unlimited time, as lines of a configuration that begin with `before`.
 pub fn patient_lines(before: &str) -> String {
     let names =
         ["call", "open", "close", "connect", "tls", "request"].map(|name| format!("{name}_timeout_ms"));
@@ -98,7 +97,7 @@ pub fn patient_lines(before: &str) -> String {
     lines.concat()
 }
 
-/// A configuration of the examples, whose limit of time becomes all the time there is.
+/// Returns a configuration of the examples, with unlimited time.
 pub fn patient_example(text: &str) -> String {
     const LIMIT: &str = "limits.call_timeout_ms: 10000";
     assert!(text.contains(LIMIT), "{text}");
@@ -110,7 +109,7 @@ pub fn patient_example(text: &str) -> String {
     lines.chain([format!("lookup_timeout_ms: {seconds}000\nblocking_timeout_secs: {seconds}\n")]).collect()
 }
 
-/// The `fs` backend in a directory.
+/// Returns the `fs` backend in a directory.
 pub fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
     use kvtier::{FsAccess, FsGrant};
     let mut config = backend(name, "fs", "FsBackend");
@@ -120,7 +119,7 @@ pub fn fs(name: &str, directory: &std::path::Path) -> BackendConfig {
     config
 }
 
-/// A configuration with a pool of 64 chunks of 4 KiB pages, in which nothing is dropped silently.
+/// Returns a configuration with a pool for 64 chunks of one 4 KiB page, in which nothing is dropped silently.
 pub fn config(backends: Vec<BackendConfig>) -> Config {
     Config {
         chunk_size: CHUNK_SIZE,
@@ -137,7 +136,7 @@ pub fn config(backends: Vec<BackendConfig>) -> Config {
     }
 }
 
-/// A small model.
+/// Returns the metadata of a small model.
 pub fn metadata() -> EngineMetadata {
     EngineMetadata {
         model_name: "test-model".into(),
@@ -148,14 +147,14 @@ pub fn metadata() -> EngineMetadata {
     }
 }
 
-/// Builds an engine, and waits until nothing is compiled for it any more, and each backend is open or has failed.
+/// Builds an engine, and waits until its components are compiled and each backend is open or has failed.
 pub fn engine(config: Config) -> Engine {
     let engine = EngineBuilder::new(config, metadata()).build_blocking().unwrap();
     compiled(&engine);
     engine
 }
 
-/// Waits until no backend of an engine is down for being compiled or started.
+/// Waits until no backend of an engine is being compiled or started.
 pub fn compiled(engine: &Engine) {
     const UNDER_WAY: [&str; 2] = ["its component is being compiled", "being started"];
     eventually("what has to be compiled is compiled", || {
@@ -165,22 +164,22 @@ pub fn compiled(engine: &Engine) {
     });
 }
 
-/// The first `n` keys.
+/// Returns the first `n` keys.
 pub fn keys(n: u64) -> Vec<ChunkKey> {
     (0..n).map(key).collect()
 }
 
-/// The `n`th key.
+/// Returns the `n`th key.
 pub fn key(n: u64) -> ChunkKey {
     ChunkKey { hi: 0xabcd_0000 + n, lo: n }
 }
 
-/// A full chunk of that key.
+/// Returns a full chunk of that key.
 pub fn spec(key: ChunkKey) -> ChunkSpec {
     ChunkSpec { key, size_bytes: CHUNK_BYTES }
 }
 
-/// Full chunks of those keys.
+/// Returns full chunks of those keys.
 pub fn specs(keys: &[ChunkKey]) -> Vec<ChunkSpec> {
     keys.iter().copied().map(spec).collect()
 }
@@ -194,7 +193,7 @@ pub fn put(storage: &StorageManager, keys: &[ChunkKey], tiers: &Tiers) -> Stored
     block_on(storage.put(allocation, tiers))
 }
 
-/// Stores chunks in one backend only, bytes as with [`put`], and waits until it has them.
+/// Stores chunks in one backend only, with the same bytes as [`put`], and waits until it has them.
 pub fn put_in(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
     put(storage, keys, &Tiers::only([tier]));
     block_on(storage.flush()).unwrap();
@@ -211,7 +210,7 @@ pub fn get(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
     retrieved
 }
 
-/// Returns what was missed: the position, the tier and why.
+/// Returns the misses: position, tier and reason.
 pub fn misses(retrieved: &Retrieved) -> Vec<(usize, TierIndex, Miss)> {
     retrieved.misses.iter().map(|missed| (missed.position, missed.tier, missed.miss.clone())).collect()
 }
@@ -221,17 +220,17 @@ pub fn served(retrieved: &Retrieved) -> Vec<usize> {
     retrieved.tiers.iter().map(|tier| tier.0).collect()
 }
 
-/// Collects what backends log.
+/// Collects the log lines of backends.
 #[derive(Clone, Default)]
 pub struct Log(Arc<std::sync::Mutex<Vec<String>>>);
 
 impl Log {
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
-    /// The lines with `text` in them.
+    /// Returns the lines that contain `text`.
     pub fn lines_with(&self, text: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(text)).collect()
     }
@@ -265,7 +264,7 @@ impl Drop for LogLine {
     }
 }
 
-/// Sends everything that is logged in this process into one log, which tests filter by their backend's name.
+/// Collects everything that this process logs in one log, which tests filter by their backend's name.
 pub fn log() -> Log {
     static LOG: std::sync::OnceLock<Log> = std::sync::OnceLock::new();
     LOG.get_or_init(|| {
@@ -282,7 +281,7 @@ pub fn log() -> Log {
 }
 
 impl Log {
-    /// Returns what a backend has logged, without time and name.
+    /// Returns a backend's log lines, without time and name.
     pub fn heard(&self, backend: &str) -> Vec<String> {
         let end = format!(" backend={backend}");
         let lines = self.lines();
@@ -293,31 +292,31 @@ impl Log {
         of_backend.collect()
     }
 
-    /// Waits until an `fs` backend has looked through its directory so often, and returns what it said of it last.
+    /// Waits until an `fs` backend has scanned its directory `n_times`, and returns its last report.
     pub fn scanned(&self, backend: &str, n_times: usize) -> String {
         let scans = || self.heard(backend).into_iter().filter(|line| line.starts_with("scan: "));
-        eventually("the directory is looked through", || scans().count() >= n_times);
+        eventually("the directory is scanned", || scans().count() >= n_times);
         scans().next_back().unwrap()
     }
 
-    /// Returns the operations of which a `GoodBackend` has heard, without their keys.
+    /// Returns the operations that a `GoodBackend` has received, without their keys.
     pub fn operations(&self, backend: &str) -> Vec<String> {
         let first_word = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
         self.heard(backend).into_iter().map(first_word).collect()
     }
 }
 
-/// The configuration of [`config`] with backends of the `memory` component, by name.
+/// Returns the configuration of [`config`] with backends of the `memory` component, by name.
 pub fn memories(names: &[&str]) -> Config {
     config(names.iter().map(|name| backend(name, "memory", "MemoryBackend")).collect())
 }
 
-/// Returns how many of `keys`, from the first on, are in one tier.
+/// Returns how many of `keys`, counted from the first, are in one tier.
 pub fn in_tier(storage: &StorageManager, keys: &[ChunkKey], tier: &str) -> usize {
     block_on(storage.contains(keys, &Tiers::only([tier]))).n_chunks
 }
 
-/// A lookup's answer: the first `n_chunks` are in the tier at a place of the chain.
+/// Returns the result of a lookup that found the first `n_chunks` in the tier at a place of the chain.
 pub fn promise(tier: usize, n_chunks: usize) -> Lookup {
     let mut lookup = Lookup::default();
     lookup.n_chunks = n_chunks;
@@ -335,21 +334,21 @@ pub fn chunks_in_memory(storage: &StorageManager) -> usize {
     storage.status().cpu.allocated_bytes / 4096
 }
 
-/// Returns what the tier at a place of the chain has counted.
+/// Returns the counters of the tier at a place of the chain.
 pub fn counts_at(storage: &StorageManager, tier: usize) -> kvtier::TierCounts {
     storage.counts().swap_remove(tier)
 }
 
-/// Waits until `done`, for a minute at most: for what happens in the background and tells nobody.
+/// Waits until `done`, for a minute at most: for effects in the background that nothing signals.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !done() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
-/// Empties the CPU tier and waits until every byte of the pool has come back, from wherever it was lent to.
+/// Empties the CPU tier and waits until every byte of the pool is back, wherever it was lent to.
 pub fn assert_nothing_leaks(storage: &StorageManager) {
     let cpu = storage.cpu();
     let deadline = Instant::now() + Duration::from_mins(1);
@@ -366,18 +365,18 @@ pub fn assert_nothing_leaks(storage: &StorageManager) {
     cpu.check().unwrap();
 }
 
-/// Returns what a backend says of itself.
+/// Returns the status that a backend reports.
 pub fn health(storage: &StorageManager, name: &str) -> kvtier::tier::TierHealth {
     let status = storage.status();
     status.backends.into_iter().find(|backend| backend.name == name).unwrap().health
 }
 
-/// Returns what the tier of a name has counted.
+/// Returns the counters of the tier with this name.
 pub fn counted(storage: &StorageManager, name: &str) -> kvtier::TierCounts {
     storage.counts().into_iter().find(|counts| counts.name == name).unwrap()
 }
 
-/// Returns what the status of a backend says of where its code came from.
+/// Returns where a backend's code came from, according to its status.
 pub fn code(engine: &Engine, name: &str) -> String {
     let notes = health(engine.storage(), name).notes;
     notes.into_iter().find(|(fact, _)| fact == "code").expect("a note").1

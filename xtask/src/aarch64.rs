@@ -1,7 +1,7 @@
-//! The second target: the host is checked for `aarch64-unknown-linux-gnu`, and what computes keys and moves bytes is
-//! tested there, on an emulated processor.
+//! The second target: checks the host for `aarch64-unknown-linux-gnu`, and tests there, on an emulated processor, the
+//! modules that compute keys and move bytes.
 //!
-//! Both need tools that not every machine has. What is missing is named, and its step is left out.
+//! Both need tools that not every machine has. A missing tool is named, and its step is skipped.
 
 use std::process::Command;
 
@@ -15,10 +15,9 @@ const EMULATOR: &str = "qemu-aarch64";
 /// Where Debian keeps the target's C library.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
-/// The modules whose unit tests run: what depends on byte order, on vector instructions, and on the order of accesses
-/// to memory.
+/// The modules whose unit tests run: those that depend on byte order, vector instructions and memory ordering.
 const TESTED: [&str; 6] = ["key::", "cpu::", "chunk::", "memory::", "integrity::", "transfer::"];
-/// Left out: QEMU does not pass on what these tests ask of the kernel (locked, huge and touched pages).
+/// Left out: QEMU does not support what these tests request from the kernel (locked, huge and touched pages).
 const NOT_EMULATED: &str = "memory::pool::options_tests";
 
 /// Checks the host for the target, and runs the unit tests that need no wasmtime.

@@ -8,13 +8,13 @@ use anyhow::Result;
 use crate::guests;
 use crate::step::Runner;
 
-/// The part that is another program: it uses the components of the integration tests.
+/// The part that is a separate program: it uses the components of the integration tests.
 const FAULTS: &str = "faults";
 
-/// The part that needs the program with other caches. It runs if no part is named.
+/// The part that needs the program with the other caches. It also runs if no part is named.
 const COMPARE: &str = "compare";
 
-/// The options with a value, which does not name a part.
+/// The options with a value; the value is not the name of a part.
 const WITH_VALUE: [&str; 2] = ["--trace", "--out"];
 
 pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {

@@ -17,7 +17,7 @@ pub(crate) fn run(runner: &mut Runner, checks: &[String]) -> Result<()> {
         return Ok(());
     }
     let mut command = Command::new(cargo_deny);
-    // As cargo would call it.
+    // As cargo would start it.
     command.args(["deny", "--all-features", "check", "--hide-inclusion-graph"]);
     if checks.is_empty() {
         command.args(["licenses", "bans", "sources"]);

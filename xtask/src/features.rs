@@ -1,10 +1,10 @@
-//! The features of the library, each combination of which compiles.
+//! The features of the library. Each combination has to compile.
 
 use anyhow::Result;
 
 use crate::step::Runner;
 
-/// All but the default, which every other step compiles.
+/// All combinations but the default, which every other step compiles.
 const COMBINATIONS: [&str; 5] = ["", "yaml", "wasm", "wasm,yaml", "http"];
 
 /// Checks the library with each combination of its features.

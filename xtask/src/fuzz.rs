@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: runs the fuzz targets one after the other and reports the outcome.
 //!
 //! libFuzzer is guided by the edges of the program that an input reaches. Only the workspace's own crates count them:
-//! cargo starts this program in the place of rustc for these crates, and it adds the flags.
+//! cargo starts this program in place of rustc for these crates, and it adds the flags.
 
 mod outcome;
 
@@ -21,7 +21,7 @@ use self::outcome::Outcome;
 use crate::guests;
 use crate::step::{Runner, Workspace};
 
-/// Set when cargo runs this program in the place of rustc.
+/// Set when cargo runs this program in place of rustc.
 const WRAPS_RUSTC: &str = "KVTIER_XTASK_WRAPS_RUSTC";
 
 /// Makes rustc count edges for libFuzzer and report the operands of integer comparisons.
@@ -61,18 +61,18 @@ pub(crate) struct Options {
 /// Memory of one target in MiB; more is a crash.
 const MEMORY_MIB: u64 = 3072;
 
-/// Runs rustc with coverage and does not return, if cargo started this program in the place of rustc.
+/// If cargo started this program in place of rustc, runs rustc with coverage and does not return.
 pub(crate) fn wrap_rustc() -> Result<()> {
     if env::var_os(WRAPS_RUSTC).is_none() {
         return Ok(());
     }
     let mut arguments = env::args_os().skip(1);
-    let rustc = arguments.next().context("cargo gave no compiler")?;
+    let rustc = arguments.next().context("cargo passed no compiler")?;
     let error = Command::new(rustc).args(arguments).args(COVERAGE).exec();
     Err(error).context("cannot start the compiler")
 }
 
-/// Fuzzes.
+/// Runs the fuzz targets.
 pub(crate) fn run(runner: &mut Runner, options: &Options) -> Result<()> {
     guests::build(runner)?;
     let program = build(runner)?;

@@ -54,7 +54,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Kill a process that stores chunks, again and again.
+    /// Repeatedly kill a process that stores chunks, and check what it leaves behind.
     #[command(disable_help_flag = true)]
     Crash {
         /// Options of the harness: `--kills N`, `--seed S`.
@@ -73,7 +73,7 @@ enum Task {
     Aarch64,
     /// Build the WebAssembly components into target/kvtier-guests.
     Guests,
-    /// Pack what is published, and compile what was packed.
+    /// Pack the published crates, and compile the packages.
     Packages,
     /// Check licences, bans and sources of all dependencies.
     Deny {
@@ -109,7 +109,7 @@ fn run(task: Task) -> Result<()> {
     }
 }
 
-/// Kills a process that stores chunks; the harness is `tests/crash`.
+/// Repeatedly kills a process that stores chunks; the harness is `tests/crash`.
 fn crash(runner: &mut Runner, arguments: &[String]) -> Result<()> {
     guests::build(runner)?;
     runner.cargo("harness", "build", &["--workspace", "--bin", "kvtier-crash"])?;

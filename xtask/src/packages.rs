@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::step::{Runner, cargo};
 
-/// What is published, and the folder that each package is made of. A package comes after those that it depends on.
+/// The published packages and their folders. A package comes after those that it depends on.
 const PACKAGES: [(&str, &str); 4] = [
     ("kvtier-guest-macros", "guest-sdk/macros"),
     ("kvtier-guest", "guest-sdk"),
@@ -20,8 +20,7 @@ const PACKAGES: [(&str, &str); 4] = [
 /// Folders of the workspace beside those of the packages. Their crates are users of the packages.
 const OTHERS: [&str; 3] = ["example-backends", "tests", "xtask"];
 
-/// Packs the packages, puts what was packed in the place of their folders in a copy of the workspace, and compiles
-/// that.
+/// Packs the packages, replaces their folders by the results in a copy of the workspace, and compiles that.
 ///
 /// The copy has the workspace's members and lock file, so cargo chooses the same features and compiles no dependency a
 /// second time.
@@ -65,7 +64,7 @@ fn lay_out(runner: &mut Runner, copy: &Path) -> Result<()> {
         let mut tar = Command::new("tar");
         tar.arg("-xzf").arg(&archive).arg("--strip-components=1").arg("-C").arg(&folder);
         runner.run("unpack", &mut tar)?;
-        // The workspace's own lock file is the one that counts.
+        // Only the workspace's lock file counts.
         let lock = folder.join("Cargo.lock");
         if lock.exists() {
             fs::remove_file(&lock).with_context(|| format!("cannot remove {}", lock.display()))?;

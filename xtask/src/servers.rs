@@ -1,4 +1,4 @@
-//! The servers that the tests start: found, installed, or switched off by name.
+//! The servers that the tests start: finds them, installs them, or switches them off by name.
 
 use std::env;
 use std::path::Path;

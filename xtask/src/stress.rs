@@ -1,7 +1,6 @@
-//! `cargo xtask stress [N]`: runs all tests N times while four threads compute without a pause.
-//!
-//! A test that passes only on a quiet machine is a bug, and this finds it. Everything is built before the threads
-//! start, so that they compete with the tests and not with the compiler.
+//! `cargo xtask stress [N]`: runs all tests N times while four threads compute without a pause. A test that passes only
+//! on a quiet machine is a bug, and this finds such tests. Everything is built before the threads start, so that they
+//! compete with the tests and not with the compiler.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,11 +1,11 @@
-//! The features of dependencies: wasmtime is compiled once for the command and for those who embed the library.
+//! The features of dependencies: the command and programs that embed the library share one build of wasmtime.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot run cargo")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// Packages with the features that they are compiled with. A package can be there with several sets.
+/// Packages with the features that they are compiled with. A package can have several sets.
 type Features = BTreeMap<String, BTreeSet<String>>;
 
 /// `cargo build -p kvtier --examples` after `cargo build -p kvtier-cli` must not compile wasmtime a second time, and

@@ -1,4 +1,4 @@
-//! What people read in this repository: no misspelt words, and no line of prose that is too wide.
+//! The prose of this repository has no misspelt words and no lines that are too wide.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot read a file")]
 
@@ -11,13 +11,13 @@ use typos::{Dictionary, Status};
 
 const WIDTH_MAX: usize = 120;
 
-/// What is read, by the ending of its name.
+/// The files that are read, by the ending of their names.
 const ENDINGS: [&str; 7] = ["md", "rs", "wit", "toml", "yaml", "yml", "sh"];
 
-/// Folders that hold nothing that was written by hand.
+/// Folders without files written by hand.
 const SKIPPED: [&str; 2] = ["target", ".git"];
 
-/// Words that are no mistake: misspelt keys that tests give on purpose, and a constant of the system.
+/// Words that are not mistakes: keys that tests misspell on purpose, and a constant of the system.
 const WORDS: [&str; 5] = ["acces", "capcity", "sice", "sise", "wronly"];
 
 struct English;
@@ -28,7 +28,7 @@ impl Dictionary for English {
     }
 
     fn correct_word<'s>(&'s self, word: Word<'_>) -> Option<Status<'s>> {
-        // Short ones are names of variables, and parts of hexadecimal digits.
+        // Short words are names of variables, and parts of hexadecimal digits.
         if word.token().len() < 4 || WORDS.contains(&word.token().to_lowercase().as_str()) {
             return None;
         }

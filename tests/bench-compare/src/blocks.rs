@@ -1,12 +1,12 @@
-//! `kvbm-logical`'s block manager. It manages names of slots, which index memory that its user keeps; so nothing is
+//! `kvbm-logical`'s block manager. It manages names of slots, which index memory that its user keeps, so nothing is
 //! allocated here either. A prompt's blocks are matched by their lineage, allocated, staged and registered; a block
-//! that nobody holds can be evicted.
+//! that has no holder can be evicted.
 
 use kvbm_logical::manager::BlockManager;
 use kvbm_logical::{BlockRegistry, SequenceHash};
 use kvtier_bench_mix::{Block, Contender};
 
-/// Tokens of a block. Blocks are not made from tokens here, but the manager wants to know.
+/// Tokens of a block. Blocks are not made from tokens here, but the manager requires a number.
 const BLOCK_TOKENS: usize = 256;
 
 /// The tier that the blocks belong to.
@@ -47,13 +47,13 @@ impl Contender for Kvbm {
     }
 
     fn insert(&self, keys: &[SequenceHash], (): &mut ()) {
-        let blocks = self.manager.allocate_blocks(keys.len()).expect("nobody holds blocks for long");
+        let blocks = self.manager.allocate_blocks(keys.len()).expect("blocks are held only briefly");
         let staged = blocks.into_iter().zip(keys).map(|(block, key)| block.stage(*key, BLOCK_TOKENS));
         let staged = staged.map(|staged| staged.expect("the block's size is the manager's")).collect();
         drop(self.manager.register_blocks(staged));
     }
 
-    /// Matching finds the run and holds it, so there is no lookup before.
+    /// Matching finds the run and holds it, so no lookup comes first.
     fn serve(&self, keys: &[SequenceHash], hold: &mut ()) -> usize {
         let run = self.manager.match_blocks(keys);
         let n_run = run.len();

@@ -1,5 +1,5 @@
-//! Other caches, each used as its documentation proposes, under the requests of `kvtier-bench-mix`. Takes samples at
-//! the request of kvtier's bench.
+//! Other caches, each used as its documentation recommends, under the requests of `kvtier-bench-mix`. Takes a sample
+//! whenever kvtier's bench requests one.
 
 mod blocks;
 mod maps;

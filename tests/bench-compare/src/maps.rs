@@ -1,5 +1,5 @@
-//! Caches that are maps from keys to values. A value is a payload that the readers share; its memory is taken when it
-//! is put in, and not filled.
+//! Caches that are maps from keys to values. A value is a payload that readers share; its memory is allocated on
+//! insertion and not filled.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! Prompts of chats that share their beginnings, drawn from a seed.
 //!
-//! A prompt has four parts of eight chunks: a system prompt, a document, the history of a chat, its newest turn.
-//! Each part is drawn among few candidates for the part before it, the first ones more often; the newest turn is
-//! seldom one that was asked before.
+//! A prompt has four parts of eight chunks: a system prompt, a document, the history of a chat, its newest turn. Each
+//! part is drawn from a few candidates that depend on the part before it, the first ones more often; the newest turn is
+//! rarely a repetition.
 
 use crate::course::REQUEST_CHUNKS;
 
-/// Parts of a prompt, and how many candidates each has under the one before it.
+/// Parts of a prompt, and how many candidates each has after the part before it.
 const PARTS: [u64; 3] = [16, 64, 8];
 
-/// One turn in so many is asked again word by word, as a client does that lost its answer.
+/// One turn in this many is repeated word for word, as by a client that lost its answer.
 const REPEATED_TURNS: u64 = 4;
 
 /// One chunk of a prompt. Equal ids mean equal prefixes.
@@ -19,11 +19,11 @@ pub struct Block {
     pub id: u64,
     /// The name of the chunk before it; 0 for the first one.
     pub parent: u64,
-    /// The chunk's place in the prompt, from 0 on.
+    /// The chunk's position in the prompt, from 0.
     pub position: u64,
 }
 
-/// An endless sequence of prompts that depends on the seed only.
+/// An endless sequence of prompts that depends only on the seed.
 pub struct Chats {
     state: u64,
     n_turns: u64,
@@ -51,7 +51,7 @@ impl Chats {
         chain(&parts)
     }
 
-    /// Draws a prompt of which no chunk was drawn before.
+    /// Draws a prompt none of whose chunks was drawn before.
     pub fn fresh(&mut self) -> Vec<Block> {
         let parts: Vec<u64> = (0..=PARTS.len()).map(|_| self.next()).collect();
         chain(&parts)
@@ -68,7 +68,7 @@ impl Chats {
     }
 }
 
-/// The chunks of a prompt with these parts.
+/// Returns the chunks of a prompt with these parts.
 fn chain(parts: &[u64]) -> Vec<Block> {
     let mut parent = 0;
     let place = |position: usize| {

@@ -4,10 +4,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::chats::Block;
 
-/// A cache of chunks of [`CHUNK_BYTES`](crate::CHUNK_BYTES). Each operation is done as the cache's documentation
-/// proposes it; what a thread can keep between calls, such as vectors with room in them, is in `Hold`.
+/// A cache of chunks of [`CHUNK_BYTES`](crate::CHUNK_BYTES). Each operation follows the cache's documentation. What a
+/// thread can keep between calls, such as vectors with spare capacity, is in `Hold`.
 pub trait Contender: Send + Sync {
-    /// How the cache names a chunk; made before the clock runs.
+    /// The cache's name of a chunk, made before the clock starts.
     type Key: Copy + Send + Sync;
     /// What a thread keeps between calls.
     type Hold: Default + Send;
@@ -15,17 +15,17 @@ pub trait Contender: Send + Sync {
     /// Makes the cache's name of a chunk.
     fn key(block: Block) -> Self::Key;
 
-    /// Returns how many keys from the first on are here without a gap. Counts as no use where the cache has such
+    /// Returns the length of the leading run of keys that are present. Does not count as a use where the cache has such
     /// an operation.
     fn lookup(&self, keys: &[Self::Key], hold: &mut Self::Hold) -> usize;
 
-    /// Takes a handle to each chunk's bytes and lets go of them; returns how many were here. Counts as a use.
+    /// Takes a handle to each chunk's bytes and releases it; returns how many chunks were present. Counts as a use.
     fn get(&self, keys: &[Self::Key], hold: &mut Self::Hold) -> usize;
 
-    /// Takes memory for each chunk, unfilled, and puts it in; chunks beyond the capacity go.
+    /// Allocates memory for each chunk, without filling it, and inserts it; chunks beyond the capacity are evicted.
     fn insert(&self, keys: &[Self::Key], hold: &mut Self::Hold);
 
-    /// Serves a prompt: the leading run is got, what is missing is put in. Returns the length of the run.
+    /// Serves a prompt: gets the leading run and inserts what is missing. Returns the length of the run.
     fn serve(&self, keys: &[Self::Key], hold: &mut Self::Hold) -> usize {
         let n_run = self.lookup(keys, hold);
         let (run, missing) = keys.split_at(n_run);
@@ -35,7 +35,7 @@ pub trait Contender: Send + Sync {
     }
 }
 
-/// Takes bits of the key as its hash: keys are uniform, so no cache has to hash them.
+/// Returns bits of the key as its hash: keys are uniform, so no cache has to hash them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UniformHash(u64);
 

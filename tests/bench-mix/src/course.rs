@@ -20,19 +20,19 @@ pub const CHUNK_BYTES: usize = 4096;
 /// Requests of one sample, over all threads.
 const SAMPLE_REQUESTS: usize = 512;
 
-/// Requests that a cache has served before the mix is measured.
+/// Requests that a cache serves before the mix is measured.
 const WARM_REQUESTS: usize = 4_000;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// The leading run of prompts that are there.
+    /// The leading run of prompts that are present.
     Lookup,
-    /// Handles to the chunks of prompts that are there, taken and let go.
+    /// Handles to the chunks of prompts that are present, taken and released.
     Get,
-    /// Prompts that were never seen, into a cache that is full.
+    /// New prompts, into a full cache.
     Insert,
-    /// All three, over prompts of chats.
+    /// All three, on prompts of chats.
     Mix,
 }
 
@@ -80,9 +80,9 @@ pub trait Run {
 pub struct Course<C: Contender> {
     n_threads: usize,
     chats: Chats,
-    /// Half full, so that no policy has let go of anything, with the prompts that are in it.
+    /// Half full, so that no policy has evicted anything, with the prompts that are in it.
     settled: (C, Vec<Vec<C::Key>>),
-    /// Full of prompts that nobody asks for.
+    /// Full of prompts that no request repeats.
     full: C,
     /// In use by chats.
     used: C,
@@ -144,21 +144,21 @@ impl<C: Contender> Course<C> {
 
 impl<C: Contender> Run for Course<C> {
     /// # Panics
-    /// When the cache has not what was put into it.
+    /// If the cache lacks what was put into it.
     fn sample(&mut self, operation: Operation) -> Sample {
         let requests = self.requests(operation);
         let (n_run, took) = in_step(&requests, |requests| self.serve(operation, requests));
         let n_keys = requests.iter().flatten().map(Vec::len).sum::<usize>();
         if matches!(operation, Operation::Lookup | Operation::Get) {
-            assert_eq!(n_run, n_keys, "a cache that is half full has let go of chunks");
+            assert_eq!(n_run, n_keys, "a cache that is half full has evicted chunks");
         }
         let ns_per_key = took.as_secs_f64() * 1e9 / n_keys as f64;
         Sample { ns_per_key, hit_ratio: n_run as f64 / n_keys as f64 }
     }
 }
 
-/// Runs `work` on one thread for each item, all from the same moment on, and returns the sum and the time until the
-/// last one was done.
+/// Runs `work` on one thread for each item, all starting at the same moment. Returns the sum and the time until the
+/// last one ended.
 fn in_step<T: Sync>(items: &[T], work: impl Fn(&T) -> usize + Sync) -> (usize, Duration) {
     let timed = |item: &T| {
         let start = Instant::now();
@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// Never lets go of anything.
+    /// Never evicts anything.
     #[derive(Default)]
     struct Everything(Mutex<HashMap<u64, usize>>);
 
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Says that it has what it has not.
+    /// Claims to have what it lacks.
     struct Nothing;
 
     impl Contender for Nothing {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "has let go of chunks")]
+    #[should_panic(expected = "has evicted chunks")]
     fn a_cache_that_keeps_nothing_is_not_timed() {
         Course::new(1, |_| Nothing).sample(Operation::Lookup);
     }

@@ -1,8 +1,8 @@
-//! The same requests for every cache: what is drawn, how it is driven, how it is timed.
+//! The same requests for every cache: how they are drawn, driven and timed.
 //!
 //! A cache takes part by implementing [`Contender`]. [`Course`] drives it through four operations and times them;
-//! [`serve`] lets another process ask for the samples, so that caches whose dependencies do not go together are
-//! measured in turns all the same.
+//! [`serve`] lets another process request the samples, so that caches with incompatible dependencies can still be
+//! measured in turns.
 
 mod chats;
 mod contender;

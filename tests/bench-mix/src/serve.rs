@@ -1,12 +1,11 @@
 //! Takes timings at the request of another process, one line each.
 //!
-//! | asked | answered |
+//! | request | answer |
 //! |---|---|
 //! | `caches` | `NAME<tab>DESCRIPTION<tab>NAME<tab>DESCRIPTION…` |
-//! | `course NAME THREADS` | [`READY`], when the caches are filled |
+//! | `course NAME THREADS` | [`READY`], once the caches are filled |
 //! | `sample NAME OPERATION` | nanoseconds per key and hit ratio, with a space between |
-//!
-//! One course for each name is kept; a new one takes its place. The end of the input ends the process.
+//! Each name has one course, which a new one replaces. The end of the input ends the process.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -16,11 +15,11 @@ use crate::course::{Operation, Run};
 /// The answer to `course`.
 pub const READY: &str = "ready";
 
-/// A cache that can be asked for.
+/// A cache that can be requested.
 pub struct Entry {
     /// Its name, without blanks.
     pub name: &'static str,
-    /// Its version, its policy, and what stands for which operation.
+    /// Its version, its policy, and what replaces operations that it lacks.
     pub description: &'static str,
     /// Starts a course with a number of threads.
     pub start: fn(usize) -> Box<dyn Run>,
@@ -29,7 +28,7 @@ pub struct Entry {
 /// Answers until the input ends.
 ///
 /// # Errors
-/// When a line is none of the above, or cannot be read or answered.
+/// If a line is none of the above, or cannot be read or answered.
 pub fn serve(entries: &[Entry], input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut courses: HashMap<&'static str, Box<dyn Run>> = HashMap::new();
     for line in input.lines() {

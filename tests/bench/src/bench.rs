@@ -1,4 +1,4 @@
-//! What the parts measure with: candidates in, rows and series out.
+//! The parts' tool for measuring: candidates in, rows and series out.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(crate) struct Setting {
     pub(crate) is_quick: bool,
     /// The components.
     pub(crate) guests: PathBuf,
-    /// A folder for files that are written and read; on the file system to be measured.
+    /// A folder for files that are written and read, on the file system to be measured.
     pub(crate) scratch: PathBuf,
     /// The trace to replay, if not a generated one.
     pub(crate) trace: Option<PathBuf>,
@@ -29,18 +29,18 @@ pub(crate) struct Bench {
     part: &'static str,
 }
 
-/// Something that is measured; the first one is ours, the others are its references.
+/// A thing to measure. The first candidate is ours, the others are its references.
 pub(crate) struct Candidate<'a> {
     name: String,
     take: Take<'a, 1>,
 }
 
-/// Makes a candidate of a closure that takes one sample and returns its seconds.
+/// Makes a candidate from a closure that takes one sample and returns its seconds.
 pub(crate) fn candidate<'a>(name: impl Into<String>, mut take: impl FnMut() -> f64 + 'a) -> Candidate<'a> {
     Candidate { name: name.into(), take: Box::new(move || [take()]) }
 }
 
-/// What a row is about.
+/// The subject of a row.
 pub(crate) struct About {
     what: String,
     quantity: Quantity,
@@ -55,7 +55,7 @@ impl About {
         Self::new(what, Quantity::Time)
     }
 
-    /// Whatever a sample's seconds stand for.
+    /// A quantity that is computed from a sample's seconds.
     pub(crate) fn new(what: impl Into<String>, quantity: Quantity) -> Self {
         Self { what: what.into(), quantity, target: None, note: String::new(), effort: Effort::SHORT }
     }
@@ -90,7 +90,7 @@ impl Bench {
         self.setting.is_quick
     }
 
-    /// Chooses between the size for figures and the size for a run that only shows that everything works.
+    /// Returns the size for real figures, or the size for a run that only shows that everything works.
     pub(crate) fn pick<T>(&self, thorough: T, quick: T) -> T {
         if self.is_quick() { quick } else { thorough }
     }
@@ -108,7 +108,7 @@ impl Bench {
         }
     }
 
-    /// Adds a row whose figures have been measured together with others.
+    /// Adds a row whose figures were measured together with others.
     pub(crate) fn add_row(
         &mut self,
         what: impl Into<String>,
@@ -121,7 +121,7 @@ impl Bench {
         self.report.rows.push(row);
     }
 
-    /// Measures candidates in turns at one place of a series; each one's name is its line.
+    /// Measures candidates in turns at one point of a series. Each candidate's name is its line.
     pub(crate) fn point(
         &self,
         series: &mut Series,
@@ -138,7 +138,7 @@ impl Bench {
         }
     }
 
-    /// Measures candidates that take several figures at a time.
+    /// Measures candidates that yield several figures at a time.
     pub(crate) fn measure<const K: usize>(
         &self,
         what: &str,
@@ -163,7 +163,7 @@ impl Bench {
         let mut stderr = std::io::stderr();
         if stderr.is_terminal() {
             let part = if what.is_empty() { "" } else { self.part };
-            // A line that cannot be drawn harms nobody.
+            // A progress line that cannot be drawn does no harm.
             drop(write!(stderr, "\r\x1b[K{part} {what}").and_then(|()| stderr.flush()));
         }
     }

@@ -7,10 +7,10 @@ use kvtier::memory::{ChunkWriter, Pool};
 use kvtier::{Chunk, ChunkKey, EvictionPolicy, HotCache};
 use kvtier_bench_mix::{Block, CHUNK_BYTES, Contender, REQUEST_CHUNKS};
 
-/// A CPU tier under LRU over a pool of its own.
+/// A CPU tier under LRU with a separate pool.
 pub(crate) struct Ours(CpuTier);
 
-/// Vectors with room in them.
+/// Vectors with spare capacity.
 #[derive(Default)]
 pub(crate) struct Hold {
     got: Vec<Option<Chunk>>,

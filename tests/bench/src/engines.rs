@@ -68,20 +68,20 @@ pub(crate) fn fs(setting: &Setting, directory: &Path, settings: &[(&str, &str)])
     Ok(config)
 }
 
-/// The chunks of those keys, all of one size.
+/// Returns the chunks of those keys, all of one size.
 pub(crate) fn specs(keys: &[ChunkKey], size_bytes: usize) -> Vec<ChunkSpec> {
     keys.iter().map(|&key| ChunkSpec { key, size_bytes }).collect()
 }
 
-/// Stores chunks and returns the seconds until the tiers have them, filling left out.
+/// Stores chunks and returns the seconds until the tiers have them, without the time for filling.
 ///
 /// # Panics
-/// When a chunk finds no room, or a backend does not take it.
+/// If there is no room for a chunk, or a backend does not take it.
 pub(crate) fn store(engine: &Engine, keys: &[ChunkKey], size_bytes: usize, tiers: &Tiers) -> f64 {
     let storage = engine.storage();
     let allocated = block_on(storage.allocate(&specs(keys, size_bytes)));
     let mut allocation = allocated.expect("the chunks are not larger than the pool");
-    assert_eq!(allocation.n_missing(), keys.len(), "the pool holds them, and has not got them");
+    assert_eq!(allocation.n_missing(), keys.len(), "the pool has room for them, and none is present yet");
     for Missing { key, bytes, .. } in allocation.missing() {
         bytes.fill(key.lo as u8);
     }

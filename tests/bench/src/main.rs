@@ -39,10 +39,10 @@ const PARTS: [Part; 17] = [
     ("integrity", "sealing, beside memcpy", integrity::run),
     ("calls", "one call into a sandboxed backend", calls::run),
     ("chain", "lookups over the number of backends", chain::run),
-    ("breaker", "a backend whose breaker is open, beside none", breaker::run),
+    ("breaker", "a backend with an open breaker, beside none", breaker::run),
     ("bytes", "chunks through `memory` and `fs`, beside memcpy and native code", bytes::run),
     ("stores", "chunks through `redis` and `s3`, beside native clients of the same servers", stores::run),
-    ("redis", "the small ones of `stores`: 64 KiB through `redis`, 1 and 64 at once", stores::run_small),
+    ("redis", "the small chunks of `stores`: 64 KiB through `redis`, 1 and 64 at once", stores::run_small),
     ("sharing", "one prefix for several requests at once, through `fs` and `redis`", sharing::run),
     ("load", "time until a backend is open", load::run),
     ("replay", "a trace through the `kvtier` command", replay::run),
@@ -52,12 +52,12 @@ const PARTS: [Part; 17] = [
 #[derive(Parser)]
 #[command(name = "kvtier-bench", after_help = parts_help())]
 struct Arguments {
-    /// The parts to run; all without any.
+    /// The parts to run; all if none is named.
     parts: Vec<String>,
     /// Run everything once with little data, to see that it works. The figures mean nothing.
     #[arg(long)]
     quick: bool,
-    /// The trace to replay, in the place of a generated one.
+    /// The trace to replay instead of a generated one.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// The folder for the report, and for files that are written and read.

@@ -1,8 +1,8 @@
-//! What a native program would do in the place of the `fs` backend: the same system calls and the same checksum, on
-//! the same file system.
+//! What a native program would do in place of the `fs` backend: the same system calls and the same checksum, on the
+//! same file system.
 //!
-//! A chunk is hashed once with XXH3-128, written under a name of its own and renamed; it is read and hashed once more.
-//! Its trailer goes with its last bytes.
+//! A chunk is hashed once with XXH3-128, written under a temporary name and renamed; it is read and hashed once more.
+//! Its trailer is written and read together with its last bytes.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -21,14 +21,14 @@ pub(crate) enum Manner {
     Whole,
     /// Through the page cache, in pieces that are hashed while the processor has them in its cache.
     Pieces,
-    /// Past the page cache, each chunk as a whole, and a block for its trailer.
+    /// With direct I/O, each chunk as a whole, and a block for its trailer.
     Direct,
 }
 
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Chunks in memory, and the folder they go to.
+/// Chunks in memory, and the folder for their files.
 pub(crate) struct Native {
     folder: OwnedFd,
     manner: Manner,
@@ -148,7 +148,7 @@ fn name(n: usize) -> String {
     format!("kv/{n:032x}.kv")
 }
 
-/// Memory that begins at a page, as direct I/O wants it.
+/// Memory that begins at a page, as direct I/O requires.
 struct Memory {
     allocated: Vec<u8>,
     start: usize,

@@ -2,16 +2,16 @@
 
 use crate::sample::Samples;
 
-/// What a sample's seconds are turned into.
+/// The quantity that a sample's seconds are converted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quantity {
     /// The time itself.
     Time,
-    /// So many bytes per second.
+    /// Bytes per second, for a sample of this many bytes.
     Bytes(u64),
-    /// So many tokens per second.
+    /// Tokens per second, for a sample of this many tokens.
     Tokens(u64),
-    /// So many requests per second.
+    /// Requests per second, for a sample of this many requests.
     Requests(u64),
 }
 
@@ -34,7 +34,7 @@ impl Quantity {
         }
     }
 
-    /// Turns a sample's seconds into a figure's value.
+    /// Converts a sample's seconds to a figure's value.
     pub(crate) fn of(self, seconds: f64) -> f64 {
         match self {
             Self::Time => seconds,
@@ -43,7 +43,7 @@ impl Quantity {
     }
 }
 
-/// A median and how far the samples lie apart.
+/// A median and the spread of its samples.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figure {
     pub(crate) value: f64,
@@ -72,7 +72,7 @@ impl Figure {
     }
 }
 
-/// What a figure should reach.
+/// A target for a figure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     /// A time, in seconds.
@@ -93,7 +93,7 @@ pub(crate) struct Row {
     pub(crate) figure: Figure,
     pub(crate) references: Vec<(String, Figure)>,
     pub(crate) target: Option<Target>,
-    /// What has to be known to read the row; may be empty.
+    /// A note that is needed to read the row; may be empty.
     pub(crate) note: String,
 }
 
@@ -103,7 +103,7 @@ impl Row {
         self.references.iter().map(|(_, reference)| self.figure.speed_against(reference)).reduce(f64::min)
     }
 
-    /// Says whether the target is met, if there is one.
+    /// Reports whether the target is met, if there is one.
     pub(crate) fn is_met(&self) -> Option<bool> {
         let speed = self.speed().unwrap_or(f64::NAN);
         Some(match self.target? {
@@ -163,7 +163,7 @@ impl Series {
 pub(crate) struct Report {
     /// What the figures depend on: name and value.
     pub(crate) facts: Vec<(String, String)>,
-    /// Whether this was a run in which figures mean nothing.
+    /// Whether this was a quick run, whose figures mean nothing.
     pub(crate) is_quick: bool,
     /// The parts in the order in which they ran.
     pub(crate) parts: Vec<&'static str>,
@@ -213,7 +213,7 @@ pub(crate) mod tests {
             (row(9.0, &[10.0, 11.0], Unit::BytesPerSecond, Target::OfReference(0.9)), false),
             (row(1.0, &[1.1, 1.2], Unit::Seconds, Target::Ahead), true),
             (row(1.0, &[1.0, 1.2], Unit::Seconds, Target::Ahead), false),
-            // Without a reference nothing is known to be reached.
+            // Without a reference, no such target counts as met.
             (row(1.0, &[], Unit::Seconds, Target::Ahead), false),
             (row(1.0, &[], Unit::Seconds, Target::OfReference(0.1)), false),
         ];

@@ -1,13 +1,13 @@
-//! Takes samples of several candidates in turns, so that all meet the same disturbances.
+//! Takes samples of several candidates in turns, so that a disturbance affects all of them.
 
 use std::time::{Duration, Instant};
 
 /// How long a measurement may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Turns that are taken in any case.
+    /// The fewest turns.
     pub(crate) turns_min: usize,
-    /// Turns after which there are enough.
+    /// The most turns.
     pub(crate) turns_max: usize,
     /// Time after which no further turn begins.
     pub(crate) time: Duration,
@@ -42,12 +42,12 @@ impl Samples {
         (self.at(0.75) - self.at(0.25)) / self.median().max(f64::MIN_POSITIVE)
     }
 
-    /// Returns how many there are.
+    /// Returns the number of samples.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns the sample that this share of all are below.
+    /// Returns the sample at this quantile.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let place = (self.0.len() as f64 * share) as usize;
         self.0.get(place.min(self.0.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
@@ -57,7 +57,7 @@ impl Samples {
 /// Takes one sample: `K` figures, in seconds.
 pub(crate) type Take<'a, const K: usize> = Box<dyn FnMut() -> [f64; K] + 'a>;
 
-/// Lets the candidates take samples in turns and returns those of each candidate and figure. The first turn, in
+/// Lets the candidates take samples in turns and returns the samples of each candidate and figure. The first turn, in
 /// which memory is touched and caches are filled, does not count.
 pub(crate) fn in_turns<const K: usize>(effort: Effort, candidates: &mut [Take<'_, K>]) -> Vec<[Samples; K]> {
     let mut taken: Vec<[Vec<f64>; K]> =

@@ -1,4 +1,4 @@
-//! A CPU tier with chunks in it, and what one would write in its place with the standard library.
+//! A CPU tier with chunks in it, and its counterpart from the standard library.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ pub(crate) fn key(n: usize) -> ChunkKey {
     ChunkKey { hi: mix(mix(n as u64 + 1)), lo: mix(mix(n as u64 ^ 0x5555_5555)) }
 }
 
-/// Returns lists of `n_keys` keys of the first `n_chunks`, each list at another place.
+/// Returns lists of `n_keys` keys of the first `n_chunks`, each list from a different position.
 pub(crate) fn requests(n_requests: usize, n_keys: usize, n_chunks: usize) -> Vec<Vec<ChunkKey>> {
     let list = |i: usize| (0..n_keys).map(|n| key((i * 7919 + n) % n_chunks)).collect();
     (0..n_requests).map(list).collect()
@@ -48,7 +48,7 @@ pub(crate) fn chunk(tier: &CpuTier, n: usize) -> Chunk {
     ChunkWriter::new(key(n), buffer(tier)).freeze()
 }
 
-/// Puts a chunk that is not there.
+/// Puts a chunk that is absent.
 #[expect(clippy::needless_pass_by_value, reason = "the handle goes with the call")]
 pub(crate) fn put(tier: &CpuTier, chunk: Chunk) {
     assert_eq!(tier.insert(&chunk), Inserted::New);
@@ -96,7 +96,7 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// How the reference is called.
+    /// The name of the reference.
     pub(crate) const NAME: &str = "Mutex<HashMap>, malloc";
 
     /// Makes a map of the first `n_chunks` chunks.
@@ -116,7 +116,7 @@ impl Plain {
         chunks.extend(keys.iter().map(|key| map.get(&name(*key)).cloned()));
     }
 
-    /// Puts a chunk by reference, if it is not there.
+    /// Puts a chunk by reference, if it is absent.
     pub(crate) fn put(&self, key: ChunkKey, chunk: &Arc<Vec<u8>>) {
         let mut map = self.map.lock().expect("no thread of the bench panics");
         map.entry(name(key)).or_insert_with(|| Arc::clone(chunk));
@@ -129,7 +129,7 @@ impl Plain {
         }
     }
 
-    /// Removes the oldest chunk and takes a page for another one.
+    /// Removes the oldest chunk and allocates a page for another.
     pub(crate) fn evict(&self) -> (u128, Vec<u8>) {
         let mut oldest = self.oldest.lock().expect("no thread of the bench panics");
         let name = oldest.pop_front().expect("the map is full");
@@ -137,7 +137,7 @@ impl Plain {
         (name, page())
     }
 
-    /// Puts back what was evicted, as the newest.
+    /// Puts the evicted chunks back, as the newest.
     pub(crate) fn refill(&self, evicted: Vec<(u128, Vec<u8>)>) {
         let mut oldest = self.oldest.lock().expect("no thread of the bench panics");
         let mut map = self.map.lock().expect("no thread of the bench panics");
@@ -148,7 +148,7 @@ impl Plain {
     }
 }
 
-/// Takes a page from the allocator of the process, without filling it.
+/// Allocates a page with the allocator of the process, without filling it.
 pub(crate) fn page() -> Vec<u8> {
     Vec::with_capacity(PAGE_BYTES)
 }

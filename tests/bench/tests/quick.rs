@@ -1,4 +1,4 @@
-//! Runs the benches once, so that they cannot rot.
+//! Runs the benches once, so that they keep working.
 
 use std::path::Path;
 use std::process::Command;
@@ -40,7 +40,7 @@ fn every_part_runs_and_is_reported() {
     for part in PARTS {
         assert!(of("rows", part) + of("series", part) > 0, "{part} measured nothing");
     }
-    // Everything has a reference or is one line of several.
+    // Everything has a reference, or is one line of several.
     for row in report["rows"].as_array().unwrap() {
         assert!(
             row["references"].as_array().unwrap().iter().all(|reference| reference["speed"].is_number()),

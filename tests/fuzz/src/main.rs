@@ -1,4 +1,4 @@
-//! Gives a fuzz target to libFuzzer, whose arguments this program takes. `KVTIER_FUZZ_TARGET` names the target.
+//! Runs a fuzz target under libFuzzer, whose arguments this program takes. `KVTIER_FUZZ_TARGET` names the target.
 //!
 //! The targets themselves are in `kvtier_tests::fuzz`.
 #![no_main]

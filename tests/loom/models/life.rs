@@ -1,12 +1,12 @@
-//! The readers of a chunk and the index that keeps it: `host/src/chunk/life.rs`. Who frees a chunk that
-//! eviction had found held, and when its memory may be used again.
+//! The readers of a chunk and the index that keeps it (`host/src/chunk/life.rs`): which of them frees a chunk that an
+//! eviction found held, and when its memory may be reused.
 
 use kvtier_loom::chunk::Chunk;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-/// A reader that finds the chunk in the index, reads it, and lets go; says what follows from it.
+/// Acts as a reader: finds the chunk in the index, reads it and releases it. Returns what follows from the release.
 fn read(chunk: &Chunk, n_told: &AtomicUsize) {
     if chunk.acquire() {
         chunk.read();
@@ -16,14 +16,15 @@ fn read(chunk: &Chunk, n_told: &AtomicUsize) {
     }
 }
 
-/// Evicts as the index does: out, if nobody reads; else watched, and tried again once it was told.
+/// Evicts as the index does: takes the chunk out if it has no reader; otherwise watches it and tries again once
+/// notified.
 fn evict(chunk: &Chunk) -> bool {
     chunk.leave_if_unread() || (!chunk.watch() && evict(chunk))
 }
 
 fn with_readers(evict: fn(&Chunk) -> bool, must_be_over: bool) {
     let mut model = loom::model::Builder::new();
-    // All orders in which a thread is interrupted three times at most: more take hours and found nothing new.
+    // All orders with at most three preemptions per thread: more take hours and found nothing new.
     model.preemption_bound = Some(3);
     model.check(move || {
         let (chunk, n_told) = (Arc::new(Chunk::indexed()), Arc::new(AtomicUsize::new(0)));
@@ -41,7 +42,7 @@ fn with_readers(evict: fn(&Chunk) -> bool, must_be_over: bool) {
             reader.join().unwrap();
         }
         let n_told = n_told.load(Ordering::Relaxed);
-        assert!(is_over || n_told > 0 || !must_be_over, "nobody evicts the chunk");
+        assert!(is_over || n_told > 0 || !must_be_over, "no thread evicts the chunk");
         if !is_over && chunk.leave_if_unread() {
             chunk.overwrite();
         }
@@ -54,7 +55,7 @@ fn a_chunk_is_evicted_at_once_or_its_last_reader_is_reported() {
 }
 
 #[test]
-#[should_panic(expected = "nobody evicts the chunk")]
+#[should_panic(expected = "no thread evicts the chunk")]
 fn broken_an_index_that_does_not_look_again_when_there_is_nobody_to_watch() {
     with_readers(|chunk| chunk.leave_if_unread() || (_ = chunk.watch(), false).1, true);
 }
@@ -65,7 +66,7 @@ fn broken_an_eviction_in_two_steps_writes_what_is_being_read() {
     let in_two_steps = |chunk: &Chunk| {
         let is_unread = chunk.n_readers() == 0;
         if is_unread {
-            // Its answer is what would count.
+            // Its result, which should have been used.
             chunk.leave();
         }
         is_unread
@@ -98,7 +99,7 @@ fn a_removed_chunk_is_freed_once_by_the_last_who_has_it() {
     });
 }
 
-/// A search reads a record's key while the record goes to another chunk.
+/// A search reads a record's key while the record is given to another chunk.
 fn search(is_checked: bool) {
     loom::model(move || {
         let chunk = Arc::new(Chunk::indexed());
@@ -110,7 +111,7 @@ fn search(is_checked: bool) {
         chunk.begin_again();
         // Both halves of the key are 1 for the first chunk, and 2 for the second.
         let found = searcher.join().unwrap();
-        assert!(found.is_none_or(|[hi, lo]| hi == lo), "half of either key was taken for one");
+        assert!(found.is_none_or(|[hi, lo]| hi == lo), "halves of two keys were taken for one key");
     });
 }
 
@@ -120,7 +121,7 @@ fn a_search_never_takes_half_of_two_keys_for_one() {
 }
 
 #[test]
-#[should_panic(expected = "half of either key")]
+#[should_panic(expected = "halves of two keys")]
 fn broken_a_search_that_does_not_look_at_the_generation_again() {
     search(false);
 }

@@ -1,5 +1,5 @@
-//! Every order in which the threads of a protocol can run, and every value that a load may see. Each
-//! protocol stands beside one that is broken on purpose and has to fail.
+//! Runs protocols in every order of their threads, with every value that a load may see. Beside each protocol is a
+//! variant that is broken on purpose and has to fail.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

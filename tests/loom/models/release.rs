@@ -1,5 +1,5 @@
-//! Waiting for memory (`host/src/memory/signal.rs`, as it is): no release is missed. The checker calls it a
-//! deadlock when a thread waits for ever.
+//! Waiting for memory (`host/src/memory/signal.rs`, unchanged): no release is missed. The checker reports a deadlock if
+//! a thread waits forever.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ impl Provider {
     }
 }
 
-/// The checker's clock never gets there.
+/// The checker's clock never reaches this.
 fn never() -> Instant {
     Instant::now() + Duration::from_hours(1)
 }

@@ -1,4 +1,4 @@
-//! Sources of the host, compiled with the primitives of a model checker in the place of the system's.
+//! Sources of the host, compiled with a model checker's primitives in place of the system's.
 
 pub mod chunk;
 pub mod memory;

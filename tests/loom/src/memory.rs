@@ -1,4 +1,4 @@
-//! Stands for the host's module of this name.
+//! Takes the place of the host's module of this name.
 
 #[path = "../../../host/src/memory/signal.rs"]
 pub mod signal;

@@ -21,7 +21,7 @@ pub(crate) fn wait_timeout<'a, T>(
     condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// What tokio promises of its `Notify`: a future hears every `notify_waiters` from when it was made.
+/// What tokio guarantees for its `Notify`: a future receives every `notify_waiters` after its creation.
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
     state: Mutex<(u64, Vec<Waker>)>,

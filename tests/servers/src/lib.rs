@@ -1,4 +1,4 @@
-//! The real servers that the tests and benches run against, and what stands between them and a client.
+//! The real servers that the tests and benches run against, and a proxy to put in front of them.
 
 pub mod proxy;
 pub mod redis;

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 /// Bytes that are forwarded at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Pieces a second of a slow connection.
+/// Pieces per second on a slow connection.
 const SLOW_PIECES_PER_S: u64 = 50;
 
-/// Forwards connections to a server. What it does with their bytes can be changed at any time and holds for the open
-/// connections too. Ends all of them when it is dropped.
+/// Forwards connections to a server. The way it treats their bytes can change at any time, also for open connections.
+/// Ends all connections when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -66,23 +66,23 @@ impl Proxy {
         Ok(Self { addr, shared })
     }
 
-    /// Returns where clients connect to.
+    /// Returns the address that clients connect to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Forwards everything as it comes.
+    /// Forwards everything as it arrives.
     pub fn pass(&self) {
         self.shared.set(Mode::Pass);
     }
 
-    /// Forwards at most so many bytes a second, in each direction of each connection.
+    /// Forwards at most this many bytes a second, in each direction of each connection.
     pub fn slow(&self, bytes_per_s: u64) {
         self.shared.set(Mode::Slow { bytes_per_s: bytes_per_s.max(1) });
     }
 
-    /// Ends the connection that carries the byte after the next `n_bytes` towards a client. Others, and later ones,
-    /// pass.
+    /// Ends the connection that carries the byte after the next `n_bytes` towards a client. Other and later connections
+    /// are forwarded.
     pub fn cut_after(&self, n_bytes: u64) {
         self.shared.set(Mode::CutAfter { n_bytes });
     }
@@ -127,7 +127,7 @@ impl Shared {
                 return;
             }
             self.lock().n_connections += 1;
-            // A server that is down shows as a connection that ends at once.
+            // To the client, a server that is down is a connection that ends at once.
             let Ok(server) = TcpStream::connect(self.target) else { continue };
             self.forward(&client, &server, Direction::ToServer);
             self.forward(&server, &client, Direction::ToClient);
@@ -156,7 +156,7 @@ impl Shared {
         });
     }
 
-    /// Waits until something may pass, and returns the bytes of the next piece; `None` at the end.
+    /// Waits until bytes may pass, and returns the size of the next piece; `None` at the end.
     fn allowance(&self, direction: Direction) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -172,7 +172,7 @@ impl Shared {
                     return Some(PIECE_BYTES.min((bytes_per_s / pieces_per_s) as usize));
                 }
                 Mode::CutAfter { n_bytes } if direction == Direction::ToClient => {
-                    // One more than may pass, so that the cut comes when there is something to cut.
+                    // One byte more than may pass, so that the cut happens only when there is a byte to cut.
                     return Some(PIECE_BYTES.min(n_bytes as usize + 1));
                 }
                 Mode::CutAfter { .. } | Mode::Pass => return Some(PIECE_BYTES),
@@ -180,7 +180,7 @@ impl Shared {
         }
     }
 
-    /// Returns how many of `n` bytes that have been read pass. Fewer is the end of the connection.
+    /// Returns how many of `n` bytes that were read may pass. If fewer, the connection ends.
     fn take(&self, direction: Direction, n: usize) -> usize {
         let mut state = self.lock();
         loop {
@@ -193,7 +193,7 @@ impl Shared {
                     }
                     return n_allowed;
                 }
-                // What was being read when the hole opened falls into it.
+                // Bytes that were being read when forwarding stopped are held back too.
                 Mode::BlackHole => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -204,7 +204,7 @@ impl Shared {
     }
 }
 
-/// Ends a connection in both directions; one that has ended already stays so.
+/// Ends a connection in both directions. A connection that has ended stays as it is.
 fn end(socket: &TcpStream) {
     drop(socket.shutdown(Shutdown::Both));
 }
@@ -218,7 +218,7 @@ mod tests {
 
     use super::Proxy;
 
-    /// A server that answers with what it is sent.
+    /// Starts a server that echoes what it receives.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -256,7 +256,7 @@ mod tests {
         proxy.cut_after(100_000);
         client.write_all(&vec![7; 150_000]).unwrap();
         let mut answer = Vec::new();
-        // The end may be an orderly one or a reset.
+        // The connection may end with a close or a reset.
         drop(client.read_to_end(&mut answer));
         assert_eq!(answer.len(), 100_000);
         let mut client = TcpStream::connect(proxy.addr()).unwrap();

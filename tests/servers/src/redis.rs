@@ -1,4 +1,4 @@
-//! `redis-server` on loopback: one, or a cluster. Everything that is started is killed when it is dropped.
+//! `redis-server` on loopback: one server, or a cluster. Dropping the handle kills the processes.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,22 +15,22 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = "redis-server";
 const SLOTS: u16 = 16_384;
-/// Ports that are tried: another process may take one before the server does.
+/// How many ports to try: another process may take one before the server does.
 const PORTS_TRIED: usize = 10;
 /// How long a server or a cluster may take to be ready, on a busy machine.
 const READY_MAX: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
-/// After this time a node counts as failed, in a cluster that has replicas.
+/// The time after which a node counts as failed, in a cluster that has replicas.
 const NODE_TIMEOUT_MS: u64 = 1_000;
 
-/// What a server is started with.
+/// Options of a server.
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
     /// The password of the default user.
     pub password: Option<String>,
-    /// Users in the words of Redis: `alice on >secret ~* +@all`.
+    /// Users in Redis's syntax: `alice on >secret ~* +@all`.
     pub users: Vec<String>,
-    /// The limit of `maxmemory`, in bytes, and what happens there: `noeviction`, `allkeys-lru` and so on.
+    /// The limit `maxmemory`, in bytes, and its policy: `noeviction`, `allkeys-lru` and so on.
     pub memory: Option<(u64, &'static str)>,
 }
 
@@ -48,7 +48,7 @@ pub struct RedisCluster {
     n_masters: usize,
 }
 
-/// A process, and what it is started with again.
+/// A process, and what is needed to start it again.
 #[derive(Debug)]
 struct Server {
     port: u16,
@@ -57,13 +57,13 @@ struct Server {
     process: Option<Child>,
 }
 
-/// Tells whether tests can use Redis. Where the environment variable `KVTIER_TESTS_WITHOUT` has `redis` in its list
-/// they need not, and `test` is noted as not tested on standard error.
+/// Reports whether tests can use Redis. If the environment variable `KVTIER_TESTS_WITHOUT` lists `redis`, they do
+/// without it, and standard error says that `test` is not tested.
 pub fn available(test: &str) -> bool {
     let without = std::env::var("KVTIER_TESTS_WITHOUT").unwrap_or_default();
     let available = !without.split(',').any(|name| name.trim() == "redis");
     if !available {
-        // Past the capture of the test's output: nobody may take this for a success.
+        // Bypasses the capture of the test's output, so that this does not look like a success.
         let notice = format!("NOT TESTED: {test}: KVTIER_TESTS_WITHOUT has redis\n");
         drop(std::io::stderr().write_all(notice.as_bytes()));
     }
@@ -94,7 +94,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Returns where it listens.
+    /// Returns the address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
@@ -111,16 +111,16 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.server.kill();
         self.server.spawn()?;
-        ensure!(self.server.has_port()?, "somebody else has the port: {}", self.server.said());
+        ensure!(self.server.has_port()?, "another process has the port: {}", self.server.said());
         self.wait_until_ready()
     }
 
-    /// Stops it from running, with its connections open.
+    /// Pauses it, with its connections open.
     pub fn pause(&self) {
         self.server.signal(Signal::STOP);
     }
 
-    /// Lets it run again.
+    /// Resumes it.
     pub fn resume(&self) {
         self.server.signal(Signal::CONT);
     }
@@ -135,14 +135,14 @@ impl Redis {
         Ok(set.query(&mut self.client()?)?)
     }
 
-    /// Lets a snapshot fail for good, as a full disk does. From then on it refuses writes.
+    /// Makes every snapshot fail, as on a full disk. From then on the server refuses writes.
     ///
     /// # Errors
     /// The folder cannot be removed, or the server does not notice.
     pub fn break_snapshots(&self) -> Result<()> {
         std::fs::remove_dir_all(self.server.directory.path())?;
         self.configure("save", "3600 1")?;
-        // It may say at once that it cannot.
+        // It may report the failure at once.
         drop(redis::cmd("BGSAVE").query::<String>(&mut self.client()?));
         wait("a snapshot has failed", || {
             let info: String = redis::cmd("INFO").arg("persistence").query(&mut self.client()?)?;
@@ -181,7 +181,7 @@ impl RedisCluster {
         };
         let mut nodes = Vec::new();
         for _ in 0..n_masters * (1 + n_replicas_each) {
-            // Somebody else may have taken the port of its bus.
+            // Another process may have taken the port of its bus.
             let node = Server::start(&arguments(free_port()?));
             nodes.push(node.or_else(|_| Server::start(&arguments(free_port()?)))?);
         }
@@ -190,7 +190,7 @@ impl RedisCluster {
         Ok(cluster)
     }
 
-    /// Returns where the nodes listen: the masters before their replicas.
+    /// Returns the addresses of the nodes: the masters before their replicas.
     pub fn addrs(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(Server::addr).collect()
     }
@@ -216,7 +216,7 @@ impl RedisCluster {
         self.ask(node, &["MYID"])
     }
 
-    /// Waits until a node that lives sees all slots served.
+    /// Waits until a live node sees all slots served.
     ///
     /// # Errors
     /// It takes too long.
@@ -245,7 +245,7 @@ impl RedisCluster {
         }
         for index in self.n_masters..self.nodes.len() {
             let master = self.node_id((index - self.n_masters) % self.n_masters)?;
-            // Until it has heard of its master.
+            // Fails until it has heard of its master.
             wait("a replica knows its master", || self.ask::<()>(index, &["REPLICATE", &master]))?;
         }
         for index in 0..self.nodes.len() {
@@ -266,7 +266,7 @@ impl RedisCluster {
             })?;
         }
         if self.nodes.len() > self.n_masters {
-            // Not before: joining is given up after this time too.
+            // Not earlier: this time also limits joining.
             for index in 0..self.nodes.len() {
                 let mut set = redis::cmd("CONFIG");
                 set.arg("SET").arg("cluster-node-timeout").arg(NODE_TIMEOUT_MS);
@@ -316,7 +316,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the server listens. `false` if it ended instead, as it does when somebody else has the port.
+    /// Waits until the server listens. Returns `false` if it ended instead, as it does if another process has the port.
     fn has_port(&mut self) -> Result<bool> {
         let deadline = Instant::now() + READY_MAX;
         while Instant::now() < deadline {
@@ -355,7 +355,7 @@ impl Server {
 
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // A process that is stopped can be killed too.
+            // A stopped process can be killed too.
             drop(process.kill());
             drop(process.wait());
         }
@@ -368,7 +368,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns a port that nobody listened on a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -379,13 +379,15 @@ fn connect(addr: SocketAddr, password: Option<&str>) -> Result<Connection> {
     Ok(redis::Client::open(info)?.get_connection()?)
 }
 
-/// Tries until it works.
+/// Tries until it works, for a bounded time.
 fn wait(what: &str, mut works: impl FnMut() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + READY_MAX;
     loop {
         match works() {
             Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("in vain: {what}"))),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("timed out: {what}")));
+            }
             Err(_) => thread::sleep(POLL),
         }
     }
@@ -410,7 +412,7 @@ mod tests {
         redis.resume();
         let () = redis.client().unwrap().set("a", 2).unwrap();
         redis.pause();
-        // Dropping it ends it all the same.
+        // Dropping it ends it anyway.
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A server that speaks S3: the program that is one, and a handle on a process of it.
+//! An S3 server: the program, and a handle on a process that runs it.
 //!
 //! It keeps objects as files, `ROOT/BUCKET/OBJECT`, and checks signatures.
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-/// A certificate authority and a server's certificate that it signed, as PEM files of a folder of their own.
+/// A certificate authority and a server's certificate that it signed, as PEM files in a temporary folder.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,
@@ -24,7 +24,7 @@ impl Certificates {
     /// Makes them for servers of other names or addresses.
     ///
     /// # Errors
-    /// As [`make`](Self::make).
+    /// Those of [`make`](Self::make).
     pub fn make_for(names: &[&str]) -> anyhow::Result<Self> {
         let made = Self { folder: TempDir::new().context("a folder for certificates")? };
         let mut authority = CertificateParams::default();

@@ -1,13 +1,13 @@
 //! The fault table: what a backend can do wrong, and what that costs.
 //!
 //! Each [`Fault`] is one behaviour of a real component in one method. [`run`] provokes it in an engine that has a
-//! second backend of the same component behind the faulty one, and checks what every fault has in common: the
-//! caller is answered, nothing wrong is exposed or promoted, the neighbour serves, and nothing leaks. The suite
-//! runs every row once; `cargo xtask bench faults` runs each many times and prints the times.
+//! second backend of the same component behind the faulty one, and checks what every fault has in common: the caller is
+//! answered, nothing wrong is exposed or promoted, the neighbour serves, and nothing leaks. The suite runs every row
+//! once; `cargo xtask bench faults` runs each many times and prints the times.
 //!
-//! Faults that need something of their own stand elsewhere in the suite: a directory or a server to be denied
-//! (`grants`) or to be interrupted (`transfers`), a limit to stand at (`limits`, `open_files`), a history (`breaker`),
-//! a file that is no component (`load_errors`), a compiler (`compile`).
+//! Faults with special needs are elsewhere in the suite: a directory or a server that is denied (`grants`) or
+//! interrupted (`transfers`), a limit (`limits`, `open_files`), a history (`breaker`), a file that is not a component
+//! (`load_errors`), a compiler (`compile`).
 
 mod run;
 mod table;
@@ -21,26 +21,26 @@ use kvtier::BackendConfig;
 
 /// A row of the table.
 pub struct Fault {
-    /// What goes wrong.
+    /// The fault.
     pub what: &'static str,
-    /// In which method.
+    /// The method that it occurs in.
     pub method: Method,
-    /// What the caller gets, and when.
+    /// The caller's result, and when it comes.
     pub caller: Caller,
-    /// How the backend is afterwards.
+    /// The state of the backend afterwards.
     pub after: After,
     /// Whether chunks are sealed with a key.
     pub keyed: bool,
-    /// Makes the backend, apart from its limits of time.
+    /// Makes the backend, without its time limits.
     pub backend: Box<dyn Fn(&Times) -> BackendConfig + Send + Sync>,
 }
 
-/// The limits of time that faults are run with.
+/// The time limits of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Of a call that is not expected to be answered.
+    /// The limit of a call that is not expected to be answered.
     pub deadline: Duration,
-    /// After which a lane counts as stuck.
+    /// The time after which a lane counts as stuck.
     pub stall: Duration,
 }
 
@@ -60,7 +60,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Those that the chain calls while a backend is open.
+    /// The methods that the chain calls while a backend is open.
     pub const SERVING: [Self; 6] =
         [Self::Contains, Self::Put, Self::Get, Self::Pin, Self::Unpin, Self::Remove];
 
@@ -80,10 +80,10 @@ impl Method {
     }
 }
 
-/// What the caller gets.
+/// The caller's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// The error or miss of this kind, long before any deadline.
+    /// An error or miss of this kind, long before any deadline.
     Told(&'static str),
     /// An error of kind `timeout`, at the deadline, while the guest is still inside.
     Expires,
@@ -91,7 +91,7 @@ pub enum Caller {
     Served,
 }
 
-/// How the backend is after the fault.
+/// The state of the backend after the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// The same instance serves.

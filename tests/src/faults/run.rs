@@ -1,4 +1,4 @@
-//! Provoking one fault.
+//! Provokes one fault.
 
 use std::time::{Duration, Instant};
 
@@ -15,18 +15,18 @@ use crate::support::{
 const FAULTY: &str = "faulty";
 const NEIGHBOUR: &str = "neighbour";
 
-/// What one run of a fault has shown.
+/// The times of one run of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed {
-    /// The limit of time of the call.
+    /// The call's time limit.
     pub deadline: Duration,
-    /// After which the caller had its answer.
+    /// The time until the caller had its answer.
     pub answered: Duration,
-    /// From the answer until a further call had been served by a new instance, where there was one.
+    /// The time from the answer until a new instance, if there was one, had served a further call.
     pub recovered: Option<Duration>,
 }
 
-/// Provokes a fault in an engine of its own and checks all that must hold.
+/// Provokes a fault in a new engine and checks everything that must hold.
 pub fn run(fault: &Fault, times: Times) -> Observed {
     let deadline = match fault.caller {
         Caller::Told(_) | Caller::Served => FOR_EVER,
@@ -39,7 +39,7 @@ pub fn run(fault: &Fault, times: Times) -> Observed {
         if fault.method == Method::Constructor || fault.method == Method::Open { deadline } else { FOR_EVER };
     faulty.limits.close_timeout = deadline;
     faulty.limits.lane_stall = match (&fault.after, fault.caller) {
-        // Processor time, of which a busy machine gives it little.
+        // A busy machine gives it little processor time.
         (After::Replaced(_), Caller::Served) => times.stall / 12,
         (After::Replaced(_), _) => times.stall,
         _ => FOR_EVER,
@@ -63,7 +63,7 @@ pub fn run(fault: &Fault, times: Times) -> Observed {
     };
     let storage = engine.storage();
     let n_instances = usize::from(!matches!(fault.after, After::Down(_)));
-    eventually("those that were given up are gone", || health(storage, FAULTY).instances == n_instances);
+    eventually("abandoned instances are gone", || health(storage, FAULTY).instances == n_instances);
     let neighbour = health(storage, NEIGHBOUR);
     assert_eq!((neighbour.lane_restarts, neighbour.down), (0, None), "the neighbour notices nothing");
     assert_nothing_leaks(storage);
@@ -74,7 +74,7 @@ pub fn run(fault: &Fault, times: Times) -> Observed {
     close(fault, &engine, observed)
 }
 
-/// A backend that did not start is no part of the chain, and the status says why.
+/// Checks that a backend that did not start is not part of the chain, and that the status says why.
 fn not_started(engine: &Engine, cause: &str, observed: Observed) -> Observed {
     let storage = engine.storage();
     let down = health(storage, FAULTY).down.expect("not running");
@@ -111,7 +111,7 @@ fn serving(fault: &Fault, engine: &Engine, deadline: Duration) -> Observed {
         assert_eq!(health(storage, FAULTY).lane_restarts, 0, "the same instance serves");
         None
     };
-    // Whatever the faulty one does: the chunks are there, every byte of them.
+    // Whatever the faulty backend does, the chunks are present, with every byte right.
     let found = get(storage, &keys);
     let from =
         if fault.method == Method::Get && fault.caller != Caller::Served { 2 } else { served(&found)[0] };
@@ -123,15 +123,15 @@ fn serving(fault: &Fault, engine: &Engine, deadline: Duration) -> Observed {
     Observed { deadline, answered, recovered }
 }
 
-/// The chain has nobody to tell of a pin that failed but the debug log.
+/// The chain reports a failed pin only in the debug log.
 fn told(method: Method, kind: Option<&str>, expected: &str) {
     if !matches!(method, Method::Pin | Method::Unpin) {
         assert_eq!(kind, Some(expected));
     }
 }
 
-/// Has the chain call the method; returns how long the caller waited, and the kind of error that it was told or
-/// that was counted.
+/// Makes the chain call the method. Returns how long the caller waited, and the kind of error that it got or that was
+/// counted.
 fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Duration, Option<String>) {
     let only = Tiers::only([FAULTY]);
     let error_in = |operation: &str| {
@@ -139,7 +139,7 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
         let mut kinds = errors.keys().filter(|(counted, _)| *counted == operation);
         kinds.next().map(|(_, kind)| (*kind).to_owned())
     };
-    // The chain asks for pins once some keys of a lookup are held.
+    // The chain pins in the backend once some keys of a lookup are held.
     if fault.method == Method::Pin {
         assert_eq!(block_on(storage.contains_pinned(&keys[..1], &only, "first")).n_chunks, 1);
     }
@@ -170,7 +170,7 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
             block_on(storage.flush()).unwrap();
             let counts = counted(storage, FAULTY);
             assert_eq!(counts.puts, 0);
-            // The caller never waits for a backend; what waits is the put worker.
+            // The caller never waits for a backend; the put worker does.
             let waited = if fault.caller == Caller::Expires { started.elapsed() } else { answered };
             (waited, error_in("put"))
         }
@@ -194,7 +194,7 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
     }
 }
 
-/// All chunks or none, with one reason for all.
+/// Checks that all chunks were served, or that all were missed for one reason, and returns that reason.
 fn check_misses(found: &Retrieved, served: bool) -> Option<String> {
     if served {
         assert_eq!(found.chunks.len(), 3, "{:?}", found.misses);
@@ -210,12 +210,12 @@ fn check_misses(found: &Retrieved, served: bool) -> Option<String> {
     Some(reasons[0].to_owned())
 }
 
-/// Waits until a new instance has served a call; returns how long that took.
+/// Waits until a new instance has served a call, and returns how long that took.
 fn replaced(method: Method, storage: &StorageManager, why: &str) -> Duration {
     let started = Instant::now();
     eventually("the lane is replaced", || health(storage, FAULTY).lane_restarts > 0);
     let before = counted(storage, FAULTY);
-    // By another method than the one that fails.
+    // Calls another method than the one that fails.
     if method == Method::Contains {
         put_in(storage, &[key(77)], FAULTY);
         assert_eq!(counted(storage, FAULTY).puts, before.puts + 1, "the new instance answers");

@@ -17,13 +17,13 @@ pub fn table() -> Vec<Fault> {
     rows
 }
 
-/// A row of the misbehaving component, whose class is told the method.
+/// Returns a row of the misbehaving component, whose class gets the method as a setting.
 fn row(what: &'static str, method: Method, class: &'static str, caller: Caller, after: After) -> Fault {
     let backend = move |_: &_| misbehaving("faulty", class, &[("in", method.name())]);
     Fault { what, method, caller, after, keyed: false, backend: Box::new(backend) }
 }
 
-/// What becomes of a backend that ends in `method`.
+/// Returns the state of a backend whose instance ends in `method`.
 fn ending(method: Method, how: &'static str) -> After {
     match method {
         Constructor | Open => After::Down(how),
@@ -55,7 +55,7 @@ fn standstills() -> Vec<Fault> {
     let mut rows = Vec::new();
     for (what, class) in [("endless loop", "SpinBackend"), ("sleep that blocks", "BlockBackend")] {
         for method in methods() {
-            // A constructor or `open` is given up when its time is over; lanes are watched once they are open.
+            // A constructor or `open` is abandoned at its limit; the watchdog covers lanes once they are open.
             let how = if matches!(method, Constructor | Open) { "gave no answer" } else { "no progress" };
             rows.push(row(what, method, class, Caller::Expires, ending(method, how)));
         }
@@ -66,7 +66,7 @@ fn standstills() -> Vec<Fault> {
             Close => After::Closed,
             _ => After::Serves,
         };
-        rows.push(row("await for ever", method, "HangBackend", Caller::Expires, after));
+        rows.push(row("await forever", method, "HangBackend", Caller::Expires, after));
     }
     let hogs = After::Replaced("computed for");
     rows.push(row("endless loop after the answer", Get, "HogBackend", Caller::Served, hogs));
@@ -108,7 +108,7 @@ fn floods() -> Vec<Fault> {
     rows
 }
 
-/// The guest answers what is not so.
+/// The guest lies in its answer.
 fn lies() -> Vec<Fault> {
     let lie = |what, method, class: &'static str, settings: &'static [(&str, &str)], kind| {
         let backend = move |_: &_| misbehaving("faulty", class, settings);

@@ -1,8 +1,8 @@
-//! Classes with any types in their methods: what the check against the contract and `inspect` make of them.
+//! Classes with arbitrary types in their methods, for the check against the contract and for `inspect`.
 //!
-//! The functions are lifted from one core function that takes a pointer and returns one, whatever their types are:
-//! each takes more than sixteen values and returns more than one. So none fulfils the contract; those that do come
-//! from the target `component`.
+//! Whatever their types, the functions are lifted from one core function that takes a pointer and returns one: each
+//! takes more than sixteen values and returns more than one. None of them therefore fulfils the contract; the target
+//! `component` covers classes that do.
 
 use std::fmt::Write as _;
 
@@ -11,10 +11,10 @@ use super::{Input, component};
 const TYPES_MAX: usize = 48;
 const METHODS: [&str; 8] = ["open", "contains", "put", "get", "pin", "unpin", "remove", "close"];
 
-/// A type that more than sixteen values make up.
+/// A type of more than sixteen values.
 const PAD: &str = "(tuple u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8 u8)";
 
-/// The contract's own types. `%` stands for the prefix of a scope's names.
+/// The contract's types. `%` is replaced by the prefix of a scope's names.
 const GIVEN: [(&str, &str); 4] = [
     ("chunk-key", r#"(record (field "hi" u64) (field "lo" u64))"#),
     (
@@ -53,21 +53,21 @@ const ATOMS: [&str; 16] = [
     "(option u64)",
 ];
 
-/// A type of a name; one that is named in the component's interface has to be exported.
+/// A named type. A type that the component's interface names has to be exported.
 struct Def {
     name: String,
     body: String,
     is_exported: bool,
 }
 
-/// Types and methods as the input says, as one exported class.
+/// Types and methods that the input chooses, as one exported class.
 pub(super) fn types(bytes: &[u8]) {
     if let Some(binary) = binary(bytes) {
         component::bytes(&binary);
     }
 }
 
-/// The component that an input of the target `class` stands for, if there is one.
+/// Returns the component that an input of the target `class` describes, if any.
 pub fn binary(bytes: &[u8]) -> Option<Vec<u8>> {
     wat::parse_str(text(&mut Input(bytes))).ok()
 }
@@ -100,7 +100,7 @@ fn text(input: &mut Input) -> String {
     component(&defs, &functions)
 }
 
-/// Writes a component as tools do: functions are lifted outside, and a component within gives them their types.
+/// Writes a component as tools do: functions are lifted outside, and an inner component gives them their types.
 fn component(defs: &[Def], functions: &[(String, String)]) -> String {
     let scoped = |text: &str, prefix: &str| text.replace('%', &format!("${prefix}-"));
     let (mut outer, mut inner, mut exports, mut with) =
@@ -159,7 +159,7 @@ fn component(defs: &[Def], functions: &[(String, String)]) -> String {
 }
 
 fn pick<'a>(input: &mut Input, types: &'a [String]) -> &'a str {
-    // From the end, so that small numbers build upon what was defined last.
+    // From the end, so that small numbers build on the latest definitions.
     &types[types.len() - 1 - usize::from(input.byte()) % types.len()]
 }
 
@@ -172,10 +172,10 @@ fn parameters(input: &mut Input, types: &[String]) -> String {
     joined(n, |n| format!("(param \"p{n}\" {})", pick(input, types)))
 }
 
-/// A type over the earlier ones, and whether it has to be exported to be used.
+/// Returns a type over the earlier ones, and whether it has to be exported to be used.
 fn ty(input: &mut Input, types: &[String]) -> (String, bool) {
     let (kind, n) = (input.byte(), 1 + usize::from(input.byte()) % 4);
-    // Long names now and then: what is printed once may be printed often.
+    // Long names now and then: a text that is printed once may be printed often.
     let name_bytes = if kind >= 192 { usize::from(input.byte()) * 64 } else { 0 };
     let mut each = |form: &str| -> String {
         let long = "n".repeat(name_bytes);

@@ -1,4 +1,4 @@
-//! Component bytes: recognised, compiled, looked into, and loaded if a class fulfils the contract.
+//! Component bytes: recognised, compiled, inspected, and loaded if a class fulfils the contract.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,17 +9,17 @@ use kvtier::{
 };
 use kvtier_cli::commands::inspect;
 
-/// What `inspect` may print of a component of so many bytes.
+/// The most that `inspect` may print about a component of this many bytes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Any bytes as a component's file.
 pub(super) fn bytes(bytes: &[u8]) {
     let path = file();
-    std::fs::write(path, bytes).expect("a file of our own");
+    std::fs::write(path, bytes).expect("our own file is writable");
     look(path);
 }
 
-/// Looks into a component, and loads the classes that fulfil the contract.
+/// Inspects a component, and loads the classes that fulfil the contract.
 pub(super) fn look(path: &Path) {
     let inspection = match inspect::look(path) {
         Ok(inspection) => inspection,
@@ -38,7 +38,7 @@ pub(super) fn look(path: &Path) {
     }
 }
 
-/// Loads a class: links, instantiates, constructs and opens it. It may fail, with a message.
+/// Loads a class: links, instantiates, constructs and opens it. This may fail with a message.
 fn load(path: &Path, class_name: &str) {
     let mut backend = BackendConfig::new("fuzzed", path, class_name);
     backend.limits.open_timeout = Duration::from_millis(100);
@@ -63,7 +63,7 @@ fn load(path: &Path, class_name: &str) {
         kv_shape: KvShape::new([1, 2, 16, 1, 1]).expect("a shape"),
     };
     match EngineBuilder::new(config, metadata).build_blocking() {
-        // A guest may refuse to close in time.
+        // A guest may fail to close in time.
         Ok(engine) => drop(engine.blocking().close()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
@@ -73,7 +73,7 @@ fn load(path: &Path, class_name: &str) {
 pub(super) fn file() -> &'static Path {
     static FILE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = FILE.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder of our own");
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let path = folder.path().join("component.wasm");
         (folder, path)
     });

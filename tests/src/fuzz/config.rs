@@ -5,12 +5,11 @@ use std::path::Path;
 use kvtier::__internal::wasm::kebab;
 use kvtier::{Config, IpNetwork, NetGrant, NetHost, ReadConfig, Sha256Digest};
 
-/// A text that must not show in any message: it is put where secrets stand.
+/// A text in the place of secrets, which must not appear in any message.
 const CANARY: &str = "canary-5f0e8a";
 
-/// A configuration text and, behind a zero byte, variables of the environment, one a line.
-///
-/// It is refused with a message, or accepted; then it is the same the second time, and valid.
+/// A configuration text and, behind a zero byte, variables of the environment, one a line. It is refused with a
+/// message, or accepted. If accepted, it is valid and reads the same the second time.
 pub(super) fn text(bytes: &[u8]) {
     let Ok(input) = std::str::from_utf8(bytes) else { return };
     let (text, variables) = input.split_once('\0').unwrap_or((input, ""));
@@ -25,7 +24,7 @@ pub(super) fn text(bytes: &[u8]) {
     check(text, &variables);
 }
 
-/// Reading what these name is the operator's wish, and may take for ever.
+/// Reports whether the text names files to read: that is up to an operator, and may take forever.
 fn names_files(text: &str) -> bool {
     text.contains("file:")
 }
@@ -55,7 +54,7 @@ fn check(text: &str, variables: &[(String, String)]) -> Option<Config> {
     Some(config)
 }
 
-/// One value in its place: a grant, a digest, a secret, a limit or a name, as text that YAML quotes.
+/// One value of a setting: a grant, a digest, a secret, a limit or a name, as quoted YAML text.
 pub(super) fn values(bytes: &[u8]) {
     const PLACES: [&str; 12] = [
         "allow.net",
@@ -83,7 +82,7 @@ pub(super) fn values(bytes: &[u8]) {
         assert_eq!(digest.to_string(), value.to_ascii_lowercase());
     }
     let quoted_value = quoted(value);
-    // What an environment variable is granted with is a secret more often than not.
+    // The value of a granted variable is usually a secret.
     let secret = format!("'TOKEN={CANARY}'");
     let mut keys = vec![("module_path", "a.wasm"), ("class_name", "A"), ("allow.env", &secret)];
     keys.retain(|(key, _)| *key != place);
@@ -109,7 +108,7 @@ pub(super) fn values(bytes: &[u8]) {
     }
 }
 
-/// YAML's double-quoted form, in which any character can stand.
+/// Returns a text in YAML's double-quoted form, which can express any character.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().map(|c| format!("\\U{:08x}", u32::from(c)));
     format!("\"{}\"", escaped.collect::<Vec<_>>().concat())
@@ -126,7 +125,7 @@ fn check_network(network: &IpNetwork) {
     }
 }
 
-/// The kebab form is its own kebab form.
+/// The kebab form of a kebab form is the same.
 fn check_kebab(name: &str) {
     let once = kebab(name);
     if name.is_ascii() {

@@ -1,7 +1,7 @@
-//! What is fuzzed: one function a target, which takes any bytes and panics if the host does what it must not.
+//! The fuzz targets: one function each, which takes any bytes and panics if the host violates a guarantee.
 //!
-//! `tests/fuzz` gives them to libFuzzer, `cargo xtask fuzz` runs that, and the suite replays the inputs that once
-//! broke something. None of these needs more than the bytes, so an input means the same everywhere.
+//! `tests/fuzz` gives them to libFuzzer, `cargo xtask fuzz` runs that, and the suite replays the inputs that once broke
+//! something. A target depends only on the bytes, so an input means the same everywhere.
 
 mod class;
 mod component;
@@ -17,9 +17,9 @@ use crate::model::{self, Misbehaving, Options, Script};
 /// A target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, which its folder of seeds has too.
+    /// Its name, which is also that of its folder of seeds.
     pub name: &'static str,
-    /// What is done with an input.
+    /// The function that gets the input.
     pub run: fn(&[u8]),
 }
 
@@ -35,7 +35,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "chain", run: chain },
 ];
 
-/// Finds a target by its name.
+/// Returns the target of a name.
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
@@ -48,7 +48,7 @@ fn chain(bytes: &[u8]) {
     }
 }
 
-/// Bytes that are used up from the front; 0 when there are none left.
+/// Bytes that are taken from the front, followed by zeros.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -1,15 +1,16 @@
-//! Replies of a Redis, through the reader of the `redis` backend: its own file, which needs nothing of the backend.
+//! Replies of a Redis server, through the reader of the `redis` backend: its source file, which needs nothing else of
+//! the backend.
 
 #[path = "../../../example-backends/redis/src/resp.rs"]
-#[expect(dead_code, reason = "the backend writes commands with it, too")]
+#[expect(dead_code, reason = "the backend also writes commands with it")]
 mod protocol;
 
 use protocol::{Head, REPLY_BYTES_MAX, Scan};
 
 use super::Input;
 
-/// The first byte says how many bytes come at a time, the others are what a server sends. However they come, the same
-/// replies are read; each is as long as it says, and what is wrong once stays so.
+/// The first byte is the number of bytes per piece, the others are what a server sends. Whatever the pieces, the same
+/// replies are read, each has its stated length, and an error persists.
 pub(super) fn replies(bytes: &[u8]) {
     let mut input = Input(bytes);
     let n_at_once = usize::from(input.byte()) + 1;
@@ -18,7 +19,7 @@ pub(super) fn replies(bytes: &[u8]) {
     value(sent, n_at_once);
 }
 
-/// Reads reply after reply and returns their lengths, and whether something was wrong after them.
+/// Reads reply after reply. Returns their lengths, and whether an error followed.
 fn read(sent: &[u8], n_at_once: usize) -> (Vec<usize>, bool) {
     let (mut lengths, mut start) = (Vec::new(), 0);
     let (mut scan, mut arrived) = (Scan::default(), n_at_once.min(sent.len()));
@@ -40,7 +41,7 @@ fn read(sent: &[u8], n_at_once: usize) -> (Vec<usize>, bool) {
     }
 }
 
-/// The head of a value is found when it is there, and stays the same when more comes.
+/// The head of a value is found once it is complete, and stays the same when more bytes arrive.
 fn value(sent: &[u8], n_at_once: usize) {
     let whole = protocol::head(sent);
     for end in (0..sent.len()).step_by(n_at_once) {

@@ -14,13 +14,13 @@ const CHUNKS_MAX: usize = 4096;
 
 const CHUNK_BYTES: usize = 64;
 
-/// Every line is a request, or the reader says where it is broken and ends. What was read can be replayed.
+/// Every line is a request, or the reader reports where it is broken and ends. The requests can be replayed.
 pub(super) fn lines(bytes: &[u8]) {
     let mut reader = TraceReader::new(bytes, Path::new("fuzz.jsonl"));
     let mut requests = Vec::new();
     let mut broken = false;
     for item in reader.by_ref() {
-        assert!(!broken, "the reader went on after an error");
+        assert!(!broken, "the reader continued after an error");
         match item {
             Ok(request) => requests.push(request),
             Err(error) => {
@@ -50,7 +50,7 @@ pub(super) fn lines(bytes: &[u8]) {
     assert!(outcome.hit_ratio() <= 1.0);
 }
 
-/// What was read, written in the form of a trace, reads the same.
+/// Requests written as a trace read the same.
 fn round_trip(request: &Request) {
     let Request { timestamp_ms, input_length, output_length, block_ids } = request;
     let line = format!(

@@ -23,8 +23,8 @@ fn sealers() -> [Sealer; 4] {
     ]
 }
 
-/// A payload is sealed; payload, trailer, key and sealer are changed as the input says; then it verifies exactly
-/// if nothing has changed, or if the input has guessed the trailer.
+/// Seals a payload, and changes payload, trailer, key and sealer as the input says. The result verifies if and only if
+/// nothing has changed, or the input has guessed the trailer.
 pub(super) fn verify(bytes: &[u8]) {
     let mut input = Input(bytes);
     let sealers = sealers();
@@ -39,7 +39,7 @@ pub(super) fn verify(bytes: &[u8]) {
     let (mut changed, mut trailer) = (payload.clone(), original);
     let kind = input.byte() % 4;
     match kind {
-        // Bit by bit.
+        // Flipped bits.
         0 => {
             while !input.0.is_empty() {
                 let (at, with) = (usize::from(input.byte()), input.byte());
@@ -49,17 +49,17 @@ pub(super) fn verify(bytes: &[u8]) {
                 }
             }
         }
-        // A trailer of the input's own.
+        // A trailer from the input.
         1 => {
             let given = input.up_to(TRAILER_BYTES);
             trailer[..given.len()].copy_from_slice(given);
         }
-        // A payload of the input's own, sealed by somebody else.
+        // A payload from the input, sealed by another sealer.
         2 => {
             changed = input.0.to_vec();
             trailer = sealers[(verifier + 1) % sealers.len()].seal(asked, &changed);
         }
-        // Cut off, or longer.
+        // Truncated, or extended.
         _ => {
             let n = usize::from(input.byte()) * 2;
             changed.resize(n, 0);
@@ -68,8 +68,8 @@ pub(super) fn verify(bytes: &[u8]) {
     let accepted = sealers[verifier].verify(asked, &changed, &trailer).is_ok();
     let right = sealers[verifier].seal(asked, &changed);
     let untouched = verifier == author && asked == key && changed == payload && trailer == original;
-    // A fuzzer sees what is compared in its own process, and so learns the right trailer in the end. Where the
-    // trailer is of its own making, only that one may be accepted; elsewhere nothing but what was sealed.
+    // A fuzzer sees the operands of comparisons in its process, and so eventually learns the right trailer. If the
+    // input supplies the trailer, only the right one may be accepted; otherwise only what was sealed.
     let is_given = trailer != original && matches!(kind, 0 | 1);
     let expected = if is_given { trailer == right } else { untouched };
     assert_eq!(accepted, expected, "sealed {payload:?} as {original:?}, found {changed:?} and {trailer:?}");

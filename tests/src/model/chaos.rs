@@ -1,7 +1,7 @@
-//! A native tier that misbehaves by a seed in every way that the chain has to withstand.
+//! A native tier that, depending on a seed, misbehaves in every way that the chain has to withstand.
 //!
-//! What a call does follows from the seed, the method, the first key and how often that was asked before, and so
-//! does not depend on which thread comes first.
+//! The seed, the method, the first key and the number of earlier calls for it decide what a call does, so the order of
+//! threads does not matter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use kvtier::tier::{
 
 use super::{mix, turns};
 
-/// What can go wrong in calls that answer a count.
+/// Faults of calls that return a count.
 const IN_COUNTS: [Fault; 5] =
     [Fault::Fails, Fault::TimesOut, Fault::OneTooMany, Fault::SaysAll, Fault::SaysNone];
-/// What can go wrong in a put.
+/// Faults of a put.
 const IN_PUTS: [Fault; 11] = [
     Fault::Fails,
     Fault::TimesOut,
@@ -32,7 +32,7 @@ const IN_PUTS: [Fault; 11] = [
     Fault::KeepsHandle,
     Fault::KeepsMemory,
 ];
-/// What can go wrong in a get.
+/// Faults of a get.
 const IN_GETS: [Fault; 14] = [
     Fault::Fails,
     Fault::TimesOut,
@@ -61,11 +61,11 @@ pub enum Fault {
     OneTooFew,
     SaysAll,
     SaysNone,
-    /// Says that bytes were moved which were not.
+    /// Claims to have moved bytes that it did not move.
     ClaimsOnly,
     CutsShort,
     FlipsBit,
-    /// Moves the bytes of another key, whole and sound.
+    /// Moves the bytes of another key, intact.
     SwapsKeys,
     WritesBeyond,
     /// Makes up a payload and seals it.
@@ -74,12 +74,12 @@ pub enum Fault {
     KeepsHandle,
     /// Keeps a transfer running after the call.
     KeepsMemory,
-    /// Says that it has removed, and has not.
+    /// Claims to have removed, and has not.
     Forgets,
 }
 
 impl Fault {
-    /// Every fault that a seed can bring about.
+    /// Every fault that a seed can cause.
     pub fn all() -> impl Iterator<Item = Self> {
         let mut all: Vec<Self> = IN_COUNTS.into_iter().chain(IN_PUTS).chain(IN_GETS).collect();
         all.push(Self::Forgets);
@@ -97,7 +97,7 @@ struct State {
     kept: Kept,
 }
 
-/// What was kept of calls that are over.
+/// Handles kept from calls that have ended.
 #[derive(Default)]
 struct Kept {
     sources: Vec<Sources>,
@@ -121,12 +121,12 @@ impl Chaos {
         Self { seed, rate_percent, forgers, state: Mutex::default() }
     }
 
-    /// How often each fault has happened.
+    /// Returns how often each fault has happened.
     pub fn faults(&self) -> BTreeMap<Fault, u64> {
         self.lock().faults.clone()
     }
 
-    /// How many chunks are kept from going away.
+    /// Returns the number of chunks whose memory it holds.
     pub fn n_kept(&self) -> usize {
         self.lock().kept.sealed.len()
     }
@@ -137,11 +137,11 @@ impl Chaos {
         drop(kept);
     }
 
-    /// Uses what was kept of calls that are over: handles must be revoked, chunks that are still being read must
-    /// be whole. Buffers that are still being written take garbage, which nobody may ever see.
+    /// Uses handles kept from calls that have ended: they must be revoked, and chunks that are still being read must be
+    /// intact. Buffers that are still being written get garbage, which must never become visible.
     ///
     /// # Errors
-    /// What a handle of a call that is over still gave.
+    /// What a handle of an ended call still gave.
     pub fn use_kept(&self) -> anyhow::Result<()> {
         let mut state = self.lock();
         for sinks in &state.kept.sinks {
@@ -171,7 +171,7 @@ impl Chaos {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides what this call does. Answers the fault and a number for its details.
+    /// Decides what this call does. Returns the fault and a number for its details.
     fn decide(&self, method: u64, keys: &[ChunkKey], faults: &[Fault]) -> (Option<Fault>, u64) {
         let Some(&key) = keys.first() else { return (None, 0) };
         let mut state = self.lock();
@@ -269,7 +269,7 @@ impl Chaos {
         let answer = match bytes {
             None => Ok(None),
             Some(bytes) if fault == Some(Fault::CutsShort) => {
-                // Every other time it says so.
+                // Every other time it reports that.
                 let n = bytes.len() / 2;
                 lease.write(0, &bytes[..n]).map_err(failed)?;
                 Ok(Some(if detail.is_multiple_of(2) { n } else { capacity } as u64))

@@ -1,4 +1,4 @@
-//! The end of a run: everything that was lent, pinned or queued has come back.
+//! The end of a run: everything lent, pinned or queued must be back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::run::{World, lookup_id};
 use super::{CHAOS, N_SLOTS, Report, STEADY};
 
 impl World {
-    /// Lets go of everything and closes the chain.
+    /// Releases everything and closes the chain.
     pub(super) fn finish(mut self) -> Result<Report> {
         for name in [CHAOS, STEADY] {
             self.storage.restore(name)?;
@@ -18,8 +18,8 @@ impl World {
         (0..N_SLOTS).for_each(|slot| block_on(self.storage.unpin(&lookup_id(slot))));
         self.held.clear();
         self.release_kept();
-        block_on(self.storage.flush()).context("puts do not come to an end")?;
-        // Puts that ended just now may have left something with the backend.
+        block_on(self.storage.flush()).context("puts do not end")?;
+        // Puts that have just ended may have left work to the backend.
         self.release_kept();
 
         let storage = self.storage.clone();
@@ -57,7 +57,7 @@ impl World {
     }
 }
 
-/// Waits for what happens in the background and tells nobody.
+/// Waits for an effect in the background that nothing signals.
 pub(super) fn eventually(patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {

@@ -1,9 +1,9 @@
-//! The chain against a reference model: any sequence of operations, beside a backend that misbehaves by a seed.
+//! The chain against a reference model: any sequence of operations, with a backend that misbehaves depending on a seed.
 //!
-//! The chain is the CPU tier, a misbehaving backend ([`Chaos`], or a component with the same habits), and behind it a
-//! backend that does what the contract says ([`Steady`]). What the model knows for certain must hold: a chunk has
-//! its own bytes or is not served; what the CPU tier and the steady backend have is found, whatever stands between
-//! them; what was removed does not come back; pins, queues, buffers and tasks return to zero.
+//! The chain is the CPU tier, a misbehaving backend ([`Chaos`], or a component with the same faults), and behind it a
+//! backend that follows the contract ([`Steady`]). What the model knows for certain must hold: a chunk has the right
+//! bytes or is not served; chunks in the CPU tier and the steady backend are found, whatever the backend between them
+//! does; removed chunks do not come back; pins, queues, buffers and tasks return to zero.
 //!
 //! One decoder of bytes ([`Script::decode`]) serves the fuzzer and the seeded generator.
 
@@ -32,7 +32,7 @@ pub const CHAOS: &str = "chaos";
 /// The name of the backend behind it, which does not.
 pub const STEADY: &str = "steady";
 
-/// Tokens of a chunk, as far as the engine is told; the model works on keys.
+/// Tokens of a chunk, for the engine's configuration; the model works on keys.
 const CHUNK_SIZE: usize = 16;
 
 /// What misbehaves.
@@ -44,59 +44,59 @@ pub enum Misbehaving {
     Component {
         /// The component's file.
         module_path: PathBuf,
-        /// Where compiled code is kept.
+        /// The folder for compiled code.
         cache: PathBuf,
         /// The program that compiles.
         compiler: PathBuf,
     },
 }
 
-/// A fault of the host's that the model has to notice: what shows that its checks can fail.
+/// A fault of the host that the model has to notice, which shows that its checks can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// Chunks are sealed with a checksum only, and the backend forges them.
     Forge,
-    /// The steady backend loses what it said that it has.
+    /// The steady backend loses chunks that it reported to have.
     LoseChunks,
-    /// The steady backend's pins stay.
+    /// The steady backend never drops a pin.
     KeepPins,
     /// A transfer into a buffer never ends.
     KeepMemory,
 }
 
-/// What a run is made with beside its script.
+/// The options of a run beside its script.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What misbehaves.
     pub misbehaving: Misbehaving,
-    /// What is broken on purpose.
+    /// What is deliberately broken.
     pub sabotage: Option<Sabotage>,
-    /// How long is waited at the end for what happens in the background.
+    /// How long to wait at the end for effects in the background.
     pub patience: Duration,
 }
 
 impl Options {
-    /// The options of a run that is to succeed.
+    /// Returns the options of a run that should succeed.
     pub fn new(misbehaving: Misbehaving) -> Self {
         Self { misbehaving, sabotage: None, patience: Duration::from_mins(1) }
     }
 }
 
-/// What a run has seen, to show that it was about something.
+/// Counts of what a run has seen, to show that it tested something.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Chunks served, by the tier's place in the chain.
     pub served: [u64; 3],
     /// Operations whose caller left before the end.
     pub n_cancelled: u64,
-    /// How often the native backend misbehaved, by the way in which.
+    /// How often the native backend misbehaved, by fault.
     pub faults: BTreeMap<Fault, u64>,
     /// Chunks that the misbehaving backend did not serve, by reason.
     pub misses: BTreeMap<&'static str, u64>,
 }
 
 impl Report {
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         self.n_cancelled += other.n_cancelled;
         self.served.iter_mut().zip(other.served).for_each(|(sum, n)| *sum += n);
@@ -108,9 +108,9 @@ impl Report {
 /// A run in which chain and model disagree.
 #[derive(Debug)]
 pub struct Failure {
-    /// Where: the step's number and what it was, or the end.
+    /// The place: the step's number and operation, or the end.
     pub place: String,
-    /// What was found.
+    /// The disagreement.
     pub what: anyhow::Error,
 }
 
@@ -136,12 +136,12 @@ pub fn run(script: &Script, options: &Options) -> Result<Report, Failure> {
     run.finish().map_err(failure("at the end".into()))
 }
 
-/// Returns the first number of the generator with the seed `x`: neighbouring seeds give unrelated numbers.
+/// Returns the first number of the generator with the seed `x`. Neighbouring seeds give unrelated numbers.
 fn mix(x: u64) -> u64 {
     SplitMix64::seed_from_u64(x).next_u64()
 }
 
-/// Lets others run so many times.
+/// Yields this many times.
 async fn turns(mut n: u32) {
     std::future::poll_fn(|cx| {
         if n == 0 {

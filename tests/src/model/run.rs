@@ -1,4 +1,4 @@
-//! The chain and what the model knows of it, step by step.
+//! The chain and what the model knows about it, step by step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -23,21 +23,21 @@ const CPU_PLACE: usize = 0;
 const CHAOS_PLACE: usize = 1;
 const STEADY_PLACE: usize = 2;
 
-/// The most chunks that a caller holds; the oldest goes first.
+/// The most chunks that a caller holds; beyond that the oldest is released.
 const HELD_MAX: usize = 6;
 
-/// Longer than a script lasts by the clock.
+/// Longer than a script lasts on the moved clock.
 const PIN_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// What the clock moves by with each step: longer than a breaker pauses, so that a backend that failed is tried
-/// again and has the next occasion to misbehave.
+/// How far each step moves the clock: longer than a breaker's pause, so that a backend that failed is tried again and
+/// can misbehave again.
 const STEP_TIME: Duration = Duration::from_mins(2);
 
-/// What one lookup id holds in the CPU tier.
+/// The pins that one lookup id holds in the CPU tier.
 #[derive(Default)]
 pub(super) struct Pins {
     keys: Vec<ChunkKey>,
-    /// Its caller left, so that it may hold more.
+    /// Whether its caller left, so that it may hold more.
     unsure: bool,
 }
 
@@ -54,13 +54,13 @@ pub(super) struct World {
     pub(super) report: Report,
     plans: [Option<(Run, Lookup)>; N_SLOTS],
     pub(super) pins: [Pins; N_SLOTS],
-    /// Keys whose bytes were ever given to the chain.
+    /// Keys whose bytes have been given to the chain at some time.
     written: BTreeSet<ChunkKey>,
     /// Keys that were removed and not stored again.
     gone: BTreeSet<ChunkKey>,
     /// Whether a backend is bypassed, by its place.
     bypassed: [bool; 3],
-    /// Removals that the steady backend has to hear of.
+    /// Removals that must reach the steady backend.
     n_removals: u64,
     pub(super) patience: Duration,
 }
@@ -84,7 +84,7 @@ impl World {
             on_full: setup.on_full,
             on_load_error: OnLoadError::Fail,
             integrity_key: keyed.then(|| Secret::new(*b"a key of the model's")),
-            // Nothing here has to wait so long; a machine may be busy.
+            // Nothing here should take this long, but the machine may be busy.
             lookup_timeout: Duration::from_mins(1),
             blocking_timeout: Duration::from_mins(1),
             close_timeout: Duration::from_mins(1),
@@ -132,7 +132,7 @@ impl World {
         })
     }
 
-    /// Does one step, and checks its answer.
+    /// Does one step, and checks its result.
     pub(super) fn step(&mut self, step: &Step) -> Result<()> {
         self.clock.advance(STEP_TIME);
         let polls = step.polls;
@@ -175,7 +175,7 @@ impl World {
             Op::Recreate => {
                 let storage = self.storage.clone();
                 match (self.drive(storage.recreate(CHAOS), polls), &self.chaos) {
-                    // A component may fail to start; one whose caller left may be busy with it still.
+                    // A component may fail to start, or may still be busy with a call whose caller left.
                     (None, _)
                     | (Some(Err(RecreateError::NotConfigured)), Some(_))
                     | (Some(Ok(()) | Err(RecreateError::NotStarted(_) | RecreateError::Busy)), None) => {
@@ -203,7 +203,7 @@ impl World {
                 Ok(())
             }
             Op::UseKept => {
-                // Handles are revoked once their calls are over.
+                // Handles are revoked once their calls have ended.
                 block_on(self.storage.flush())?;
                 self.chaos.as_ref().map_or(Ok(()), |chaos| chaos.use_kept())
             }
@@ -252,13 +252,13 @@ impl World {
             return Ok(());
         };
         self.check_retrieved(&retrieved, &keys, tiers)?;
-        // What a put in flight held in a cache that is off leaves when that put settles, at any moment.
+        // With the hot cache off, a chunk held only by a put in flight leaves when that put ends, at any moment.
         let n_sure = if self.storage.cpu().is_hot() { n_sure } else { n_sure.min(self.n_sure(&keys, tiers)) };
         let out_of_memory = retrieved.misses.iter().any(|missed| missed.miss == Miss::NoMemory);
         let n_run = retrieved.chunks.len();
         ensure!(
             out_of_memory || n_run >= n_sure,
-            "{n_run} chunks came back, {n_sure} were there; misses: {:?}",
+            "{n_run} chunks came back, {n_sure} were present; misses: {:?}",
             retrieved.misses
         );
         if keep {
@@ -275,13 +275,13 @@ impl World {
         ensure!(chunks.len() <= keys.len(), "{} chunks for {} keys", chunks.len(), keys.len());
         for ((chunk, tier), key) in chunks.iter().zip(served).zip(keys) {
             let place = tier.0;
-            ensure!(tiers.has(place), "tier {place} served and was not asked");
-            ensure!(!self.bypassed[place], "tier {place} served and is bypassed");
+            ensure!(tiers.has(place), "tier {place} served but was not asked");
+            ensure!(!self.bypassed[place], "tier {place} served but is bypassed");
             ensure!(chunk.key() == *key, "chunk {} came back for {key}", chunk.key());
             check_bytes(chunk)?;
             ensure!(self.written.contains(key), "{key} was never stored");
             if place == CHAOS_PLACE {
-                // It has forgotten to remove it, and now the CPU tier may have it again.
+                // The backend did not remove it, and now the CPU tier may have it again.
                 self.gone.remove(key);
             }
             ensure!(!self.gone.contains(key), "{key} was removed and came back from tier {place}");
@@ -332,11 +332,11 @@ impl World {
             ensure!(self.n_in_cpu(&keys[..1], tiers) == 0, "the CPU tier has what was removed");
         }
         if tiers.has(STEADY_PLACE) && polls != Some(0) {
-            // A removal goes on without its caller. Before it is done, nothing is certain of these keys.
+            // A removal continues without its caller. Until it ends, nothing is certain about these keys.
             self.n_removals += 1;
             let (steady, n) = (Arc::clone(&self.steady), self.n_removals);
             eventually(self.patience, || {
-                ensure!(steady.n_removals() >= n, "a removal was not made");
+                ensure!(steady.n_removals() >= n, "a removal did not reach the backend");
                 Ok(())
             })?;
         }
@@ -347,7 +347,7 @@ impl World {
         }
         if tiers.has(STEADY_PLACE) {
             let left = keys.iter().find(|key| self.steady.has(**key));
-            ensure!(left.is_none(), "{left:?} was removed and is there");
+            ensure!(left.is_none(), "{left:?} was removed but is present");
         }
         if tiers == Choice::ALL {
             self.gone.extend(keys);
@@ -385,7 +385,7 @@ impl World {
         cpu.check()?;
         let status = self.storage.status();
         ensure!(status.cpu.allocated_bytes <= status.cpu.capacity_bytes, "{:?}", status.cpu);
-        // A quarter of the pool for all backends together, but always one chunk.
+        // A quarter of the pool for all backends together, but at least one chunk.
         let budget = (status.cpu.capacity_bytes / 4 / 2).max(2 * 4096);
         for backend in &status.backends {
             ensure!(backend.put_bytes_pending <= budget, "{} bytes wait", backend.put_bytes_pending);
@@ -404,7 +404,7 @@ impl World {
         Ok(())
     }
 
-    /// The length of the run that must be found: what is in the CPU tier or in the steady one.
+    /// Returns the length of the run that must be found: chunks in the CPU tier or in the steady one.
     fn n_sure(&self, keys: &[ChunkKey], tiers: Choice) -> usize {
         let steady = tiers.has(STEADY_PLACE) && !self.bypassed[STEADY_PLACE];
         let cpu = self.storage.cpu();
@@ -418,7 +418,7 @@ impl World {
         if tiers.has(CPU_PLACE) { self.storage.cpu().contains_run(keys) } else { 0 }
     }
 
-    /// Drives an operation to its end, or drops it after so many polls.
+    /// Drives an operation to its end, or drops it after a number of polls.
     fn drive<T>(&mut self, future: impl Future<Output = T>, polls: Option<u32>) -> Option<T> {
         let Some(polls) = polls else {
             return Some(block_on(future));
@@ -437,7 +437,7 @@ impl World {
 
 fn check_bytes(chunk: &Chunk) -> Result<()> {
     let specs = (0..N_KEYS).map(spec);
-    let spec = specs.into_iter().find(|spec| spec.key == chunk.key()).context("a key of nobody's")?;
+    let spec = specs.into_iter().find(|spec| spec.key == chunk.key()).context("a key that no script uses")?;
     ensure!(chunk.len() == spec.size_bytes, "{} bytes instead of {}", chunk.len(), spec.size_bytes);
     kvtier_cli::content::verify(spec.key, chunk).with_context(|| format!("wrong bytes of {}", spec.key))
 }
@@ -450,7 +450,7 @@ fn chaos_component(setup: &Setup, module_path: &std::path::Path) -> BackendConfi
     let mut backend = BackendConfig::new(CHAOS, module_path, "ChaosBackend");
     let (seed, rate) = (setup.seed.to_string(), setup.rate_percent.to_string());
     backend.config = vec![("seed".into(), seed), ("rate".into(), rate)];
-    // A call that hangs takes as long as it may.
+    // A call that hangs takes as long as its limit.
     backend.limits.call_timeout = Duration::from_millis(200);
     backend.limits.lane_stall = Duration::from_millis(200);
     backend.limits.abandoned_calls_max = 4;

@@ -1,5 +1,5 @@
-//! What a run does: a setup and steps, decoded from bytes. Any bytes are a script, so that a fuzzer and a seeded
-//! generator make the same ones.
+//! The script of a run: a setup and steps, decoded from bytes. Any bytes are a script, so that a fuzzer and a seeded
+//! generator make scripts in the same way.
 
 use kvtier::{ChunkKey, ChunkSpec, EvictionPolicy, OnFull};
 
@@ -18,7 +18,7 @@ const HEADER_BYTES: usize = 8;
 const STEP_BYTES: usize = 4;
 const RUN_CHUNKS_MAX: usize = 7;
 
-/// A setup and what is done in it.
+/// A setup and its operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The chain.
@@ -27,10 +27,10 @@ pub struct Script {
     pub steps: Vec<Step>,
 }
 
-/// How the chain is built.
+/// The setup of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// The seed of what the misbehaving backend does.
+    /// The seed of the misbehaving backend.
     pub seed: u64,
     /// How many of its calls go wrong.
     pub rate_percent: u64,
@@ -49,9 +49,9 @@ pub struct Setup {
 /// An operation, and when its caller leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What is done.
+    /// The operation.
     pub op: Op,
-    /// The number of polls after which the future is dropped; `None` waits to the end.
+    /// The number of polls after which the future is dropped; `None` waits for its end.
     pub polls: Option<u32>,
 }
 
@@ -62,7 +62,7 @@ pub struct Run {
     len: usize,
 }
 
-/// An operation of the chain, or something that its caller or its backend does.
+/// An operation of the chain, or an act of its caller or its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the operations are the storage manager's")]
 pub enum Op {
@@ -78,7 +78,7 @@ pub enum Op {
     Allocate {
         run: Run,
     },
-    /// With `plan`, of the keys of that slot's last lookup. `keep` holds on to the chunks.
+    /// With `plan`, gets the keys of that slot's last lookup. `keep` holds the chunks.
     Get {
         run: Run,
         tiers: Choice,
@@ -113,13 +113,13 @@ pub enum Op {
     HotCache {
         on: bool,
     },
-    /// The caller lets go of its chunks, and the backend of the memory that it keeps.
+    /// The caller releases its chunks, and the backend the memory that it keeps.
     Release,
-    /// The backend uses what it has kept of earlier calls.
+    /// The backend uses handles kept from earlier calls.
     UseKept,
 }
 
-/// Which tiers an operation names: a bit for each, in the chain's order.
+/// The tiers that an operation names: a bit for each, in the chain's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice(u8);
 
@@ -128,16 +128,16 @@ impl Choice {
     pub const ALL: Self = Self(0b111);
 
     fn decode(byte: u8) -> Self {
-        // Mostly all, which is what engines do.
+        // Mostly all, as in engines.
         if byte.is_multiple_of(2) { Self::ALL } else { Self(byte >> 1 & 0b111) }
     }
 
-    /// Whether the tier at a place of the chain is named.
+    /// Reports whether the tier at a place of the chain is named.
     pub fn has(self, place: usize) -> bool {
         self.0 >> place & 1 == 1
     }
 
-    /// The choice as operations take it.
+    /// Returns the choice as operations take it.
     pub fn tiers(self) -> kvtier::Tiers {
         if self == Self::ALL {
             return kvtier::Tiers::All;
@@ -148,25 +148,25 @@ impl Choice {
 }
 
 impl Run {
-    /// The chunks of the run. Their sizes differ, from less than a page to more than one.
+    /// Returns the chunks of the run. Their sizes differ, from less than a page to more than a page.
     pub fn specs(self) -> Vec<ChunkSpec> {
         (self.start..self.start + self.len).map(|n| spec(n % N_KEYS)).collect()
     }
 
-    /// The keys of the run.
+    /// Returns the keys of the run.
     pub fn keys(self) -> Vec<ChunkKey> {
         self.specs().iter().map(|spec| spec.key).collect()
     }
 }
 
-/// One of the chunks that scripts use.
+/// Returns one of the chunks that scripts use.
 pub fn spec(n: usize) -> ChunkSpec {
     let key = ChunkKey { hi: mix(n as u64), lo: n as u64 };
     ChunkSpec { key, size_bytes: [2048, 64, 5000, 4096][n % 4] }
 }
 
 impl Script {
-    /// Reads a script; bytes that are missing count as 0, an unfinished step as none.
+    /// Reads a script. Missing bytes count as 0, and an unfinished step is left out.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut header = [0; HEADER_BYTES];
         let n_header = bytes.len().min(HEADER_BYTES);

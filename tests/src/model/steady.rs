@@ -1,4 +1,4 @@
-//! A tier that does what the contract says: what it has is there when it is asked for, whatever its neighbour does.
+//! A tier that follows the contract: it serves what it has, whatever its neighbour does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,22 +24,22 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Makes an empty tier; some kinds of sabotage break it.
+    /// Makes an empty tier, which some kinds of sabotage break.
     pub fn new(sabotage: Option<Sabotage>) -> Self {
         Self { state: Mutex::default(), sabotage }
     }
 
-    /// Whether a chunk is there.
+    /// Reports whether a chunk is present.
     pub fn has(&self, key: ChunkKey) -> bool {
         self.lock().chunks.contains_key(&key)
     }
 
-    /// The number of pinned chunks.
+    /// Returns the number of pinned chunks.
     pub fn n_pinned(&self) -> usize {
         self.lock().pinned.len()
     }
 
-    /// The number of removals that are done.
+    /// Returns the number of completed removals.
     pub fn n_removals(&self) -> u64 {
         self.lock().n_removals
     }

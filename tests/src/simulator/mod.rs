@@ -1,9 +1,8 @@
-//! An independent simulator of prefix caching, to check a replay's hit ratio against.
-//!
-//! It shares no code with kvtier and keeps to the shortest way of saying what each policy means: a set ordered by who
-//! goes first (`ranked`), or the queues of a published algorithm (`queues`). Per request: count the leading run of
-//! chunks that are there; then go through the request's chunks from the last to the first, touch each one that is
-//! there, and insert each one that is not, evicting one at a time at capacity.
+//! An independent simulator of prefix caching, to check a replay's hit ratio against. It shares no code with kvtier and
+//! expresses each policy in the shortest way: a set in eviction order (`ranked`), or the queues of a published
+//! algorithm (`queues`). For each request, it counts the leading run of chunks that are present. Then it goes through
+//! the request's chunks from the last to the first, touches each one that is present, and inserts each one that is
+//! absent, evicting one at a time at capacity.
 
 mod queues;
 mod ranked;
@@ -13,20 +12,20 @@ use std::fmt::Debug;
 use queues::{S3Fifo, Sieve};
 use ranked::Ranked;
 
-/// Which chunk makes room for another.
+/// The rule for which chunk is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// The one inserted first; touches do not matter.
+    /// The chunk inserted first; touches do not matter.
     Fifo,
-    /// The one whose last touch is longest ago.
+    /// The chunk whose last touch is longest ago.
     Lru,
-    /// The one touched least often; among these, the one whose last touch is longest ago.
+    /// The chunk touched least often; among equals, the one whose last touch is longest ago.
     Lfu,
-    /// The one whose last touch is most recent.
+    /// The chunk whose last touch is most recent.
     Mru,
-    /// The one that leaves the three queues of S3-FIFO.
+    /// The chunk that leaves the queues of S3-FIFO.
     S3Fifo,
-    /// The one at which SIEVE's hand stops.
+    /// The chunk at which SIEVE's hand stops.
     Sieve,
 }
 
@@ -35,44 +34,44 @@ impl Policy {
     pub const ALL: [Self; 6] = [Self::Fifo, Self::Lru, Self::Lfu, Self::Mru, Self::S3Fifo, Self::Sieve];
 }
 
-/// What happens to the leading run between counting and storing.
+/// How the leading run is touched between counting and storing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retrieval {
-    /// Nothing: a chunk is touched once a request, when it is stored.
+    /// Not at all: a chunk is touched once per request, when it is stored.
     Untouched,
     /// Its chunks are touched from the last to the first (MRU: from the first to the last), and again when stored.
     Touches,
 }
 
-/// What a simulation counts.
+/// The counts of a simulation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Chunks of all requests.
     pub chunks: u64,
     /// Chunks of the leading runs.
     pub hits: u64,
-    /// Chunks that made room for others.
+    /// Chunks that were evicted.
     pub evictions: u64,
 }
 
 impl Counts {
-    /// Answers hits over chunks; 0 without chunks.
+    /// Returns hits divided by chunks; 0 without chunks.
     pub fn hit_ratio(&self) -> f64 {
         if self.chunks == 0 { 0.0 } else { self.hits as f64 / self.chunks as f64 }
     }
 }
 
-/// The chunks that are there, and who goes first.
+/// The chunks that are present, in eviction order.
 trait Cache: Debug {
     fn has(&self, chunk: u64) -> bool;
 
-    /// Touches a chunk that is there.
+    /// Touches a chunk that is present.
     fn touch(&mut self, chunk: u64);
 
-    /// Takes out the chunk that goes first.
+    /// Removes the chunk that is next to be evicted.
     fn evict(&mut self);
 
-    /// Takes in a chunk that is not there; there is room for it.
+    /// Inserts a chunk that is absent; there is room for it.
     fn insert(&mut self, chunk: u64);
 }
 
@@ -91,7 +90,7 @@ impl Simulator {
     /// Starts with an empty cache for `capacity` chunks.
     ///
     /// # Panics
-    /// When `capacity` is 0.
+    /// If `capacity` is 0.
     pub fn new(policy: Policy, capacity: usize, retrieval: Retrieval) -> Self {
         assert!(capacity > 0, "a cache needs room for one chunk");
         let cache: Box<dyn Cache> = match policy {
@@ -102,7 +101,7 @@ impl Simulator {
         Self { policy, retrieval, capacity, n_chunks: 0, cache, counts: Counts::default() }
     }
 
-    /// Takes one request, by the ids of its chunks, and answers the length of its leading run.
+    /// Processes one request, given the ids of its chunks, and returns the length of its leading run.
     pub fn request(&mut self, chunks: &[u64]) -> usize {
         let run = chunks.iter().take_while(|chunk| self.cache.has(**chunk)).count();
         self.counts.chunks += chunks.len() as u64;
@@ -123,7 +122,7 @@ impl Simulator {
         run
     }
 
-    /// Answers what was counted so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -145,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `requests` and answers the leading runs, and the chunks left in eviction order.
+    /// Runs `requests` and returns the leading runs, and the remaining chunks in eviction order.
     fn check(policy: Policy, capacity: usize, requests: &[&[u64]]) -> (Vec<usize>, Vec<u64>) {
         check_with(Retrieval::Untouched, policy, capacity, requests)
     }
@@ -212,8 +211,8 @@ mod tests {
 
     #[test]
     fn s3_fifo_promotes_what_was_touched_twice_and_remembers_what_was_not() {
-        // 4 makes 1 and 5 move to the main queue, and 2 go, whose name is remembered; so 2 comes back into the main
-        // queue, and 4, which came once and later, goes before all of them.
+        // 4 makes 1 and 5 move to the main queue and evicts 2, whose name is remembered. So 2 returns to the main
+        // queue, and 4, which came once and later, is evicted before all of them.
         let requests: &[&[u64]] = &[&[1], &[1], &[1], &[5], &[5], &[5], &[2], &[3], &[4], &[2]];
         let (runs, left) = check(Policy::S3Fifo, 4, requests);
         assert_eq!((runs.iter().sum::<usize>(), left), (4, vec![4, 1, 5, 2]));
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_gap_ends_the_run() {
-        // 2 is evicted by 7 (oldest touch), 1 and 3 are there: only 1 counts.
+        // 7 evicts 2 (oldest touch), and 1 and 3 are present: only 1 counts.
         assert_eq!(check(Policy::Lru, 3, &[&[2], &[3], &[1], &[7], &[1, 2, 3]]).0, [0, 0, 0, 0, 1]);
     }
 
@@ -234,7 +233,7 @@ mod tests {
         assert_eq!(simulator.counts(), Counts { chunks: 4, hits: 2, evictions: 0 });
         assert!((simulator.counts().hit_ratio() - 0.5).abs() < 1e-12);
 
-        // 1 was there for the second request, 2 behind a gap: three touches or two, against the later two of 2.
+        // 1 was present for the second request, 2 behind a gap: three touches or two, against the later two of 2.
         let requests: &[&[u64]] = &[&[1], &[1], &[7, 2], &[8, 2]];
         let left = |retrieval| check_with(retrieval, Policy::Lfu, 3, requests).1;
         assert_eq!(left(Retrieval::Touches), [8, 2, 1]);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::Cache;
 
-/// The oldest first, each with its bit.
+/// The chunks, the oldest first, each with its bit.
 #[derive(Debug, Default)]
 pub(super) struct Sieve {
     queue: Vec<u64>,
@@ -32,7 +32,7 @@ impl Cache for Sieve {
                 self.touched.remove(&chunk);
                 self.queue.remove(self.hand);
             }
-            // Behind the newest comes the oldest.
+            // After the newest comes the oldest.
             if self.hand == self.queue.len() {
                 self.hand = 0;
             }
@@ -55,7 +55,7 @@ pub(super) struct S3Fifo {
     main: VecDeque<u64>,
     /// Touches since a chunk entered its queue, at most 3.
     touches: HashMap<u64, u8>,
-    /// Names of what the small queue let go; as many as the main queue has chunks.
+    /// Names of chunks that the small queue evicted; at most as many as the main queue has chunks.
     ghosts: VecDeque<u64>,
 }
 

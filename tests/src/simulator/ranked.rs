@@ -1,4 +1,4 @@
-//! Policies by rank: the chunk of the lowest rank goes first.
+//! Policies by rank: the chunk of the lowest rank is evicted first.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,9 +10,9 @@ type Rank = (u64, i64);
 #[derive(Debug)]
 pub(super) struct Ranked {
     policy: Policy,
-    /// The rank of each chunk that is there.
+    /// The rank of each chunk that is present.
     rank_of: HashMap<u64, Rank>,
-    /// The chunks by rank; the first one goes first.
+    /// The chunks by rank; the first is evicted first.
     order: BTreeSet<(Rank, u64)>,
     now: i64,
 }

@@ -2,7 +2,7 @@
 
 use crate::report::{Figure, Row, Target, Unit};
 
-/// A value with a fitting unit and three significant digits: `83.1 ns`, `4.20 GB/s`.
+/// Returns a value with a fitting unit and three significant digits: `83.1 ns`, `4.20 GB/s`.
 pub(crate) fn value(value: f64, unit: Unit) -> String {
     let steps: &[(f64, &str)] = match unit {
         Unit::Seconds => &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")],
@@ -15,7 +15,7 @@ pub(crate) fn value(value: f64, unit: Unit) -> String {
     format!("{} {name}", digits(value / step))
 }
 
-/// Three significant digits: `0.93`, `4.20`, `83.1`, `412`, `21,345`.
+/// Returns three significant digits: `0.93`, `4.20`, `83.1`, `412`, `21,345`.
 pub(crate) fn digits(value: f64) -> String {
     match value {
         value if value < 9.995 => format!("{value:.2}"),
@@ -25,7 +25,7 @@ pub(crate) fn digits(value: f64) -> String {
     }
 }
 
-/// A number of something at the foot of a series: `4 KiB`, `32 MiB`, `1,000`.
+/// Returns a label for the axis of a series: `4 KiB`, `32 MiB`, `1,000`.
 pub(crate) fn place(at: u64, over: &str) -> String {
     match at {
         at if over.starts_with("bytes") && at >= 1 << 20 => format!("{} MiB", at >> 20),
@@ -34,17 +34,17 @@ pub(crate) fn place(at: u64, over: &str) -> String {
     }
 }
 
-/// A figure's value.
+/// Returns a figure's value as text.
 pub(crate) fn figure(figure: &Figure) -> String {
     value(figure.value, figure.unit)
 }
 
-/// Half of the distance between the quartiles, as percent of the median.
+/// Returns half of the distance between the quartiles, as percent of the median.
 pub(crate) fn spread(figure: &Figure) -> String {
     format!("±{:.0} %", figure.spread * 50.0)
 }
 
-/// A target: `at most 5.00 µs`.
+/// Returns a target as text: `at most 5.00 µs`.
 pub(crate) fn target(row: &Row) -> String {
     match row.target {
         None => String::new(),
@@ -55,7 +55,7 @@ pub(crate) fn target(row: &Row) -> String {
     }
 }
 
-/// Whether the target is met.
+/// Returns the verdict on the target.
 pub(crate) fn verdict(row: &Row) -> &'static str {
     match row.is_met() {
         None => "",

@@ -1,4 +1,4 @@
-//! What a backend costs whose breaker is open, beside a chain without it.
+//! The cost of a backend with an open breaker, beside a chain without the backend.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Chunks through the sandboxed backends, sealed and verified, over sizes; each beside what a native program needs.
+//! Chunks through the sandboxed backends, sealed and verified, over sizes, each beside the time of a native program.
 //!
 //! A put lasts until the backend has all chunks; a get until all are verified. All chunks of a sample go in one call.
 
@@ -13,14 +13,14 @@ use crate::report::{Figure, Quantity, Series, Target};
 use crate::sample::{Effort, Samples, Take, once};
 use crate::tier::key;
 
-/// The sizes that have rows of their own.
+/// The sizes that have separate rows.
 const ROW_SIZES: [usize; 2] = [2 << 20, 32 << 20];
 
 /// The most chunks of a sample.
 const CHUNKS_MAX: usize = 1024;
 
-/// Bytes of all files of a sample: more than the last-level cache, and little enough that a disk need not have
-/// written one sample when the next one begins.
+/// Bytes of all files of a sample: more than the last-level cache, and little enough that a disk need not have written
+/// one sample before the next begins.
 const FILES_BYTES: usize = WORKING_SET_BYTES / 2;
 
 /// Put and get, in seconds.
@@ -57,7 +57,7 @@ fn through_memory(bench: &mut Bench) -> Result<()> {
             Box::new(|| [once(|| memcpy(&from, &mut to, load.size_bytes)); 2]),
         ];
         let samples = measure(bench, "memory", load, takes);
-        // Puts seal, copy into the guest and wait for it; only gets are somebody's waiting time.
+        // Puts seal, copy into the guest and wait for it; callers wait only for gets.
         let targets = [None, Some(Target::OfReference(0.6))];
         let names = ["kvtier", "memcpy"];
         record(bench, &mut series, "memory", load, &names, &samples, targets);
@@ -116,7 +116,7 @@ fn through_fs(bench: &mut Bench, name: &str, settings: &[(&str, &str)]) -> Resul
     Ok(())
 }
 
-/// The loads of all sizes; those of the rows' sizes have `working_set_bytes` in all, others half of it.
+/// Returns the loads of all sizes. Those with rows have `working_set_bytes` in total, the others half of it.
 fn loads(bench: &Bench, working_set_bytes: usize) -> Vec<Load> {
     if bench.is_quick() {
         return vec![Load { size_bytes: ROW_SIZES[0], n_chunks: 4 }];

@@ -30,7 +30,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Lookups of keys that the CPU tier has not, beside keys that it has.
+/// Lookups of keys that the CPU tier lacks, beside keys that it has.
 fn lookups(bench: &mut Bench, engine: &Engine, name: &str, near: &[ChunkKey], far: &[ChunkKey]) {
     let look = |keys: &[ChunkKey], n: usize| {
         each(n, |_| _ = black_box(block_on(engine.storage().contains(black_box(keys), &Tiers::All))))
@@ -38,7 +38,7 @@ fn lookups(bench: &mut Bench, engine: &Engine, name: &str, near: &[ChunkKey], fa
     let about = About::time(format!("lookup of {} that only `{name}` is asked for", far.len()));
     let is_target = name == "memory" && far.len() == 256;
     let about = if is_target { about.target(Target::AtMost(25e-6)) } else { about };
-    // Enough in a row that threads which have fallen asleep between samples do not count.
+    // Enough in a row that waking threads which slept between samples does not count.
     bench.row(
         about,
         vec![candidate("kvtier", || look(far, 128)), candidate("keys in the CPU tier", || look(near, 64))],

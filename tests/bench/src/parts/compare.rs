@@ -1,7 +1,6 @@
-//! The CPU tier beside other caches, under the same requests.
-//!
-//! The others are in a program of their own (`tests/bench-compare`), which takes a sample when it is asked for one:
-//! their dependencies and ours do not go together in one build, and nobody who builds kvtier has to build them.
+//! The CPU tier beside other caches, under the same requests. The others are in a separate program
+//! (`tests/bench-compare`), which takes a sample on request: their dependencies conflict with ours, and a build of
+//! kvtier does not have to include them.
 
 use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -107,13 +106,13 @@ impl Peers {
 
     fn course(&mut self, name: &str, n_threads: usize) -> Result<()> {
         let answer = self.ask(&format!("course {name} {n_threads}"))?;
-        ensure!(answer == READY, "the program with the other caches says `{answer}`");
+        ensure!(answer == READY, "the program with the other caches answered `{answer}`");
         Ok(())
     }
 
     fn sample(&mut self, name: &str, operation: Operation) -> Result<Sample> {
         let answer = self.ask(&format!("sample {name} {operation}"))?;
-        let (ns_per_key, hit_ratio) = answer.split_once(' ').context("no two figures")?;
+        let (ns_per_key, hit_ratio) = answer.split_once(' ').context("expected two figures")?;
         Ok(Sample { ns_per_key: ns_per_key.parse()?, hit_ratio: hit_ratio.parse()? })
     }
 

@@ -1,4 +1,4 @@
-//! Chunks that are copied into the CPU tier, beside the copy alone.
+//! Chunks copied into the CPU tier, beside the copy alone.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::report::{Quantity, Target};
 use crate::sample::{Effort, once};
 use crate::tier::{key, put};
 
-/// More than the last-level cache of this class of machines, eight times.
+/// Eight times the last-level cache of this class of machines, or more.
 pub(crate) const WORKING_SET_BYTES: usize = 256 << 20;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The CPU tier's operations, on one thread. Payloads are one page, and nothing copies them.
+//! The CPU tier's operations, on one thread. Payloads are one page, and are not copied.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ fn allocations(bench: &mut Bench, n_chunks: usize) {
             candidate("one after the other", || one(&tier) * 32.0),
         ],
     );
-    // Every second page stays taken.
+    // Every second page stays allocated.
     let taken: Vec<BufferMut> = (0..n_chunks).map(|_| buffer(&tier)).collect();
     let (kept, given): (Vec<_>, Vec<_>) = taken.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     drop(given);
@@ -167,7 +167,7 @@ fn allocations(bench: &mut Bench, n_chunks: usize) {
 }
 
 fn evictions(bench: &mut Bench, n_chunks: usize) {
-    // As many as are not pinned in the fuller tier.
+    // As many as are unpinned in the tier with pins.
     let n = (n_chunks / 128).min(128);
     let mut free = Evictions::new(n_chunks, EvictionPolicy::Lru, 0);
     let plain = Plain::new(n_chunks);

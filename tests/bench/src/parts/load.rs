@@ -13,7 +13,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         compile_cache: CompileCache::Directory(cache.path().join("kept")),
         ..config(&bench.setting, vec![log(&bench.setting, "log")?], 1 << 20)
     };
-    // Refused here, where there is a message.
+    // An error here has a message; a sample could only panic.
     block_on(engine(config.clone())?.close())?;
     let open = |config: &Config| {
         let mut opened = None;

@@ -11,7 +11,7 @@ use crate::report::Target;
 use crate::sample::{each, once};
 
 #[path = "../../../../host/src/memory/mix.rs"]
-#[expect(dead_code, reason = "the host's tests look at more of it")]
+#[expect(dead_code, reason = "the host's tests use more of it")]
 mod mix;
 
 use mix::{FirstFit, Lifetimes, Space};
@@ -19,7 +19,7 @@ use mix::{FirstFit, Lifetimes, Space};
 const CHUNK_BYTES: usize = mix::UNIFORM_PAGES * PAGE_BYTES;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    // Refused here, where there is a message, rather than in a sample.
+    // An error here has a message; a sample could only panic.
     drop(Pool::new(64 << 30)?);
     let start = |gib: usize| once(|| drop(black_box(Pool::new(gib << 30))));
     bench.row(
@@ -33,7 +33,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A full pool of chunks of one size: one goes, one comes.
+/// A full pool of chunks of one size: frees one, allocates one.
 fn steady_state(bench: &mut Bench) {
     let n_chunks = bench.pick(4096, 64);
     let pool = pool(n_chunks * CHUNK_BYTES);
@@ -52,7 +52,7 @@ fn steady_state(bench: &mut Bench) {
     );
 }
 
-/// Says how much is in use when 2 MiB is refused: exact, and the same everywhere.
+/// Reports how much is in use when 2 MiB is refused: exact, and the same on every machine.
 fn fullness(bench: &mut Bench, lifetimes: Lifetimes) {
     let (n_pages, n_steps) = bench.pick((1 << 20, 200_000), (1 << 14, 1000));
     let ours = mix::run(&mut Ours(pool(n_pages * PAGE_BYTES)), n_pages, n_steps, lifetimes);

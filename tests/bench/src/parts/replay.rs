@@ -12,7 +12,7 @@ use crate::bench::{About, Bench, candidate};
 use crate::report::{Quantity, Target};
 use crate::sample::{Effort, once};
 
-/// The first argument under which this program is the `kvtier` command.
+/// The first argument that makes this program the `kvtier` command.
 pub(crate) const AS_KVTIER: &str = "as-kvtier";
 
 /// Requests of a generated trace: as many as in the published one of conversations.
@@ -27,7 +27,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         None => (generate(folder.path(), bench.pick(N_REQUESTS, 200))?, "a generated trace"),
     };
     let n_requests = trace::count_requests(&path, u64::MAX)?.context("the trace is not a file")?;
-    // Refused here, where there is a message.
+    // An error here has a message; a sample could only panic.
     let hit_ratio = replay(&path)?;
     bench.row(
         About::new(format!("replay of {name}, whole process"), Quantity::Requests(n_requests))
@@ -62,5 +62,5 @@ fn replay(trace: &Path) -> Result<f64> {
     let output = command.arg(trace).output().context("cannot start the replay")?;
     ensure!(output.status.success(), "the replay failed: {}", String::from_utf8_lossy(&output.stderr));
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    outcome["hit_ratio"].as_f64().context("the replay says no hit ratio")
+    outcome["hit_ratio"].as_f64().context("the replay printed no hit ratio")
 }

@@ -1,5 +1,5 @@
-//! One prefix wanted by several requests at once, through `fs` and `redis`, without a hot cache: what is read from the
-//! store, what memory that takes, and what each request waits, beside one request alone.
+//! One prefix wanted by several requests at once, through `fs` and `redis`, without a hot cache: bytes read from the
+//! store, memory held, and the time of each request, beside one request alone.
 
 use std::sync::Barrier;
 use std::thread;
@@ -37,7 +37,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// What requests of one prefix at once have cost.
+/// The cost of simultaneous requests for one prefix.
 struct Cost {
     /// Seconds of each request.
     seconds: Samples,
@@ -48,7 +48,7 @@ struct Cost {
 fn through(bench: &mut Bench, backend: BackendConfig) -> Result<()> {
     let (name, size_bytes) = (backend.name.clone(), bench.pick(CHUNK_BYTES, 64 << 10));
     let keys: Vec<ChunkKey> = (0..bench.pick(N_CHUNKS, 8)).map(key).collect();
-    // Room for what requests would hold that do not share, so that none of them waits for memory.
+    // Room for requests that do not share, so that none waits for memory.
     let pool_bytes = bench.pick(4, 8) * keys.len() * (size_bytes + 4096);
     let engine = engine(Config { local_cpu: false, ..config(&bench.setting, vec![backend], pool_bytes) })?;
     let tiers = Tiers::only([name.as_str()]);
@@ -83,7 +83,7 @@ fn at(seconds: &Samples, share: f64) -> Figure {
     Figure { value, unit: Unit::Seconds, spread, n_samples: seconds.len() }
 }
 
-/// Has so many threads retrieve the prefix at the same time, again and again.
+/// Lets this many threads retrieve the prefix at the same time, repeatedly.
 fn measure(
     bench: &Bench,
     engine: &Engine,
@@ -93,7 +93,7 @@ fn measure(
 ) -> Result<Cost> {
     let (storage, tiers, specs) = (engine.storage(), &Tiers::All, &specs(keys, size_bytes));
     let plan = &block_on(storage.contains(keys, tiers));
-    ensure!(plan.n_chunks == keys.len(), "{} of {} chunks are there", plan.n_chunks, keys.len());
+    ensure!(plan.n_chunks == keys.len(), "{} of {} chunks are present", plan.n_chunks, keys.len());
     let n_rounds = bench.pick((400 / n_requests).max(30), 1);
     let mut seconds = Vec::new();
     let (mut read_bytes, mut memory_bytes) = (0, 0);
@@ -108,7 +108,7 @@ fn measure(
                     let start = Instant::now();
                     let found = block_on(storage.get(specs, tiers, Some(plan)));
                     let seconds = start.elapsed().as_secs_f64();
-                    // All are held until the memory has been counted.
+                    // Held until the memory has been counted.
                     end.wait();
                     end.wait();
                     (found.chunks.len() == specs.len()).then_some(seconds)

@@ -1,4 +1,4 @@
-//! A chunk as the models see it: its life, and memory that the checker watches.
+//! A chunk as the models see it: its life, and memory whose accesses the checker tracks.
 
 #[path = "../../../../host/src/chunk/life.rs"]
 #[expect(dead_code, reason = "the models do not use all of it")]
@@ -19,10 +19,10 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk that an index has and nobody reads.
+    /// Makes a chunk that an index has and that has no reader.
     ///
     /// # Panics
-    /// If the life does not begin as it should.
+    /// If the life does not begin in that state.
     pub fn indexed() -> Self {
         let chunk = Self {
             life: Life::new(),
@@ -40,12 +40,12 @@ impl Chunk {
         self.life.acquire()
     }
 
-    /// Lets go, and says whether the index is told.
+    /// Releases a reader, and reports whether to notify the index.
     pub fn release(&self) -> bool {
         self.life.release() == ReleaseOutcome::Watched
     }
 
-    /// Lets go, and says whether the chunk is over.
+    /// Releases a reader, and reports whether the chunk's life has ended.
     pub fn release_is_over(&self) -> bool {
         self.life.release() == ReleaseOutcome::Over
     }
@@ -70,17 +70,17 @@ impl Chunk {
         self.life.n_readers()
     }
 
-    /// Reads the memory, which the checker notes.
+    /// Reads the memory; the checker records the access.
     pub fn read(&self) {
         self.memory.with(|_| {});
     }
 
-    /// Writes the memory, as its next user does.
+    /// Writes the memory, as its next owner does.
     pub fn overwrite(&self) {
         self.memory.with_mut(|_| {});
     }
 
-    /// Gives the record to another chunk, whose key is 2 and 2, and which an index has.
+    /// Gives the record to another chunk, whose key is (2, 2), and which an index has.
     ///
     /// # Panics
     /// If an index has it already.
@@ -91,7 +91,7 @@ impl Chunk {
         assert!(self.life.enter());
     }
 
-    /// Returns the key of the chunk that an index has, if `is_checked` only if it was one chunk's all the time.
+    /// Returns the key of the chunk that an index has; with `is_checked`, only if it was the same chunk throughout.
     pub fn key_if_indexed(&self, is_checked: bool) -> Option<[u64; 2]> {
         let snapshot = self.life.snapshot()?;
         let [hi, lo] = &self.key;

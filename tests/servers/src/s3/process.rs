@@ -1,4 +1,4 @@
-//! A process of the program, for tests.
+//! A process of the server, for tests.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub const ACCESS_KEY: &str = "AKIDKVTIERTESTS";
 /// Its secret.
 pub const SECRET_KEY: &str = "hush/hush+never+shown";
 
-/// What a server is to be.
+/// Options of a server.
 #[derive(Debug)]
 pub struct S3Options<'a> {
     /// Its buckets.
@@ -27,7 +27,7 @@ pub struct S3Options<'a> {
     pub access_key: &'a str,
     /// The key's secret.
     pub secret_key: &'a str,
-    /// With certificates it speaks TLS.
+    /// Its certificates, if it uses TLS.
     pub tls: Option<&'a Certificates>,
 }
 
@@ -37,7 +37,7 @@ impl Default for S3Options<'_> {
     }
 }
 
-/// A server with a folder of its own. It ends when dropped, and when the process of the tests does.
+/// A server with a separate folder. It ends when dropped, and when the process of the tests ends.
 #[derive(Debug)]
 pub struct S3Server {
     root: TempDir,
@@ -56,7 +56,7 @@ impl S3Server {
         Self::start_as(program, &[], options)
     }
 
-    /// As [`start`](Self::start), with a program that is the server if its first arguments are these.
+    /// Like [`start`](Self::start), with a program that acts as the server if its first arguments are these.
     ///
     /// # Errors
     /// When it does not start.
@@ -79,14 +79,14 @@ impl S3Server {
         Ok(Self { root, command, is_tls: options.tls.is_some(), address, child })
     }
 
-    /// Has it know another secret of its key, from the next start on.
+    /// Changes the secret of its key, from the next start on.
     pub fn set_secret_key(&mut self, secret_key: &str) {
         if let Some(flag) = self.command.iter().position(|word| word == "--secret-key") {
             secret_key.clone_into(&mut self.command[flag + 1]);
         }
     }
 
-    /// Returns where it listens.
+    /// Returns the address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
@@ -110,7 +110,7 @@ impl S3Server {
         let mut folders = Vec::new();
         for entry in std::fs::read_dir(self.root())? {
             let entry = entry?;
-            // What is not in a bucket is the server's own.
+            // Files outside buckets belong to the server.
             if entry.file_type()?.is_dir() {
                 folders.push(entry.path());
             }
@@ -126,7 +126,7 @@ impl S3Server {
         Ok(objects)
     }
 
-    /// Returns the names of what the server keeps for uploads that are not finished.
+    /// Returns the names of the files that the server keeps for unfinished uploads.
     ///
     /// # Errors
     /// When the root cannot be read.
@@ -141,30 +141,30 @@ impl S3Server {
         Ok(names)
     }
 
-    /// Has it refuse these operations from now on, each with a status and a code of S3, and no others.
+    /// Makes it refuse exactly these operations from now on, each with a status and an S3 error code.
     ///
     /// # Errors
     /// When the root cannot be written to.
     pub fn refuse(&self, operations: &[(&str, u16, &str)]) -> anyhow::Result<()> {
         let line = |(operation, status, code): &(&str, u16, &str)| format!("{operation} {status} {code}\n");
         let file = refusing::file(self.root());
-        // Whole or not at all: it is read at any moment.
+        // Replaced in one step, because the server may read it at any moment.
         let new = file.with_extension("new");
         std::fs::write(&new, operations.iter().map(line).collect::<String>())?;
         Ok(std::fs::rename(new, file)?)
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, as a crash would.
     ///
     /// # Errors
-    /// When it cannot be ended.
+    /// If it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Starts it again after [`kill`](Self::kill), at the same address, with the objects that there are.
+    /// Starts it again after [`kill`](Self::kill), at the same address, with its objects.
     ///
     /// # Errors
     /// When it does not start.
@@ -175,7 +175,7 @@ impl S3Server {
         Ok(())
     }
 
-    /// Stops it where it is: it still has its connections, and does not answer.
+    /// Pauses it: it keeps its connections, and does not answer.
     ///
     /// # Errors
     /// When the system refuses.
@@ -183,7 +183,7 @@ impl S3Server {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     ///
     /// # Errors
     /// When the system refuses.
@@ -192,7 +192,7 @@ impl S3Server {
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), signal).context("a signal to the server")
+        kill_process(Pid::from_child(&self.child), signal).context("cannot send a signal to the server")
     }
 }
 
@@ -220,7 +220,7 @@ fn start(command: &[String], listen: &str) -> anyhow::Result<(Child, SocketAddr)
         Err(error) => {
             child.kill()?;
             child.wait()?;
-            Err(error).with_context(|| format!("{} said `{}`", command[0], line.trim()))
+            Err(error).with_context(|| format!("{} printed `{}`", command[0], line.trim()))
         }
     }
 }

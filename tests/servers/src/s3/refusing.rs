@@ -1,4 +1,4 @@
-//! Requests that the server refuses, whoever asks: in a file, which tests change while it runs.
+//! Requests that the server refuses from every client. A file lists them, which tests change while the server runs.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 /// The file below the root: an operation, a status and a code of S3 on each line, such as `PutObject 403 AccessDenied`.
 const FILE: &str = ".refused";
 
-/// Lets in those who have signed, but for what is in the file.
+/// Admits signed requests, except for the operations in the file.
 pub(super) struct Refusing {
     file: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The program.
+//! The program of the server.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,7 @@ Serves the folders of DIR as buckets, over S3. Prints its address as its first l
 /// Serves until the process ends. `arguments` are those of the command line, without the program's name.
 ///
 /// # Errors
-/// When an argument is wrong, or the address or the root cannot be had.
+/// If an argument is wrong, the address cannot be bound, or the root cannot be used.
 pub fn serve_forever(arguments: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
     let options = Options::read(arguments)?;
     for bucket in &options.buckets {
@@ -130,7 +130,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
 }
 
-/// A connection that fails is the client's to notice.
+/// Serves one connection. Its failure is left for the client to notice.
 async fn answer(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: S3Service) {
     let http = auto::Builder::new(TokioExecutor::new()).http1_only();
     drop(http.serve_connection(TokioIo::new(socket), service).await);

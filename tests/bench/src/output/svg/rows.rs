@@ -56,7 +56,7 @@ fn axis(y: f64) -> Markup {
     }
 }
 
-/// Draws the colours of a part's references, if any of its rows has several.
+/// Draws the legend of a part's references, if any of its rows has several.
 fn legend(rows: &[Row], y: f64) -> Markup {
     let longest = rows.iter().max_by_key(|row| row.references.len());
     let references = longest.map(|row| &row.references[..]).filter(|references| references.len() > 1);

@@ -1,8 +1,8 @@
 //! Chunks through the `redis` and `s3` backends, beside native clients of the same servers.
 //!
 //! A round stores chunks, asks for them and gets them, ours and the native client in turns. Times are those of single
-//! operations, with one or many in flight; a rate is all bytes of a round by its time. What kvtier does besides, such
-//! as sealing and verifying every chunk, is in its figures.
+//! operations, with one or many in flight; a rate is all bytes of a round by its time. kvtier's figures include its
+//! additional work, such as sealing and verifying every chunk.
 
 mod native_redis;
 mod native_s3;
@@ -21,7 +21,7 @@ use crate::bench::Bench;
 use crate::report::{Figure, Quantity, Target};
 use crate::sample::once;
 
-/// The first argument under which this program is the S3 server.
+/// The first argument that makes this program the S3 server.
 pub(crate) const AS_S3_SERVER: &str = "as-s3-server";
 
 /// The bucket that the server has.
@@ -41,7 +41,7 @@ const LOADS: [Load; 7] = [
 /// How many of the loads, counted from the first, are calls for small chunks, few and many at once.
 const N_SMALL_LOADS: usize = 2;
 
-/// From this size on a rate is what counts, and below it a time.
+/// From this size on, rates are compared; below it, times.
 const LARGE_BYTES: usize = 2 << 20;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
@@ -105,7 +105,7 @@ fn opening(
     ours: &impl Fn(&Bench, Load) -> Result<Ours>,
     load: Load,
 ) -> Result<()> {
-    // Refused here, where there is a message.
+    // An error here has a message; a sample could only panic.
     ours(bench, load)?.close()?;
     let component = bench.setting.guests.join(format!("{name}.wasm"));
     let n_bytes = std::fs::metadata(&component)?.len();

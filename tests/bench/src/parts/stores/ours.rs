@@ -57,7 +57,7 @@ impl Ours {
         backend.limits.bytes_in_flight = 8 << 30;
         backend.limits.call_timeout = Duration::from_mins(1);
         let tiers = Tiers::only([backend.name.as_str()]);
-        // The chunks that are got, and those of puts in flight, which may take a quarter.
+        // Room for the retrieved chunks, and for puts in flight, which may take a quarter of the pool.
         let pool_bytes = 2 * (load.n_chunks * (load.size_bytes + 4096));
         let config = Config { local_cpu: false, ..config(&bench.setting, vec![backend], pool_bytes) };
         let keys = (0..load.n_chunks).map(key).collect();
@@ -82,7 +82,7 @@ impl Client for Ours {
         let (storage, tiers, keys) = (self.engine.storage(), &self.tiers, &self.keys);
         let contains = async |some: &[ChunkKey]| {
             let found = storage.contains(some, tiers).await.n_chunks;
-            ensure!(found == some.len(), "{found} of {} chunks are there", some.len());
+            ensure!(found == some.len(), "{found} of {} chunks are present", some.len());
             Ok(())
         };
         match operation {
@@ -94,7 +94,7 @@ impl Client for Ours {
             }
             Operation::Get => {
                 let specs = specs(keys, load.size_bytes);
-                // As a serving engine does, which has looked up before; without it the backend would be asked twice.
+                // Like a serving engine, which has looked up before. Otherwise the backend would be asked twice.
                 let plan = block_on(storage.contains(&keys[..1], tiers));
                 let plan = &plan;
                 block_on(Round::of(keys.len(), load.at_once, |n| {

@@ -1,4 +1,4 @@
-//! What is measured of a client: all operations of one kind on all chunks of a load.
+//! One measurement of a client: all operations of one kind on all chunks of a load.
 
 use std::future::Future;
 use std::time::Instant;
@@ -21,7 +21,7 @@ impl Load {
         (self.size_bytes * self.n_chunks) as u64
     }
 
-    /// Returns how often the chunks are put and got: the more bytes, the fewer.
+    /// Returns how often the chunks are put and got: less often the more bytes they have.
     pub(super) fn n_rounds(self) -> usize {
         match self.n_bytes() >> 20 {
             0..=32 => 7,
@@ -63,9 +63,9 @@ impl Operation {
 /// Keys of a call of [`Operation::ContainsMany`].
 pub(super) const MANY: usize = 64;
 
-/// Ours or a native client of the server.
+/// kvtier, or a native client of the server.
 pub(super) trait Client {
-    /// Works on all chunks of a load. They are there but for a put, before which they are not.
+    /// Works on all chunks of a load. They are absent before a put, and present otherwise.
     fn run(&self, operation: Operation, load: Load) -> Result<Round>;
 
     /// Removes all chunks of a load.
@@ -79,12 +79,12 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// One operation took all of the time.
+    /// A round in which one operation took all of the time.
     pub(super) fn whole(seconds: f64) -> Self {
         Self { operations: vec![seconds], all: seconds }
     }
 
-    /// The operations came one after the other.
+    /// A round in which the operations came one after the other.
     pub(super) fn each(operations: Vec<f64>) -> Self {
         Self { all: operations.iter().sum(), operations }
     }
