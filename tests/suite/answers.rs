@@ -1,13 +1,13 @@
-//! Answers that break the contract, handles used out of their time, memory and log lines beyond the limits: counted,
-//! and never anybody else's trouble.
+//! Answers that break the contract, handles used after their call, memory and log lines beyond the limits: all are
+//! counted, and none affects other backends.
 
 use kvtier::{Config, Lookup, Missing, Tiers, block_on};
 
 use crate::lanes::{FOR_EVER, bad, engine, reasons};
 use crate::support;
 
-/// Stores two chunks in a class whose answers are wrong, and checks that both are misses for this reason, and
-/// that nothing of them reaches the caller or the hot cache.
+/// Stores two chunks in a class whose answers are wrong, and checks that both are misses for this reason, and that none
+/// of their bytes reach the caller or the hot cache.
 fn never_exposed(class_name: &str, settings: &[(&str, &str)], plan: Option<&Lookup>, reason: &str) {
     let name = format!("answers-{class_name}-{}", settings.len());
     let engine = support::engine(support::config(vec![bad(&name, class_name, settings)]));
@@ -39,7 +39,7 @@ fn wrong_answers_are_counted_misses_and_never_exposed() {
     never_exposed("FailBackend", &[], None, "other");
 }
 
-/// Prints the peak of this process's memory, for whoever runs it alone.
+/// Prints the peak of this process's memory, which is meaningful if the test runs alone.
 #[test]
 fn very_many_results_are_refused_by_their_number() {
     let mut blocking = support::backend("flood-blocking", "blocking", "BlockingMemoryBackend");
@@ -110,7 +110,7 @@ fn chunks_move_by_stream_in_both_directions() {
     let config = Config { pool_size_bytes: 64 << 20, local_cpu: false, ..support::config(vec![streams]) };
     let engine = support::engine(config);
     let storage = engine.storage();
-    // Larger than one step of a stream, and not a multiple of anything.
+    // Larger than one step of a stream, and not a multiple of any block size.
     let sizes = [1, 4096, (300 << 10) + 7, (2 << 20) + 1];
     let specs: Vec<kvtier::ChunkSpec> = support::keys(4)
         .into_iter()
@@ -142,7 +142,7 @@ fn handles_kept_after_their_call_are_revoked() {
     support::put_in(storage, &keys, "keeper");
     let first = support::get(storage, &keys);
     assert_eq!(support::served(&first), [1, 1]);
-    // Uses what was kept of the put and of the first get while their memory serves others.
+    // Uses the handles kept from the put and the first get while others use their memory.
     assert_eq!(support::in_tier(storage, &keys, "keeper"), 2);
     let second = support::get(storage, &keys);
     assert_eq!(support::served(&second), [1, 1]);
@@ -150,7 +150,7 @@ fn handles_kept_after_their_call_are_revoked() {
         kvtier_cli::content::verify(chunk.key(), chunk).unwrap();
     }
     drop((first, second));
-    // The guest still has all handles, and none of the memory.
+    // The guest still has all handles, but none of the memory.
     support::assert_nothing_leaks(storage);
     let heard = log.heard("keeper");
     let used: Vec<_> = heard.iter().filter(|line| line.starts_with("kept ")).collect();

@@ -1,5 +1,5 @@
-//! Operations wherever a caller makes them: in tasks of tokio's, in another executor's, on bare threads. None may
-//! need anything of the executor, or find that tokio has stopped its own primitives for the rest of a task's turn.
+//! Operations wherever a caller makes them: in tasks of tokio or of another executor, on bare threads. None may need
+//! anything from the executor, or hang because tokio has stopped its own primitives for the rest of a task's turn.
 
 use std::sync::mpsc;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::support::{self, CHUNK_SIZE, backend, config, counted, misbehaving};
 /// How often each operation is made in one place; tokio stops a task after 128 steps.
 const N_ROUNDS: u32 = 1_000;
 
-/// What a place runs.
+/// The work that a place runs.
 type Work = Box<dyn FnOnce() + Send>;
 /// A place to make operations in: runs the work, and returns when it is done.
 type Place = fn(Work);
@@ -59,7 +59,7 @@ fn on_a_blocking_thread(work: Work) {
     runtime.block_on(runtime.spawn_blocking(work)).unwrap();
 }
 
-/// smol's executor, without its reactor.
+/// Uses smol's executor, without its reactor.
 fn in_a_task_of_smols(work: Work) {
     let executor = async_executor::Executor::new();
     kvtier::block_on(executor.run(executor.spawn(async { work() })));
@@ -86,10 +86,10 @@ fn make(name: &str, place: Place, work: impl FnOnce() + Send + 'static) {
         }));
     });
     match is_done.recv_timeout(Duration::from_mins(10)) {
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("hangs on: {name}"),
-        // It panicked, or is done.
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("hangs: {name}"),
+        // It panicked, or has ended.
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-            running.join().unwrap_or_else(|_| panic!("failed on: {name}"));
+            running.join().unwrap_or_else(|_| panic!("failed: {name}"));
         }
     }
 }
@@ -98,7 +98,7 @@ fn tokens(round: u32) -> Vec<u32> {
     (0..2 * CHUNK_SIZE as u32).map(|token| token + round % 7).collect()
 }
 
-/// Every operation as a blocking call; each retrieval moves bytes of the backend.
+/// Makes every operation as a blocking call. Each retrieval moves bytes of the backend.
 fn blocking_round(engine: &Engine, round: u32) {
     let (blocking, tokens) = (engine.blocking(), tokens(round));
     let prompt = engine.prompt(&tokens, &Salt::none());
@@ -115,7 +115,7 @@ fn blocking_round(engine: &Engine, round: u32) {
     block_on(engine.storage().clear(&Tiers::All));
 }
 
-/// The same operations as futures.
+/// Makes the same operations as futures.
 async fn awaited_round(engine: &Engine, round: u32) {
     let tokens = tokens(round);
     let prompt = engine.prompt(&tokens, &Salt::none());
@@ -132,7 +132,7 @@ async fn awaited_round(engine: &Engine, round: u32) {
     engine.storage().clear(&Tiers::All).await;
 }
 
-/// An engine whose chunks are in the backend only.
+/// Builds an engine whose chunks are only in the backend.
 fn over_memory() -> Engine {
     support::engine(Config { local_cpu: false, ..config(vec![backend("memory", "memory", "MemoryBackend")]) })
 }
@@ -145,7 +145,7 @@ fn blocking_calls_return_wherever_they_are_made() {
             for round in 0..N_ROUNDS {
                 blocking_round(&engine, round);
             }
-            // These make an instance each; a task's budget is long used up by now.
+            // Each of these makes an instance. A task's budget is long used up by now.
             for _ in 0..50 {
                 block_on(engine.storage().recreate("memory")).unwrap();
             }
@@ -178,7 +178,7 @@ fn an_engine_can_be_built_wherever_it_is_needed() {
         make(name, place, || {
             let spend = support::engine(config(vec![]));
             for _ in 0..200 {
-                // Each takes of the task's budget what waiting costs.
+                // Each wait uses up part of the task's budget.
                 spend.blocking().close().unwrap();
             }
             let config = config(vec![backend("built", "memory", "MemoryBackend")]);

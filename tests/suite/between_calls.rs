@@ -1,5 +1,5 @@
-//! Guests that work while no caller waits for them: those that compute more than they rest lose their lane, however
-//! they go about it and whatever the machine does beside it, and those that rest as long as they compute do not.
+//! Guests that work while no caller waits for them. Those that compute more than they rest lose their lane, in whatever
+//! way they compute and however busy the machine is; those that rest as long as they compute keep it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use kvtier::{BackendConfig, Engine, FsAccess, FsGrant, Tiers, block_on};
 use crate::lanes::{FOR_EVER, LANE_STALL, assert_replaced, bad, engine, reasons};
 use crate::support;
 
-/// What a lane that computes is given before it is replaced: long beside the time for which a busy machine may keep it
-/// from running at all.
+/// How long a lane may compute before it is replaced: long compared with the time for which a busy machine may not run
+/// it at all.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Runs `test` on a machine with nothing to spare.
+/// Runs `test` on a fully busy machine.
 fn beside_four_busy_loops(test: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -38,7 +38,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Starts a class that works when it has answered `contains`, and calls that.
+/// Starts a class that works after it has answered `contains`, and calls `contains`.
 fn started(name: &str, class_name: &str, settings: &[(&str, &str)]) -> Engine {
     let mut backend = bad(name, class_name, settings);
     backend.limits.lane_stall = LIMIT;
@@ -85,7 +85,7 @@ fn a_guest_that_blocks_after_its_answer_loses_its_lane_once_a_call_waits() {
 
 #[test]
 fn a_guest_that_computes_most_of_the_time_between_calls_loses_its_lane() {
-    // Never long enough at a stretch to count as stuck.
+    // Each stretch is too short to count as stuck.
     loses_its_lane("drudge", "DrudgeBackend", &[("ms", "40")]);
 }
 
@@ -107,7 +107,7 @@ fn a_guest_that_computes_from_the_start_and_is_never_called_is_started_again_wit
     assert_eq!(support::health(storage, "hog-from-open").lane_restarts, 0, "it never served");
     let status = storage.status();
     for breaker in [&status.backends[0].reading, &status.backends[0].writing] {
-        assert!(breaker.opened >= 3, "the chain is told: {breaker:?}");
+        assert!(breaker.opened >= 3, "the chain knows: {breaker:?}");
     }
     support::assert_nothing_leaks(storage);
 }
@@ -128,7 +128,7 @@ fn a_guest_that_has_the_host_work_most_of_the_time_loses_its_lane() {
 fn a_call_that_computes_on_after_its_caller_has_left_costs_its_lane() {
     let straggles = |name: &str| {
         let mut backend = bad(name, "StraggleBackend", &[]);
-        // The watchdog must see that it goes on.
+        // The watchdog must see that the call continues.
         (backend.limits.call_timeout, backend.limits.lane_stall) = (2 * LIMIT, 4 * LIMIT);
         let engine = engine(backend);
         let storage = engine.storage();
@@ -146,7 +146,7 @@ fn a_call_that_computes_on_after_its_caller_has_left_costs_its_lane() {
 fn a_guest_that_rests_as_long_as_it_computes_keeps_its_lane() {
     let log = support::log();
     let scans = |name: &str| {
-        // Twice as much altogether as it may owe.
+        // In total twice as much as it may owe.
         let engine = started(name, "ScanBackend", &[("ms", "10"), ("lines", "100")]);
         support::eventually("the scan ends", || log.heard(name) == ["scanned"]);
         assert_eq!(support::health(engine.storage(), name).lane_restarts, 0);
@@ -159,7 +159,7 @@ fn a_guest_that_rests_as_long_as_it_computes_keeps_its_lane() {
 fn what_the_host_moves_by_itself_to_standard_output_is_slow() {
     let log = support::log();
     let directory = tempfile::tempdir().unwrap();
-    // For all of it to pass would take a minute.
+    // Moving all of it would take a minute.
     std::fs::File::create(directory.path().join("file")).unwrap().set_len(64 << 20).unwrap();
     let mut backend = bad("pipe", "PipeBackend", &[("ms", "300")]);
     backend.limits.lane_stall = LIMIT;
@@ -167,6 +167,6 @@ fn what_the_host_moves_by_itself_to_standard_output_is_slow() {
     backend.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadOnly });
     let engine = called(backend);
     support::eventually("time passes", || !log.heard("pipe").is_empty());
-    assert_eq!(log.heard("pipe"), ["waited"], "and the pipe goes on");
+    assert_eq!(log.heard("pipe"), ["waited"], "and the pipe continues");
     assert_eq!(support::health(engine.storage(), "pipe").lane_restarts, 0);
 }

@@ -1,5 +1,5 @@
-//! The breakers in the chain: a backend that fails is passed over at no cost, everybody else goes on, and it comes
-//! back by itself. Its pauses are by a clock that the tests move; real components, and scripted tiers.
+//! The breakers in the chain: a backend that fails is skipped at no cost, the others continue, and it comes back
+//! without help. The tests move the clock of the pauses; they use real components and scripted tiers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{self, eventually, get, in_tier, keys, put, put_in, served};
 const FAILURES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An engine without a hot cache over backends and scripted tiers, and the clock of its breakers.
+/// Builds an engine without a hot cache over backends and scripted tiers; returns it with the clock of its breakers.
 fn engine(backends: Vec<BackendConfig>, tiers: &[(&str, &Arc<Scripted>)]) -> (Engine, Clock) {
     let clock = Clock::manual();
     let config = Config { local_cpu: false, ..support::config(backends) };
@@ -32,7 +32,7 @@ fn backend(storage: &StorageManager, name: &str) -> BackendStatus {
     storage.status().backends.into_iter().find(|backend| backend.name == name).unwrap()
 }
 
-/// How the breaker of reading is.
+/// Returns the status of the breaker of reading.
 fn breaker(storage: &StorageManager, name: &str) -> BreakerStatus {
     backend(storage, name).reading
 }
@@ -45,19 +45,19 @@ fn writing(storage: &StorageManager, name: &str) -> BreakerState {
     backend(storage, name).writing.state
 }
 
-/// Moves the clock behind the pause of reading, and returns how long that was.
+/// Moves the clock past the pause of reading, and returns the length of the pause.
 fn wait(storage: &StorageManager, name: &str, clock: &Clock) -> Duration {
     let pause = breaker(storage, name).retry_in.expect("a pause");
     clock.advance(pause + Duration::from_millis(1));
     pause
 }
 
-/// Moves the clock behind the pause of writing.
+/// Moves the clock past the pause of writing.
 fn wait_to_write(storage: &StorageManager, name: &str, clock: &Clock) {
     clock.advance(backend(storage, name).writing.retry_in.expect("a pause") + Duration::from_millis(1));
 }
 
-/// Puts chunks that no test looks up until the breaker of writing opens, and returns after how many puts.
+/// Puts chunks that no test looks up until the breaker of writing opens, and returns the number of puts.
 fn open_writing(storage: &StorageManager, name: &str) -> usize {
     let puts = (1..=100).find(|&n| {
         put_in(storage, &[support::key(10_000 + n)], name);
@@ -66,7 +66,7 @@ fn open_writing(storage: &StorageManager, name: &str) -> usize {
     puts.expect("it opens") as usize
 }
 
-/// Looks up until the breaker of reading opens, and returns after how many lookups.
+/// Looks up until the breaker of reading opens, and returns the number of lookups.
 fn open(storage: &StorageManager, name: &str, keys: &[ChunkKey]) -> usize {
     let lookups = (1..=100).find(|_| {
         in_tier(storage, keys, name);
@@ -91,12 +91,12 @@ fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
     assert_eq!(open_writing(storage, "a"), FAILURES);
     a.heard();
 
-    // Whatever is asked of the chain.
+    // Whatever the operation.
     assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2);
     assert_eq!(block_on(storage.contains_pinned(&keys, &Tiers::All, "id")).n_chunks, 2);
     block_on(storage.unpin("id"));
     let found = get(storage, &keys);
-    assert_eq!((served(&found), found.misses.len()), (vec![2, 2], 0), "not expected of it");
+    assert_eq!((served(&found), found.misses.len()), (vec![2, 2], 0), "not expected from it");
     drop(found);
     let stored = put(storage, &[support::key(5)], &Tiers::All);
     assert_eq!((stored.backends[0].n_queued, stored.backends[0].n_dropped), (0, 1));
@@ -123,7 +123,7 @@ fn a_dead_backend_hears_nothing_until_its_probe_and_the_next_tier_serves() {
     for _ in 0..3 {
         in_tier(storage, &keys, "a");
     }
-    assert_eq!(a.heard().len(), 1, "the probe alone");
+    assert_eq!(a.heard().len(), 1, "only the probe");
     let status = breaker(storage, "a");
     assert_eq!((status.state, status.opened), (BreakerState::Open, 2));
     assert!(wait(storage, "a", &clock) > PAUSE / 2);
@@ -197,7 +197,7 @@ fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_c
     assert_eq!(removed.error, TierError::BreakerOpen);
     assert!(!b.has(keys[0]));
     let tried = [Heard::Remove(vec![keys[0]])];
-    eventually("it is tried all the same", || a.heard() == tried);
+    eventually("it is tried anyway", || a.heard() == tried);
     assert_eq!(storage.status().backends[0].removals_owed, 1);
     eventually("that is over", || {
         support::counted(storage, "a").errors.contains_key(&("remove", "unavailable"))
@@ -243,7 +243,7 @@ fn a_removal_goes_straight_to_a_backend_that_cannot_be_read() {
     tier.fail_lookups();
     open(storage, "tier", &keys);
     assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(2));
-    assert_eq!(state(storage, "tier"), BreakerState::Open, "which says nothing of reading");
+    assert_eq!(state(storage, "tier"), BreakerState::Open, "this does not concern reading");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_removal_reaches_a_backend_whose_puts_fail() {
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     eventually("the removal in the background", || storage.status().backends[0].removals_owed == 0);
     assert!(!tier.has(keys[0]) && !tier.has(keys[1]));
-    assert_eq!(writing(storage, "tier"), BreakerState::Open, "which says nothing of puts");
+    assert_eq!(writing(storage, "tier"), BreakerState::Open, "this does not concern puts");
 }
 
 #[test]
@@ -275,8 +275,8 @@ fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
     tier.heard();
     block_on(storage.remove(&keys[..1], &Tiers::All)).unwrap_err();
     eventually("the delivery hangs", || tier.heard().contains(&Heard::Remove(vec![keys[0]])));
-    // The removal of a damaged chunk is the probe that closes the breaker; it is not about the chunk whose removal is
-    // owed.
+    // The removal of a damaged chunk is the probe that closes the breaker. It does not concern the chunk whose removal
+    // is owed.
     wait_to_write(storage, "tier", &clock);
     tier.damage(keys[3]);
     assert!(get(storage, &keys[3..]).chunks.is_empty());
@@ -292,7 +292,7 @@ fn a_removal_keeps_its_deadline_while_those_owed_before_it_hang() {
             });
         }
     });
-    assert_eq!(storage.status().backends[0].removals_owed, 3, "these are owed as well");
+    assert_eq!(storage.status().backends[0].removals_owed, 3, "these are owed too");
     assert_eq!(
         tier.heard().iter().filter(|heard| matches!(heard, Heard::Remove(_))).count(),
         0,
@@ -324,7 +324,7 @@ fn a_backend_that_never_removes_what_it_should_is_given_up_on_and_serves_again()
     }
     assert_eq!(writing(storage, "breaker-never"), BreakerState::Open);
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
-    eventually("it is let work in the end", || {
+    eventually("its calls are let through in the end", || {
         clock.advance(Duration::from_mins(1));
         put(storage, &keys, &Tiers::All);
         block_on(storage.flush()).unwrap();
@@ -372,7 +372,7 @@ fn a_backend_that_traps_is_restarted_no_more_often_than_it_is_called() {
         }
         assert_eq!(restarts(), FAILURES + n_probes);
     }
-    // A new instance from the operator's hand starts clean.
+    // A new instance that the operator requests starts clean.
     block_on(engine.storage().recreate("breaker-traps")).unwrap();
     let status = breaker(storage, "breaker-traps");
     assert_eq!((status.state, status.failures), (BreakerState::Closed, 0));
@@ -396,7 +396,7 @@ fn a_backend_that_hangs_costs_so_many_bounded_calls_and_then_none() {
     assert_eq!(support::health(storage, "breaker-hangs").abandoned_calls, 2, "still inside, and no more");
 }
 
-/// A class of the `flaky` component, which keeps its state in a directory.
+/// Returns a class of the `flaky` component, which keeps its state in a directory.
 fn flaky(name: &str, directory: &tempfile::TempDir, settings: &[(&str, &str)]) -> BackendConfig {
     let mut config = support::fs(name, directory.path());
     (config.module_path, config.class_name) = (support::component("flaky"), "FlakyBackend".into());
@@ -414,7 +414,7 @@ fn a_backend_that_traps_in_every_third_call_is_out_most_of_the_time_and_the_chai
     put(storage, &keys, &Tiers::All);
     block_on(storage.flush()).unwrap();
     assert_eq!(open(storage, "breaker-flaps", &keys), 3 * FAILURES);
-    // Each time it works twice, and the failure that follows is no longer borne.
+    // Each time it works twice, and the next failure opens the breaker again.
     for n_opened in 1..=4 {
         assert_eq!(breaker(storage, "breaker-flaps").opened, n_opened);
         for _ in 0..10 {
@@ -448,7 +448,7 @@ fn a_backend_that_does_not_start_is_passed_over_and_comes_back_by_itself() {
             !is_down && state(storage, &name) == BreakerState::Closed
         });
         let counts = support::counted(storage, &name);
-        assert!(counts.errors.is_empty(), "somebody was let call it: {counts:?}");
+        assert!(counts.errors.is_empty(), "a call was let through: {counts:?}");
         assert_eq!(breaker(storage, &name).opened, 1);
         put_in(storage, &keys, &name);
         assert_eq!(served(&get(storage, &keys)), [1, 1, 1]);

@@ -1,4 +1,4 @@
-//! What puts, gets and removals do over the whole chain.
+//! The effects of puts, gets and removals on the whole chain.
 
 use kvtier::{Config, HotCache, Lookup, Miss, Salt, TierIndex, Tiers, block_on};
 
@@ -85,7 +85,7 @@ fn t17_memory_of_a_chunk_that_a_backend_still_reads_is_not_freed() {
     tier.open_gate();
     block_on(storage.flush()).unwrap();
     assert_eq!(chunks_in_memory(storage), 0);
-    assert_eq!(served(&get(storage, &keys)), [1, 1, 1], "with the bytes of before");
+    assert_eq!(served(&get(storage, &keys)), [1, 1, 1], "with the same bytes");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn t23_chunks_from_a_backend_are_in_the_cpu_tier_the_next_time() {
     let again = get(storage, &keys);
     assert_eq!(served(&again), [0, 0, 0]);
     assert_eq!(chunks_in_memory(storage), 3, "shared, not copied");
-    // In use they stay; released, they can go.
+    // They stay while in use; once released, they can be evicted.
     assert_eq!(block_on(storage.clear(&Tiers::All)).cpu.chunks, 0);
     drop((found, again));
     assert_eq!(block_on(storage.clear(&Tiers::All)).cpu.chunks, 3);
@@ -131,7 +131,7 @@ fn t25_without_the_hot_cache_nothing_is_promoted_and_the_pool_serves_as_before()
     assert!(!storage.status().hot_cache);
     assert_eq!(put(storage, &keys, &Tiers::All).n_new, 0);
     block_on(storage.flush()).unwrap();
-    assert_eq!(chunks_in_memory(storage), 0, "nothing stays behind");
+    assert_eq!(chunks_in_memory(storage), 0, "nothing is left");
     for keys in [&keys[..], &keys[..1]] {
         for _ in 0..2 {
             let found = get(storage, keys);
@@ -169,7 +169,7 @@ fn t26_an_answer_of_the_wrong_length_or_content_is_a_miss_and_never_stored_under
         let (storage, keys) = (engine.storage(), keys(3));
         put_in(storage, &keys, name);
         put_in(storage, &keys[..2], "t26_good");
-        // As a lookup would have planned it that believed the bad one.
+        // The plan of a lookup that believed the bad tier.
         let plan: Lookup = block_on(storage.contains(&keys, &Tiers::All));
         let plan = if class == "OverclaimBackend" { None } else { Some(plan) };
         let found = block_on(storage.get(&specs(&keys), &Tiers::All, plan.as_ref()));
@@ -186,7 +186,7 @@ fn t26_an_answer_of_the_wrong_length_or_content_is_a_miss_and_never_stored_under
             assert_eq!(reasons, [(0, reason), (1, reason), (2, reason)], "{name}");
             assert_eq!(counts_at(storage, 1).misses[reason], 3, "{name}");
         } else {
-            // It has claimed more keys than it was asked for, which is an error and no hit.
+            // It claimed more keys than the call had, which is an error and not a hit.
             assert_eq!(counts_at(storage, 1).errors[&("contains", "bad_answer")], 2);
         }
         drop(found);
@@ -199,7 +199,7 @@ fn t26_an_answer_of_the_wrong_length_or_content_is_a_miss_and_never_stored_under
 fn t26_bytes_that_were_claimed_and_not_written_are_a_miss() {
     let engine = engine(config(vec![misbehaving("t26_overclaims", "OverclaimBackend", &[])]));
     let (storage, keys) = (engine.storage(), keys(2));
-    // Recycled memory: what another chunk left there must not become this one.
+    // Recycled memory: bytes that another chunk left there must not become this chunk.
     put(storage, &[key(50), key(51)], &Tiers::only(["cpu"]));
     block_on(storage.clear(&Tiers::All));
     let tier = Scripted::new();
@@ -270,7 +270,7 @@ fn metrics_name_every_counter_by_tier() {
     engine.blocking().store(allocation, &Tiers::All);
     block_on(engine.storage().flush()).unwrap();
     assert_eq!(engine.blocking().retrieve(&prompt, None).unwrap().n_tokens, tokens.len());
-    // Presses the four out of the CPU tier, and the first backend traps when they are asked for again.
+    // Evicts the four from the CPU tier. The first backend traps when they are requested again.
     put(storage, &keys(8), &Tiers::only(["cpu"]));
     let found = engine.blocking().retrieve(&prompt, None).unwrap();
     assert_eq!(served(&found.retrieved), [2; 4]);

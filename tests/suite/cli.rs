@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::support::{self, CHUNK_BYTES};
 
-/// Parses `kvtier replay --json` with further words, none of which contains a blank.
+/// Parses `kvtier replay --json` with further words, none of which contains a space.
 fn replay_args(trace: &Path, words: &str) -> ReplayArgs {
     let line = format!("kvtier replay --json {} {words}", trace.display());
     match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
@@ -31,7 +31,7 @@ fn replay_args(trace: &Path, words: &str) -> ReplayArgs {
     }
 }
 
-/// Replays as the command does and returns its JSON object.
+/// Replays like the command, and returns its JSON object.
 fn replay(trace: &Path, words: &str) -> Result<Value> {
     let args = replay_args(trace, words);
     let mut out = Vec::new();
@@ -106,8 +106,8 @@ fn hits_and_evictions_are_exactly_the_simulators_for_every_policy_and_capacity()
             for (found, expected) in
                 [(&found["hits"]["cpu"], expected.hits), (&found["evictions"], expected.evictions)]
             {
-                // Without ranks, a chunk that a request holds while it makes room returns as the newest, which the
-                // simulator does not know of. Otherwise they do the same (`cpu/queue_tests.rs` in the host).
+                // Without ranks, a chunk that a request holds during an eviction returns as the newest, which the
+                // simulator does not model. Otherwise they behave the same (`cpu/queue_tests.rs` in the host).
                 let has_ranks = !matches!(name, "s3-fifo" | "sieve");
                 let most = if has_ranks { 0 } else { expected / 500 };
                 let found = found.as_u64().unwrap();
@@ -116,13 +116,13 @@ fn hits_and_evictions_are_exactly_the_simulators_for_every_policy_and_capacity()
             assert_eq!((&found["lost"], &found["stored"]["refused"]), (&0.into(), &0.into()));
             hits.push(expected.hits);
         }
-        // The capacities tell something.
+        // The capacities make a difference.
         let distinct: HashSet<u64> = hits.iter().copied().collect();
         assert!(distinct.len() >= 5 && hits.is_sorted(), "{name}: {hits:?}");
     }
 }
 
-/// Says that it has whatever was put, and serves wrong bytes under a seal that holds.
+/// Claims to have every chunk that was put, and serves wrong bytes under a valid seal.
 struct Forger {
     sealer: Sealer,
     keys: Mutex<HashSet<ChunkKey>>,
@@ -192,7 +192,7 @@ fn wrong_bytes_under_a_valid_seal_end_the_replay_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let request =
         |ids: &[u64]| Request { timestamp_ms: 0, input_length: 1, output_length: 1, block_ids: ids.to_vec() };
-    // Room for three chunks: the second request's leave nothing of the first one's but in the other tier.
+    // Room for three chunks: those of the second request leave those of the first only in the other tier.
     let trace = write_trace(folder.path(), &[request(&[1, 2]), request(&[3, 4, 5]), request(&[1, 2])]);
     let args = replay_args(&trace, "");
     let mut config = support::config(Vec::new());
@@ -251,16 +251,16 @@ fn a_flipped_byte_on_disk_is_a_counted_miss_and_never_a_wrong_byte() {
     bytes[4_321] ^= 0x40;
     fs::write(damaged, bytes).unwrap();
 
-    // The CPU tier holds everything once it has come back or was stored anew, so the file is read once.
+    // The CPU tier holds every chunk that was read or stored again, so the file is read once.
     let second = replay(&trace, &words).unwrap();
     assert_eq!(second["misses"]["disk"]["check_failed"], 1, "{second}");
     let (hits, lost) = (&second["hits"], second["lost"].as_u64().unwrap());
     let served = hits["cpu"].as_u64().unwrap() + hits["disk"].as_u64().unwrap();
     assert!(lost >= 1 && hits["disk"].as_u64().unwrap() > 0, "{second}");
-    assert_eq!(served + lost, second["chunks"].as_u64().unwrap(), "all else was found and verified");
+    assert_eq!(served + lost, second["chunks"].as_u64().unwrap(), "everything else was found and verified");
 
     let third = replay(&trace, &words).unwrap();
-    assert_eq!(third["hit_ratio"], 1.0, "the chunk was stored anew: {third}");
+    assert_eq!(third["hit_ratio"], 1.0, "the chunk was stored again: {third}");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_backend_that_traps_costs_no_hit_of_the_cpu_tier_and_shows_in_the_results() 
     assert_eq!((&found["hits"]["cpu"], &found["lost"]), (&alone["hits"]["cpu"], &0.into()), "{found}");
     let of_disk = |what: &str, kind: &str| found[what]["disk"][kind].as_u64().unwrap_or(0);
     assert!(of_disk("errors", "put_trap") > 0 && of_disk("events", "lane_restarted") > 0, "{found}");
-    // Every put was lost, and counted; what the CPU tier still has is offered again by later requests.
+    // Every put was lost and counted. Later requests offer the chunks again that the CPU tier still has.
     let n_dropped = of_disk("dropped", "lost") + of_disk("dropped", "breaker_open");
     assert!(n_dropped >= found["stored"]["new"].as_u64().unwrap(), "{found}");
     assert!(of_disk("events", "writing_breaker_opened") > 0 && of_disk("skipped", "writing") > 0, "{found}");
@@ -299,7 +299,7 @@ fn puts_that_a_backend_has_no_space_for_are_refused_and_not_errors() {
 #[test]
 fn chunks_of_32_mib_move_through_the_disk_without_any_trouble() {
     let folder = tempfile::tempdir().unwrap();
-    // Eight prompts that share nothing, sent twice: the second time the CPU tier has only the last ones.
+    // Eight prompts that share nothing, sent twice. The second time the CPU tier has only the last prompts.
     let workload = Workload {
         seed: 1,
         sessions: 8,
@@ -319,7 +319,7 @@ fn chunks_of_32_mib_move_through_the_disk_without_any_trouble() {
     let n_distinct = n(&found["stored"]["new"]);
     assert!((56..=80).contains(&n_distinct), "about twice the 32 chunks of the CPU tier: {n_distinct}");
     let (cpu, disk) = (n(&found["hits"]["cpu"]), n(&found["hits"]["disk"]));
-    // What was stored comes back whole, so each chunk is either new or a hit.
+    // Every stored chunk comes back, so each chunk is either new or a hit.
     assert_eq!(cpu + disk, n(&found["chunks"]) - n_distinct, "{found}");
     assert!(disk > 4 * cpu, "{cpu} hits by the CPU tier, {disk} by the disk");
     assert_eq!(n(&found["bytes_verified"]), (cpu + disk) * (32 << 20));

@@ -1,5 +1,5 @@
-//! Components are compiled in a process of their own, within limits, and never here when that fails. Compilers
-//! that hang, die or deliver something else are shell scripts in the compiler's place.
+//! Components are compiled in a separate process, within limits, and never in this one if that fails. Shell scripts in
+//! place of the compiler hang, die or deliver something else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::support::{self, eventually};
 /// The `kvtier` command.
 const KVTIER: &str = env!("CARGO_BIN_EXE_kvtier-under-test");
 
-/// Makes a program of a shell's commands.
+/// Makes a program from shell commands.
 fn script(folder: &Path, commands: &str) -> PathBuf {
     let program = folder.join("compiler");
     let text = folder.join("compiler.txt");
     fs::write(&text, format!("#!/bin/sh\n{commands}\n")).unwrap();
-    // Another process copies it: a file that this one holds open for writing, if only for as long as another thread
-    // takes from fork to exec, cannot be run.
+    // Another process copies it: a file that this process has open for writing cannot be run, even if only another
+    // thread's child has it open, between fork and exec.
     let made = Command::new("install").args(["-m", "755"]).arg(&text).arg(&program).status().unwrap();
     assert!(made.success());
     program
 }
 
-/// A configuration with the compiler `program` and a cache of its own in `folder`.
+/// Returns a configuration with the compiler `program` and a new cache in `folder`.
 fn config(folder: &Path, program: impl Into<PathBuf>, backend: BackendConfig) -> Config {
     Config {
         compiler: Compiler::Program(program.into()),
@@ -49,8 +49,8 @@ fn digest(path: &Path) -> Sha256Digest {
     Sha256Digest(Sha256::digest(fs::read(path).unwrap()).into())
 }
 
-/// Returns the error of an engine whose compiler is these shell commands, without paths, and makes sure that
-/// nothing got into the cache.
+/// Returns the error of an engine whose compiler is these shell commands, without paths, and checks that nothing got
+/// into the cache.
 fn refused(commands: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let program = script(folder.path(), commands);
@@ -77,7 +77,7 @@ fn the_status_says_where_the_code_came_from() {
     assert_eq!(code(child.clone(), &CompileCache::Off), "compiled");
     assert_eq!(code(Compiler::Off, &CompileCache::Off), here);
     assert_eq!(code(Compiler::Off, &cache), here);
-    // What either has compiled fits the other's engine.
+    // Code that either has compiled fits the other's engine.
     assert_eq!(code(child.clone(), &cache), "cached");
     fs::remove_dir_all(folder.path().join("cache")).unwrap();
     assert_eq!(code(child, &cache), "compiled");
@@ -95,7 +95,7 @@ fn a_compiler_is_told_nothing_but_the_component() {
             told.display()
         ),
     );
-    assert!(std::env::vars().count() > 3, "there was something to tell");
+    assert!(std::env::vars().count() > 3, "there are variables to inherit");
     let backend = alpha("told");
     let engine =
         EngineBuilder::new(config(folder.path(), "/nowhere", backend), support::metadata()).compiler(program);
@@ -129,7 +129,7 @@ fn a_pinned_digest_is_verified_before_the_compiler_is_started() {
     assert_eq!(fs::read_to_string(&mark).unwrap(), "started\n");
 }
 
-/// A component of `n_functions` functions, each of which multiplies `n_steps` times.
+/// Returns a component of `n_functions` functions, each of which multiplies `n_steps` times.
 fn laborious(folder: &TempDir, n_functions: u32, n_steps: usize) -> PathBuf {
     fn number(mut n: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -181,7 +181,7 @@ fn memory_of_the_compiler_is_limited() {
         ),
         "{text}"
     );
-    // It was the limit, not the component.
+    // The limit was the cause, not the component.
     compile(&folder, &large, CompileLimits::default()).unwrap();
 }
 
@@ -197,7 +197,7 @@ fn processor_time_of_the_compiler_is_limited() {
     assert!(text.contains("more than 1 s of processor time; raise kvtier.compile_cpu_secs"), "{text}");
 }
 
-/// Tells whether a process runs; one that is dead and waits for its parent does not.
+/// Reports whether a process runs. A zombie does not.
 fn runs(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -213,7 +213,7 @@ fn a_compiler_that_hangs_is_ended_with_what_it_has_started() {
         let config = Config { compile_limits: limits, ..config(folder.path(), &program, alpha("hung")) };
         EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
     };
-    // A loaded machine may need more than the first limit to come to what the script writes.
+    // A loaded machine may need more than the first limit before the script writes.
     for timeout_ms in [1_000, 4_000, 16_000, 64_000] {
         let error = hung(Duration::from_millis(timeout_ms));
         let expected = format!("takes longer than {timeout_ms} ms; raise kvtier.compile_timeout_ms");
@@ -231,7 +231,7 @@ fn a_compiler_that_hangs_is_ended_with_what_it_has_started() {
 
 #[test]
 fn a_compiler_that_leaves_a_process_behind_is_not_waited_for() {
-    // The process that is left holds both pipes; only the limit of ten minutes would end the wait for them.
+    // The remaining process holds both pipes; only the limit of ten minutes would end the wait for them.
     let error = refused("/bin/sleep 3600 &\necho $! >&2\nexit 0");
     let (text, pid) = error.split_once(" and wrote: ").unwrap();
     assert_eq!(
@@ -239,7 +239,7 @@ fn a_compiler_that_leaves_a_process_behind_is_not_waited_for() {
         "component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is empty"
     );
     let pid = pid.split(';').next().unwrap();
-    eventually("what it has started is ended", || !runs(pid));
+    eventually("its child is ended", || !runs(pid));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn compilers_that_die_or_deliver_something_else_are_errors() {
     insta::assert_snapshot!(refused("printf kvtierC2; /bin/cat"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is damaged; kvtier.compiler names the compiler");
     insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\"; exit 3")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 3; kvtier.compiler names the compiler");
     insta::assert_snapshot!(refused(&format!("'{KVTIER}' \"$@\" 2> /dev/null | /usr/bin/head -c 1000")), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` delivered output that is damaged; kvtier.compiler names the compiler");
-    // As a program answers that knows no such command.
+    // Like a program without this command.
     insta::assert_snapshot!(refused("echo \"error: unrecognized subcommand '$1'\" >&2; exit 2"), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` failed with exit code 2 and wrote: error: unrecognized subcommand 'compile-one'; kvtier.compiler names the compiler");
 }
 
@@ -328,7 +328,7 @@ fn a_component_is_refused_with_the_same_words_in_either_process() {
     assert_eq!(error(Compiler::Program(KVTIER.into())), here);
 }
 
-/// Makes sure that a compiler that answers with these commands is not started again when the backend is tried again.
+/// Checks that a compiler with these commands is not started again when the backend is retried.
 fn started_once(commands: &str, expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
@@ -341,7 +341,7 @@ fn started_once(commands: &str, expected: &str) {
     let engine = support::engine(config);
     let down = || support::health(engine.storage(), "again").down.unwrap_or_default();
     assert!(down().contains(expected), "{}", down());
-    // The file goes and comes back, so that the retries can be seen. It comes back at once and whole.
+    // The file disappears and reappears, so that retries become visible. It reappears in one step.
     let (away, back) = (folder.path().join("away"), || down().contains(expected));
     for _ in 0..2 {
         fs::rename(&path, &away).unwrap();
@@ -394,7 +394,7 @@ fn a_component_that_compiles_for_ever_delays_neither_the_start_nor_other_backend
     let mut config = config(folder.path(), program, slow);
     config.on_load_error = OnLoadError::Continue;
     config.backends.push(support::backend("beside", "memory", "MemoryBackend"));
-    // This returns, though one of its components is compiled until a file is there that does not exist yet.
+    // This returns, although one of its components is being compiled until a file exists.
     let engine = EngineBuilder::new(config, support::metadata()).build_blocking().unwrap();
     let storage = engine.storage();
     let down = |name: &str| support::health(storage, name).down;
@@ -446,7 +446,7 @@ fn a_limit_of_the_process_that_is_too_small_is_named_with_what_was_asked_for() {
         let output = shell.arg("-c").arg(line).arg(&config).arg(&trace).output().unwrap();
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    // Too little for the compiler, too.
+    // Too little for the compiler as well.
     let error = replay(1 << 20);
     assert!(error.contains(" (ulimit -v, RLIMIT_AS)"), "{error}");
     let (code, _, _) = run_compile(&[Path::new("--config"), &config]);
@@ -459,7 +459,7 @@ fn a_limit_of_the_process_that_is_too_small_is_named_with_what_was_asked_for() {
     assert!(error.contains("raise that limit, since each memory of a component reserves 4 GiB"), "{error}");
 }
 
-/// Writes a configuration with two backends, of which the second is the one given, and returns its path.
+/// Writes a configuration with two backends, the second of which is given, and returns its path.
 fn write_config(folder: &Path, second: &str, more: &str) -> PathBuf {
     let path = folder.join("kvtier.yaml");
     let text = format!(
@@ -498,7 +498,7 @@ fn the_command_compiles_what_a_configuration_names_and_reports_each() {
         }
     }
     assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 3);
-    // Another cache than the configuration's.
+    // Not the cache of the configuration.
     let (other, flag_cache) = (folder.path().join("other"), Path::new("--cache-dir"));
     let (code, ..) = run_compile(&[flag_cache, &other, &extra]);
     assert_eq!((code, fs::read_dir(&other).unwrap().count()), (0, 1));
@@ -535,7 +535,7 @@ fn a_replay_compiles_with_the_commands_own_program() {
     let folder = tempfile::tempdir().unwrap();
     let heavy = laborious(&folder, 1, 150_000);
     let second = format!("{{module_path: '{}', class_name: NoBackend}}", heavy.display());
-    // The limit holds in a compiler's process only.
+    // The limit applies only in a compiler's process.
     let config = write_config(folder.path(), &second, "  kvtier.compile_memory: 128MiB\n");
     let trace = folder.path().join("trace.jsonl");
     fs::write(&trace, "{\"timestamp\": 0, \"input_length\": 512, \"output_length\": 1, \"hash_ids\": [0]}\n")
@@ -556,7 +556,7 @@ fn a_component_is_looked_into_only_if_it_is_the_pinned_one_and_not_too_large_and
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::copy(support::component("fs"), at("fs.wasm")).unwrap();
-    // A compiler that is brought down, and tells of each start.
+    // A compiler that is killed, and records each start.
     script(folder.path(), &format!("echo started >> '{}'\nkill -SEGV $$", at("mark").display()));
     let look = |setting: &str| {
         let text = format!(

@@ -1,4 +1,4 @@
-//! The cache of compiled code: what it keeps, and what it refuses and builds anew.
+//! The cache of compiled code: what it keeps, and what it refuses and rebuilds.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,7 +10,7 @@ use kvtier::{CompileCache, CompilePolicy, Compiler, Config, Engine, EngineBuilde
 
 use crate::support;
 
-/// Starts an engine with its compiled code in `cache`, uses it, and returns what the status says of the code.
+/// Starts an engine with its compiled code in `cache`, uses it, and returns the code's origin from the status.
 fn code_from(cache: &Path, name: &str) -> String {
     code_with(CompileCache::Directory(cache.to_owned()), name)
 }
@@ -112,7 +112,7 @@ fn no_compiled_code_is_kept_when_the_cache_is_off() {
     }
 }
 
-/// A cache with the code of the `plain` component in it, and that file.
+/// Returns a cache with the code of the `plain` component, and the file of that code.
 fn filled(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     let cache = folder.join(name);
     assert_eq!(code_from(&cache, &format!("{name}-fills")), "compiled");
@@ -175,7 +175,7 @@ fn an_entry_under_the_name_of_another_component_is_refused_and_replaced() {
     let foreign = fs::read(files_in(&other).remove(0)).unwrap();
     let own = fs::read(&file).unwrap();
     fs::write(&file, &foreign).unwrap();
-    // A host that took it would not find its class in it.
+    // A host that loaded it would not find its class.
     assert_eq!(code_from(&cache, "renamed-again"), "compiled");
     assert_eq!(fs::read(&file).unwrap().len(), own.len());
     assert_eq!(code_from(&cache, "renamed-last"), "cached");
@@ -191,7 +191,7 @@ fn a_cache_that_is_a_link_or_of_another_user_is_not_used() {
     assert_eq!(code_from(&link, "linked-again"), "compiled");
     assert!(log.lines_with("kvtier-linked-cache")[0].contains("is a symbolic link"));
 
-    // Root can give a directory away; others have some that are root's.
+    // Root can give a directory away; for other users, some directories belong to root.
     let foreign = directory.path().join("kvtier-foreign-cache");
     fs::create_dir(&foreign).unwrap();
     fs::set_permissions(&foreign, fs::Permissions::from_mode(0o700)).unwrap();
@@ -224,7 +224,7 @@ fn temporary_files_of_writers_that_were_killed_go_and_younger_ones_stay() {
     assert!(!old.exists() && young.exists() && other.exists());
 }
 
-/// Returns the error of an engine that may load cached code only, without the folder's path.
+/// Returns the error of an engine that may load only cached code, without the folder's path.
 fn refused_without_code(cache: CompileCache, folder: &Path) -> String {
     let backend = support::backend("only-cached", "plain", "AlphaBackend");
     let component = backend.module_path.display().to_string();
@@ -298,7 +298,7 @@ fn a_backend_that_may_write_to_the_compile_cache_is_not_loaded() {
     let compiler = Compiler::Program(folder.path().join("home/data/kvtier"));
     let error = refused(&folder.path().join("home/data"), cache.clone(), compiler).unwrap();
     assert!(error.contains("the compiler `[folder]/home/data/kvtier` is in it"), "{error}");
-    // Without a cache there is nothing to run, and beside it nothing is lost.
+    // Allowed: without a cache there is no code to replace, and a directory beside the cache is no risk.
     assert_eq!(refused(&folder.path().join("home"), CompileCache::Off, program.clone()), None);
     assert_eq!(refused(&folder.path().join("home/data"), cache, program), None);
 }

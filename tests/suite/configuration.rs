@@ -1,5 +1,5 @@
-//! What a configuration does to an engine: one file for all ranks, nothing stored, no hot cache, secrets in `config.*`,
-//! and paths that lead to no file.
+//! The effects of a configuration on an engine: one file for all ranks, nothing stored, no hot cache, secrets in
+//! `config.*`, and paths that do not lead to a regular file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ fn nothing_is_stored_where_the_environment_forbids_it_and_all_is_found() {
         storage.put_chunks(&found.chunks, &Tiers::All).await;
         let tokens = vec![7; 4 * CHUNK_SIZE];
         let mut allocation = engine.allocate(&engine.prompt(&tokens, &Salt::none())).await.unwrap();
-        assert_eq!((allocation.n_missing(), allocation.n_covered()), (0, 0), "nothing is copied for nothing");
+        assert_eq!((allocation.n_missing(), allocation.n_covered()), (0, 0), "no copy is made in vain");
         assert_eq!(allocation.missing().count(), 0);
         assert_eq!(engine.store(allocation, &Tiers::All).await.n_new, 0);
         storage.flush().await.unwrap();
@@ -88,7 +88,7 @@ fn a_password_in_the_configuration_is_shown_by_no_error_log_or_status() {
     }
 }
 
-/// A pipe that nobody writes to: opening it would wait for ever.
+/// Makes a pipe without a writer: opening it would wait forever.
 fn pipe(folder: &Path) -> PathBuf {
     let path = folder.join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
@@ -146,7 +146,7 @@ fn tiers_that_are_asked_for_in_vain_are_named_by_config() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("`local_disk` is ignored: kvtier has no such tier"), "{text}");
     assert!(text.contains("`max_local_cpu_size` is 0: the CPU tier keeps no chunks"), "{text}");
-    // What the environment asks for is as good as what the file does.
+    // The environment counts as much as the file.
     let mut command = support::kvtier();
     command.env("LMCACHE_REMOTE_URL", "lm://user:hunter2@host:65432");
     let output = command.arg("config").arg(&path).output().unwrap();

@@ -1,4 +1,4 @@
-//! The contract: its text, what components fulfil it, and how classes are found by name.
+//! The contract: its text, the components that fulfil it, and how classes are found by name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ fn wit_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Components in the field are built against this text. A change of a published version's files, even of a
-/// comment, is to be made here too, knowingly.
+/// Existing components are built against this text. A change to a published version's files, even to a comment, has to
+/// be made here too, deliberately.
 #[test]
 fn the_text_of_the_contract_is_pinned() {
     let mut files = Vec::new();

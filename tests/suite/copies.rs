@@ -1,5 +1,5 @@
-//! How often the host copies and hashes each byte of a chunk, path by path, as `docs/performance.md` states it.
-//! Counted over the chunks' own memory, in real components; bytes that a caller writes and reads are his.
+//! How often the host copies and hashes each byte of a chunk, path by path, as `docs/performance.md` states it. Counted
+//! over the chunks' own memory, in real components. Bytes that a caller writes and reads are not counted.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ use crate::support::{self, config, metadata};
 const CHUNK: usize = 1 << 20;
 const N_CHUNKS: u64 = 3;
 
-/// An engine over memory that is counted.
+/// An engine over memory whose passes are counted.
 struct Counted {
     engine: Engine,
     counting: Counting,
@@ -151,14 +151,14 @@ fn a_stream_costs_one_copy_and_one_hash_each_way() {
     conduit.allow.net.push(NetGrant::Tcp { host: NetHost::Address(address.ip()), ports });
     let mut counted = Counted::backend(conduit);
     counted.keys.truncate(1);
-    // Takes a chunk, and gives it back to who comes next.
+    // Accepts a chunk, and returns it to the next client.
     let serving = std::thread::spawn(move || {
         let mut chunk = Vec::new();
         server.accept().unwrap().0.read_to_end(&mut chunk).unwrap();
         let (mut taker, _) = server.accept().unwrap();
         taker.write_all(&chunk).unwrap();
         taker.shutdown(std::net::Shutdown::Write).unwrap();
-        // Until the other end has hung up as well.
+        // Until the other end has closed too.
         drop(taker.read_to_end(&mut Vec::new()));
     });
     let once = Each { copied: 1, hashed: 1, moved_by_system: 0 };
@@ -175,7 +175,7 @@ fn promotion_copies_nothing_and_no_further_tier_is_hashed_for() {
     let fetched = counted.get(&Tiers::All);
     assert_eq!(fetched, Each { copied: 1, hashed: 1, moved_by_system: 0 }, "from the backend");
     assert_eq!(counted.get(&Tiers::All), NONE, "promoted");
-    // The trailer came with it.
+    // The trailer was delivered with it.
     let found = block_on(counted.engine.storage().get(&counted.specs(), &Tiers::All, None));
     block_on(counted.engine.storage().put_chunks(&found.chunks, &Tiers::only(["copies-b"])));
     block_on(counted.engine.storage().flush()).unwrap();

@@ -1,5 +1,5 @@
-//! `kvtier-crash` with few kills; `cargo xtask crash --kills N` for many. And what the end of a machine, not of a
-//! process, leaves of files.
+//! Runs `kvtier-crash` with few kills (`cargo xtask crash --kills N` runs it with many), and tests files as a crash of
+//! the machine, not only of the process, leaves them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn kill(arguments: &[&str]) -> (bool, String) {
     (status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The number that a line of the report ends with.
+/// Returns the number at the end of a line of the report.
 fn figure(report: &str, line: &str) -> u64 {
     let found = report.lines().find_map(|found| found.trim().strip_prefix(line)?.strip_prefix(": "));
     let digits = found.map(|rest| rest.split([',', ' ']).next().unwrap_or_default());
@@ -45,7 +45,7 @@ fn a_process_that_is_killed_leaves_whole_chunks_and_what_the_next_one_cleans() {
 fn the_harness_finds_the_torn_files_of_a_backend_that_writes_in_place() {
     // About every third kill is in the middle of a write.
     let (ok, report) = kill(&["--kills", "200", "--backend", "inplace"]);
-    // Or a reader comes upon a file before all of it is written.
+    // Or a reader finds a file before all of it is written.
     let is_torn = report.contains("torn files: /") && figure(&report, "torn files") > 0;
     assert!(!ok && (is_torn || report.contains(": wrong ")), "{report}");
     assert!(figure(&report, "kills survived") <= 200, "{report}");
@@ -68,7 +68,7 @@ fn files_torn_by_the_end_of_the_machine_are_misses_with_a_reason_and_can_be_stor
     put_in(first.storage(), &all, "crash_torn");
     first.blocking().close().unwrap();
 
-    // What file systems make of data that was renamed and never reached the device.
+    // Forms in which file systems leave renamed files whose data never reached the device.
     let tear = |n: u64, tear: &dyn Fn(&mut Vec<u8>)| {
         let path = file_of(directory.path(), n);
         let mut bytes = fs::read(&path).unwrap();

@@ -1,5 +1,5 @@
-//! The `fs` backend on directories that hold more than it remembers, that somebody empties, and that others use as
-//! well.
+//! The `fs` backend on directories that hold more chunks than its index, that are emptied while in use, and that
+//! several processes share.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,7 +21,7 @@ fn open(backend: BackendConfig) -> Engine {
     engine(Config { local_cpu: false, ..config(vec![backend]) })
 }
 
-/// The backend, kept to so many chunks.
+/// Returns the backend with a capacity of this many chunks.
 fn bounded(name: &str, directory: &Path, n_chunks: u64) -> BackendConfig {
     let mut backend = support::fs(name, directory);
     backend.config.push(("capacity".into(), (n_chunks * FILE_BYTES).to_string()));
@@ -39,12 +39,12 @@ fn put_all(storage: &StorageManager, keys: &[ChunkKey], tier: &str) {
     }
 }
 
-/// How many of the chunks are delivered, with the right bytes.
+/// Returns how many of the chunks are delivered with the right bytes.
 fn n_served(storage: &StorageManager, keys: &[ChunkKey]) -> usize {
     keys.iter().filter(|key| served(&get(storage, &[**key])) == [1]).count()
 }
 
-/// The files in a folder, also of folders that are not there.
+/// Returns the files in a folder; none if the folder is absent.
 fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
 }
@@ -65,7 +65,7 @@ fn opening_asks_the_host_as_often_for_a_hundred_thousand_files_as_for_ten() {
             fs::File::create(directory.path().join(format!("00/{}.kv", key(n)))).unwrap();
         }
         let engine = open(support::fs(name, directory.path()));
-        // Before they are looked through, too.
+        // Also before the scan.
         assert_eq!(in_tier(engine.storage(), &range(0..10), name), 10);
         assert_eq!(in_tier(engine.storage(), &[key(n_files - 1), key(n_files)], name), 1);
         engine.blocking().close().unwrap();
@@ -86,7 +86,7 @@ fn what_is_found_is_evicted_in_the_order_of_its_age_and_before_what_is_new() {
     log.scanned("directory_age", 1);
     first.blocking().close().unwrap();
     let hours_ago = |hours: u64| SystemTime::now() - Duration::from_hours(hours);
-    // The first ones are the youngest.
+    // The first chunks are the youngest.
     for n in 0..20 {
         let file = fs::File::options().write(true).open(directory.path().join(format!("00/{}.kv", key(n))));
         file.unwrap().set_modified(hours_ago(1 + n)).unwrap();
@@ -113,7 +113,7 @@ fn files_beyond_the_memory_of_the_index_are_kept_and_found_and_new_chunks_replac
     first.blocking().close().unwrap();
 
     let mut backend = support::fs(name, directory.path());
-    // Room for the first entries of an index, and no more.
+    // Room for the first entries of an index only.
     backend.limits.memory_bytes = 4 << 20;
     let second = open(backend);
     let storage = second.storage();
@@ -128,12 +128,12 @@ fn files_beyond_the_memory_of_the_index_are_kept_and_found_and_new_chunks_replac
     put_all(storage, &range(5000..5100), name);
     assert_eq!(n_served(storage, &range(5000..5100)), 100);
     let n_files = files(&directory.path().join("00")).len();
-    assert_eq!(n_files, N as usize, "a hundred have made room");
+    assert_eq!(n_files, N as usize, "a hundred were evicted");
     put_all(storage, &range(5000..5100), name);
     let warnings = log.heard(name).iter().filter(|line| line.contains("the index is full")).count();
     assert_eq!(warnings, 1, "{:?}", log.heard(name));
     assert_eq!(health(storage, name).lane_restarts, 0);
-    // Removed ones are gone, known to the index or not.
+    // Removed chunks are gone, whether the index knew them or not.
     block_on(storage.remove(&some, &Tiers::All)).unwrap();
     assert_eq!(n_served(storage, &some), 0);
 }
@@ -184,7 +184,7 @@ fn two_on_one_directory_find_what_the_other_has_stored_and_one_of_them_evicts() 
     let second = open(bounded("directory_second", directory.path(), 40));
     let (one, two) = (first.storage(), second.storage());
     assert_eq!(owner(&first, "directory_first"), Some(CapacityOwner::ThisProcess));
-    // A system need not show who has its locks.
+    // Some systems do not show the owners of locks.
     let another = owner(&second, "directory_second");
     assert!(
         matches!(another, Some(CapacityOwner::Another { process }) if process.is_none_or(|id| id == std::process::id())),
@@ -197,13 +197,13 @@ fn two_on_one_directory_find_what_the_other_has_stored_and_one_of_them_evicts() 
         assert_eq!(in_tier(storage, &range(0..20), name), 20, "{name}");
         assert_eq!(n_served(storage, &range(0..20)), 20, "{name}");
     }
-    // What is not the owner's is neither evicted nor forgotten by it, and what it removes is gone for both.
+    // The owner neither evicts nor forgets chunks stored by the other, and a chunk that it removes is gone for both.
     block_on(one.remove(&[key(12)], &Tiers::All)).unwrap();
     block_on(two.remove(&[key(3)], &Tiers::All)).unwrap();
     assert_eq!(in_tier(two, &[key(12)], "directory_second"), 0);
     eventually("the owner hears of it", || in_tier(one, &[key(3)], "directory_first") == 0);
 
-    // What the second has pinned stays, whoever evicts; what it stores is counted.
+    // Chunks that the second has pinned stay, whichever evicts; chunks that it stores are counted.
     let pinned = range(13..17);
     let lookup = block_on(two.contains_pinned(&pinned, &Tiers::All, "pin"));
     assert_eq!(lookup.n_chunks, 4);
@@ -233,7 +233,7 @@ fn any_number_of_lookups_may_ask_the_file_system_at_once() {
     let mut backend = support::fs("directory_asked", directory.path());
     backend.limits.call_timeout = support::FOR_EVER;
     let second = open(backend);
-    // Each another one, which asks for 16 files at a time; the host allows 1,024 operations.
+    // Each call is for another chunk and asks for 16 files at a time; the host allows 1,024 operations.
     let questions: Vec<Vec<ChunkKey>> = (0..128).map(|n| [range(n..128), range(0..n)].concat()).collect();
     let lookups = questions.iter().map(|keys| second.storage().contains(keys, &Tiers::All));
     let found = block_on(futures::future::join_all(lookups));
@@ -250,7 +250,7 @@ fn the_capacity_of_a_process_that_is_killed_is_taken_over() {
     program.args(["load", "--backend", "fs", "--directory"]).arg(directory.path());
     let mut child =
         program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    // It says what it does, without end, and blocks when nobody reads.
+    // It logs endlessly, and blocks if its output is not read.
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "open");
     let reader = std::thread::spawn(move || lines.map_while(Result::ok).count());
@@ -304,7 +304,7 @@ fn a_file_from_far_in_the_future_is_no_lease_and_is_evicted() {
     put_all(first.storage(), &range(0..4), "directory_of_today");
     first.blocking().close().unwrap();
     drop(first);
-    // As if the clock had been wrong then, or on the machine that stored them.
+    // As if the clock had been wrong when they were stored.
     let later = SystemTime::now() + Duration::from_hours(24);
     for key in range(0..4) {
         let path = directory.path().join(format!("{}/{key}.kv", &key.to_string()[..2]));
@@ -337,7 +337,7 @@ fn something_else_in_the_place_of_a_directory_is_named_and_a_link_to_one_will_do
     assert_eq!(n_served(linked.storage(), &range(0..4)), 4);
 }
 
-/// A chunk's file in the directory of a backend.
+/// Returns the path of a chunk's file in the directory of a backend.
 fn file_of(directory: &Path, key: ChunkKey) -> PathBuf {
     directory.join(format!("{}/{key}.kv", &key.to_string()[..2]))
 }
@@ -348,7 +348,7 @@ fn a_file_that_is_too_large_for_a_chunk_is_named_and_costs_no_room() {
     let name = "directory_oversized";
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("00")).unwrap();
-    // Together more than 64 bits can count, where the file system makes such files.
+    // In total more bytes than 64 bits can count, if the file system supports such files.
     for n in 0..4 {
         let file = fs::File::create(file_of(directory.path(), key(n))).unwrap();
         let sizes = [i64::MAX as u64, 15 << 40, 5 << 30];
@@ -372,7 +372,7 @@ fn what_is_in_the_place_of_chunks_is_named_and_puts_nothing_else_out() {
     const N: u64 = 12;
     let log = log();
     let directory = tempfile::tempdir().unwrap();
-    // In the places of some files, and of the directory of all of them.
+    // In place of some files, and of the directory of all files.
     for (name, in_the_way) in [("directory_for_file", false), ("directory_for_directory", true)] {
         let root = directory.path().join(name);
         fs::create_dir(&root).unwrap();

@@ -1,7 +1,6 @@
-//! Disks that are full, or that may not be written to: errors that say so, and what is stored stays readable.
-//!
-//! A test that needs a file system of its own, other rights or other limits starts itself again with them, as a
-//! process that runs only this test. Where that is not permitted it says so on standard error.
+//! Disks that are full, or that may not be written to: errors that say so, and what is stored stays readable. A test
+//! that needs a separate file system, other rights or other limits starts itself again with them, as a process that
+//! runs only this test. If that is not permitted, it says so on standard error.
 
 use std::fs;
 use std::io::Write;
@@ -18,20 +17,20 @@ use kvtier::{
 
 use crate::support::{self, counts_at, health, in_tier, key, log, metadata};
 
-/// Payload of a chunk here: many pages, so that it can be written by half.
+/// Payload of a chunk here: many pages, so that half of it can be written.
 const LARGE_BYTES: usize = 300_000;
 
-/// Where the test that was started again finds its directory.
+/// Names the directory to the test that was started again.
 const DIRECTORY: &str = "KVTIER_TEST_DIRECTORY";
 
 /// Ways into a private mount namespace, for any user and for root where users may not.
 const NAMESPACES: [&str; 2] = ["unshare --user --map-root-user --mount", "unshare --mount"];
 
-/// Starts the test of this name again, in a shell that first runs `before` with the directory as `$1`, behind a
-/// command that sets its rights.
+/// Starts the test of this name again, in a shell that first runs `before` with the directory as `$1`, behind a command
+/// that sets its rights.
 ///
 /// # Errors
-/// Why that is not permitted: what `before` says when it fails.
+/// If that is not permitted; the error is the output of `before`.
 fn again(test: &str, directory: &Path, wrapper: &str, before: &str) -> Result<(), String> {
     let run = |script: String| {
         let mut words = wrapper.split_whitespace().chain(["sh", "-c", &script, "sh"]);
@@ -47,11 +46,11 @@ fn again(test: &str, directory: &Path, wrapper: &str, before: &str) -> Result<()
     }
     let output = run(format!("{before} && shift && exec \"$@\"")).unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.contains("1 passed"), "in a process of its own:\n{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "in a separate process:\n{said}");
     Ok(())
 }
 
-/// Runs `scenario` in a process of its own, in the first of the ways that is permitted.
+/// Runs `scenario` in a separate process, in the first of the ways that is permitted.
 fn in_own_process(test: &str, wrappers: &[&str], before: &str, scenario: impl FnOnce(&Path)) {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         return scenario(Path::new(&directory));
@@ -64,7 +63,7 @@ fn in_own_process(test: &str, wrappers: &[&str], before: &str, scenario: impl Fn
             Err(why) => refused.push(why),
         }
     }
-    // Past the capture of the test's output: nobody may take this for a success.
+    // Bypasses the capture of the test's output, so that this does not look like a success.
     let notice = format!("NOT TESTED: disk::{test}: not permitted here: {}\n", refused.join("; "));
     std::io::stderr().write_all(notice.as_bytes()).unwrap();
 }
@@ -93,7 +92,7 @@ fn put(storage: &StorageManager, key: ChunkKey, size_bytes: usize) {
     block_on(storage.flush()).unwrap();
 }
 
-/// Whether a chunk is served, with the right bytes, and not only claimed.
+/// Reports whether a chunk is served with the right bytes. The lookup must agree.
 fn holds(storage: &StorageManager, key: ChunkKey, size_bytes: usize) -> bool {
     let found = block_on(storage.get(&[ChunkSpec { key, size_bytes }], &Tiers::All, None));
     let served = found.chunks.len() == 1;
@@ -103,11 +102,11 @@ fn holds(storage: &StorageManager, key: ChunkKey, size_bytes: usize) -> bool {
         assert!(found.misses.iter().all(|missed| missed.miss.reason() == "not_found"), "{found:?}");
     }
     let name = storage.tier_names()[1].to_owned();
-    assert_eq!(in_tier(storage, &[key], &name) == 1, served, "a lookup says otherwise");
+    assert_eq!(in_tier(storage, &[key], &name) == 1, served, "a lookup disagrees");
     served
 }
 
-/// The chunks' files, and the unfinished ones.
+/// Returns the chunks' files, and the number of unfinished files.
 fn files(directory: &Path) -> (Vec<PathBuf>, usize) {
     let list = |directory: PathBuf| {
         fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
@@ -155,7 +154,7 @@ fn a_full_disk_is_no_space_and_keeps_what_it_has() {
             || log.heard("disk_full").iter().filter(|line| line.contains("cannot be stored")).count();
         assert_eq!(warnings(), 1, "{:?}", log.heard("disk_full"));
 
-        // Room again: the failed puts have used up none of the capacity.
+        // There is room again: the failed puts used up none of the capacity.
         ballast.set_len(0).unwrap();
         for n in 0..12 {
             put(storage, key(n), LARGE_BYTES);
@@ -197,7 +196,7 @@ fn a_chunk_beyond_the_limit_of_a_file_is_no_space_and_leaves_nothing() {
                 assert_eq!((files(data).0.len(), files(data).1), (0, 0), "half a file stays");
             }
             assert_eq!(counts_at(storage, 1).errors[&("put", "no_space")], 3);
-            // The room of the failed puts came back: as many fit as in an empty directory.
+            // The room of the failed puts is free again: as many chunks fit as in an empty directory.
             let n_fit = (capacity / (LARGE_BYTES + TRAILER_BYTES)) as u64;
             for n in 10..12 + n_fit {
                 put(storage, key(n), LARGE_BYTES);
@@ -209,7 +208,7 @@ fn a_chunk_beyond_the_limit_of_a_file_is_no_space_and_leaves_nothing() {
     );
 }
 
-/// Checks a backend over chunks 0 to 2 that may not write: reads go on, and each refusal names the directory.
+/// Checks a backend over chunks 0 to 2 that may not write: it still reads, and each refusal names the directory.
 fn check_reads_only(storage: &StorageManager, name: &str, cause: &str) {
     put(storage, key(7), LARGE_BYTES);
     assert!(has_errors(storage, "put", "other"), "{:?}", counts_at(storage, 1));
@@ -253,7 +252,7 @@ fn a_file_system_that_becomes_read_only_is_read_and_written_again_later() {
         check_reads_only(engine.storage(), "disk_ro", "read-only");
         engine.blocking().close().unwrap();
 
-        // A new instance reads what is there, too, even if it must evict or clean and cannot.
+        // A new instance also reads the chunks, even if it would have to evict or clean and cannot.
         let mut small = backend.clone();
         small.config.push(("capacity".into(), (2 * (LARGE_BYTES + TRAILER_BYTES)).to_string()));
         let engine = open(&small);
@@ -268,7 +267,7 @@ fn a_file_system_that_becomes_read_only_is_read_and_written_again_later() {
         assert!(holds(engine.storage(), key(7), LARGE_BYTES));
         engine.blocking().close().unwrap();
         let engine = open(&backend);
-        support::eventually("what was left long ago is removed", || !unfinished.exists());
+        support::eventually("the old unfinished file is removed", || !unfinished.exists());
         engine.blocking().close().unwrap();
 
         // Nothing to read, and nothing can be stored: no backend.
@@ -281,7 +280,7 @@ fn a_file_system_that_becomes_read_only_is_read_and_written_again_later() {
 
 #[test]
 fn a_directory_without_the_right_to_write_is_read() {
-    // Root may write everywhere, but in a user namespace that does not know it.
+    // Root may write everywhere, except in a user namespace without it.
     let before =
         "probe=$(mktemp -d \"$1/probe.XXXX\") && chmod 555 \"$probe\" && ! touch \"$probe/x\" 2>/dev/null";
     let wrappers = ["", "unshare --user"];
@@ -331,7 +330,7 @@ fn a_directory_granted_for_reading_is_read() {
     for n in 100..180 {
         put(engine.storage(), key(n), 100);
     }
-    // What is known beforehand is not tried.
+    // A refusal that is known beforehand is not attempted.
     assert_eq!(health(engine.storage(), "disk_granted").denials, 0);
     engine.blocking().close().unwrap();
 
@@ -359,7 +358,7 @@ fn what_goes_past_the_page_cache_is_the_same_file() {
         }
         engine => engine.unwrap(),
     };
-    // The trailer fills the last block, lies across two, or has one of its own; several blocks and pieces.
+    // The trailer fills the last block, crosses two blocks, or has a separate one; several blocks and pieces.
     let sizes = [100, 4096 - TRAILER_BYTES, 4090, 4096, LARGE_BYTES, 4 << 20, (8 << 20) + 4096 + 5];
     for (n, size_bytes) in (0..).zip(sizes) {
         put(engine.storage(), key(n), size_bytes);
@@ -384,7 +383,7 @@ fn a_file_system_without_direct_io_is_refused_where_it_is_asked_for() {
         fs::create_dir(&data).unwrap();
         let error = refusal(&direct("disk_ram", &data));
         assert!(error.contains("config.direct: the file system of /data does no direct I/O"), "{error}");
-        assert_eq!(files(&data).1, 0, "the attempt leaves a file");
+        assert_eq!(files(&data).1, 0, "the attempt left a file");
         let engine = open(&support::fs("disk_ram", &data));
         put(engine.storage(), key(1), LARGE_BYTES);
         assert!(holds(engine.storage(), key(1), LARGE_BYTES));

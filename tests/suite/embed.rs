@@ -1,4 +1,4 @@
-//! The examples, as a stranger runs them.
+//! Runs the examples as a new user would.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

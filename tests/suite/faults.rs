@@ -10,7 +10,7 @@ use kvtier_tests::support::EXPIRES;
 /// A call expires long before its lane counts as stuck.
 const TIMES: Times = Times { deadline: EXPIRES, stall: Duration::from_secs(12) };
 
-/// Rows that are run side by side. Most of them wait for a deadline.
+/// How many rows run side by side. Most of them wait for a deadline.
 const ROWS_AT_ONCE: usize = 24;
 
 #[test]

@@ -1,4 +1,4 @@
-//! One real chunk all the way: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
+//! The whole path of one real chunk: tokens, key, CPU tier, sandbox, disk, new process, verified bytes.
 
 use kvtier::{Config, Missing, Salt, Secret, Tiers, block_on};
 
@@ -68,7 +68,7 @@ fn chunks_sealed_under_one_key_are_no_chunks_under_another_or_under_none() {
     block_on(engine.storage().flush()).unwrap();
     assert_eq!(support::served(&support::get(engine.storage(), &keys)), [1, 1]);
     engine.blocking().close().unwrap();
-    // One chunk for each stranger: what fails a check is removed.
+    // A different chunk for each engine without the key, because a chunk that fails a check is removed.
     for (secret, key, reason) in [
         (Some("a key that somebody has guessed"), keys[0], "check_failed"),
         (None, keys[1], "other_algorithm"),

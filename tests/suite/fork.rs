@@ -1,5 +1,5 @@
-//! A process that forks while an engine runs: the child is told so at once, whatever it asks, and the parent's
-//! backends notice nothing.
+//! A process that forks while an engine runs: every operation in the child returns at once and reports the fork, and
+//! the parent's backends notice nothing.
 
 use std::process::{Command, Stdio};
 

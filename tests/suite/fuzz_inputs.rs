@@ -1,4 +1,4 @@
-//! Inputs of the fuzz targets: those that once broke something, and those that fuzzing starts from.
+//! Replays inputs of the fuzz targets: those that once broke something, and those that fuzzing starts from.
 
 use std::fs;
 use std::future::Future as _;
@@ -53,7 +53,7 @@ fn every_target_has_a_name_of_its_own_and_seeds() {
     assert!(fuzz::target("nothing").is_none());
 }
 
-/// Fifteen types, each a pair of the one before, whose innermost has a name of 16 KiB: half a gigabyte of text.
+/// Fifteen types, each a pair of the previous one, the innermost with a name of 16 KiB: half a gigabyte of text.
 #[test]
 fn a_class_whose_types_double_is_shown_cut_and_refused() {
     let input = fs::read(folder("crashes/class/doubling")).unwrap();
@@ -77,7 +77,7 @@ fn seeds_of_the_target_class_are_components_with_a_class() {
     }
 }
 
-/// All memory is held by the caller; a put in flight holds a chunk as well. When it settles, nothing is released.
+/// The caller holds all memory, and a put in flight also holds a chunk. When the put ends, nothing is released.
 #[test]
 fn an_allocation_does_not_go_on_waiting_for_a_put_that_released_nothing() {
     let tier = Scripted::gated(1);
@@ -102,7 +102,7 @@ fn an_allocation_does_not_go_on_waiting_for_a_put_that_released_nothing() {
     tier.open_gate();
     block_on(storage.flush()).unwrap();
     let waiting = std::thread::spawn(move || block_on(allocating));
-    eventually("an answer of the allocation", || waiting.is_finished());
+    eventually("the allocation returns", || waiting.is_finished());
     assert_eq!(waiting.join().unwrap(), 0);
     drop(held);
     assert_nothing_leaks(storage);

@@ -1,4 +1,4 @@
-//! What a backend was not granted: refused to the guest, named to the operator and to the caller.
+//! Accesses that were not granted: the guest is refused, and the operator and the caller learn what was denied.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::support;
 /// Both versions of WASI.
 pub(crate) const CLASSES: [&str; 2] = ["IntruderBackend", "AsyncIntruderBackend"];
 
-/// An `IntruderBackend` under a name of its own, so that its lines can be told from those of other tests.
+/// Returns an `IntruderBackend` with a unique name, which distinguishes its log lines from those of other tests.
 pub(crate) fn intruder(class: &str, steps: &str) -> BackendConfig {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let name = format!("intruder-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -22,14 +22,14 @@ pub(crate) fn intruder(class: &str, steps: &str) -> BackendConfig {
     backend
 }
 
-/// What a backend did in a `get`, and what was told of it.
+/// What a backend did in a `get`, and what was reported.
 pub(crate) struct Seen {
     /// The error of the call, if it failed.
     pub(crate) error: Option<TierError>,
     health: TierHealth,
-    /// What the guest logged of the steps that succeeded.
+    /// What the guest logged about steps that succeeded.
     pub(crate) heard: Vec<String>,
-    /// What the host logged of what it denied.
+    /// What the host logged about denials.
     pub(crate) denied: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn run(backend: BackendConfig) -> Seen {
     Seen { error, health, heard: log.heard(&name), denied }
 }
 
-/// Checks that the last step was refused, and that the error, the log and the status name what and why.
+/// Checks that the last step was refused, and that the error, the log and the status say what was denied and why.
 pub(crate) fn assert_denied(backend: BackendConfig, what: &str, remedy: &str) {
     let (name, steps) = (backend.name.clone(), backend.config[0].1.clone());
     let seen = run(backend);
@@ -64,7 +64,7 @@ pub(crate) fn assert_denied(backend: BackendConfig, what: &str, remedy: &str) {
     assert_eq!(lines.count(), 1, "{steps}: {:#?}", seen.denied);
 }
 
-/// A folder with a granted directory `data`, and beside it something that is not granted.
+/// A folder with a granted directory `data`, and files beside it that are not granted.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -87,7 +87,7 @@ impl Folder {
         backend
     }
 
-    /// Checks that outside of the granted directory nothing has been changed.
+    /// Checks that nothing outside of the granted directory has changed.
     fn assert_untouched(&self, steps: &str) {
         assert_eq!(names(self.0.path()), ["beside", "data"], "{steps}");
         assert_eq!(fs::read(self.0.path().join("beside")).unwrap(), b"not granted", "{steps}");
@@ -103,7 +103,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn no_path_leads_out_of_a_granted_directory() {
-    // The path that is named in the denial is the last step's.
+    // The denial names the path of the last step.
     for steps in [
         "open /etc/passwd",
         "open /data/mine",
@@ -169,7 +169,7 @@ fn a_symlink_to_an_absolute_path_is_not_followed() {
         let seen = run(folder.granted(class, "symlink /etc/passwd link; open link", FsAccess::ReadWrite));
         let error = seen.error.expect("refused").to_string();
         assert!(error.contains("; denied: the path \"/etc/passwd -> link\""), "{error}");
-        // One that was there before is no better.
+        // An existing link does not help either.
         std::os::unix::fs::symlink("/etc/passwd", folder.data().join("before")).unwrap();
         for steps in ["open before", "list before/", "stat before"] {
             let error = run(folder.granted(class, steps, FsAccess::ReadOnly)).error.expect(steps).to_string();
@@ -257,7 +257,7 @@ fn the_operating_systems_own_refusal_is_not_taken_for_a_missing_grant() {
     }
 }
 
-/// A listener on this machine, and its address.
+/// Returns a listener on this machine, and its address.
 fn listener() -> (TcpListener, String, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -274,7 +274,7 @@ fn address(text: &str) -> NetHost {
 
 fn assert_not_connected(listener: &TcpListener) {
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "somebody has connected");
+    assert!(listener.accept().is_err(), "a connection arrived");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_granted_address_does_not_open_its_neighbour() {
     assert_not_connected(&other);
 }
 
-/// A backend that may reach `localhost` by name, and loopback by address.
+/// Returns a backend that may reach `localhost` by name, and loopback by address.
 fn local(class: &str, steps: &str, port: u16) -> BackendConfig {
     let mut backend = intruder(class, steps);
     backend.allow.net.extend([
@@ -372,14 +372,14 @@ fn a_name_that_leads_to_this_machine_needs_the_address_granted_too() {
                     names may lead there only if the address is granted too: if that is meant, add \
                     \"tcp://127.0.0.1:6379\" or a network that has it";
     assert!(error.contains(expected), "{error}");
-    // Its port has to be granted as well.
+    // Its port has to be granted too.
     let error = refused(vec![name(), tcp(address("127.0.0.1"), 6380)]);
     assert!(error.contains(expected), "{error}");
 }
 
 #[test]
 fn a_guest_sees_no_environment_no_arguments_and_no_input() {
-    assert!(std::env::var("PATH").is_ok(), "there is something to see");
+    assert!(std::env::var("PATH").is_ok(), "there are variables to see");
     let seen = run(intruder(CLASSES[0], "std environment; std arguments; std input; std env PATH"));
     assert_eq!(seen.heard, ["std environment: 0", "std arguments: 0", "std input: 0 bytes"]);
     assert_eq!(seen.error.unwrap().to_string(), "std env PATH: NotPresent");
@@ -529,7 +529,7 @@ fn inspected(text: &str) -> (String, Result<(), String>) {
     (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)
 }
 
-/// The line of a table that begins with a key.
+/// Returns the line of a table that begins with a key.
 fn row<'a>(shown: &'a str, key: &str) -> &'a str {
     let found = shown.lines().find(|line| line.trim_start().starts_with(key));
     found.unwrap_or_else(|| panic!("{key} in {shown}"))

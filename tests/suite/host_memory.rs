@@ -1,5 +1,5 @@
-//! What attacks on the host's memory come to, and what is left of it when their instance is gone. Each attack is made
-//! in a process of its own, whose memory nobody else uses: this test, started again.
+//! The host memory that attacks take, and what remains when their instance is gone. Each attack runs in a separate
+//! process, whose memory nothing else uses: this test, started again.
 //!
 //! `cargo test --workspace --test suite -- --exact host_memory::attacks_take_no_more_than_is_documented --nocapture`
 //! prints the figures.
@@ -15,21 +15,21 @@ use crate::limits::{greedy, take};
 use crate::open_files::Folder;
 use crate::support;
 
-/// Names the attack to a process that is started for it.
+/// Names the attack to the process that is started for it.
 const ATTACK: &str = "KVTIER_TEST_ATTACK";
 const MIB: u64 = 1 << 20;
 /// The most threads that run guests by default.
 const LANE_THREADS_MAX: u64 = 4;
 
-/// Something that a guest takes as often as it can.
+/// A resource that a guest takes as often as it can.
 struct Attack {
     takes: &'static str,
-    /// How much in each call.
+    /// The number in each call.
     n: u64,
     calls: usize,
-    /// What is granted, and whether all threads for files are held up.
+    /// The grants, and whether all threads for files are blocked.
     with: With,
-    /// Host memory beside linear memory, at most.
+    /// The most host memory beside linear memory.
     bytes_max: u64,
 }
 
@@ -42,9 +42,9 @@ enum With {
 }
 
 impl Attack {
-    /// What may be left when all instances have ended: code, what was made once, and, for each thread that runs guests,
-    /// a piece as large as the largest that it carried. The allocator keeps that at the end of the thread's arena, and
-    /// does not trim it.
+    /// The memory that may remain when all instances have ended: code, objects made once, and, for each thread that
+    /// runs guests, a piece as large as the largest that it carried. The allocator keeps that piece at the end of the
+    /// thread's arena and does not trim it.
     fn left_bytes_max(&self) -> u64 {
         let kept = if self.n > MIB { self.n * LANE_THREADS_MAX } else { 0 };
         20 * MIB + kept
@@ -55,7 +55,8 @@ const fn attack(takes: &'static str, n: u64, calls: usize, with: With, bytes_max
     Attack { takes, n, calls, with, bytes_max }
 }
 
-/// By default limits. The bounds are those of the table in `docs/security.md`, with room for what the allocator adds.
+/// The attacks under default limits. The bounds are those of the table in `docs/security.md`, with room for the
+/// allocator's overhead.
 const ATTACKS: [Attack; 13] = [
     attack("large-requests-0.2", 100, 40, With::Nothing, 16 * MIB),
     attack("large-requests-0.3", 100, 40, With::Nothing, 16 * MIB),
@@ -72,14 +73,14 @@ const ATTACKS: [Attack; 13] = [
     attack("streams", 5_000, 1, With::Nothing, 32 * MIB),
 ];
 
-/// A figure of this process in `/proc/self/status`, in bytes.
+/// Returns a figure of this process from `/proc/self/status`, in bytes.
 fn figure(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap() << 10
 }
 
-/// Makes an attack, and prints the host memory that it took at most, what the status said, and what is left.
+/// Makes an attack, and prints the most host memory that it took, the figure in the status, and what remains.
 fn in_this_process(attack: &Attack) {
     let folder = Folder::new();
     let mut backend: BackendConfig = match attack.with {
@@ -109,12 +110,12 @@ fn in_this_process(attack: &Attack) {
     }
     let peak = figure("VmHWM:").saturating_sub(before + guest);
     drop(held_up);
-    // Until nothing of it is there any more.
+    // Until nothing of it is left.
     engine.blocking().close().unwrap();
     support::eventually("all instances end", || health().instances == 0);
-    // The allocator is told a moment later.
+    // The allocator is trimmed a moment later.
     let left = || figure("VmRSS:").saturating_sub(before);
-    support::eventually("what they held goes back to the system", || left() <= attack.left_bytes_max());
+    support::eventually("their memory returns to the system", || left() <= attack.left_bytes_max());
     let left = left();
     println!("figures {peak} {told} {left}");
 }

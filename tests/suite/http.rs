@@ -1,4 +1,4 @@
-//! HTTP for backends: what is granted and nothing else, over connections that are kept, each step within its time.
+//! HTTP for backends: only to granted targets, over kept connections, each step within its time limit.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use kvtier::{BackendConfig, BuildError, EngineBuilder, HttpScheme, NetGrant, Net
 use crate::grants::{CLASSES, assert_denied, intruder, run};
 use crate::support;
 
-/// A server on a loopback port, that counts.
+/// A server on a loopback port that counts connections and requests.
 struct Server {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -22,7 +22,7 @@ const TOGETHER: usize = 3;
 
 struct Seen {
     connections: AtomicUsize,
-    /// Requests being answered, and the most that there were.
+    /// Requests being answered, now and at most.
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
     requests: Mutex<Vec<String>>,
@@ -87,11 +87,11 @@ fn serve(stream: TcpStream, seen: &Seen) {
             }
         }
         if first.contains(" /early ") {
-            // The answer comes before the body, of which nothing comes.
+            // The answer precedes the body, which never comes.
             let at_once = seen.at_once.fetch_add(1, Ordering::AcqRel) + 1;
             seen.at_once_max.fetch_max(at_once, Ordering::AcqRel);
             writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
-            // An end or a reset: both are one.
+            // A close or a reset: both end the connection.
             drop(reader.read_to_end(&mut Vec::new()));
             seen.at_once.fetch_sub(1, Ordering::AcqRel);
             return;
@@ -136,14 +136,14 @@ fn http(host: &str, port: u16) -> NetGrant {
     NetGrant::Http { scheme: HttpScheme::Http, host, port }
 }
 
-/// An intruder that may make requests to a server.
+/// Returns an intruder that may make requests to a server.
 fn granted(class: &str, steps: &str, server: &Server) -> BackendConfig {
     let mut backend = intruder(class, steps);
     backend.allow.net.push(http("127.0.0.1", server.address.port()));
     backend
 }
 
-/// What the error of a backend's `get` says.
+/// Returns the error text of a backend's `get`.
 fn error(backend: BackendConfig) -> String {
     let seen = run(backend);
     seen.error.unwrap_or_else(|| panic!("succeeded: {:?}", seen.heard)).to_string()
@@ -174,7 +174,7 @@ fn connections_are_kept_and_used_again() {
         let steps = vec![format!("get {}", server.url("/")); 20].join("; ");
         let seen = run(granted(class, &steps, &server));
         assert_eq!((seen.error, seen.heard.len()), (None, 20), "{class}");
-        // One goes back a moment after the answer, so that the next request may have come before it.
+        // A connection returns to the pool a moment after the answer, so the next request may come first.
         assert!(server.n_connections() < 20, "{class}: {}", server.n_connections());
     }
 }
@@ -190,7 +190,7 @@ fn requests_to_what_is_not_granted_are_denied_and_never_leave_the_host() {
             format!("add allow.net: [\"http://127.0.0.1:{port}\"]"),
         );
         assert_denied(backend, &what, &remedy);
-        // Without any grant too.
+        // Also without any grant.
         assert_denied(intruder(class, &format!("get http://127.0.0.1:{port}")), &what, &remedy);
         let tls = format!("an HTTP request to \"https://127.0.0.1:{}\"", server.address.port());
         let remedy = format!("add allow.net: [\"https://127.0.0.1:{}\"]", server.address.port());
@@ -305,7 +305,7 @@ fn a_request_that_does_not_end_takes_a_turn_though_it_was_answered() {
     let steps = vec![format!("hold {}", server.url("/early")); 8].join("; ");
     let mut backend = granted("AsyncIntruderBackend", &steps, &server);
     backend.limits.http_requests_max = 2;
-    // The third waits for its turn until the call expires.
+    // The third request waits for its turn until the call expires.
     backend.limits.call_timeout = support::EXPIRES;
     let seen = run(backend);
     assert_eq!((seen.heard.len(), server.n_connections()), (2, 2), "{:?}", seen.error);
@@ -332,7 +332,7 @@ fn a_server_that_goes_silent_is_given_up() {
             ("/half", "ConnectionReadTimeout after 5 bytes", 4_000),
             ("/cut", "HttpResponseIncomplete after 5 bytes", 600_000),
         ] {
-            // A stream of WASI 0.2 ends without saying why.
+            // A stream of WASI 0.2 ends without a reason.
             if class == "IntruderBackend" && path != "/silent" {
                 continue;
             }
@@ -348,7 +348,7 @@ fn a_server_that_goes_silent_is_given_up() {
 #[test]
 fn a_server_that_says_nothing_to_tls_is_given_up() {
     for class in CLASSES {
-        // Accepted by the system, and never heard of again.
+        // The system accepts the connection, and no program ever answers.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (ip, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
         let mut backend = intruder(class, &format!("get https://127.0.0.1:{port}/"));
@@ -360,7 +360,7 @@ fn a_server_that_says_nothing_to_tls_is_given_up() {
     }
 }
 
-/// An address whose connections are never made, as long as what is returned lives.
+/// Returns an address to which no connection succeeds as long as the returned sockets live.
 fn unreachable() -> (SocketAddr, Vec<std::os::fd::OwnedFd>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let _context = runtime.enter();
@@ -369,7 +369,7 @@ fn unreachable() -> (SocketAddr, Vec<std::os::fd::OwnedFd>) {
     let listener = socket.listen(1).unwrap().into_std().unwrap();
     let address = listener.local_addr().unwrap();
     let mut kept: Vec<std::os::fd::OwnedFd> = vec![listener.into()];
-    // The queue of connections that nobody accepts is full when one more has to wait.
+    // The queue of unaccepted connections is full once a further connection has to wait.
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
         kept.push(stream.into());
     }

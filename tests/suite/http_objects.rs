@@ -1,4 +1,4 @@
-//! HTTP objects that a backend makes and does not send: their number, their texts, their fields and their bodies.
+//! HTTP objects that a backend makes and does not send: number, texts, fields and bodies.
 
 use kvtier::__internal::limits::{
     HTTP_BODY_PIECE_BYTES, HTTP_FIELDS_BYTES_MAX, HTTP_OBJECTS_PER_REQUEST, HTTP_OBJECTS_UNGRANTED_MAX,
@@ -23,7 +23,7 @@ fn named(takes: &str, what: &str) -> String {
     format!("{}-{what}", takes.replace('.', "-"))
 }
 
-/// Takes `n` in one instance and expects that they are there, then one more in another and expects a trap.
+/// Takes `n` in one instance and expects success, then takes `n + 1` in another and expects a trap.
 fn assert_traps_beyond(takes: &str, n: usize, set: impl Fn(&str, &str) -> BackendConfig, words: &str) {
     let (at, beyond) = (named(takes, "at"), named(takes, "beyond"));
     let working = engine(set(&at, takes));
@@ -47,7 +47,7 @@ fn a_backend_without_a_grant_holds_a_few_http_objects() {
         ("requests-0.3", MAX - 1),
         ("large-requests-0.2", MAX - 1),
         ("large-requests-0.3", MAX - 1),
-        // A request and its body each; the headers of the last one need a place beside these.
+        // A request and its body each; the headers of the last one need one more place.
         ("bodies-0.2", MAX / 2),
     ] {
         let words = format!("more than the {MAX} HTTP objects of a backend without a grant for HTTP");
@@ -97,7 +97,7 @@ fn the_texts_of_a_request_are_short() {
 
 #[test]
 fn fields_are_bounded_by_what_they_take_of_memory() {
-    // WASI 0.2 has no word for it.
+    // WASI 0.2 has no error code for it.
     for (takes, refusal) in [("field-bytes-0.2", "trap"), ("field-bytes-0.3", "other")] {
         let ungranted = named(takes, "ungranted");
         let engine_without = engine(greedy(&ungranted, takes));

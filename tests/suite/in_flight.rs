@@ -1,5 +1,5 @@
-//! Retrieving in batches side by side: how many are in flight, what bounds them, and what becomes of the others when
-//! one of them fails.
+//! Retrieving in several batches at once: how many are in flight, what bounds them, and what happens to the others if
+//! one fails.
 
 use std::sync::Arc;
 use std::thread;
@@ -26,7 +26,7 @@ fn engine(tiers: &[(&str, &Arc<Scripted>)], keys: &[ChunkKey]) -> Engine {
     engine
 }
 
-/// Retrieves on another thread, and does something meanwhile.
+/// Retrieves on another thread while `meanwhile` runs.
 fn get_beside(engine: &Engine, keys: &[ChunkKey], meanwhile: impl FnOnce()) -> Retrieved {
     thread::scope(|scope| {
         let getting = scope.spawn(|| get(engine.storage(), keys));
@@ -62,7 +62,7 @@ fn a_slow_batch_does_not_hold_up_the_others() {
     let engine = engine(&[("tier", &tier)], &keys);
     tier.hold_gets(&keys[..1]);
     let found = get_beside(&engine, &keys, || {
-        // All others have come in although the first is not out.
+        // All others have entered although the first has not returned.
         tier.wait_for_gets(10);
         tier.let_gets_go();
     });
@@ -101,7 +101,7 @@ fn a_backend_that_takes_one_call_at_a_time_refuses_none_of_a_retrieval() {
         (backend.limits.bytes_in_flight, backend.limits.batch_chunks_max) = (1, 1);
         let engine = support::engine(Config { local_cpu: false, ..config(vec![backend]) });
         let (storage, keys) = (engine.storage(), keys(8));
-        // The puts, each by itself: several of them at a time would be refused.
+        // Puts one at a time: several at once would be refused.
         for key in &keys {
             support::put_in(storage, &[*key], name);
         }
@@ -116,7 +116,7 @@ fn a_tier_that_lets_one_call_expire_is_left_with_all_that_is_in_flight() {
     let (a, b) = (Scripted::taking(one_by_one()), Scripted::new());
     let keys = keys(6);
     let engine = engine(&[("a", &a), ("b", &b)], &keys);
-    // The second answers nothing; those beside it would never come out.
+    // The second never answers; those beside it would never return.
     a.hold_gets(&[keys[0], keys[2], keys[3]]);
     a.let_expire(keys[1]);
     let found = get(engine.storage(), &keys);
@@ -140,7 +140,7 @@ fn what_has_come_back_before_a_call_expires_is_kept() {
     a.let_expire(keys[3]);
     let found = get_beside(&engine, &keys, || {
         a.wait_for_gets(4);
-        support::eventually("the others are out", || counted(engine.storage(), "a").hits == 3);
+        support::eventually("the others have returned", || counted(engine.storage(), "a").hits == 3);
         a.let_gets_go();
     });
     assert_eq!((served(&found), misses(&found)), (vec![1, 1, 1, 2], vec![(3, 1, "timeout")]));
@@ -157,7 +157,7 @@ fn misses_stand_in_the_order_of_the_request_whichever_batch_came_back_first() {
     a.hold_gets(&keys[..1]);
     let found = get_beside(&engine, &keys, || {
         a.wait_for_gets(3);
-        support::eventually("the others are out", || {
+        support::eventually("the others have returned", || {
             counted(engine.storage(), "a").misses.get("other") == Some(&2)
         });
         a.let_gets_go();

@@ -1,5 +1,5 @@
-//! Classes that misbehave: whatever they do, callers get their answers, nobody sees wrong bytes, nothing leaks,
-//! and the lane works again.
+//! Classes that misbehave: whatever they do, callers get their answers, no wrong bytes are served, nothing leaks, and
+//! the lane works again.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use kvtier::{BackendConfig, ChunkKey, Config, Engine, Retrieved, StorageManager,
 
 use crate::support;
 
-/// Of calls that never end, and of those beside them.
+/// The limit of calls that never end, and of the calls beside them.
 const CALL_TIMEOUT: Duration = support::EXPIRES;
 pub(crate) const LANE_STALL: Duration = Duration::from_secs(3);
 pub(crate) use support::FOR_EVER;
 
-/// The methods that the chain calls while it is open.
+/// The methods that the chain calls while a backend is open.
 const METHODS: [&str; 6] = ["contains", "put", "get", "pin", "unpin", "remove"];
 
 pub(crate) fn bad(name: &str, class_name: &str, settings: &[(&str, &str)]) -> BackendConfig {
@@ -38,8 +38,8 @@ pub(crate) fn reasons(retrieved: &Retrieved) -> Vec<&'static str> {
     retrieved.misses.iter().map(|missed| missed.miss.reason()).collect()
 }
 
-/// Makes the chain call `method` of a backend in which three chunks are stored, and returns the kind of error
-/// that the caller or the counters are told. The chain asks for pins once some keys of a lookup are held.
+/// Makes the chain call `method` of a backend in which three chunks are stored, and returns the kind of error that the
+/// caller gets or that is counted. The chain pins in a backend once some keys of a lookup are held.
 fn provoke(storage: &StorageManager, method: &str, name: &str) -> Option<String> {
     let keys = support::keys(3);
     let error_in = |operation: &str| {
@@ -99,8 +99,8 @@ fn assert_works(storage: &StorageManager, method: &str, name: &str) {
     }
 }
 
-/// Runs one behaviour in every method, each in an engine of its own, and expects callers to be told `kind`. The chain
-/// has nobody to tell of a pin.
+/// Runs one behaviour in every method, each in a new engine, and expects callers to get the error `kind`. The chain
+/// reports a failed pin to no caller.
 fn in_every_method(
     class_name: &str,
     kind: &str,
@@ -154,7 +154,7 @@ fn a_trap_in_any_method_answers_its_caller_and_replaces_the_lane() {
     );
 }
 
-/// A class that lets nobody run, in whatever way.
+/// Checks a class that holds its thread, in whatever way.
 fn loses_its_lane_in_any_method(class_name: &str) {
     in_every_method(
         class_name,
@@ -194,7 +194,7 @@ fn a_guest_that_awaits_for_ever_in_any_method_keeps_its_lane_while_the_caller_le
 #[test]
 fn the_caller_is_answered_while_the_guest_still_computes() {
     let mut backend = bad("spin-late", "SpinBackend", &[]);
-    // Long after the caller is answered.
+    // Long after the caller has its answer.
     backend.limits.lane_stall = 3 * CALL_TIMEOUT;
     let engine = engine(backend);
     let storage = engine.storage();
@@ -202,9 +202,9 @@ fn the_caller_is_answered_while_the_guest_still_computes() {
     let retrieved = get(storage, &support::keys(2), "spin-late");
     assert_eq!(reasons(&retrieved), ["timeout"; 2]);
     let health = support::health(storage, "spin-late");
-    assert_eq!((health.lane_restarts, health.abandoned_calls), (0, 1), "nobody has stopped the guest yet");
+    assert_eq!((health.lane_restarts, health.abandoned_calls), (0, 1), "the guest has not been stopped yet");
     support::eventually("the lane is replaced", || support::health(storage, "spin-late").lane_restarts == 1);
-    // It makes no progress, and it computes though it has no caller: either is noticed first.
+    // It makes no progress, and it computes without a caller: either may be noticed first.
     let reason = support::health(storage, "spin-late").last_restart.expect("a reason");
     assert!(
         ["no progress for 12s", "computed for 12s"].iter().any(|why| reason.starts_with(why)),
@@ -255,7 +255,7 @@ fn a_late_answer_reaches_nobody_and_the_lane_goes_on() {
     assert_eq!(support::health(storage, "late").abandoned_calls, 1);
     // While it is inside, others are answered, each with its own answer.
     assert_eq!(support::in_tier(storage, &keys[..2], "late"), 2);
-    support::eventually("the late call comes out", || support::health(storage, "late").abandoned_calls == 0);
+    support::eventually("the late call returns", || support::health(storage, "late").abandoned_calls == 0);
     assert_eq!(support::in_tier(storage, &keys, "late"), 3);
     assert_eq!(support::health(storage, "late").lane_restarts, 0);
     support::assert_nothing_leaks(storage);
@@ -274,7 +274,7 @@ fn neighbours_of_an_expired_call_are_answered_by_the_same_instance() {
         }
         assert_eq!(reasons(&hanging.join().unwrap()), ["timeout"; 4]);
     });
-    // The chunks are in the instance's memory: it is the same one.
+    // The chunks are in the instance's memory, so it is the same instance.
     assert_eq!(support::in_tier(storage, &keys, "neighbours"), 4);
     let health = support::health(storage, "neighbours");
     assert_eq!((health.lane_restarts, health.abandoned_calls), (0, 1));
@@ -308,7 +308,7 @@ fn a_lane_with_too_many_expired_calls_inside_is_retired() {
 fn a_call_that_expires_inside_a_class_in_blocking_style_retires_its_lane() {
     let mut backend = support::backend("sleeper", "probe", "SleeperBackend");
     backend.limits.call_timeout = CALL_TIMEOUT;
-    // A class in blocking style may block for as long as its calls may take.
+    // A class in blocking style may block for the time limit of its calls.
     backend.limits.lane_stall = LANE_STALL / 2;
     let engine = engine(backend);
     let storage = engine.storage();
@@ -343,7 +343,7 @@ fn a_chunk_that_a_bad_backend_does_not_deliver_comes_from_the_next_tier() {
     support::assert_nothing_leaks(storage);
 }
 
-/// One after the other, these calls would take longer than one of them may.
+/// In sequence, these calls would take longer than the limit of one call.
 #[test]
 fn five_hundred_and_twelve_calls_overlap_in_one_instance() {
     const CALLS: usize = 512;
@@ -354,7 +354,7 @@ fn five_hundred_and_twelve_calls_overlap_in_one_instance() {
     let config = support::config(vec![backend]);
     let engine = support::engine(Config { pool_size_bytes, local_cpu: false, ..config });
     let storage = engine.storage();
-    // A chunk for each: one that all want would be fetched once.
+    // A different chunk for each: a shared chunk would be fetched once.
     let keys = support::keys(CALLS as u64);
     support::put_in(storage, &keys, "overlap");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -391,7 +391,7 @@ fn calls_beyond_the_limit_are_refused_at_once_as_busy() {
         [a, b, c, d].iter().flat_map(reasons).collect()
     });
     reasons.sort_unstable();
-    // One inside, one or two in the queue, depending on whether the lane has taken the first one in time.
+    // One inside, and one or two in the queue, depending on whether the lane has taken the first call in time.
     assert_eq!(reasons.len(), 4);
     assert_eq!(reasons[0], "busy");
     assert_eq!(reasons[3], "timeout");
@@ -422,7 +422,7 @@ fn a_cancelled_retrieval_gives_its_buffers_back_while_the_guest_is_stuck() {
         }
     });
     support::assert_nothing_leaks(storage);
-    assert_eq!(support::in_tier(storage, &keys, "cancelled"), 3, "the lane goes on");
+    assert_eq!(support::in_tier(storage, &keys, "cancelled"), 3, "the lane continues");
     assert_eq!(support::health(storage, "cancelled").lane_restarts, 0);
 }
 

@@ -1,4 +1,4 @@
-//! Backends that do not start, die, hang, are taken out, made anew and closed.
+//! Backends that do not start, die, hang, are bypassed, recreated and closed.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn with_second(second: BackendConfig, on_load_error: OnLoadError) -> Config {
     Config { on_load_error, ..config }
 }
 
-/// Backends that cannot start, with what is said of each.
+/// Backends that cannot start, with the reported cause of each.
 fn that_do_not_start(name: &str) -> Vec<(BackendConfig, &'static str)> {
     let misbehaving = |class: &str, method| misbehaving(name, class, &[("in", method)]);
     let missing = BackendConfig::new(name, "no/such/file.wasm", "MemoryBackend");
@@ -126,7 +126,7 @@ fn t67_nothing_reaches_a_bypassed_backend_until_it_is_put_back() {
     put(storage, &[key(5)], &Tiers::All);
     block_on(storage.flush()).unwrap();
     assert_eq!(a.heard(), []);
-    assert!(b.has(key(5)), "the others go on");
+    assert!(b.has(key(5)), "the others continue");
 
     storage.restore("a").unwrap();
     assert_eq!(served(&get(storage, &keys)), [1, 1]);
@@ -175,7 +175,7 @@ fn t68_close_drains_and_closes_the_last_first_and_none_keeps_another_from_closin
     }
     assert_eq!(chunks_in_memory(storage), 0);
 
-    // Closed is closed: nothing fails, nothing is found, and closing again only tells the outcome again.
+    // After closing nothing fails, nothing is found, and closing again only returns the outcome again.
     assert!(get(storage, &keys).chunks.is_empty());
     assert!(block_on(storage.allocate(&crate::support::specs(&keys))).is_err());
     assert_eq!(engine.blocking().close(), Err(error));
@@ -191,7 +191,7 @@ fn t68_a_backend_that_never_finishes_its_puts_is_closed_all_the_same() {
     let engine = engine_over(config, metadata(), &[("last", &tier)]);
     let storage = engine.storage();
     put(storage, &keys(3), &Tiers::All);
-    // Whether it says that it closed is the backend's affair; that it is closed is not.
+    // The backend decides whether it reports that it closed, but not whether it is closed.
     let _answer = engine.blocking().close();
     assert_eq!(tier.heard().last(), Some(&Heard::Close));
     assert!(engine.storage().status().backends[0].health.down.is_some());
@@ -214,7 +214,7 @@ fn t69_recreate_closes_exactly_that_instance_and_keeps_its_place() {
     assert_eq!(log.operations("t69_c"), ["open", "put"]);
     let heard = log.operations("t69_b");
     assert_eq!(heard, ["open", "put", "close", "open"]);
-    // A new instance, which knows nothing, in the old place.
+    // A new instance, which has no chunks, in the old place.
     let held = ["t69_a", "t69_b", "t69_c"].map(|name| in_tier(storage, &keys, name));
     assert_eq!(held, [1, 0, 1]);
     put_in(storage, &keys, "t69_b");
@@ -258,7 +258,7 @@ fn t69_what_cannot_be_made_anew_says_so_and_stays() {
     assert_eq!(served(&get(engine.storage(), &keys(1))), [1]);
 }
 
-/// Backends that die or never return in `method`, with the kinds of error that this may be.
+/// Returns backends that die or never return in `method`, with the possible kinds of error.
 fn deadly(prefix: &str, method: &str) -> Vec<(BackendConfig, Vec<&'static str>)> {
     let kinds = [
         ("Trap", vec!["trap"]),
@@ -271,7 +271,7 @@ fn deadly(prefix: &str, method: &str) -> Vec<(BackendConfig, Vec<&'static str>)>
         let name = format!("{prefix}_{}", class.to_lowercase());
         let mut config = misbehaving(&name, &format!("{class}Backend"), &[("in", method)]);
         config.limits.call_timeout = EXPIRES;
-        // A lane that is stuck is replaced before the next call expires.
+        // A stuck lane is replaced before the next call expires.
         config.limits.lane_stall = EXPIRES / 4;
         config.limits.memory_bytes = 8 << 20;
         (config, kinds)
@@ -285,7 +285,7 @@ fn before_a_good_one(bad: BackendConfig) -> Engine {
     engine(config)
 }
 
-/// The kinds of error that a tier has counted for an operation.
+/// Returns the kinds of error that a tier has counted for an operation.
 fn kinds(storage: &StorageManager, tier: usize, operation: &str) -> Vec<&'static str> {
     let errors = counts_at(storage, tier).errors;
     errors.keys().filter(|(of, _)| *of == operation).map(|(_, kind)| *kind).collect()
@@ -307,7 +307,7 @@ fn t71_a_backend_that_dies_in_get_is_a_miss_with_a_reason_and_the_next_tier_serv
             assert!(expected.contains(&reason), "{name}: {reason}");
             assert!(counts_at(storage, 1).misses.contains_key(reason), "{name}");
         }
-        // It goes on, with what it kept or without.
+        // It continues, with or without its chunks.
         put_in(storage, &[key(9)], &name);
         assert_eq!(in_tier(storage, &[key(9)], &name), 1, "{name}");
         drop(found);
@@ -365,7 +365,7 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
         let found = get(storage, &keys);
         assert!(found.chunks.is_empty());
         assert!(matches!(&misses(&found)[..], [(0, _, Miss::Error(TierError::Trap(_)))]), "{found:?}");
-        // The new instance is another: the chunk went with the old one.
+        // The instance is new: the chunk went with the old one.
         assert_eq!(in_tier(storage, &keys, "t71_anew"), 0);
         let health = engine.storage().status().backends.swap_remove(0).health;
         assert_eq!((health.lane_restarts, &health.down), (n_restarts, &None));
@@ -376,7 +376,7 @@ fn t71_a_dead_lane_is_replaced_and_the_status_says_why() {
 
 #[test]
 fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
-    // The second one comes while the first is at it.
+    // The second call comes while the first is closing.
     let engine = engine(config(vec![slow_to_close("t69_slow")]));
     let storage = engine.storage();
     let (first, second) = block_on(async {
@@ -390,7 +390,7 @@ fn t69_two_who_recreate_one_backend_do_not_leave_it_out_of_the_chain() {
     assert_eq!(served(&get(storage, &keys(2))), [1, 1]);
 }
 
-/// Takes its time to close, so that a caller can leave meanwhile.
+/// Closes slowly, so that a caller can leave while it does.
 fn slow_to_close(name: &str) -> BackendConfig {
     let mut slow = misbehaving(name, "HangBackend", &[("in", "close")]);
     slow.limits.close_timeout = EXPIRES;
@@ -403,7 +403,7 @@ fn t69_a_backend_is_made_anew_also_when_its_caller_leaves() {
     let (storage, keys) = (engine.storage(), keys(1));
     put_in(storage, &keys, "t69_left");
     leave(engine.storage().recreate("t69_left"));
-    // Out of the chain, or made anew: either way the old one's chunk is gone.
+    // Out of the chain or recreated: either way the old instance's chunk is gone.
     eventually("the old instance leaves its place", || in_tier(storage, &keys, "t69_left") == 0);
     eventually("a new instance, in its place", || {
         let status = engine.storage().status();
@@ -427,7 +427,7 @@ fn t68_closing_goes_on_when_its_caller_leaves() {
     assert_eq!(chunks_in_memory(engine.storage()), 0);
 }
 
-/// Begins something and drops it at its first pause.
+/// Starts a future and drops it at its first pause.
 fn leave<T>(future: impl Future<Output = T>) {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

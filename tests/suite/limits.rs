@@ -1,4 +1,4 @@
-//! Limits: what is just at each of them works, and one more is refused as `docs/configuration.md` says.
+//! Limits: a value exactly at a limit works, and one more is refused as `docs/configuration.md` says.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support;
 
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// A class that takes what a test asks for; one call at a time, so that handles can be counted.
+/// Returns a class that takes what a test requests, one call at a time, so that handles can be counted.
 pub(crate) fn greedy(name: &str, takes: &str) -> BackendConfig {
     let mut backend = support::backend(name, "greedy", "GreedyBackend");
     backend.config.push(("takes".into(), takes.into()));
@@ -23,7 +23,7 @@ pub(crate) fn greedy(name: &str, takes: &str) -> BackendConfig {
     backend
 }
 
-/// Has a greedy class take `n`; `None` if it got them, else the kind of the error.
+/// Makes a greedy class take `n`. Returns `None` if it got them, and the kind of the error otherwise.
 pub(crate) fn take(storage: &StorageManager, name: &str, n: u64) -> Option<&'static str> {
     let key = ChunkKey { hi: 1, lo: n };
     let retrieved =
@@ -32,7 +32,7 @@ pub(crate) fn take(storage: &StorageManager, name: &str, n: u64) -> Option<&'sta
     (reason != "not_found").then_some(reason)
 }
 
-/// The component of `hoarder.wat`, in a file of its own.
+/// The component of `hoarder.wat`, in a separate file.
 struct Hoarder {
     directory: tempfile::TempDir,
     backend: BackendConfig,
@@ -106,7 +106,7 @@ fn an_index_of_a_million_and_a_half_chunks_fits_the_default_memory_and_one_that_
     assert_eq!(backend.limits.memory_bytes, 64 << 20);
     let engine = engine(backend);
     assert_eq!(take(engine.storage(), "index", 1_500_000), None);
-    // The memory of the first one is there again.
+    // The memory of the first instance is free again.
     assert_eq!(take(engine.storage(), "index", 2_000_000), Some("no_space"));
     assert_eq!(take(engine.storage(), "index", 1_500_000), None);
     assert_eq!(support::health(engine.storage(), "index").lane_restarts, 0);
@@ -162,7 +162,7 @@ fn handles_of_the_hosts_resources_are_limited() {
         backend.limits.handles_max = 64;
         backend
     };
-    // A timer and what waits for it, each.
+    // For each, a timer and a task that waits for it.
     assert_traps_beyond(set, 32, "handles_max");
 }
 
@@ -183,7 +183,7 @@ fn streams_are_limited() {
         backend.limits.handles_max = 64;
         backend
     };
-    // Two ends and what lies between them, each; the room for one call is theirs too, but for its task.
+    // For each, two ends and the stream between them. They may also use the room for one call, except for its task.
     assert_traps_beyond(set, (64 + HANDLES_PER_CALL as u64) / 3 - 1, "handles_max");
 }
 
@@ -193,7 +193,7 @@ fn handles_of_a_guests_own_resources_are_limited() {
     hoarder.backend.limits.handles_max = 64;
     let engine = engine(hoarder.backend);
     let storage = engine.storage();
-    // The first object, and what the call itself holds.
+    // The first object, and the handles that the call itself holds.
     let n_max = 64 + HANDLES_PER_CALL as u64 - 3;
     assert_eq!(support::in_tier(storage, &support::keys(n_max), "objects"), n_max as usize);
     assert_eq!(support::in_tier(storage, &support::keys(1), "objects"), 0);
@@ -297,7 +297,7 @@ fn random_bytes_are_limited_in_each_call() {
     assert_eq!(support::health(engine.storage(), "random-newer").lane_restarts, 0);
 }
 
-/// Returns how many lines the host says it has dropped.
+/// Returns how many lines the host reports as dropped.
 fn told(log: &support::Log, name: &str) -> u64 {
     let lines = log.lines_with(&format!("backend={name} n_dropped="));
     let number = |line: &String| line.rsplit_once("n_dropped=").unwrap().1.parse::<u64>().unwrap();
@@ -318,7 +318,7 @@ fn log_lines_beyond_the_limit_are_dropped_counted_and_told() {
     assert_eq!((&*heard[0], &*heard[99]), ("line 0", "line 99"));
     let dropped = || support::health(storage, "talks").log_lines_dropped;
     assert_eq!(dropped(), 0);
-    // For all of these to pass would take 200 seconds.
+    // Passing all of these would take 200 seconds.
     assert_eq!(take(storage, "talks", FLOOD), None, "the guest notices nothing");
     assert!(dropped() > 0);
     assert_eq!(log.heard("talks").len() as u64 + dropped(), 100 + FLOOD);
@@ -338,7 +338,7 @@ fn log_bytes_beyond_the_limit_are_dropped_and_counted() {
     backend.limits.log_bytes_per_s = LOG_BYTES_MAX as u64;
     let engine = engine(backend);
     let storage = engine.storage();
-    // For all of these to pass would take a minute.
+    // Passing all of these would take a minute.
     for _ in 0..LINES {
         assert_eq!(take(storage, "shouts", LOG_BYTES_MAX as u64), None);
     }
@@ -366,7 +366,7 @@ fn all_lanes_share_one_log_limit() {
         assert_eq!(reasons(&retrieved), ["not_found"]);
     }
     let heard = log.heard("choir").len();
-    // With a limit of its own each lane would have been heard.
+    // With separate limits, a line of each lane would have passed.
     assert!((1..LANES).contains(&heard), "{heard}");
     let dropped = support::health(storage, "choir").log_lines_dropped;
     assert_eq!(heard as u64 + dropped, 10 * LANES as u64);
@@ -412,7 +412,7 @@ fn bytes_in_flight_are_limited_and_one_call_is_always_allowed() {
         backend.limits.bytes_in_flight = limit;
         let engine = engine(backend);
         let storage = engine.storage();
-        // Three chunks: one that all want would be fetched once.
+        // Three chunks: a shared chunk would be fetched once.
         let (plan, specs) = (support::promise(1, 1), support::specs(&support::keys(3)));
         let get = |n: usize| storage.get(&specs[n..=n], &Tiers::All, Some(&plan));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -420,7 +420,7 @@ fn bytes_in_flight_are_limited_and_one_call_is_always_allowed() {
         let mut found: Vec<_> = [a, b, c].iter().flat_map(reasons).collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{name}");
-        // Calls that move nothing are not in the way.
+        // Calls that move nothing are not limited.
         assert_eq!(support::in_tier(storage, &support::keys(1), name), 0);
         assert!(!support::counted(storage, name).errors.contains_key(&("contains", "busy")));
         support::assert_nothing_leaks(storage);
@@ -438,13 +438,13 @@ fn a_put_beyond_the_bytes_in_flight_is_lost_and_counted() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let put = async {
-            // By the time that the control thread has answered this the retrieval's call has begun.
+            // Once the control thread has answered this, the retrieval's call has begun.
             storage.remove(&[support::key(9)], &Tiers::All).await.unwrap();
             let allocation = storage.allocate(&support::specs(&[support::key(7)])).await.unwrap();
             storage.put(allocation, &Tiers::All).await;
             storage.flush().await.unwrap();
         };
-        // The retrieval goes first, and is given up when the put has been refused.
+        // The retrieval goes first, and is dropped when the put has been refused.
         tokio::select! {
             biased;
             retrieved = storage.get(&specs, &Tiers::All, Some(&plan)) => panic!("answered: {retrieved:?}"),
@@ -476,7 +476,7 @@ fn a_components_file_may_have_just_so_many_bytes() {
     assert!(cause.contains(&expected), "{cause}");
 }
 
-/// An engine over a class that is late in one method.
+/// Builds an engine over a class that is late in one method.
 fn late(name: &str, method: &str, delay: Duration, set: fn(&mut BackendConfig)) -> anyhow::Result<Engine> {
     let ms = delay.as_millis().to_string();
     let mut backend = bad(name, "LateBackend", &[("in", method), ("ms", &ms)]);

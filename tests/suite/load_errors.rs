@@ -1,5 +1,5 @@
-//! Backends that cannot be loaded: every cause is named with its file or class and with what to do, and does
-//! not stop the others unless it is to.
+//! Backends that cannot be loaded: the error names the cause, the file or class and the remedy, and the others run
+//! unless the configuration says otherwise.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support;
 
-/// Returns the error of an engine with this backend under `on_load_error: fail`, folders left out.
+/// Returns the error of an engine with this backend under `on_load_error: fail`, without folders.
 fn refused(backend: BackendConfig) -> String {
     let folder = backend.module_path.parent().unwrap().to_path_buf();
     let error = EngineBuilder::new(support::config(vec![backend]), support::metadata())
@@ -25,7 +25,7 @@ fn refused(backend: BackendConfig) -> String {
     error.to_string().replace(&format!("{}/", folder.display()), "")
 }
 
-/// A backend of a file that a test writes.
+/// Returns a backend whose file the test writes.
 fn of_file(folder: &TempDir, name: &str, bytes: &[u8]) -> BackendConfig {
     let path = folder.path().join(name);
     fs::write(&path, bytes).unwrap();
@@ -126,7 +126,7 @@ fn a_component_that_imports_what_is_not_offered_is_told_what_is() {
     assert!(error.ends_with(why), "{error}");
 }
 
-/// A component of ours with one name in it replaced by another of the same length.
+/// Returns one of our components with one name replaced by another of the same length.
 fn renamed(component: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = fs::read(support::component(component)).unwrap();
     let mut n_renamed = 0;
@@ -165,7 +165,7 @@ fn more_lanes_than_a_class_states_are_refused() {
     let folder = folder();
     let error = refused(with_lanes(support::fs("store", folder.path()), 3));
     assert!(error.contains("lanes is 3, and class `FsBackend` states that it may have 1"), "{error}");
-    // One that states nothing may have any number.
+    // A class that states nothing may have any number.
     let log = with_lanes(support::backend("store", "log", "ExternalLogBackend"), 3);
     let engine = support::engine(support::config(vec![log]));
     assert_eq!(support::health(engine.storage(), "store").down, None);
@@ -188,7 +188,7 @@ fn a_start_that_computes_is_waited_for_ten_times_as_long_and_one_that_waits_is_n
     }
 }
 
-/// Imports a name that clears the screen and claims something on a line of its own.
+/// Imports a name that clears the screen and makes a false claim on a separate line.
 const HOSTILE: &str = "(component (import \"url=<https://x/\\1b[2J\\nclass Good (a:b/c): fulfils the contract\\e2\\80\\ae>\" (instance)))";
 
 fn assert_harmless(shown: &str) {
@@ -360,7 +360,7 @@ fn engine_without(backend: BackendConfig) -> Engine {
     engine
 }
 
-/// Checks that a backend is down for `cause`, and that calls say so at once.
+/// Checks that a backend is down for `cause`, and that calls report it at once.
 fn assert_down(engine: &Engine, cause: &str) {
     let down = support::health(engine.storage(), "store").down.expect("down");
     assert!(down.contains(cause), "{down}");
@@ -385,7 +385,7 @@ fn a_missing_component_is_loaded_once_it_appears() {
     let path = folder.path().join("late.wasm");
     let engine = engine_without(BackendConfig::new("store", &path, "MemoryBackend"));
     assert_down(&engine, "does not exist");
-    // At once whole, as a deployment would: a half-written file is refused and tried again.
+    // In one step, as a deployment would: a half-written file would be refused and tried again.
     fs::copy(support::component("memory"), folder.path().join("new")).unwrap();
     fs::rename(folder.path().join("new"), &path).unwrap();
     assert_comes_up(&engine);

@@ -1,5 +1,5 @@
-//! What a component costs the host before it runs: memory for each lane is bounded, whatever its instances are made of,
-//! and what would cost more is refused before it is compiled.
+//! The cost of a component to the host before it runs: memory for each lane is bounded, whatever its instances consist
+//! of, and a component that would cost more is refused before it is compiled.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support;
 
-/// The component of `hoarder.wat` with more in it.
+/// The component of `hoarder.wat` with additional content.
 fn hoarder_with(more: &str) -> Vec<u8> {
     let text =
         include_str!("hoarder.wat").replace("PAGES", "1").replace("ELEMENTS", "1").replace("TAKE", "memory");
@@ -28,7 +28,7 @@ fn refusal(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("refused.wasm");
     fs::write(&path, bytes).unwrap();
-    // Nothing could be compiled.
+    // No compiler could run.
     let mut config = support::config(vec![BackendConfig::new("store", &path, "HoarderBackend")]);
     config.compiler = kvtier::Compiler::Program("/nowhere/kvtier".into());
     config.compile_cache = CompileCache::Directory(folder.path().join("cache"));
@@ -36,7 +36,7 @@ fn refusal(bytes: &[u8]) -> String {
     error.replace(&path.display().to_string(), "refused.wasm")
 }
 
-/// Empty components in levels, of which each instantiates the one below 12 times.
+/// Empty components in levels, each of which instantiates the one below 12 times.
 fn tower(n_levels: usize) -> String {
     let mut text = "(component $c0)".to_owned();
     for level in 1..=n_levels {
@@ -82,8 +82,7 @@ fn the_elements_of_passive_segments_are_counted_and_refused_before_compiling() {
 /// Returns a module's fields that weigh `n` items.
 type Fields = fn(usize) -> String;
 
-/// The kinds of items of core modules. The addresses of functions are taken by elements, so that the host
-/// has them all.
+/// The kinds of items of core modules. Elements take the addresses of functions, so that the host keeps all of them.
 const CORE_KINDS: [(&str, Fields); 4] = [
     ("globals", |n| "(global i32 i32.const 1)".repeat(n)),
     ("functions", |n| {
@@ -102,7 +101,7 @@ fn many_core(fields: Fields) -> String {
     format!("(core module $many {}) {instances}", fields(n))
 }
 
-/// The same of imports.
+/// The same for imports.
 fn many_imports() -> String {
     const INSTANCES: usize = 100;
     let n = ((INSTANCE_ITEMS_MAX as usize - 8_000) / INSTANCES - 17) / 3;
@@ -156,7 +155,7 @@ fn many_adapters() -> String {
     )
 }
 
-/// Resource types, each with a function of the host's that makes one.
+/// Resource types, each with a host function that makes one.
 fn many_resources() -> String {
     const EACH: usize = 400;
     let resource = |i| format!("(type $r{i} (resource (rep i32))) (core func (canon resource.new $r{i}))");
@@ -176,7 +175,7 @@ const LANES: &str = "KVTIER_TEST_LANES";
 const COMPONENT: &str = "KVTIER_TEST_COMPONENT";
 const CHILD: &str = "load_memory::with_so_many_lanes_this_process_takes_so_much_memory";
 
-/// Started by the test below in a process of its own: an engine with one backend, and what the process then takes.
+/// The test below starts this in a separate process: it builds an engine with one backend and prints the memory used.
 #[test]
 fn with_so_many_lanes_this_process_takes_so_much_memory() {
     let (Ok(lanes), Ok(path)) = (std::env::var(LANES), std::env::var(COMPONENT)) else { return };
@@ -190,7 +189,7 @@ fn with_so_many_lanes_this_process_takes_so_much_memory() {
     drop(engine);
 }
 
-/// Returns the resident memory of a process with so many lanes of a component, in bytes.
+/// Returns the resident memory of a process with this many lanes of a component, in bytes.
 fn resident_bytes(component: &Path, lanes: usize) -> u64 {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", CHILD, "--nocapture"])
@@ -207,7 +206,7 @@ fn resident_bytes(component: &Path, lanes: usize) -> u64 {
     kib.trim().parse::<u64>().unwrap() << 10
 }
 
-/// What a lane takes beside its items: its store, its stack, its memories as far as they are touched.
+/// The memory of a lane beside its items: its store, its stack, and the touched part of its memories.
 const LANE_BYTES: u64 = 2 << 20;
 
 #[test]

@@ -1,5 +1,5 @@
 //! kvtier's integration tests: real components, built by `cargo xtask guests`, in a real engine.
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod answers;
 mod anywhere;

@@ -1,6 +1,6 @@
-//! Any sequence of operations beside a backend that misbehaves: the chain agrees with the reference model.
+//! Any sequence of operations, with a backend that misbehaves: the chain agrees with the reference model.
 //!
-//! `KVTIER_MODEL_SEED=n` runs that seed alone, `KVTIER_MODEL_STEPS=n` makes every run so long.
+//! `KVTIER_MODEL_SEED=n` runs only that seed, `KVTIER_MODEL_STEPS=n` sets the length of every run.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs scripts from seeds, and says how to repeat the first that fails.
+/// Runs scripts from seeds, and prints how to repeat the first that fails.
 fn run_seeds(test: &str, seeds: std::ops::Range<u64>, n_steps: usize, options: &Options) -> Report {
     let seeds = variable("KVTIER_MODEL_SEED").map_or(seeds, |seed| seed..seed + 1);
     let n_steps = variable("KVTIER_MODEL_STEPS").map_or(n_steps, |n| n as usize);
@@ -36,7 +36,7 @@ fn native() -> Options {
     Options::new(Misbehaving::Native)
 }
 
-/// Checks that a report is about something, unless one seed was asked for.
+/// Checks that the runs tested something, unless one seed was requested.
 fn expect(report: &Report, reasons: &[&str]) {
     if variable("KVTIER_MODEL_SEED").is_some() || variable("KVTIER_MODEL_STEPS").is_some() {
         println!("{report:#?}");
@@ -85,7 +85,7 @@ fn the_chain_agrees_with_the_model_beside_a_component_that_misbehaves() {
     expect(&report, &["not_found", "wrong_length", "check_failed", "bad_answer"]);
 }
 
-/// Runs seeds until the model notices what was broken, and returns what it says.
+/// Runs seeds until the model notices what was broken, and returns its report.
 fn noticed(sabotage: Sabotage) -> String {
     let options = Options { sabotage: Some(sabotage), patience: Duration::from_millis(300), ..native() };
     let found = (0..200).find_map(|seed| model::run(&Script::generate(seed, 150), &options).err());

@@ -1,5 +1,5 @@
-//! What a backend may hold of the process beside memory: file descriptors, threads that work on files, paths and
-//! bytes that wait for these.
+//! Resources of the process that a backend may hold beside memory: file descriptors, threads that work on files, and
+//! the paths and bytes that wait for these.
 
 use kvtier::__internal::limits::{BLOCKING_THREADS_MAX, FILE_OPERATION_BYTES, PATH_BYTES_MAX};
 use kvtier::__internal::wasm::hold_threads;
@@ -81,7 +81,7 @@ fn opening_a_pipe_does_not_wait_for_its_other_end() {
     assert_eq!(take(engine.storage(), "pipes", 40), None);
 }
 
-/// Takes `n` while all threads wait, then one more, which is refused; and again when they have come to all.
+/// Takes `n` while all threads wait, then one more, which is refused. Does so again once the threads have reached all.
 fn assert_pending_is_limited(takes: &str, n: u64, set: impl Fn(&mut BackendConfig)) {
     let (folder, name) = (Folder::new(), format!("pending-{takes}-{n}"));
     let mut backend = folder.granted(&name, takes);
@@ -97,7 +97,7 @@ fn assert_pending_is_limited(takes: &str, n: u64, set: impl Fn(&mut BackendConfi
     assert!(health.host_memory_bytes >= n * FILE_OPERATION_BYTES, "{health:?}");
     assert_eq!(health.lane_restarts, 0, "refused, not ended");
     drop(held);
-    support::eventually("a thread has come to all", || take(storage, &name, 1).is_none());
+    support::eventually("threads have reached all operations", || take(storage, &name, 1).is_none());
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_path_that_is_too_long_is_refused_before_it_waits_for_anything() {
     {
         let folder = Folder::new();
         let mut backend = folder.granted(name, "path");
-        // All threads are taken, so whatever needs one is not answered.
+        // All threads are busy, so a call that needs one is not answered.
         backend.limits.call_timeout = if expected == "timeout" { support::EXPIRES } else { FOR_EVER };
         let engine = engine(backend);
         let _held = hold_threads(name).unwrap();
@@ -171,7 +171,7 @@ fn a_stream_into_a_file_takes_no_more_than_it_says() {
 #[test]
 fn open_files_are_limited() {
     const LIMIT: u64 = 16;
-    // A listing is made of a directory, and keeps it until it is read.
+    // A listing keeps its directory open until it is read.
     for (takes, n_max) in [
         ("files-0.2", LIMIT),
         ("files-0.3", LIMIT),

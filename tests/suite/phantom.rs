@@ -1,5 +1,5 @@
-//! Backends that find what they do not deliver: a failure of reading, unless they deliver anything at all, or had the
-//! right to lose it.
+//! Backends that find chunks and do not deliver them: a failure of reading, unless they deliver at least one chunk, or
+//! were allowed to lose them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn engine(backends: Vec<BackendConfig>, tiers: &[(&str, &Arc<Scripted>)]) -> (En
     (builder.build_blocking().unwrap(), clock)
 }
 
-/// An engine over one tier that has lost all of `keys`, and says that it has them.
+/// Builds an engine over one tier that has lost all of `keys`, and claims to have them.
 fn with_lost(tier: &Arc<Scripted>, keys: &[ChunkKey]) -> (Engine, Clock) {
     let (engine, clock) = engine(vec![], &[("tier", tier)]);
     put_in(engine.storage(), keys, "tier");
@@ -151,7 +151,7 @@ fn one_miss_among_failed_chunks_does_not_keep_the_breaker_closed() {
     for key in &keys[1..] {
         tier.spoil(*key);
     }
-    // Without a lookup of its own, so that nothing is promised.
+    // Without a lookup, so that nothing is promised.
     let plan = support::promise(1, 3);
     for n in 1..=FAILURES {
         assert_eq!(reading(storage).state, BreakerState::Closed);

@@ -1,4 +1,4 @@
-//! Pins: who holds what, until when, and what a backend hears of it.
+//! Pins: which lookup holds which chunks, until when, and which calls reach a backend.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{
     key, keys, log, memories, metadata, misbehaving, put, put_in, runs, specs,
 };
 
-/// A backend that keeps two chunks and evicts what was not used for longest.
+/// A backend that keeps two chunks and evicts the least recently used one.
 fn two_chunks(name: &str) -> kvtier::BackendConfig {
     let mut config = backend(name, "memory", "LruMemoryBackend");
     config.config.push(("capacity".into(), (2 * (CHUNK_BYTES + 64)).to_string()));
@@ -134,7 +134,7 @@ fn t34_a_lookup_whose_chunks_were_removed_releases_no_pin_of_a_later_lookup() {
     };
     store();
     look_up("before");
-    // One chunk goes for good, the other comes again.
+    // One chunk is gone for good, the other is stored again.
     block_on(storage.remove(&keys, &Tiers::All)).unwrap();
     store();
     look_up("after");
@@ -158,7 +158,7 @@ fn pins_of_a_recreated_backend_are_gone_and_release_no_later_ones() {
     assert_eq!(pinned(storage), (0, vec![2]));
 }
 
-/// An engine whose pins expire after 300 s by a clock that the test moves.
+/// Builds an engine whose pins expire after 300 s on a clock that the test moves.
 fn on_clock(config: Config, tiers: &[(&str, &Arc<Scripted>)]) -> (Engine, Clock) {
     let clock = Clock::manual();
     let mut builder = EngineBuilder::new(config, metadata()).clock(clock.clone());
@@ -198,7 +198,7 @@ fn t37_pins_expire_after_300_s_per_lookup_id_and_a_second_pin_extends_them() {
     seconds(299);
     block_on(storage.expire_pins());
     assert_eq!((pins(), pinned(storage).0), (vec![Some(0), Some(0), None], 0));
-    // In the background, whoever has found the pins expired.
+    // In the background, whatever operation found the pins expired.
     let mut heard = Vec::new();
     eventually("unpin", || {
         heard.extend(tier.heard());
@@ -220,7 +220,7 @@ fn t37_pins_are_released_as_soon_as_they_have_expired_though_nobody_asks() {
         block_on(storage.contains_pinned(&[*key], &Tiers::All, &format!("{second}")));
         clock.advance(Duration::from_secs(1));
     }
-    // They expire one after the other. Who looks every half minute does not come to the last of them in time.
+    // They expire one after the other. A check every half minute would be late for the last of them.
     clock.advance(Duration::from_secs(297));
     let mut left = 4;
     eventually("all are released, each when it has expired and not before", || {
@@ -310,7 +310,7 @@ fn a_backend_hears_only_the_first_pin_and_the_last_unpin_of_a_key() {
     assert_eq!(tier.heard(), [Heard::Unpin(fresh)]);
     block_on(storage.unpin("two"));
     assert_eq!(tier.heard(), [Heard::Unpin(keys[..2].to_vec())]);
-    // Looking without pinning pins nothing.
+    // A lookup without a pin pins nothing.
     block_on(storage.contains(&keys, &Tiers::All));
     assert_eq!(tier.heard(), [Heard::Contains(keys, Pinning::None)]);
 }
@@ -333,7 +333,7 @@ fn a_backend_that_fails_while_it_pins_is_passed_over_and_told_to_unpin() {
         heard.last() == Some(&Heard::Unpin(keys.clone()))
     });
     block_on(storage.unpin("id"));
-    assert_eq!(bad.heard(), [], "it holds nothing that could be released");
+    assert_eq!(bad.heard(), [], "it holds no pin to release");
     assert_eq!(good.heard().last(), Some(&Heard::Unpin(keys)));
 }
 
@@ -348,7 +348,7 @@ fn a_lookup_does_not_wait_for_the_release_of_other_lookups_pins() {
     assert_eq!(block_on(storage.contains_pinned(&keys[..2], &only, "expires")).n_chunks, 2);
     clock.advance(Duration::from_secs(301));
     assert_eq!(block_on(storage.contains_pinned(&keys[2..], &only, "second")).n_chunks, 1);
-    // The guest is still inside `unpin`; whoever waited for it would have left it expired there.
+    // The guest is still inside `unpin`; a caller that waited would have let the call expire.
     assert_eq!(engine.storage().status().backends[0].health.abandoned_calls, 0);
     assert_eq!(engine.storage().status().lookups_pinned, 1);
 }

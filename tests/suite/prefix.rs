@@ -1,4 +1,4 @@
-//! The prefix rules: how far a lookup reaches, who serves what, and where a retrieval ends.
+//! The prefix rules: how far a lookup reaches, which tier serves which chunk, and where a retrieval ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn t20_a_lookup_goes_on_as_long_as_any_tier_extends_it() {
     let lookup = block_on(storage.contains(&keys, &Tiers::All));
     assert_eq!(lookup.n_chunks, 3);
     assert_eq!(runs(&lookup), [(1, 1), (2, 1), (1, 1)]);
-    // The CPU tier may come in the middle as well.
+    // The CPU tier may also serve the middle.
     put(storage, &keys[3..4], &Tiers::only(["cpu"]));
     put_in(storage, &keys[4..], "t20_b");
     let lookup = block_on(storage.contains(&keys, &Tiers::All));
@@ -104,7 +104,7 @@ fn t27_failure_keeps_chunks_before_the_earliest_gap() {
         assert_eq!(found.chunks.iter().map(kvtier::Chunk::key).collect::<Vec<_>>(), keys[..1]);
         assert_eq!(served(&found), [1]);
         assert!(misses(&found).contains(&(1, TierIndex(1), reason)), "{:?}", found.misses);
-        // What was fetched behind the gap has been given back.
+        // Chunks fetched behind the gap have been released.
         assert_eq!(chunks_in_memory(storage), 1);
         assert_eq!(in_tier(storage, &keys, "cpu"), 1);
         drop(found);
@@ -312,8 +312,8 @@ fn t56_engines_of_other_models_share_a_backend_without_sharing_chunks() {
     assert_eq!(again.blocking().lookup(&prompt_of(&again)).unwrap().n_tokens, tokens.len());
 }
 
-/// Retrieves a prompt of which three tiers promise so many chunks each, one after the other, and deliver only
-/// the first so many. Checks that nothing but what was delivered stays in memory.
+/// Retrieves a prompt of which three tiers promise given numbers of chunks, one after the other, and each delivers only
+/// a first part. Checks that only the delivered chunks stay in memory.
 fn retrieved(promised: [usize; 3], delivered: [usize; 3], n_tokens: u32) -> RetrievedPrefix {
     let tiers = [Scripted::new(), Scripted::new(), Scripted::new()];
     let chain: Vec<_> = ["a", "b", "c"].into_iter().zip(&tiers).collect();
@@ -332,7 +332,7 @@ fn retrieved(promised: [usize; 3], delivered: [usize; 3], n_tokens: u32) -> Retr
         start += promised;
     }
     let plan = engine.blocking().lookup(&prompt).unwrap();
-    assert_eq!(plan.n_tokens, tokens.len(), "all of it is promised");
+    assert_eq!(plan.n_tokens, tokens.len(), "all tokens are promised");
     let found = engine.blocking().retrieve(&prompt, Some(&plan)).unwrap();
     assert_eq!(chunks_in_memory(engine.storage()), found.retrieved.chunks.len());
     block_on(engine.storage().remove(&keys_of(&found), &Tiers::only(["cpu"]))).unwrap();
@@ -443,7 +443,7 @@ fn t74_a_backend_that_hangs_for_longer_than_a_lookup_may_take_leaves_time_to_tho
     hung.limits.call_timeout = Duration::from_hours(1);
     let mut config = memories(&["t74_y", "t74_z"]);
     config.backends.insert(0, hung);
-    // The one that hangs gets a third of it.
+    // The tier that hangs gets a third of the time.
     config.lookup_timeout = 3 * EXPIRES;
     let engine = engine(config);
     let (storage, keys) = (engine.storage(), keys(2));
@@ -451,7 +451,7 @@ fn t74_a_backend_that_hangs_for_longer_than_a_lookup_may_take_leaves_time_to_tho
     put_in(storage, &keys[1..], "t74_z");
     let lookup = block_on(storage.contains(&keys, &Tiers::All));
     assert_eq!(runs(&lookup), [(2, 1), (3, 1)]);
-    // Pins of a lookup are as complete as its answer.
+    // The pins of a lookup cover exactly its result.
     let lookup = block_on(storage.contains_pinned(&keys, &Tiers::All, "t74"));
     assert_eq!(runs(&lookup), [(2, 1), (3, 1)]);
     block_on(storage.unpin("t74"));

@@ -1,4 +1,4 @@
-//! The put queues: what waits, what is dropped, what a removal does to both.
+//! The put queues: which puts wait, which are dropped, and how a removal affects both.
 
 use std::future::Future;
 use std::pin::pin;
@@ -34,7 +34,7 @@ fn puts_in_flight_hold_a_quarter_of_the_pool_at_most_and_the_rest_is_dropped_and
     let (engine, tier) = gated(dropping(64), 64);
     let (storage, keys) = (engine.storage(), keys(20));
     let stored = put(storage, &keys, &Tiers::All);
-    assert_eq!(stored.n_new, 20, "the CPU tier has them all, and waits for nobody");
+    assert_eq!(stored.n_new, 20, "the CPU tier has them all, and does not wait");
     assert_eq!((stored.backends[0].n_queued, stored.backends[0].n_dropped), (16, 4));
     let status = &storage.status().backends[0];
     assert_eq!((status.puts_pending, status.put_bytes_pending), (16, 16 * 4096));
@@ -119,7 +119,7 @@ fn a_removal_cancels_queued_puts_and_takes_effect_after_those_in_flight() {
     let (storage, keys) = (engine.storage(), keys(7));
     put(storage, &keys, &Tiers::All);
     tier.wait_for_puts(4);
-    // In flight and queued ones; the last stays.
+    // Puts in flight and in the queue; the last stays.
     let mut removing = pin!(storage.remove(&keys[..6], &Tiers::All));
     assert!(poll_once(removing.as_mut()).is_pending());
     assert_eq!(storage.status().backends[0].puts_pending, 5);
@@ -160,11 +160,11 @@ fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
     put_in(storage, &keys, "a");
     tier.damage(keys[0]);
     tier.hold_removals(&keys);
-    assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is found");
+    assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is noticed");
     tier.heard();
 
     put(storage, &keys, &Tiers::only(["a"]));
-    // A put that does not wait has come by now, nearly always; one that waits comes after the removal.
+    // A put that does not wait has nearly always arrived by now; a put that waits comes after the removal.
     (0..10_000).for_each(|_| std::thread::yield_now());
     tier.let_gets_go();
     block_on(storage.flush()).unwrap();

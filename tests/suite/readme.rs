@@ -1,4 +1,4 @@
-//! README's Rust: every line of it stands in a file that other tests compile and run.
+//! The README's Rust: each of its lines is in a file that other tests compile and run.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ const SHOWN: [&str; 2] = ["host/examples/serve.rs", "tests/guests/map/src/lib.rs
 fn each_line_of_rust_in_readme_is_compiled_and_run() {
     let readme = read("README.md");
     let blocks: Vec<String> = rust_blocks(&readme).collect();
-    assert_eq!(blocks.len(), SHOWN.len(), "a block of README comes from no file");
+    assert_eq!(blocks.len(), SHOWN.len(), "a block of README has no source file");
     for (block, path) in blocks.iter().zip(SHOWN) {
         assert!(block.len() > 300, "{block}");
         assert!(is_in(block, &read(path)), "README shows code that is not in {path}:\n{block}");
@@ -27,7 +27,7 @@ fn rust_blocks(markdown: &str) -> impl Iterator<Item = String> {
     markdown.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned())
 }
 
-/// Reports whether the code stands in the file. README breaks lines in fewer places, and groups what it imports.
+/// Reports whether the file contains the code. README breaks lines in fewer places, and groups its imports.
 fn is_in(code: &str, file: &str) -> bool {
     let body = |text: &str| -> String {
         let lines = text.lines().filter(|line| !line.starts_with("use ") && !line.starts_with("//"));

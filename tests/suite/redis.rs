@@ -1,4 +1,4 @@
-//! The `redis` backend on real servers: one, and a cluster.
+//! The `redis` backend on real servers: a single server, and a cluster.
 
 mod cluster;
 mod example;
@@ -18,7 +18,7 @@ use kvtier_servers::redis::{Commands, Connection, Redis, RedisOptions, available
 
 use crate::support::{self, counted, get, in_tier, key, keys, metadata, put, put_in, served};
 
-/// Runs a test where there is Redis.
+/// Runs a test if Redis is available.
 macro_rules! needs_redis {
     () => {
         if !available(std::thread::current().name().unwrap_or("a test of redis")) {
@@ -28,10 +28,10 @@ macro_rules! needs_redis {
 }
 use needs_redis;
 
-/// Payload of a chunk that is larger than what a guest may keep.
+/// Payload of a chunk that is larger than the memory of a guest.
 const LARGE_BYTES: usize = 32 << 20;
 
-/// The backend, granted every port of this machine.
+/// Returns the backend, granted every port of this machine.
 fn backend(name: &str, servers: &[SocketAddr], settings: &[(&str, &str)]) -> BackendConfig {
     let mut backend = support::backend(name, "redis", "RedisBackend");
     let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
@@ -39,13 +39,13 @@ fn backend(name: &str, servers: &[SocketAddr], settings: &[(&str, &str)]) -> Bac
     backend.config.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let host = NetHost::Address([127, 0, 0, 1].into());
     backend.allow.net.push(NetGrant::Tcp { host, ports: PortRange { first: 1, last: u16::MAX } });
-    // Long enough for a busy machine: what is to take long is stopped altogether.
+    // Long enough for a busy machine: a server that should take long is paused altogether.
     backend.limits.call_timeout = Duration::from_secs(10);
     backend.limits.lane_stall = Duration::from_secs(10);
     backend
 }
 
-/// A port of this machine.
+/// Returns a grant for a port of this machine.
 fn granted(port: u16) -> NetGrant {
     NetGrant::Tcp {
         host: NetHost::Address([127, 0, 0, 1].into()),
@@ -53,7 +53,7 @@ fn granted(port: u16) -> NetGrant {
     }
 }
 
-/// A chain without a hot cache.
+/// Builds a chain without a hot cache.
 fn config(backends: Vec<BackendConfig>) -> Config {
     let blocking_timeout = Duration::from_mins(1);
     Config { local_cpu: false, pool_size_bytes: 64 << 20, blocking_timeout, ..support::config(backends) }
@@ -69,7 +69,7 @@ fn start() -> (Redis, Connection) {
     (redis, client)
 }
 
-/// A chunk's key in Redis.
+/// Returns a chunk's key in Redis.
 fn name_of(engine: &Engine, key: ChunkKey) -> String {
     format!("kvtier:{}:{key}", engine.namespace())
 }
@@ -204,7 +204,7 @@ fn prefix_database_user_and_time_to_live_are_those_configured() {
     let () = cmd("SELECT").arg(3).query(&mut client).unwrap();
     let name = name_of(&engine, key(0)).replacen("kvtier:", "team:", 1);
     assert!((990..=1_000).contains(&client.ttl::<_, i64>(&name).unwrap()));
-    // A put of a chunk that is present counts as a use: another engine does not know that it is there.
+    // A put of a chunk that is present counts as a use: another engine does not know that it is stored.
     let () = client.expire(&name, 100).unwrap();
     let other = support::engine(config(vec![backend]));
     put_in(other.storage(), &keys(1), "redis");
@@ -232,7 +232,7 @@ fn sizes_around_every_boundary_come_back() {
     needs_redis!();
     let (redis, _client) = start();
     let engine = engine(backend("redis", &[redis.addr()], &[]));
-    // Of what is written at once, of the buffer that is read into, and of the pieces of a large value.
+    // Sizes around those of a single write, of the read buffer, and of the pieces of a large value.
     let boundaries = [64 << 10, 192 << 10, 256 << 10, 384 << 10, (256 << 10) + (1 << 20), 3 << 20];
     let sizes =
         boundaries.iter().flat_map(|&size: &usize| [size - 100, size - 1, size, size + 1]).chain([1, 2]);
@@ -274,7 +274,7 @@ fn what_one_engine_stores_another_finds_behind_its_own_cpu_tier() {
     block_on(a.storage().flush()).unwrap();
     assert_eq!(support::runs(&block_on(b.storage().contains(&keys(8), &Tiers::All))), [(1, 8)]);
     assert_eq!(served(&get(b.storage(), &keys(8))), vec![1; 8]);
-    assert_eq!(served(&get(b.storage(), &keys(8))), vec![0; 8], "from then on it has them itself");
+    assert_eq!(served(&get(b.storage(), &keys(8))), vec![0; 8], "from now on its CPU tier has them");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_second_server_serves_where_the_first_does_not_answer() {
     assert_eq!((served(&get(engine.storage(), &keys(2))), size(&mut client)), (vec![1, 1], 2));
 }
 
-/// Why an engine with this backend does not start.
+/// Returns why an engine with this backend does not start.
 fn refusal(backend: BackendConfig) -> String {
     match EngineBuilder::new(config(vec![backend]), metadata()).build_blocking() {
         Err(error @ BuildError::Load { .. }) => error.to_string(),

@@ -1,4 +1,4 @@
-//! The `s3` backend against a server that speaks S3, in a process of its own, and that checks signatures.
+//! The `s3` backend against an S3 server that runs in a separate process and checks signatures.
 
 mod canned;
 mod faults;
@@ -56,7 +56,7 @@ impl Secrets {
     }
 }
 
-/// A backend on the bucket `kv-cache` of a store, with the bucket in the path, and with generous limits.
+/// Returns a backend on the bucket `kv-cache` of a store, with the bucket in the path and generous limits.
 fn backend(name: &str, endpoint: &str, secrets: &Secrets) -> BackendConfig {
     let mut backend = support::backend(name, "s3", "S3Backend");
     set(&mut backend, &[("bucket", "kv-cache"), ("endpoint", endpoint), ("addressing", "path")]);
@@ -85,12 +85,12 @@ fn set(backend: &mut BackendConfig, settings: &[(&str, &str)]) {
     }
 }
 
-/// An engine without a hot cache: the first backend is tier 1.
+/// Builds an engine without a hot cache: the first backend is tier 1.
 fn engine(backends: Vec<BackendConfig>) -> Engine {
     support::engine(Config { local_cpu: false, ..support::config(backends) })
 }
 
-/// An engine for a few large chunks.
+/// Builds an engine for a few large chunks.
 fn engine_for(n_bytes: usize, backends: Vec<BackendConfig>) -> Engine {
     let pool_size_bytes = n_bytes as u64;
     support::engine(Config { local_cpu: false, pool_size_bytes, ..support::config(backends) })
@@ -110,7 +110,7 @@ fn put_large(storage: &StorageManager, specs: &[ChunkSpec], tier: &str) {
     block_on(storage.flush()).unwrap();
 }
 
-/// Retrieves large chunks and checks every byte; returns how many there were.
+/// Retrieves large chunks, checks every byte, and returns the number of chunks.
 fn get_large(storage: &StorageManager, specs: &[ChunkSpec]) -> usize {
     let found = block_on(storage.get(specs, &Tiers::All, None));
     for (chunk, spec) in found.chunks.iter().zip(specs) {
@@ -127,7 +127,7 @@ fn only_object(server: &S3Server) -> PathBuf {
     objects.swap_remove(0)
 }
 
-/// What a call of the backend counted as, by operation and reason.
+/// Returns how a call of the backend was counted, by operation and reason.
 fn errors(storage: &StorageManager, name: &str) -> Vec<(&'static str, &'static str)> {
     support::counted(storage, name).errors.into_keys().collect()
 }
@@ -150,12 +150,12 @@ fn chunks_are_objects_and_come_back() {
         let size = std::fs::metadata(&object).unwrap().len() as usize;
         assert_eq!(size, support::CHUNK_BYTES + TRAILER_BYTES);
     }
-    // A gap ends the run, whatever is behind it.
+    // A gap ends the run, whatever follows it.
     assert_eq!(block_on(storage.remove(&keys[2..3], &Tiers::All)), Ok(1));
     assert_eq!(block_on(storage.remove(&keys[2..3], &Tiers::All)), Ok(0));
     assert_eq!(in_tier(storage, &keys, "s3-basic"), 2);
     let found = get(storage, &keys);
-    assert_eq!((served(&found), found.misses.len()), (vec![1, 1], 0), "a miss and no error");
+    assert_eq!((served(&found), found.misses.len()), (vec![1, 1], 0), "a miss, not an error");
     drop(found);
     assert_eq!(server.objects().unwrap().len(), 4);
     assert_eq!(errors(storage, "s3-basic"), []);
@@ -267,7 +267,7 @@ fn a_flipped_bit_is_never_served() {
         std::fs::write(&object, bytes).unwrap();
         let found = get(storage, &keys);
         assert_eq!((served(&found), found.misses.len()), (vec![2], 1), "bit of byte {at}");
-        // The host removes what does not verify.
+        // The host removes chunks that do not verify.
         support::eventually("it is removed", || server.objects().unwrap().is_empty());
     }
 }
@@ -367,7 +367,7 @@ fn answers_that_are_not_read_free_their_connections() {
     assert_eq!(get_large(storage, &specs), 1);
 }
 
-/// Where an object of a server would be that is not there.
+/// Returns the path that a missing object of a server would have.
 fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap()
 }

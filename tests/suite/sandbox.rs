@@ -1,4 +1,4 @@
-//! What a backend may reach: nothing, unless the configuration grants it.
+//! A backend may reach nothing that the configuration does not grant.
 
 use std::fs;
 use std::net::TcpListener;
@@ -54,10 +54,10 @@ fn nothing_is_granted_by_default() {
     }
     assert!(!written.exists());
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "nobody has connected");
+    assert!(listener.accept().is_err(), "no connection arrived");
     let variables: Vec<_> = heard.iter().filter(|line| line.starts_with("variable ")).collect();
     assert!(variables.is_empty(), "{variables:?}");
-    assert!(std::env::vars().next().is_some(), "there was something to see");
+    assert!(std::env::vars().next().is_some(), "there are variables to see");
     assert_eq!(find(&heard, "arguments"), "arguments: 0");
 }
 

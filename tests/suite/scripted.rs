@@ -1,5 +1,5 @@
-//! A native tier whose answers a test decides: it may lose or break chunks that it claims to have, and hold
-//! puts and gets back until the test lets them go. Writes down every call.
+//! A native tier whose answers a test decides: it can lose or damage chunks that it claims to have, and hold puts and
+//! gets back until the test releases them. It records every call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use kvtier::tier::{Pinning, Sinks, Sources, Tier, TierError, TierFuture};
 use kvtier::{ChunkKey, Config, Engine, EngineBuilder, EngineMetadata, block_on};
 use tokio::sync::Semaphore;
 
-/// A call that the tier has heard.
+/// A call that the tier has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Contains(Vec<ChunkKey>, Pinning),
@@ -31,11 +31,11 @@ struct Store {
     expiring: BTreeSet<ChunkKey>,
     unremovable: BTreeSet<ChunkKey>,
     heard: Vec<Heard>,
-    /// Of each get: the thread that it ran on, and the time that it was given.
+    /// For each get, the thread that it ran on and its time limit.
     gets: Vec<(Option<String>, Duration)>,
 }
 
-/// How much a tier says that it takes.
+/// The capacity that the tier states.
 #[derive(Clone, Copy)]
 pub(crate) struct Takes {
     pub(crate) batch_chunks: usize,
@@ -49,7 +49,7 @@ impl Default for Takes {
     }
 }
 
-/// The gets that are inside.
+/// The gets that are running.
 #[derive(Default)]
 struct Inside {
     now: AtomicUsize,
@@ -72,7 +72,7 @@ impl Drop for IsInside<'_> {
     }
 }
 
-/// The tier. Keeps everything and forgets nothing, unless it is told to.
+/// The tier. Keeps everything, unless a test says otherwise.
 pub(crate) struct Scripted {
     store: Mutex<Store>,
     gate: Semaphore,
@@ -95,14 +95,14 @@ impl Scripted {
         Self::taking(Takes::default())
     }
 
-    /// Makes a tier that works, and takes so much.
+    /// Makes a tier that works, and states this capacity.
     pub(crate) fn taking(takes: Takes) -> Arc<Self> {
         let tier = Self::with_gate_shut(takes);
         tier.open_gate();
         tier
     }
 
-    /// Makes a tier whose puts wait at the gate, and carry so many chunks at most.
+    /// Makes a tier whose puts wait at the gate, and carry at most this many chunks.
     pub(crate) fn gated(batch_chunks_max: usize) -> Arc<Self> {
         Self::with_gate_shut(Takes { batch_chunks: batch_chunks_max, ..Takes::default() })
     }
@@ -134,12 +134,12 @@ impl Scripted {
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// Waits until so many more puts have come to the gate.
+    /// Waits until this many more puts have reached the gate.
     pub(crate) fn wait_for_puts(&self, n: u32) {
         block_on(self.arrived.acquire_many(n)).unwrap().forget();
     }
 
-    /// Has gets of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
+    /// Makes gets of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
     pub(crate) fn hold_gets(&self, keys: &[ChunkKey]) {
         self.store.lock().unwrap().held.extend(keys);
     }
@@ -149,27 +149,27 @@ impl Scripted {
         self.get_gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// Has gets of `key` end without an answer.
+    /// Makes gets of `key` end without an answer.
     pub(crate) fn let_expire(&self, key: ChunkKey) {
         self.store.lock().unwrap().expiring.insert(key);
     }
 
-    /// Waits until so many more gets have come in.
+    /// Waits until this many more gets have begun.
     pub(crate) fn wait_for_gets(&self, n: u32) {
         block_on(self.gets_arrived.acquire_many(n)).unwrap().forget();
     }
 
-    /// Returns how many gets were inside at a time, at most.
+    /// Returns the largest number of gets that ran at once.
     pub(crate) fn gets_at_once(&self) -> usize {
         self.gets_inside.most.load(Ordering::SeqCst)
     }
 
-    /// Goes on claiming to have `key`, but delivers a miss.
+    /// Still claims to have `key`, but delivers a miss.
     pub(crate) fn lose(&self, key: ChunkKey) {
         self.store.lock().unwrap().lost.insert(key);
     }
 
-    /// Goes on claiming to have `key`, but answers an error.
+    /// Still claims to have `key`, but returns an error.
     pub(crate) fn spoil(&self, key: ChunkKey) {
         self.store.lock().unwrap().broken.insert(key);
     }
@@ -179,37 +179,37 @@ impl Scripted {
         self.fails_lookups.store(true, Ordering::SeqCst);
     }
 
-    /// Has lookups wait until [`Scripted::let_gets_go`], whatever their deadline.
+    /// Makes lookups wait until [`Scripted::let_gets_go`], whatever their deadline.
     pub(crate) fn hold_lookups(&self) {
         self.holds_lookups.store(true, Ordering::SeqCst);
     }
 
-    /// Has removals of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
+    /// Makes removals of these keys wait until [`Scripted::let_gets_go`], whatever their deadline.
     pub(crate) fn hold_removals(&self, keys: &[ChunkKey]) {
         self.store.lock().unwrap().unremovable.extend(keys);
     }
 
-    /// Refuses puts, or takes them again; goes on serving.
+    /// Refuses puts, or accepts them again; continues to serve.
     pub(crate) fn refuse_puts(&self, refuses: bool) {
         self.refuses_puts.store(refuses, Ordering::SeqCst);
     }
 
-    /// Changes a byte of what is stored under `key`.
+    /// Changes a byte of the chunk stored under `key`.
     pub(crate) fn damage(&self, key: ChunkKey) {
         self.store.lock().unwrap().chunks.get_mut(&key).unwrap()[0] ^= 1;
     }
 
-    /// Answers every call with an error, until it is brought back; keeps what it has.
+    /// Answers every call with an error until it is revived; keeps its chunks.
     pub(crate) fn set_dead(&self, dead: bool) {
         self.dead.store(dead, Ordering::SeqCst);
     }
 
-    /// Has it move every byte twice.
+    /// Makes it move every byte twice.
     pub(crate) fn set_wasteful(&self, wasteful: bool) {
         self.wasteful.store(wasteful, Ordering::SeqCst);
     }
 
-    /// Answers from now on that it does not pin.
+    /// From now on, answers that it does not pin.
     pub(crate) fn do_not_pin(&self) {
         self.has_no_pins.store(true, Ordering::SeqCst);
     }
@@ -234,12 +234,12 @@ impl Scripted {
         self.store.lock().unwrap().chunks[&key][..n_bytes].to_vec()
     }
 
-    /// Returns what was heard since the last time.
+    /// Returns the calls received since the last time.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         std::mem::take(&mut self.store.lock().unwrap().heard)
     }
 
-    /// Returns the keys of the puts that were heard since the last time, in the order of the keys.
+    /// Returns the keys of the puts received since the last time, in the order of the keys.
     pub(crate) fn put_keys(&self) -> Vec<ChunkKey> {
         let puts = self.heard().into_iter().filter_map(|heard| match heard {
             Heard::Put(keys) => Some(keys),
@@ -269,12 +269,12 @@ impl Scripted {
         Ok(())
     }
 
-    /// Returns on which thread each get ran since the last time, and how long it might have taken.
+    /// Returns the thread and the time limit of each get since the last time.
     pub(crate) fn gets(&self) -> Vec<(Option<String>, Duration)> {
         std::mem::take(&mut self.store.lock().unwrap().gets)
     }
 
-    /// Returns how many gets are inside.
+    /// Returns how many gets are running.
     pub(crate) fn gets_inside(&self) -> usize {
         self.gets_inside.now.load(Ordering::SeqCst)
     }
@@ -418,7 +418,7 @@ impl Tier for Scripted {
     }
 }
 
-/// An engine with scripted tiers behind the configured ones.
+/// Builds an engine with scripted tiers behind the configured ones.
 pub(crate) fn engine_over(
     config: Config,
     metadata: EngineMetadata,

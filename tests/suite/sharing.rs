@@ -1,4 +1,4 @@
-//! Requests that share a prefix: each chunk that several want at once is fetched once, and so is each lookup.
+//! Requests that share a prefix: a chunk that several want at once is fetched once, and a shared lookup is made once.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ static ALL: Tiers = Tiers::All;
 
 type Running<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Begins an operation. It takes its seats, and begins its calls, the first time that it is polled.
+/// Begins an operation. The first poll joins its flights and starts its calls.
 fn begin<'a, T>(operation: impl Future<Output = T> + 'a) -> Running<'a, T> {
     let mut operation: Running<'a, T> = Box::pin(operation);
     let mut context = Context::from_waker(Waker::noop());
@@ -27,7 +27,7 @@ fn begin<'a, T>(operation: impl Future<Output = T> + 'a) -> Running<'a, T> {
     operation
 }
 
-/// A retrieval of what the first of the tiers is expected to have.
+/// Returns a retrieval of chunks that the first tier is expected to have.
 async fn retrieve(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
     let plan: Lookup = promise(1, keys.len());
     let retrieved = storage.get(&specs(keys), &Tiers::All, Some(&plan)).await;
@@ -37,7 +37,7 @@ async fn retrieve(storage: &StorageManager, keys: &[ChunkKey]) -> Retrieved {
     retrieved
 }
 
-/// An engine whose hot cache is off, over tiers that all have `keys`; the first holds gets of them back.
+/// Builds an engine without a hot cache, over tiers that all have `keys`; the first holds gets of them back.
 fn engine(tiers: &[(&str, &Arc<Scripted>)], keys: &[ChunkKey]) -> Engine {
     engine_with(Config { local_cpu: false, ..config(vec![]) }, tiers, keys)
 }
@@ -141,7 +141,7 @@ fn a_caller_waits_until_its_own_deadline_and_the_last_to_leave_abandons_the_fetc
     let counts = counted(storage, "first");
     assert_eq!((counts.errors[&("get", "timeout")], counts.misses["timeout"]), (1, 2), "one failure");
     assert_eq!(storage.status().backends[0].reading.failures, 1);
-    eventually("the call is over", || first.gets_inside() == 0);
+    eventually("the call has ended", || first.gets_inside() == 0);
     assert_nothing_leaks(storage);
 }
 
@@ -154,7 +154,7 @@ fn a_caller_that_gives_up_cancels_nothing_for_the_others() {
     let second = begin(retrieve(storage, &keys));
     tier.wait_for_gets(1);
     drop(first);
-    // One that comes now joins what its first asker has left.
+    // A retrieval that comes now joins the flight that the first one has left.
     let third = begin(retrieve(storage, &keys));
     tier.let_gets_go();
     let (second, third) = block_on(async { futures::join!(second, third) });
@@ -172,9 +172,9 @@ fn a_fetch_that_nobody_waits_for_is_abandoned_and_the_next_asks_anew() {
     let running = [begin(retrieve(storage, &keys)), begin(retrieve(storage, &keys[..1]))];
     tier.wait_for_gets(1);
     drop(running);
-    eventually("the call is over", || tier.gets_inside() == 0);
+    eventually("the call has ended", || tier.gets_inside() == 0);
     assert_nothing_leaks(storage);
-    assert_eq!(storage.status().backends[0].reading.failures, 0, "callers that leave say nothing");
+    assert_eq!(storage.status().backends[0].reading.failures, 0, "callers that leave do not count");
     tier.let_gets_go();
     assert_eq!(served(&block_on(retrieve(storage, &keys))), [1; 2]);
     assert_eq!(gets(&tier).len(), 2);
@@ -190,7 +190,7 @@ fn a_failure_is_one_miss_for_all_and_the_next_tier_is_asked_once_for_all() {
     }
     let mut running: Vec<_> = (0..4).map(|_| begin(retrieve(storage, &keys))).collect();
     first.let_gets_go();
-    // The others come to the second tier when the first of them has its answer from there, and has gone.
+    // The others reach the second tier when the first already has its answer from there and has left.
     let last = running.split_off(1);
     let found = block_on(running.remove(0));
     let pointers: Vec<_> = found.chunks.iter().map(|chunk| chunk.as_ptr()).collect();
@@ -276,7 +276,7 @@ fn a_caller_that_waits_for_memory_in_vain_ends_alone() {
     let storage = engine.storage();
     put_in(storage, &keys, "tier");
     tier.heard();
-    // All memory is in the program's hands, and one chunk of it in a put that hangs.
+    // The program holds all memory; a put that hangs also holds one chunk of it.
     let spent: Vec<_> = (100..108).map(key).collect();
     let mut allocation = block_on(storage.allocate(&specs(&spent[..1]))).unwrap();
     allocation.missing().for_each(|missing| kvtier_cli::content::fill(missing.key, missing.bytes));
@@ -294,7 +294,7 @@ fn a_caller_that_waits_for_memory_in_vain_ends_alone() {
     assert_eq!((served(&second), misses(&second)), (vec![1], vec![]));
     drop(second);
 
-    // Nothing is on its way that would bring memory.
+    // Nothing in flight would release memory.
     let more = block_on(storage.allocate(&specs(&spent[..1]))).unwrap();
     let found = block_on(retrieve(storage, &keys));
     assert_eq!((found.chunks.len(), misses(&found)[0]), (0, (0, 1, "no_memory")));
@@ -316,8 +316,8 @@ fn unpinned_lookups_are_shared_with_equal_ones_and_with_those_of_which_they_are_
     let other = begin(storage.contains(&keys[1..], &ALL));
     let five = support::keys(5);
     let longer = begin(storage.contains(&five, &ALL));
-    assert_eq!(tier.heard().len(), 2, "neither is an answer to these");
-    // Whoever asked first may leave.
+    assert_eq!(tier.heard().len(), 2, "neither answers these");
+    // The first caller may leave.
     drop(all);
     tier.let_gets_go();
     let found = block_on(join_all([same, beginning, other, longer]));

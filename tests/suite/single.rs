@@ -1,4 +1,4 @@
-//! What the contract says of lists of keys, and the optional method `present`: through the tier of a single backend,
+//! The contract's rules on lists of keys, and the optional method `present`, through the tier of a single backend,
 //! without a chain.
 
 use std::sync::Arc;
@@ -87,7 +87,7 @@ fn a_repeated_key_is_answered_each_time_and_changed_once() {
         let pinned = block_on(tier.pin(list(&[a, a, absent]), later()));
         let unpin = |keys: &[ChunkKey]| block_on(tier.unpin(list(keys), later()));
         if pinned == Err(TierError::Unsupported) {
-            // A class that cannot pin refuses a lookup that is to pin as well.
+            // A class that cannot pin refuses a lookup with `pin`.
             assert_eq!(contains(&[a], Pinning::Pin), Err(TierError::Unsupported), "{class_name}");
             assert_eq!(unpin(&[a]), Err(TierError::Unsupported), "{class_name}");
         } else {

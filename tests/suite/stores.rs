@@ -1,5 +1,5 @@
-//! A chain of three on real servers: CPU tier, Redis, S3. The files of `docs/examples` are run as they are, but for the
-//! addresses of the servers and limits of time.
+//! A chain of three on real servers: CPU tier, Redis, S3. Runs the files of `docs/examples` unchanged, except for the
+//! servers' addresses and time limits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support;
 
-/// The chunks that the CPU tier has room for: few, so that the others have something to serve.
+/// The capacity of the CPU tier in chunks: few, so that the others have something to serve.
 const CAPACITY_CHUNKS: &str = "20";
 
 fn config(redis: &Redis, s3: &S3Server, folder: &Path) -> PathBuf {
@@ -38,7 +38,7 @@ fn replay(config: &Path, trace: &Path) -> Value {
     replay.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     replay.env("XDG_CACHE_HOME", support::compile_cache());
     let output = replay.output().unwrap();
-    // Every byte that came back was verified, or the command fails.
+    // The command verified every byte that came back; otherwise it would fail.
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -65,7 +65,7 @@ fn a_trace_is_served_by_whichever_store_has_it() {
     assert!(hits(&first, "cpu") > 0 && hits(&first, "redis") > 0, "{first}");
     assert_eq!(hits(&first, "s3"), 0, "Redis comes first, and has all: {first}");
 
-    // A new process, and Redis has lost everything. What comes from S3 is stored there again.
+    // A new process, and Redis has lost everything. Chunks that come from S3 are stored in Redis again.
     redis.restart().unwrap();
     let second = replay(&config, &trace);
     assert!(hits(&second, "s3") > 0, "{second}");

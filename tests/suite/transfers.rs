@@ -1,5 +1,5 @@
-//! Deadlines that pass while the host itself moves bytes into a buffer: the caller leaves, and the buffer is used
-//! again only when nothing can write into it any more.
+//! Deadlines that pass while the host itself moves bytes into a buffer: the caller leaves, and the buffer is reused
+//! only when nothing can write into it any more.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::support;
 
 use crate::support::{EXPIRES, FOR_EVER};
 
-/// Takes all the memory there is and fills it, so that a late write would show.
+/// Allocates all memory and fills it, so that a late write would show.
 fn fill_the_pool(storage: &StorageManager) -> kvtier::Allocation {
     let specs: Vec<_> = (1000..1064).map(|n| support::spec(support::key(n))).collect();
     let mut allocation = block_on(storage.allocate(&specs)).unwrap();
@@ -43,13 +43,13 @@ fn bytes_that_a_socket_sends_after_the_deadline_reach_no_buffer() {
     let engine = support::engine(support::config(vec![conduit]));
     let storage = engine.storage();
 
-    // The server sends a part, and the rest when it is told to.
+    // The server sends a part, and the rest on request.
     let (go_on, told) = mpsc::channel::<()>();
     let serving = std::thread::spawn(move || {
         let (mut stream, _) = server.accept().unwrap();
         stream.write_all(&[0xee; 100]).unwrap();
         told.recv().unwrap();
-        // The other end may have hung up.
+        // The other end may have closed.
         let _refused = stream.write_all(&[0xee; 4096]).is_err();
         hang_up(stream);
     });
@@ -60,7 +60,7 @@ fn bytes_that_a_socket_sends_after_the_deadline_reach_no_buffer() {
     let mut allocation = fill_the_pool(storage);
     go_on.send(()).unwrap();
     serving.join().unwrap();
-    support::eventually("the guest hears that its transfer is over", || {
+    support::eventually("the guest learns that its transfer has ended", || {
         log.heard("late_socket").iter().any(|line| line.starts_with("the transfer ended: "))
     });
     let heard = log.heard("late_socket");
@@ -76,7 +76,7 @@ fn bytes_that_a_socket_sends_after_the_deadline_reach_no_buffer() {
 /// Closes a connection after the other end has.
 fn hang_up(mut stream: TcpStream) {
     drop(stream.shutdown(std::net::Shutdown::Write));
-    // Whatever it says; it says nothing.
+    // Waits for bytes or the end; the other end sends nothing.
     drop(stream.read_to_end(&mut Vec::new()));
 }
 
@@ -98,7 +98,7 @@ fn a_socket_that_delivers_in_time_is_a_transfer_like_any_other() {
     });
     let tiers = Tiers::only(["timely_socket"]);
     let found = block_on(storage.get(&support::specs(&support::keys(1)), &tiers, None));
-    // As long as a chunk, and none.
+    // As long as a chunk, but not a chunk.
     assert_eq!(found.misses[0].miss.reason(), "no_trailer");
     serving.join().unwrap();
     support::assert_nothing_leaks(storage);
@@ -119,7 +119,7 @@ fn over_a_directory(backend: BackendConfig, directory: &Path, timeout: Duration)
     support::engine(Config { local_cpu: false, pool_size_bytes, ..support::config(vec![backend]) })
 }
 
-/// A splice out of a file cannot be stopped: the buffer stays with it, and comes back.
+/// A splice from a file cannot be stopped: it keeps the buffer until it ends.
 fn a_late_splice(name: &str, backend: impl Fn() -> BackendConfig) {
     let directory = tempfile::tempdir().unwrap();
     let spec = ChunkSpec { key: support::key(1), size_bytes: LARGE };
@@ -133,10 +133,10 @@ fn a_late_splice(name: &str, backend: impl Fn() -> BackendConfig) {
     block_on(patient.storage().flush()).unwrap();
     patient.blocking().close().unwrap();
 
-    // How long it takes until a transfer has begun, and until it has ended, is the machine's affair.
+    // When a transfer begins and ends depends on the machine.
     let mut timeouts = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89].map(Duration::from_millis).into_iter().cycle();
     support::eventually("a deadline passes during a transfer", || {
-        let timeout = timeouts.next().expect("they go round");
+        let timeout = timeouts.next().expect("the iterator cycles");
         let hasty = over_a_directory(backend(), directory.path(), timeout);
         let storage = hasty.storage();
         let found = block_on(storage.get(&[spec], &tiers, Some(&support::promise(1, 1))));

@@ -1,4 +1,4 @@
-//! A cluster: keys over all nodes, keys that move, nodes that die.
+//! A cluster: keys on all nodes, keys that move, nodes that die.
 
 use kvtier::{ChunkKey, Config, Engine, Tiers, block_on};
 use kvtier_servers::redis::{Connection, RedisCluster, available, cmd};
@@ -14,7 +14,7 @@ fn slot_of(client: &mut Connection, name: &str) -> u16 {
     cmd("CLUSTER").arg("KEYSLOT").arg(name).query(client).unwrap()
 }
 
-/// A key of the first node.
+/// Returns a key of the first node.
 fn key_of_first(engine: &Engine, client: &mut Connection, keys: &[ChunkKey]) -> (ChunkKey, u16) {
     let of_first = keys.iter().find_map(|&key| {
         let slot = slot_of(client, &name_of(engine, key));
@@ -68,7 +68,7 @@ fn a_key_is_followed_while_its_slot_moves_and_after() {
     // The old node has the slot, the new one the key: `ASK`.
     assert_eq!(served(&get(storage, &[key])), [1]);
     assert_eq!(in_tier(storage, &keys, "redis"), 30);
-    // A key that neither has goes to the new node.
+    // A key that neither node has goes to the new node.
     assert_eq!(block_on(storage.remove(&[key], &Tiers::only(["redis"]))), Ok(1));
     put_in(storage, &[key], "redis");
     assert_eq!(served(&get(storage, &keys)), vec![1; 30]);
@@ -84,7 +84,7 @@ fn a_key_is_followed_while_its_slot_moves_and_after() {
 fn a_cluster_without_config_cluster_is_named() {
     needs_redis!();
     let cluster = RedisCluster::start(3, 0).unwrap();
-    // At most one of these nodes has the key that is asked for at the start.
+    // At most one of these nodes has the key that the start looks up.
     let addrs = cluster.addrs();
     let refused = addrs.iter().filter(|&&addr| {
         let engine =
@@ -129,12 +129,12 @@ fn a_replica_takes_over_under_load_and_nothing_wrong_is_served() {
     put(storage, &keys, &Tiers::All);
     block_on(storage.flush()).unwrap();
     assert_eq!(served(&get(storage, &keys)), vec![1; 24]);
-    // Not the seed alone: also the node that it heard the others from.
+    // Not only the seed, but also the node from which it learned the others.
     cluster.kill_node(0);
     let mut n_from_memory = 0;
     eventually("the replica serves all keys of its master", || {
         let found = get(storage, &keys);
-        // Every byte has been compared; and whatever Redis does, all chunks are served.
+        // Every byte has been compared, and whatever Redis does, all chunks are served.
         assert_eq!(found.chunks.len(), 24, "{:?}", found.misses);
         let of_redis = served(&found).iter().filter(|&&tier| tier == 1).count();
         n_from_memory += 24 - of_redis;

@@ -1,4 +1,4 @@
-//! The example of two nodes, with the files and the commands of its folder.
+//! Runs the example of two nodes, with the files and the commands of its folder.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ fn what_node_a_of_the_example_stores_node_b_finds() {
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         said.push(String::from_utf8(output.stdout).unwrap());
     }
-    // What was printed is what the page says: all but times.
+    // The output is that of the page, except for times.
     let tables: Vec<_> =
         readme.split("```text\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     for (table, said) in tables.iter().zip(&said[1..]) {

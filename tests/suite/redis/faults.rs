@@ -1,5 +1,5 @@
-//! Servers that are down, dead, silent, slow, full or cut off. Requests are served by the next tier meanwhile, nothing
-//! wrong is ever served, and the backend comes back by itself.
+//! Servers that are down, dead, silent, slow, full or cut off. The next tier then serves the requests, nothing wrong is
+//! ever served, and the backend comes back without help.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +15,7 @@ use crate::support::{self, counted, eventually, get, in_tier, key, keys, put, pu
 /// Payload of a chunk that takes many packets.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Redis, and behind it a backend that always works.
+/// Builds a chain of Redis and, behind it, a backend that always works.
 fn chain(redis: BackendConfig) -> Config {
     config(vec![redis, support::backend("memory", "memory", "MemoryBackend")])
 }
@@ -44,7 +44,7 @@ fn assert_comes_back(engine: &Engine, first: u64) {
     assert_eq!(breaker(storage), BreakerState::Closed);
 }
 
-/// Asks until the breaker opens; the memory serves all the while.
+/// Retrieves until the breaker opens; `memory` serves every time.
 fn assert_passed_over(storage: &StorageManager, keys: &[kvtier::ChunkKey]) {
     eventually("the breaker opens", || {
         assert_eq!(served(&get(storage, keys)), vec![2; keys.len()]);
@@ -107,7 +107,7 @@ fn a_server_that_stands_still_costs_a_deadline_and_no_connection_for_ever() {
     backend.limits.call_timeout = Duration::from_millis(200);
     let engine = support::engine(chain(backend));
     let storage = engine.storage();
-    // On a busy machine a call may take longer than that even when all is well.
+    // On a busy machine a call may exceed this although nothing is wrong.
     let mut keys = Vec::new();
     eventually("redis has them", || {
         keys = put_everywhere(storage, 4 * keys.len() as u64);
@@ -115,7 +115,7 @@ fn a_server_that_stands_still_costs_a_deadline_and_no_connection_for_ever() {
     });
     redis.pause();
     assert_passed_over(storage, &keys);
-    // Its probes find the connections stuck, and give them up.
+    // Its probes find that the connections are stuck, and close them.
     eventually("nothing is left waiting", || {
         assert_eq!(served(&get(storage, &keys)), [2; 4]);
         support::health(storage, "redis").abandoned_calls == 0
@@ -137,7 +137,7 @@ fn a_slow_link_costs_a_deadline_and_serves_again_when_it_is_fast() {
     backend.limits.call_timeout = Duration::from_secs(1);
     let engine = support::engine(chain(backend));
     let storage = engine.storage();
-    // On a busy machine a put may take longer than that even when all is well.
+    // On a busy machine a put may exceed this although nothing is wrong.
     eventually("redis has them", || {
         put_sized(storage, &keys(3), LARGE_BYTES);
         get_sized(storage, &keys(3), LARGE_BYTES) == [1; 3]
@@ -206,10 +206,10 @@ fn a_connection_that_is_cut_in_the_middle_of_a_value_serves_no_half_of_it() {
     let storage = engine.storage();
     put_sized(storage, &keys(3), LARGE_BYTES);
     assert_eq!((get_sized(storage, &keys(3), LARGE_BYTES), proxy.n_connections()), (vec![1; 3], 1));
-    // In the first value: as if the connection had died while it was idle, all is asked for again.
+    // In the first value: as after the death of an idle connection, everything is requested again.
     proxy.cut_after(500_000);
     assert_eq!((get_sized(storage, &keys(3), LARGE_BYTES), proxy.n_connections()), (vec![1; 3], 2));
-    // In the second: what came before the cut has come.
+    // In the second: the values before the cut have arrived.
     proxy.cut_after(1_500_000);
     assert_eq!(get_sized(storage, &keys(3), LARGE_BYTES), [1, 2, 2]);
     assert_eq!((get_sized(storage, &keys(3), LARGE_BYTES), proxy.n_connections()), (vec![1; 3], 3));
@@ -245,7 +245,7 @@ fn a_server_that_evicts_misses_what_it_evicted() {
     assert!(n_kept < 20, "{n_kept}");
     let n_served = keys.iter().filter(|&&key| get_sized(storage, &[key], LARGE_BYTES) == [1]).count();
     assert_eq!((n_served, counted(storage, "redis").errors.len()), (n_kept, 0));
-    // Promised, and gone: misses.
+    // Promised but gone: misses.
     let specs: Vec<_> = keys.iter().map(|&key| kvtier::ChunkSpec { key, size_bytes: LARGE_BYTES }).collect();
     let found = block_on(storage.get(&specs[..8], &Tiers::All, Some(&support::promise(1, 8))));
     assert!(found.misses.iter().all(|missed| missed.miss.reason() == "not_found"), "{:?}", found.misses);

@@ -1,4 +1,4 @@
-//! Servers that refuse something and do the rest: what they have is served all the same.
+//! Servers that refuse some operations and serve the rest: the chunks that they have are still served.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use kvtier_servers::redis::{Redis, RedisOptions, available, cmd};
 use super::{backend, config, engine, needs_redis, put_sized, size, start};
 use crate::support::{self, counted, get, in_tier, key, keys, put_in, served};
 
-/// A way to refuse writes: its name, how it begins and how it ends, and what a put is told.
+/// A way to refuse writes: its name, how it begins and ends, and the error of a put.
 type Refusal = (&'static str, fn(&Redis), fn(&Redis), &'static str);
 
-/// Makes it a replica of a master that is not there.
+/// Makes it a replica of an absent master.
 fn demote(redis: &Redis) {
     let mut client = redis.client().unwrap();
     let () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut client).unwrap();
@@ -52,7 +52,7 @@ fn a_server_that_refuses_writes_is_connected_to_and_read() {
         let before = engine(backend("redis", &[redis.addr()], &[("reconnect_pause_max_ms", "1")]));
         put_in(before.storage(), &keys(3), "redis");
         begin(&redis);
-        // Without a password, the greeting of which is one of the commands that are refused.
+        // Without a password, because its command is among those that are refused.
         let after = engine(backend("redis", &[redis.addr()], &[("reconnect_pause_max_ms", "1")]));
         for engine in [&before, &after] {
             let storage = engine.storage();
@@ -114,7 +114,7 @@ fn puts_end_on_the_master_wherever_it_is_among_the_servers() {
     assert_eq!(served(&get(storage, &keys(6))), [1; 6]);
     assert_eq!(counted(storage, "redis").errors.len(), 0, "the chunks of the first put are on the master");
 
-    // They change places.
+    // They swap roles.
     promote(&replica);
     demote(&master);
     put_in(storage, &[key(10)], "redis");

@@ -28,7 +28,7 @@ fn with_password(name: &str, redis: &Redis, source: SecretSource) -> BackendConf
     backend
 }
 
-/// Has the server ask for another password, of everybody who connects from here on, and cuts all connections but this.
+/// Changes the server's password for new connections, and cuts all connections but this.
 fn change_password(client: &mut Connection, password: &str) {
     let () = cmd("CONFIG").arg(&["SET", "requirepass", password]).query(client).unwrap();
     let _n_cut: i64 = cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query(client).unwrap();
@@ -38,7 +38,7 @@ fn status(storage: &StorageManager) -> BackendStatus {
     storage.status().backends.swap_remove(0)
 }
 
-/// Checks that exactly one line says that the password of `name` has changed, and no line what it is.
+/// Checks that exactly one line says that the password of `name` has changed, and that no line contains the password.
 fn assert_told_once(log: &support::Log, name: &str) {
     let lines = log.lines_with(name);
     let told = lines.iter().filter(|line| line.contains("secrets have changed") && line.contains(" INFO "));
@@ -68,7 +68,7 @@ fn a_password_that_is_changed_while_the_backend_runs_is_read_again_and_makes_one
     assert_eq!(served(&get(storage, &keys)), [1; 4]);
 
     change_password(&mut client, SECOND);
-    eventually("reading is given up, and tried again, in vain", || {
+    eventually("reading is given up, and retries fail", || {
         in_tier(storage, &keys, name);
         status(storage).reading.opened >= 4
     });

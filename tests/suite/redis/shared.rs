@@ -1,4 +1,4 @@
-//! The connection that small commands of all calls share: one call's trouble is not another's.
+//! The connection that small commands of all calls share: a call's failure does not affect the others.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn n_clients(client: &mut Connection) -> usize {
     clients.lines().count()
 }
 
-/// Looks each key up in a call of its own, all at once.
+/// Looks each key up in a separate call, all at once.
 fn contains_each(storage: &StorageManager, keys: &[ChunkKey]) -> Vec<usize> {
     let tiers = Tiers::only(["redis"]);
     let lookups = keys.iter().map(|key| storage.contains(std::slice::from_ref(key), &tiers));
@@ -95,10 +95,10 @@ fn a_call_whose_deadline_has_passed_leaves_its_reply_to_nobody_else() {
             assert_eq!((found.chunks.len(), found.misses[0].miss.reason()), (0, "timeout"));
         }
         redis.resume();
-        eventually("the replies to nobody have been read", || {
+        eventually("the replies of expired calls have been read", || {
             support::health(hasty, "redis").abandoned_calls == 0
         });
-        // In another order, so that the reply to another call would be another chunk.
+        // In a different order, so that the reply to another call would be a different chunk.
         eventually("it serves in time again", || {
             served(&get(hasty, &keys.iter().rev().copied().collect::<Vec<_>>())) == [1; 16]
         });
@@ -125,7 +125,7 @@ fn a_value_that_is_not_worth_reading_costs_its_neighbours_nothing() {
                 assert_eq!(served(found), [1], "{n}: {:?}", found.misses);
             }
         }
-        // In one call too.
+        // Also in one call.
         let found = get(storage, &keys);
         assert_eq!(found.misses.len(), 1, "{:?}", found.misses);
     }
@@ -142,7 +142,7 @@ fn a_large_value_on_its_way_holds_up_no_small_command() {
     let (storage, large) = (engine.storage(), ChunkSpec { key: key(0), size_bytes: 8 << 20 });
     put_sized(storage, &[large.key], large.size_bytes);
     put_in(storage, &[key(1)], "redis");
-    // Half an hour for the value, and little for what is small.
+    // Half an hour for the value, and little time for small commands.
     proxy.slow(5_000);
     let tiers = Tiers::only(["redis"]);
     let (wanted, small) = ([large], [key(1)]);
@@ -154,7 +154,7 @@ fn a_large_value_on_its_way_holds_up_no_small_command() {
     };
     assert_eq!(found.n_chunks, 1);
     assert_eq!(in_tier(storage, &[key(1)], "redis"), 1);
-    assert_eq!(n_clients(&mut client), 3, "that of the value, that of all, and ours");
+    assert_eq!(n_clients(&mut client), 3, "the value's, the shared one, and ours");
     proxy.pass();
     assert_eq!(served(&block_on(getting)), [1]);
 }

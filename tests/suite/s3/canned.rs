@@ -1,18 +1,18 @@
-//! A server that gives the answers of a test, whatever it is asked.
+//! A server that gives the answers of a test, whatever the request.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// Answers each request with what a function makes of it, and then ends the connection.
+/// Answers each request with the result of a function, and then ends the connection.
 pub(super) struct Canned {
     endpoint: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Canned {
-    /// `answer` is given method, path and headers of a request, and how many there were before it, and returns the
-    /// whole of an answer. The server lives as long as the process.
+    /// `answer` gets the method, path and headers of a request and the number of earlier requests, and returns a whole
+    /// response. The server lives as long as the process.
     pub(super) fn start(answer: impl Fn(&str, usize) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -33,14 +33,14 @@ impl Canned {
         &self.endpoint
     }
 
-    /// The requests so far that begin with a method.
+    /// Returns the requests so far that begin with a method.
     pub(super) fn requests(&self, method: &str) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|request| request.starts_with(method)).cloned().collect()
     }
 }
 
-/// Reads a request with its body, and returns its head in lower case but for the method.
+/// Reads a request with its body, and returns its head, in lower case except for the method.
 fn read(stream: TcpStream) -> Option<(TcpStream, String)> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let (mut head, mut n_bytes) = (String::new(), 0);
@@ -61,20 +61,20 @@ fn read(stream: TcpStream) -> Option<(TcpStream, String)> {
 }
 
 fn write(mut stream: TcpStream, answer: &[u8]) {
-    // The client may have gone.
+    // The client may have left.
     drop(stream.write_all(answer));
     drop(stream.shutdown(std::net::Shutdown::Write));
     drop(stream.read_to_end(&mut Vec::new()));
 }
 
-/// An answer with a body and the right length.
+/// Returns a response with a body and the right length.
 pub(super) fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .into_bytes()
 }
 
-/// What S3 answers when it lists nothing.
+/// The response of S3 to a list request without results.
 pub(super) fn empty_list() -> Vec<u8> {
     answer(
         "200 OK",

@@ -1,5 +1,5 @@
-//! A store that fails while it is used. Whatever it does, requests are answered in time from the other tiers, nothing
-//! wrong is served, and it is used again when it is well, by the same engine.
+//! A store that fails in use. Whatever it does, the other tiers answer requests in time, nothing wrong is served, and
+//! the same engine uses the store again once it has recovered.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::canned::{Canned, answer, empty_list};
 use super::{MIB, Secrets, backend, engine_for, get_large, large, put_large, server, set};
 use crate::support::{self, eventually, get, in_tier, key, keys, put, put_in, served};
 
-/// A backend whose calls end soon, and that is tried again soon.
+/// Returns a backend with short limits and short pauses.
 fn impatient(name: &str, endpoint: &str, secrets: &Secrets) -> BackendConfig {
     let mut s3 = backend(name, endpoint, secrets);
     s3.limits.call_timeout = Duration::from_millis(400);
@@ -23,7 +23,7 @@ fn impatient(name: &str, endpoint: &str, secrets: &Secrets) -> BackendConfig {
     s3
 }
 
-/// An engine over that backend, and `memory` behind it.
+/// Builds an engine over that backend, with `memory` behind it.
 fn engine(s3: BackendConfig) -> Engine {
     let memory = support::backend("memory", "memory", "MemoryBackend");
     let config = Config {
@@ -42,8 +42,8 @@ fn state(storage: &StorageManager, name: &str) -> BreakerState {
     storage.status().backends.iter().find(|backend| backend.name == name).unwrap().reading.state
 }
 
-/// Looks up and retrieves until the backend's breaker has opened: each time everything comes from `memory`. None waits
-/// for the store longer than its limits, or the breaker would not open within a minute.
+/// Looks up and retrieves until the backend's breaker has opened; each time everything comes from `memory`. If a call
+/// waited longer than its limits, the breaker would not open within a minute.
 fn serve_from_memory_until_it_opens(storage: &StorageManager, name: &str, keys: &[ChunkKey]) {
     let before = opened(storage, name);
     eventually("the breaker opens", || {
@@ -100,7 +100,7 @@ fn a_store_that_is_killed_is_passed_over_and_used_again_with_what_it_kept() {
     });
     server.kill().unwrap();
     serve_from_memory_until_it_opens(storage, "s3-killed", &keys);
-    // What is stored meanwhile is not lost to the others.
+    // Chunks stored in that time are not lost in the other tiers.
     put(storage, &[key(9)], &Tiers::All);
     block_on(storage.flush()).unwrap();
     assert_eq!(served(&get(storage, &[key(9)])), [2]);
@@ -128,7 +128,7 @@ fn a_store_that_refuses_puts_is_read() {
             put_in(storage, &[key(n)], "s3-read-only");
             assert_eq!(in_tier(storage, &keys, "s3-read-only"), 3);
             assert_eq!(served(&get(storage, &keys)), [1; 3]);
-            // A full store works: it refuses in words, and may take the next.
+            // A full store works: it answers with an error, and may accept the next put.
             of().writing.state == BreakerState::Open || (code == "QuotaExceeded" && n > 120)
         });
         assert_eq!((of().reading.state, of().reading.opened), (BreakerState::Closed, 0), "{code}");
@@ -260,7 +260,7 @@ fn a_connection_that_is_cut_in_the_middle_of_a_chunk_is_made_up_for() {
     }
 }
 
-/// A bucket that has one object of any name, and gives `answer` to each GET of it.
+/// A bucket that has an object of every name, and gives `answer` to each GET.
 fn with_one_object(answer_get: impl Fn(&str, usize) -> Vec<u8> + Send + 'static) -> Canned {
     let n_gets = std::cell::Cell::new(0);
     Canned::start(move |request, _| {
@@ -279,7 +279,7 @@ fn with_one_object(answer_get: impl Fn(&str, usize) -> Vec<u8> + Send + 'static)
 fn what_was_read_before_the_cut_is_not_asked_for_again() {
     let whole = support::CHUNK_BYTES + kvtier::tier::TRAILER_BYTES;
     let canned = with_one_object(move |_, _| {
-        // A half, of a whole that is promised.
+        // Half of the announced body.
         let head = format!("HTTP/1.1 200 OK\r\netag: \"tag\"\r\ncontent-length: {whole}\r\n\r\n");
         [head.into_bytes(), vec![7; 1000]].concat()
     });
@@ -293,7 +293,7 @@ fn what_was_read_before_the_cut_is_not_asked_for_again() {
     assert_eq!((served(&found), found.misses.len()), (vec![2], 1));
     let requests: Vec<_> =
         canned.requests("GET").into_iter().filter(|request| !request.contains("list-type")).collect();
-    // It does not answer with a range, so the second try is the last.
+    // It does not answer with a range, so there is only one retry.
     assert_eq!(requests.len(), 2, "{requests:#?}");
     assert!(!requests[0].contains("range:"), "{}", requests[0]);
     let expected = format!("range: bytes=1000-{}", whole - 1);
@@ -331,7 +331,7 @@ fn a_store_that_is_busy_is_asked_again_and_one_that_always_fails_is_not_hammered
     let slow_down = || answer("503 Slow Down", "", "<Error><Code>SlowDown</Code></Error>");
     let canned = Canned::start(move |request, n_before| match n_before {
         0 | 1 => slow_down(),
-        // Of the bucket, and of no object.
+        // For the bucket, and not for an object.
         _ if !request.contains("/kvtier/") => empty_list(),
         _ => slow_down(),
     });
@@ -346,7 +346,7 @@ fn a_store_that_is_busy_is_asked_again_and_one_that_always_fails_is_not_hammered
     }
     let counts = support::counted(storage, "s3-busy");
     assert_eq!(counts.errors[&("contains", "unavailable")], 60);
-    // 60 that were asked for, and as many more as the budget has: 100 for retries at 5.
+    // 60 requests, and as many more as the budget allows: 100 for retries at 5.
     let n_requests = canned.requests("HEAD").iter().filter(|request| request.contains("/kvtier/")).count();
     assert!((61..=80).contains(&n_requests), "{n_requests}");
 }
@@ -372,7 +372,7 @@ fn a_put_in_parts_that_does_not_end_in_time_leaves_no_object_and_no_upload() {
     proxy.pass();
     eventually("it is stored", || {
         put_large(storage, &specs, "s3-late-put");
-        // On a busy machine a lookup may take too long, too.
+        // On a busy machine a lookup may also take too long.
         served(&block_on(storage.get(&specs, &Tiers::All, None))) == [1]
     });
 }

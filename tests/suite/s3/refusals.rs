@@ -1,4 +1,4 @@
-//! What a store refuses, and what is wrong on the way to it: said to the operator, with what to do; and no secrets.
+//! Refusals of a store, and failures on the way to it: the operator learns the cause and the remedy, and no secrets.
 
 use std::net::TcpListener;
 
@@ -10,7 +10,7 @@ use super::canned::{Canned, answer, empty_list};
 use super::{Secrets, backend, program, server, set};
 use crate::support::{self, get, keys, put_in, served};
 
-/// An engine in which `s3` may be down, and `memory` serves.
+/// Builds an engine in which `s3` may be down, and `memory` serves.
 fn engine_without(s3: BackendConfig) -> Engine {
     let memory = support::backend("memory", "memory", "MemoryBackend");
     let config = Config {
@@ -21,7 +21,7 @@ fn engine_without(s3: BackendConfig) -> Engine {
     support::engine(config)
 }
 
-/// Checks that a backend does not load, that the others serve, and returns why.
+/// Checks that a backend does not load and that the others serve, and returns the cause.
 fn why_down(s3: BackendConfig) -> String {
     let name = s3.name.clone();
     let engine = engine_without(s3);
@@ -37,9 +37,9 @@ fn assert_says(why: &str, parts: &[&str]) {
     }
 }
 
-/// Checks that nothing that proves who somebody is has been logged by any test of this process, nor stands in a text.
+/// Checks that no credential is in the log of this process or in a text.
 fn assert_no_secrets(text: &str) {
-    // A wrong key is a secret, too.
+    // A wrong key is a secret too.
     for secret in [
         SECRET_KEY,
         ACCESS_KEY,
@@ -111,7 +111,7 @@ fn only_the_right_that_is_missing_is_named() {
         let removed = block_on(engine.storage().remove(&keys(1), &Tiers::only(["s3-rights"])));
         format!("{:?}", removed.expect_err("it is refused"))
     };
-    // The bucket may be listed, but none of its objects may be asked for.
+    // The bucket may be listed, but its objects may not be read.
     denied("HeadObject");
     let head = why();
     assert_says(&head, &["s3:GetObject", "HEAD: 403"]);

@@ -24,7 +24,7 @@ fn a_rotated_key_is_read_again_when_the_store_refuses_the_old_one() {
     server.kill().unwrap();
     server.set_secret_key(NEW_SECRET);
     server.restart().unwrap();
-    eventually("the old key is refused, again and again", || {
+    eventually("the old key is refused repeatedly", || {
         in_tier(storage, &keys, name);
         storage.status().backends.swap_remove(0).reading.opened >= 3
     });

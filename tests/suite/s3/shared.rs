@@ -1,4 +1,4 @@
-//! The example with two nodes: its own files, but for the address of the server and limits of time.
+//! Runs the example with two nodes: its files, except for the server's address and time limits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/shared-s3")
 }
 
-/// Copies a file of the example to a folder, with the server's address and with paths that hold there.
+/// Copies a file of the example to a folder, with the server's address and with paths that are valid there.
 fn node(name: &str, server: &S3Server, folder: &Path) -> PathBuf {
     let text = fs::read_to_string(example().join(name)).unwrap();
     assert_eq!(text.matches("http://127.0.0.1:9000").count(), 2);
@@ -33,7 +33,7 @@ fn replay(config: &Path, trace: &Path) -> Child {
     replay.args(["replay", "--json", "--config"]).arg(config).arg(trace);
     replay.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     replay.env("XDG_CACHE_HOME", support::compile_cache());
-    // As little memory as will do: tests run side by side.
+    // As little memory as suffices, because tests run side by side.
     replay.env("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.05");
     replay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -61,7 +61,7 @@ fn one_node_serves_what_the_other_stored() {
     assert_eq!(first["hits"]["s3"], 0, "{first}");
     let n_objects = server.objects().unwrap().len() as u64;
     assert!(n_objects > 0, "{first}");
-    // Both at once; a third begins with what all have stored.
+    // Both at once; a third node begins with everything that they have stored.
     let (second, third) = (replay(&b, &trace), replay(&a, &trace));
     for found in [outcome(second), outcome(third)] {
         assert_eq!(found["hits"]["s3"], n_objects, "each chunk comes once from the bucket: {found}");
