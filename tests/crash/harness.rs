@@ -34,7 +34,7 @@ struct Place {
     log: PathBuf,
     capacity: Option<u64>,
     known: Vec<Known>,
-    /// What is on disk.
+    /// The content of the disk.
     examined: Examined,
     restarts: u32,
 }
@@ -150,7 +150,7 @@ impl Harness {
         let opened = lines.contains(&Line::Open);
         apply(&mut place.known, &lines);
         let before = std::mem::take(&mut place.examined);
-        // Before the scan the child does not know what is there, and may have exceeded the capacity.
+        // Before the scan the child does not know the directory's content, and may have exceeded the capacity.
         let is_counted = self.backend != Backend::Fs || fs::read_to_string(&place.log)?.contains(" scan: ");
         self.examine(place, is_counted)?;
         let examined = &place.examined;
@@ -181,7 +181,7 @@ impl Harness {
         check_strays(&place.directory)
     }
 
-    /// Compares the disk with what the children were told. After that, the disk is what is known.
+    /// Compares the disk with the answers that the children got. After that, the disk is the known state.
     fn compare(&mut self, place: &mut Place) -> Result<()> {
         for (number, known) in place.known.iter_mut().enumerate() {
             let is_present = place.examined.chunks.contains_key(&key(number as u64));
@@ -218,7 +218,7 @@ impl Harness {
                     self.report.misses += 1;
                 }
                 Line::Open | Line::Closed => {}
-                line => bail!("{line}, which is not what is on disk; see {}", place.log.display()),
+                line => bail!("{line}, which disagrees with the disk; see {}", place.log.display()),
             }
         }
         let chunks_before = std::mem::take(&mut place.examined).chunks;
@@ -259,7 +259,7 @@ impl Harness {
         let expected = format!("scan: {} chunks, {chunk_bytes} bytes found, ", chunks.len());
         ensure!(
             log.contains(&expected) && log.contains(&format!(", {n_unfinished} unfinished files removed")),
-            "the backend did not find what is on disk, `{expected}`, but: {log}"
+            "the backend did not find the content of the disk, `{expected}`, but: {log}"
         );
         Ok(())
     }

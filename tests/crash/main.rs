@@ -2,8 +2,8 @@
 //!
 //! The parent (`harness`) starts itself as a child that embeds an engine with a backend of files and works on it from
 //! several threads (`child`). At a random moment it kills the child with SIGKILL, examines every file of the directory
-//! itself (`folder`), compares the files with what the child had been told (`journal`), and starts a new process on the
-//! directory, which reads everything back.
+//! itself (`folder`), compares the files with the answers that the child got (`journal`), and starts a new process on
+//! the directory, which reads everything back.
 
 mod child;
 mod chunks;

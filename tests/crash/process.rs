@@ -31,7 +31,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts this program again with other arguments. What it logs goes to `log`.
+    /// Starts this program again with other arguments. Its log is written to `log`.
     pub(crate) fn start(arguments: &[String], log: &Path) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;

@@ -75,7 +75,7 @@ fn a_guest_that_blocks_after_its_answer_loses_its_lane_once_a_call_waits() {
     let keys = support::keys(1);
     support::put_in(storage, &keys, "doze");
     support::eventually("it blocks", || log.heard("doze") == ["dozing off"]);
-    assert_eq!(support::health(storage, "doze").lane_restarts, 0, "nobody waits for it");
+    assert_eq!(support::health(storage, "doze").lane_restarts, 0, "no call waits for it");
     // The call waits for the next instance, which answers it.
     assert_eq!(support::in_tier(storage, &keys, "doze"), 0, "a fresh instance");
     assert_eq!(support::counted(storage, "doze").errors.len(), 0);

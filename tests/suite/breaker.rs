@@ -199,15 +199,15 @@ fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_c
     let tried = [Heard::Remove(vec![keys[0]])];
     eventually("it is tried anyway", || a.heard() == tried);
     assert_eq!(storage.status().backends[0].removals_owed, 1);
-    eventually("that is over", || {
+    eventually("the attempt has ended", || {
         support::counted(storage, "a").errors.contains_key(&("remove", "unavailable"))
     });
 
     a.set_dead(false);
     wait_to_write(storage, "a", &clock);
     assert!(a.has(keys[0]));
-    assert_eq!(in_tier(storage, &keys, "a"), 0, "what was removed does not come back");
-    eventually("it is told", || storage.status().backends[0].removals_owed == 0);
+    assert_eq!(in_tier(storage, &keys, "a"), 0, "the removed chunk does not come back");
+    eventually("the removal is delivered", || storage.status().backends[0].removals_owed == 0);
     assert!(!a.has(keys[0]));
     assert_eq!(in_tier(storage, &keys[..1], "a"), 0);
     assert_eq!(in_tier(storage, &keys[1..], "a"), 2);

@@ -201,7 +201,7 @@ fn two_on_one_directory_find_what_the_other_has_stored_and_one_of_them_evicts() 
     block_on(one.remove(&[key(12)], &Tiers::All)).unwrap();
     block_on(two.remove(&[key(3)], &Tiers::All)).unwrap();
     assert_eq!(in_tier(two, &[key(12)], "directory_second"), 0);
-    eventually("the owner hears of it", || in_tier(one, &[key(3)], "directory_first") == 0);
+    eventually("the owner learns of it", || in_tier(one, &[key(3)], "directory_first") == 0);
 
     // Chunks that the second has pinned stay, whichever evicts; chunks that it stores are counted.
     let pinned = range(13..17);

@@ -1,6 +1,6 @@
-//! Disks that are full, or that may not be written to: errors that say so, and what is stored stays readable. A test
-//! that needs a separate file system, other rights or other limits starts itself again with them, as a process that
-//! runs only this test. If that is not permitted, it says so on standard error.
+//! Disks that are full or read-only: errors say so, and stored chunks stay readable. A test that needs a separate file
+//! system, other rights or other limits starts itself again with them, as a process that runs only this test. If that
+//! is not permitted, it says so on standard error.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-;; A class in blocking style whose `contains` of n keys takes n of something and answers n, or 0 if it was
+;; A class in blocking style whose `contains` of n keys takes n of a resource and returns n, or 0 if it was
 ;; refused. It has two core modules with a memory and a table each; PAGES, ELEMENTS and TAKE are filled in.
 (component
   (type $Types (instance
@@ -49,7 +49,7 @@
       (import "more" "table" (func $table (param i32) (result i32)))
       (memory (export "memory") 1)
       (table 10 funcref)
-      ;; What the host hands over is never read, so that it may lie anywhere.
+      ;; The host's arguments are never read, so they may be anywhere.
       (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
       (func $objects (param $n i32) (result i32)
         (block $done
@@ -59,7 +59,7 @@
             (local.set $n (i32.sub (local.get $n) (i32.const 1)))
             (br $next)))
         (i32.const 0))
-      ;; Answers lie at 0 (the object), 16 (zeroes: done, none of them, an empty list), 32 (the count).
+      ;; Answers are at 0 (the object), 16 (zeroes: done, none of them, an empty list), 32 (the count).
       (func (export "construct") (param i32) (result i32)
         (i32.store (i32.const 4) (call $new (i32.const 0)))
         (i32.const 0))

@@ -144,7 +144,7 @@ fn t67_a_removal_reaches_a_bypassed_backend() {
     storage.bypass("t67").unwrap();
     assert_eq!(block_on(storage.remove(&keys, &Tiers::All)), Ok(1));
     storage.restore("t67").unwrap();
-    assert!(get(storage, &keys).chunks.is_empty(), "what was removed does not come back");
+    assert!(get(storage, &keys).chunks.is_empty(), "removed chunks do not come back");
 }
 
 #[test]

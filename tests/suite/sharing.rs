@@ -287,7 +287,7 @@ fn a_caller_that_waits_for_memory_in_vain_ends_alone() {
 
     let first = begin(retrieve(storage, &keys[..1]));
     let second = begin(retrieve(storage, &keys[..1]));
-    assert!(gets(&tier).is_empty(), "the first has claimed it, and there is no memory");
+    assert!(gets(&tier).is_empty(), "the first has claimed it and has no memory");
     drop(first);
     other.open_gate();
     let second = block_on(second);

@@ -158,7 +158,7 @@ impl Bench {
         self.report.series.push(series);
     }
 
-    /// Shows on a terminal what is being measured.
+    /// Shows the current measurement on a terminal.
     pub(crate) fn progress(&self, what: &str) {
         let mut stderr = std::io::stderr();
         if stderr.is_terminal() {

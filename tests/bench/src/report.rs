@@ -1,4 +1,4 @@
-//! What was measured: rows with their references and targets, and series that show how a cost grows.
+//! The results: rows with their references and targets, and series that show how a cost grows.
 
 use crate::sample::Samples;
 

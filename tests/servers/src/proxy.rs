@@ -87,7 +87,7 @@ impl Proxy {
         self.shared.set(Mode::CutAfter { n_bytes });
     }
 
-    /// Accepts connections and keeps them open, and forwards nothing until told otherwise.
+    /// Accepts connections and keeps them open, but forwards nothing until the mode changes.
     pub fn black_hole(&self) {
         self.shared.set(Mode::BlackHole);
     }

@@ -245,7 +245,7 @@ impl RedisCluster {
         }
         for index in self.n_masters..self.nodes.len() {
             let master = self.node_id((index - self.n_masters) % self.n_masters)?;
-            // Fails until it has heard of its master.
+            // Fails until it knows its master.
             wait("a replica knows its master", || self.ask::<()>(index, &["REPLICATE", &master]))?;
         }
         for index in 0..self.nodes.len() {

@@ -87,7 +87,7 @@ pub enum Caller {
     Told(&'static str),
     /// An error of kind `timeout`, at the deadline, while the guest is still inside.
     Expires,
-    /// What it asked for.
+    /// The requested result.
     Served,
 }
 

@@ -45,7 +45,7 @@ fn check(text: &str, variables: &[(String, String)]) -> Option<Config> {
         (one, other) => panic!("accepted and refused: {one:?}, {other:?}"),
     };
     if let Err(error) = config.validate() {
-        panic!("what was accepted is not valid: {error}");
+        panic!("an accepted configuration is not valid: {error}");
     }
     let (bounded, unbounded) = (config.backends.len() <= 64, notes.len() + warnings.len());
     assert!(bounded && unbounded <= 1 << 20);

@@ -155,7 +155,7 @@ fn redirects_are_not_followed_to_hosts_that_nobody_granted() {
         assert!(!why.contains("0badcafe"), "{why}");
         assert_no_secrets(&why);
     }
-    let nobody = elsewhere.accept().expect_err("nobody came");
+    let nobody = elsewhere.accept().expect_err("no connection arrived");
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
 

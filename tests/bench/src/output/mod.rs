@@ -1,4 +1,4 @@
-//! How a report is shown: as tables, as JSON, as a drawing.
+//! The forms of a report: tables, JSON, a drawing.
 
 pub(crate) mod json;
 pub(crate) mod svg;
@@ -7,7 +7,7 @@ mod words;
 
 use kvtier_cli::machine;
 
-/// What the figures depend on: the machine, and what was built.
+/// The conditions of the figures: the machine and the build.
 pub(crate) fn machine() -> Vec<(String, String)> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

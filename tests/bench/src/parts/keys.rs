@@ -34,7 +34,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     turn(bench, &tokens)
 }
 
-/// A conversation goes on: the keys of its history are known.
+/// Measures the next turn of a conversation, with the keys of its history known.
 fn turn(bench: &mut Bench, tokens: &[u32]) -> Result<()> {
     let namespace = Namespace::new(&metadata(256)?);
     let mut history = KeyChain::new(namespace);

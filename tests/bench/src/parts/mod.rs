@@ -1,4 +1,4 @@
-//! What is measured, one module for each part.
+//! The parts of the bench, one module each.
 
 pub(crate) mod breaker;
 pub(crate) mod bytes;
