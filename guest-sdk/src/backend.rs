@@ -48,7 +48,7 @@ pub trait StorageBackend: Sized + 'static {
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error>;
 
     /// Returns for each of `keys`, in order, whether it is present. [`Error::Unsupported`] by default; then the host
-    /// does with [`contains`](Self::contains).
+    /// uses [`contains`](Self::contains).
     async fn present(&self, keys: &[ChunkKey]) -> Result<Vec<bool>, Error> {
         let _ = keys;
         Err(Error::Unsupported)
@@ -79,7 +79,7 @@ pub trait StorageBackend: Sized + 'static {
     }
 
     /// Removes `keys`, pinned or not, and returns how many were present. [`Error::Unsupported`] by
-    /// default, which is right only for stores that keep what they have for ever.
+    /// default, which is right only for stores that keep their chunks for ever.
     async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let _ = keys;
         Err(Error::Unsupported)

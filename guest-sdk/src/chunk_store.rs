@@ -9,10 +9,10 @@ use crate::{
 /// Chunks of a lookup that are asked for at once.
 const LOOKED_UP_AT_ONCE: usize = 64;
 
-/// A store of chunks that says what it does with one chunk: the easy kind.
+/// A store of chunks with methods for one chunk: the easy kind.
 ///
 /// A class that implements this is a [`StorageBackend`]: its calls work on up to [`AT_ONCE_MAX`](crate::AT_ONCE_MAX)
-/// chunks at once, and what the contract says of keys that are present or repeated is kept here. Implement
+/// chunks at once, and follow the contract for keys that are present or repeated. Implement
 /// [`StorageBackend`] where one operation on many chunks costs less than many on one.
 ///
 /// Calls overlap at every `.await`, as described there.

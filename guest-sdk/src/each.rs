@@ -5,8 +5,8 @@ use futures_util::stream;
 
 use crate::ChunkKey;
 
-/// Chunks of one call that [`each`] works on at once. A call rarely has more; if it has, the host's
-/// own limits on calls in flight would be the next to say no.
+/// Chunks of one call that [`each`] works on at once. A call rarely has more; if it does, the host's limits on calls in
+/// flight would be reached next.
 pub const AT_ONCE_MAX: usize = 64;
 
 /// Calls `work` with the index and the key of every chunk, runs the futures at once, and returns

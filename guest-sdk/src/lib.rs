@@ -78,7 +78,7 @@ pub mod prelude {
 pub mod __private {
     use std::sync::Once;
 
-    /// Sends the message of a panic to the host's log: standard error is granted to nobody.
+    /// Sends the message of a panic to the host's log: a guest has no standard error.
     pub fn install_panic_hook() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {

@@ -43,7 +43,7 @@ impl Repeated {
         }
     }
 
-    /// Counts one more, and returns how many that are if they are to be told.
+    /// Counts one more, and returns the count if it is to be logged.
     fn count(&self) -> Option<u64> {
         let n = self.0.get() + 1;
         self.0.set(n);

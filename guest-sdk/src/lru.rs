@@ -1,7 +1,7 @@
 //! An index of chunks that keeps to a capacity: sizes, recency, pins and reserved room.
 //!
-//! It holds no bytes and does no I/O: a value per chunk says where the bytes are, and what is evicted
-//! is handed back to be disposed of. Sizes of all entries and of all reserved room together never
+//! It holds no bytes and does no I/O: a value per chunk states where the bytes are, and evicted
+//! entries are handed back to the caller. Sizes of all entries and of all reserved room together never
 //! exceed the capacity, unless a store takes in what it finds.
 //!
 //! # Memory
@@ -12,7 +12,7 @@
 //! When the instance gets no more memory, the index is full, as if its capacity in bytes were:
 //! [`reserve`](Lru::reserve) evicts for a new chunk what was used longest ago, and [`adopt_found`](Lru::adopt_found)
 //! takes nothing more in. It never traps. [`SPARE_BYTES`] are left for what the instance does beside it.
-//! [`Lru::is_out_of_memory`] tells.
+//! [`Lru::is_out_of_memory`] reports it.
 
 mod entry;
 mod found;
@@ -68,7 +68,7 @@ pub struct Call {
 pub struct Removed<V> {
     /// Its key.
     pub key: ChunkKey,
-    /// What was stored with it.
+    /// The value that was stored with it.
     pub value: V,
     /// Its size in bytes.
     pub size_bytes: u64,

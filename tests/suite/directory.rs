@@ -166,7 +166,7 @@ fn a_directory_that_is_emptied_while_it_is_used_is_used_on() {
         put_all(storage, &range(0..50), name);
         assert_eq!(n_served(storage, &range(0..50)), 50);
         let heard = log.heard(name);
-        let n_warnings = heard.iter().filter(|line| line.contains("emptied the directory")).count();
+        let n_warnings = heard.iter().filter(|line| line.contains("directory was emptied")).count();
         let n_missing = heard.iter().filter(|line| line.contains("the file is gone")).count();
         assert!(n_warnings == 1 && n_missing <= 1, "{heard:?}");
         let counts = support::counts_at(storage, 1);

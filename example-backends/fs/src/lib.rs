@@ -26,7 +26,7 @@ impl StorageBackend for FsBackend {
     }
 
     fn lanes_max() -> u32 {
-        // Each has an index of its own, and would not find what another one stores.
+        // Each instance has its own index and would not find what another one stores.
         1
     }
 

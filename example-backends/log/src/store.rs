@@ -1,10 +1,10 @@
-//! The lines.
+//! The lines of the log.
 
 use std::fmt::{Arguments, Display};
 
 use kvtier_guest::{ChunkKey, Level};
 
-/// In the place of a store: writes down what was asked of it.
+/// Takes the place of a store: logs each operation.
 pub(crate) struct Log {
     level: Level,
 }

@@ -2,7 +2,7 @@
 
 use kvtier_guest::{Error, Init};
 
-/// Enough to try it; in use the operator says how much, and grants as much guest memory.
+/// Enough to try it. In production the operator sets the capacity and grants as much guest memory.
 const CAPACITY_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// The settings of both classes.

@@ -3,7 +3,7 @@
 use kvtier_guest::lru::{Call, Lru};
 use kvtier_guest::{COPY_BYTES_MAX, ChunkKey, Error, Pinning, Sinks, Sources};
 
-/// What happens when the store is full.
+/// The reaction to a full store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenFull {
     Refuse,
@@ -91,8 +91,8 @@ impl Store {
     }
 }
 
-/// The bytes of a chunk as they came, piece by piece: joining them would be another copy, and would
-/// need as much memory again while it lasts.
+/// The bytes of a chunk in the pieces in which they were read. Joining them would cost another copy, and as much memory
+/// again while it lasts.
 struct Chunk(Vec<Vec<u8>>);
 
 impl Chunk {

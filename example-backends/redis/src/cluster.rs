@@ -23,7 +23,7 @@ pub(crate) struct Cluster {
     slots: RefCell<SlotMap>,
     /// One call at a time asks for the slots; those that wait take its answer.
     asking: Semaphore,
-    /// How often they were asked for, and what was wrong the last time.
+    /// The number of requests for them, and the error of the last one.
     n_asked: Cell<u64>,
     last_error: RefCell<Option<Error>>,
 }
@@ -52,7 +52,7 @@ impl Cluster {
         Rc::clone(node)
     }
 
-    /// Notes where a node says that a slot is.
+    /// Notes the owner of a slot that a node named.
     pub(crate) fn moved(&self, slot: u16, to: Address) {
         self.slots.borrow_mut().assign(slot, to);
     }
@@ -64,7 +64,7 @@ impl Cluster {
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
         let n_asked = self.n_asked.get();
         let _permit = self.asking.acquire().await;
-        // Who waited meanwhile is told what came of it.
+        // Calls that waited get the same result.
         if self.n_asked.get() != n_asked {
             return self.last_error.borrow().clone().map_or(Ok(()), Err);
         }

@@ -21,11 +21,11 @@ pub(crate) struct Config {
     pub(crate) servers: Vec<Address>,
     /// `config.cluster`
     pub(crate) cluster: bool,
-    /// What every key begins with: `config.prefix` and the namespace.
+    /// The beginning of every key: `config.prefix` and the namespace.
     pub(crate) prefix: String,
-    /// `config.ttl_s`: how long a chunk is kept after its last put; for ever by default.
+    /// `config.ttl_s`: how long a chunk is kept after its last put; without limit by default.
     pub(crate) ttl: Option<Duration>,
-    /// What every connection needs.
+    /// Settings of connections.
     pub(crate) link: Rc<Link>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Link {
     pub(crate) connections: usize,
     /// `config.reconnect_pause_max_ms`
     pub(crate) reconnect_pause_max: Duration,
-    /// `config.io_timeout_ms`: a connection on which no byte moved for so long is given up.
+    /// `config.io_timeout_ms`: a connection on which no byte moves for this long is closed.
     pub(crate) io_timeout: Duration,
 }
 

@@ -21,7 +21,7 @@ use crate::watch::Watch;
 /// Connects to the first of a host's addresses that lets us in, but for those that are to be avoided.
 ///
 /// # Errors
-/// `unavailable` if there is no connection; `invalid-config` if the server does not let us in.
+/// `unavailable` if there is no connection; `invalid-config` if the server refuses the user.
 pub(crate) async fn connect(
     address: &Address,
     link: &Link,
@@ -55,7 +55,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// What a connection begins with.
+/// The commands at the beginning of a connection.
 #[derive(Clone, Copy)]
 enum Step {
     Authenticate,
@@ -81,7 +81,7 @@ async fn enter(mut connection: Connection, link: &Link) -> Result<Connection, Er
         resp::command(&mut out, &[b"PING"]);
         steps.push(Step::Greet);
     }
-    // A server that is full says so and ends the connection before it reads anything.
+    // A full server sends a refusal and ends the connection before it reads anything.
     let written = connection.writer.write(out).await;
     for step in steps {
         let reply = match (connection.reader.reply().await, &written) {

@@ -63,7 +63,7 @@ pub(crate) struct Reader {
 pub(crate) enum Broken {
     /// The server or the network ended it.
     Lost(Error),
-    /// The server is silent, or says what it should not.
+    /// The server is silent, or sends something unexpected.
     Faulty(Error),
     /// Nothing is wrong with the server: the call is over, or was refused with the connection.
     Over(Error),
@@ -198,7 +198,7 @@ impl Reader {
             self.receive().await?;
         }
         if !self.buffer[self.start..].starts_with(b"\r\n") {
-            return Err(self.faulty("a value is not as long as it says"));
+            return Err(self.faulty("a value differs from its stated length"));
         }
         self.start += 2;
         Ok(passed_over.unwrap_or(Ok(Some(size))))
@@ -214,7 +214,7 @@ impl Reader {
         self.has_given_up
     }
 
-    /// Whether everything that was received has been used.
+    /// Reports whether everything that was received has been used.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.start == self.buffer.len()
     }

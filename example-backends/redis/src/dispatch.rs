@@ -19,7 +19,7 @@ use crate::pipe::Pipe;
 use crate::refusal::Refusal;
 use crate::slots::slot_of;
 
-/// How often a key may be sent elsewhere in one call.
+/// Redirections of a key that are followed in one call.
 const REDIRECTIONS_MAX: u32 = 5;
 /// The first pause while a cluster is changing; it doubles.
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
@@ -30,7 +30,7 @@ pub(crate) enum Servers {
     Cluster(Cluster),
 }
 
-/// What a server answered, and over which connection: where it led, and of which generation it was.
+/// A server's answer, with the address and the generation of its connection.
 struct Outcome<T> {
     answers: Answers<T>,
     origin: Option<(SocketAddr, u64)>,
@@ -193,7 +193,7 @@ fn may_go_on(node: &Node, job: &impl Job) -> Result<(), Error> {
     node.refuses_writes().filter(|_| job.writes()).map_or(Ok(()), Err)
 }
 
-/// What it means for a call that there is no connection.
+/// Returns a call's error where there is no connection.
 fn unreachable(error: Error) -> Refusal {
     match error {
         Error::InvalidConfig(_) => Refusal::Error(error),
@@ -201,7 +201,7 @@ fn unreachable(error: Error) -> Refusal {
     }
 }
 
-/// What it means for a call that its connection broke.
+/// Returns a call's error where its connection broke.
 fn refused(node: &Node, broken: Broken) -> Refusal {
     match broken {
         Broken::Over(error) => Refusal::Error(error),
@@ -220,7 +220,7 @@ fn give_up(refused: Vec<(Item, Refusal)>) -> Followed {
     refused.into_iter().map(|(item, refusal)| (item, Some(refusal.into_error()))).collect()
 }
 
-/// Leaves a server that says that another has to do it, if there may be another.
+/// Leaves a server that refuses in favour of another, if there may be another.
 fn try_another(node: &Node, origin: Option<(SocketAddr, u64)>, refused: Vec<(Item, Refusal)>) -> Followed {
     let cause = refused.iter().find_map(|(_, refusal)| match refusal {
         Refusal::Elsewhere(error) => Some(error),
@@ -259,7 +259,7 @@ async fn follow(cluster: &Cluster, refused: Vec<(Item, Refusal)>, n_redirections
         monotonic_clock::wait_for((CHANGE_PAUSE * (1 << n_redirections)).as_nanos() as u64).await;
     }
     if has_moved {
-        // If nobody answers, what was refused says why.
+        // If no server answers, the refusals hold the reason.
         drop(cluster.refresh().await);
     }
     let followed = refused.into_iter().zip(before).map(|((mut item, refusal), before)| {

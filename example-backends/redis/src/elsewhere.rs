@@ -1,7 +1,7 @@
-//! Servers that said that another has to do it: replicas, which refuse writes, and servers that are not ready.
+//! Servers that refuse in favour of another: replicas, which refuse writes, and servers that are not ready.
 //!
-//! They are passed over until every server has been tried. Then the first that can be reached is used again, for it may
-//! serve what it has, and it is asked again after a pause.
+//! They are skipped until every server has been tried. Then the first that can be reached is used again, since it may
+//! serve what it has, and it is tried again after a pause.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(crate) struct Elsewhere {
 
 #[derive(Default)]
 struct State {
-    /// Those that have said it in this round.
+    /// Those that have refused in this round.
     peers: Vec<SocketAddr>,
     cause: Option<Error>,
     /// The pause after the last round, and whether it is under way: there was no other server.
@@ -31,11 +31,11 @@ struct State {
 }
 
 impl Elsewhere {
-    /// Notes that a server said it.
+    /// Notes that a server refused.
     pub(crate) fn note(&self, peer: SocketAddr, cause: &Error) {
         let mut state = self.state.borrow_mut();
         if state.cause.is_none() {
-            warn!("looking for another server, since {cause:?}");
+            warn!("looking for another server: {cause:?}");
         }
         state.cause = Some(cause.clone());
         if !state.peers.contains(&peer) && state.peers.len() < PEERS_MAX {
@@ -43,7 +43,7 @@ impl Elsewhere {
         }
     }
 
-    /// Returns the servers that are not to be tried.
+    /// Returns the servers to skip.
     pub(crate) fn peers(&self) -> Vec<SocketAddr> {
         self.state.borrow().peers.clone()
     }
@@ -57,7 +57,7 @@ impl Elsewhere {
         }
     }
 
-    /// Returns what the servers said, as long as it is too early to try them again.
+    /// Returns the servers' refusal while it is too early to try them again.
     pub(crate) fn given_up(&self, now: u64) -> Option<Error> {
         let mut state = self.state.borrow_mut();
         if !state.is_over {
@@ -71,11 +71,11 @@ impl Elsewhere {
         None
     }
 
-    /// Notes that a server does what others did not.
+    /// Notes that a server accepts what others refused.
     pub(crate) fn found(&self, peer: SocketAddr) {
         let state = self.state.take();
         if let Some(cause) = state.cause {
-            info!("{peer} does what another did not: {cause:?}");
+            info!("{peer} accepts what another refused: {cause:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The chunks of a call, as a server is asked for them.
+//! The chunks of a call, as keys in Redis.
 
 use crate::config::Address;
 use crate::connection::{Broken, Reader};
@@ -7,20 +7,20 @@ use crate::resp;
 
 /// A chunk of a call.
 pub(crate) struct Item {
-    /// Its place among those that are asked for together.
+    /// Its place in the batch.
     pub(crate) place: usize,
     /// Its place in the call.
     pub(crate) index: u32,
     /// Its key in Redis.
     pub(crate) name: String,
-    /// The node that is to be asked, though another has the slot.
+    /// The node to ask although another one has the slot.
     pub(crate) ask: Option<Address>,
 }
 
 /// The answers to items, in their order, as far as they have come.
 pub(crate) type Answers<T> = Vec<Result<T, Refusal>>;
 
-/// Returns the same items, to be asked for once more.
+/// Returns the same items for another batch.
 pub(crate) fn renumbered(items: &[Item]) -> Vec<Item> {
     let item =
         |(place, item): (usize, &Item)| Item { place, index: item.index, name: item.name.clone(), ask: None };
@@ -28,7 +28,7 @@ pub(crate) fn renumbered(items: &[Item]) -> Vec<Item> {
 }
 
 impl Item {
-    /// Tells a node that it was asked for although it does not have the slot.
+    /// Appends `ASKING`, so that a node serves a key of a slot that it does not have yet.
     pub(crate) fn asking(&self, out: &mut Vec<u8>) {
         if self.ask.is_some() {
             resp::command(out, &[b"ASKING"]);

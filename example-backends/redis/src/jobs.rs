@@ -31,7 +31,7 @@ pub(crate) trait Job {
     /// Reads the reply to it.
     async fn reply(&self, reader: &mut Reader, item: &Item) -> Result<Result<Self::Answer, Refusal>, Broken>;
 
-    /// Does it for items on a connection that nothing else uses, and adds the answers as they come.
+    /// Does the job for items on an exclusive connection, and adds the answers as they come.
     async fn alone(
         &self,
         connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! Keeps chunks in Redis, or what speaks its protocol: one server, or a cluster.
+//! Keeps chunks in Redis, or in a store with its protocol: one server, or a cluster.
 //!
 //! All input and output is WASI 0.3. The small commands of all calls go out together over one connection (`pipe`); a
 //! call with large values takes a connection of its own for all its chunks, so a batch is one round trip, and of a
@@ -43,7 +43,7 @@ impl StorageBackend for RedisBackend {
 
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         if pinning == Pinning::Pin {
-            // Redis evicts what its policy says.
+            // Redis evicts by its policy.
             return Err(Error::Unsupported);
         }
         self.store.contains(keys).await

@@ -50,10 +50,10 @@ struct Down {
     pause: Pause,
 }
 
-/// A connection that a call has to itself. It goes back only if it is kept; else it is closed.
+/// A connection that a call has to itself. It returns to the node only if it is kept, and is closed otherwise.
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
-    /// Whether it was used before, and may have ended since.
+    /// It was used before, and may have ended since.
     pub(crate) was_idle: bool,
     node: Rc<Node>,
     /// [`Node::generation`] when it was made.
@@ -109,7 +109,7 @@ impl Node {
         Ok(pipe)
     }
 
-    /// Waits for a connection of one's own, or makes one.
+    /// Waits for an exclusive connection, or makes one.
     ///
     /// # Errors
     /// Those of [`connect::connect`], at once while the server is being left alone.
@@ -186,8 +186,8 @@ impl Node {
         *down = Some(Down { cause: cause.clone(), pause });
     }
 
-    /// Leaves a server that said that another has to do it, `cause`, over a connection of `generation`. Reports whether
-    /// there may be another to try.
+    /// Leaves a server that refused in favour of another, with `cause`, over a connection of `generation`. Reports
+    /// whether there may be another to try.
     pub(crate) fn leave(&self, peer: SocketAddr, generation: u64, cause: &Error) -> bool {
         if self.elsewhere.given_up(monotonic_clock::now()).is_some() {
             return false;
@@ -199,7 +199,7 @@ impl Node {
         true
     }
 
-    /// Returns why nothing can be written now: all servers have said so.
+    /// Returns why nothing can be written now, if all servers have refused.
     pub(crate) fn refuses_writes(&self) -> Option<Error> {
         self.elsewhere.given_up(monotonic_clock::now())
     }
@@ -209,12 +209,12 @@ impl Node {
         self.elsewhere.found(peer);
     }
 
-    /// Returns the number that tells connections that may be used from those that were let go.
+    /// Returns the generation: connections of an older one may no longer be used.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.get()
     }
 
-    /// Whether it did not answer when it was tried last.
+    /// It did not answer when it was tried last.
     pub(crate) fn is_down(&self) -> bool {
         self.down.borrow().is_some()
     }

@@ -1,4 +1,4 @@
-//! When a server is tried again.
+//! Pauses before a server is tried again.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use kvtier_guest::Backoff;
 /// The pause after the first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
-/// The pause after so many failures in a row.
+/// The pause after a number of failures in a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Pause {
     n_failed: u32,

@@ -2,7 +2,7 @@
 //! turn has come.
 //!
 //! No call holds up another for longer than its replies take to arrive: one whose deadline has passed reads past them.
-//! A call that leaves without having read them breaks the connection, since what comes next belongs to nobody.
+//! A call that leaves without having read them breaks the connection, since no call owns the next reply.
 //!
 //! Invariant: commands are in `out`, on the wire and in `queue` in one order, which is that of the replies.
 
@@ -43,7 +43,7 @@ struct Place {
     waker: RefCell<Option<Waker>>,
 }
 
-/// What a call does next.
+/// The next step of a call.
 enum Step {
     Write,
     Read,
@@ -78,7 +78,7 @@ impl Pipe {
     /// Sends `commands` and has `read` read the replies to them, all of them. `value_bytes` come or go with them.
     ///
     /// # Errors
-    /// What broke the connection, be it for another call.
+    /// The error that broke the connection, also for another call.
     pub(crate) async fn ask<T>(
         &self,
         mut commands: Vec<u8>,
@@ -196,7 +196,7 @@ impl Drop for Stay<'_> {
     }
 }
 
-/// What breaks a connection of which a part went with a call.
+/// The error of a connection that ended with a call that held a part of it.
 fn gone() -> Broken {
     Broken::Lost(Error::unavailable("the connection was given up by another call"))
 }

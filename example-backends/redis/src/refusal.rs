@@ -1,4 +1,4 @@
-//! What it means that a server says no.
+//! Refusals of a server.
 
 use kvtier_guest::Error;
 
@@ -11,7 +11,7 @@ pub(crate) enum Refusal {
     Error(Error),
     /// Another node has the key's slot.
     Moved(Address),
-    /// Another node has the key, if it is told that it was asked for.
+    /// Another node has the key and serves it after `ASKING`.
     Ask(Address),
     /// The cluster is changing: soon it may.
     Later(Error),
@@ -22,7 +22,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What it means for whoever cannot go elsewhere.
+    /// Returns the error for a caller that cannot go elsewhere.
     pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Error(error) | Self::Later(error) | Self::Elsewhere(error) | Self::Lost(error) => error,
@@ -98,7 +98,7 @@ pub(crate) fn denied(says: &str) -> Error {
     Error::InvalidConfig(format!("secrets.password, config.username: {says}"))
 }
 
-/// The address in a redirection; without a host it is the host of the server that says it.
+/// The address in a redirection; without a host, the host of the server that sent it.
 fn redirected(to: &str, from: &Address) -> Option<Address> {
     let (host, port) = to.rsplit_once(':')?;
     let host = if host.is_empty() || host == "?" { from.host() } else { host };

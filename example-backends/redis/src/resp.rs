@@ -39,7 +39,7 @@ pub(crate) fn bulk_header(out: &mut Vec<u8>, size_bytes: u64) {
     out.extend_from_slice(format!("${size_bytes}\r\n").as_bytes());
 }
 
-/// What a reply to `GET` begins with.
+/// The beginning of a reply to `GET`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     /// A value of so many bytes and a line end follow.
@@ -53,7 +53,7 @@ pub(crate) enum Head {
 /// Reads the head of a reply to `GET` and returns it with its length; `None` if more bytes are needed.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault of the reply.
 pub(crate) fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> {
     match bytes.first() {
         None => return Ok(None),
@@ -155,11 +155,11 @@ impl Scan {
 /// Decodes a reply whose length [`Scan`] has found.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault of the reply.
 pub(crate) fn reply(bytes: &[u8]) -> Result<OwnedFrame, String> {
     match decode(bytes) {
         Ok(Some((frame, n_bytes))) if n_bytes == bytes.len() => Ok(frame),
-        Ok(_) => Err("a reply that ends elsewhere than it says".to_owned()),
+        Ok(_) => Err("a reply whose end differs from its stated length".to_owned()),
         Err(error) => Err(error.details().to_owned()),
     }
 }

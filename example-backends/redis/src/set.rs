@@ -18,7 +18,7 @@ const FIRST_BYTES: u64 = 64 << 10;
 /// server acknowledges at once only what is more than a packet.
 const LAST_BYTES: u64 = 192 << 10;
 
-/// Stores chunks and says for each whether it did: what is there stays, unless this `replaces`.
+/// Stores chunks and returns for each whether it was stored: a present value stays, unless this `replaces` it.
 pub(crate) struct Set<'a> {
     pub(crate) data: &'a Sources,
     pub(crate) ttl: Option<Duration>,
@@ -130,7 +130,7 @@ impl Job for Set<'_> {
         if let Err(broken @ (Broken::Faulty(_) | Broken::Over(_))) = written {
             return Err(broken);
         }
-        // A server that ends the connection while it is written to has said why.
+        // A server that ends the connection during a write has sent the reason.
         let replied = self.replies(&mut connection.reader, items, answers).await;
         match (written, replied) {
             (_, Err(said @ Broken::Over(_))) => Err(said),

@@ -25,7 +25,7 @@ impl SlotMap {
     /// Reads the reply to `CLUSTER SLOTS` of the node at `from`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the reply.
     pub(crate) fn parse(reply: &OwnedFrame, from: &Address) -> Result<Self, String> {
         let wrong = || "slots that make no sense".to_owned();
         let OwnedFrame::Array(ranges) = reply else { return Err(wrong()) };

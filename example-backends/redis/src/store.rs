@@ -18,10 +18,10 @@ use crate::set::Set;
 
 /// Largest value that Redis takes, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
-/// From this size on it is asked first whether a chunk is there, so that it is not sent in vain. A chunk of 64 KiB with
-/// its trailer is below: to send it costs less than to ask.
+/// From this size on, the backend asks first whether a chunk is present. A chunk of 64 KiB with its trailer is smaller:
+/// sending it costs less than asking.
 const ASK_FIRST_BYTES: u64 = 128 << 10;
-/// Keys that are asked for at a time, of a prompt of any length.
+/// Keys of one batch of commands; a prompt may have any number.
 const KEYS_AT_ONCE: usize = 512;
 
 /// The chunks of an instance.
@@ -43,8 +43,8 @@ impl Store {
         Self { servers, prefix, ttl, link }
     }
 
-    /// Finds out whether the servers are there and let us in. No other call comes by meanwhile that would give up a
-    /// connection on which nothing moves.
+    /// Checks that the servers answer and accept the user. Since no other call runs yet that would close silent
+    /// connections, this one does it.
     pub(crate) async fn open(&self) -> Result<(), Error> {
         let give_up = async {
             loop {
@@ -62,10 +62,10 @@ impl Store {
         if let Servers::Cluster(cluster) = &self.servers {
             cluster.refresh().await?;
         }
-        // With a command that is needed anyway, for the user may have no right to others.
+        // With a command that lookups need, since the user may lack the right to others.
         match (self.contains(&[ChunkKey { hi: 0, lo: 0 }]).await, &self.servers) {
             (Err(Error::Unavailable(why)), Servers::Cluster(_)) => {
-                // A node less is no reason to do without the others.
+                // The other nodes can be used without this one.
                 warn!("{why}");
                 Ok(())
             }
@@ -145,7 +145,7 @@ impl Store {
                 Err(error) => stored[item.index as usize] = Err(error),
             }
         }
-        // What has another size is no chunk of ours, and would never be served.
+        // A value of another size is not this chunk, and the host would never accept it.
         for (items, replaces) in [(absent, false), (wrong, true)] {
             let is_new = self.set(renumbered(&items), data, replaces).await;
             for (item, is_new) in items.into_iter().zip(is_new) {
@@ -169,7 +169,7 @@ impl Store {
         stored
     }
 
-    /// Stores chunks and says for each whether it did: what is there stays, unless this `replaces`.
+    /// Stores chunks and returns for each whether it was stored: a present value stays, unless this `replaces` it.
     async fn set(&self, items: Vec<Item>, data: &Sources, replaces: bool) -> Vec<Result<bool, Error>> {
         self.servers.run(items, &Set { data, ttl: self.ttl, replaces }).await
     }

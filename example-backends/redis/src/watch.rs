@@ -1,4 +1,4 @@
-//! Connections on which nothing moves any more are given up, without a timer for each wait: whoever comes next looks
+//! Silent connections are closed, without a timer for each wait: the next call looks
 //! after those that are waiting.
 
 use std::cell::{Cell, RefCell};

@@ -52,8 +52,8 @@ impl Bucket {
         }
     }
 
-    /// Finds out what is wrong, by listing one object: an answer to HEAD does not say it. Nothing may be: who may see
-    /// objects of one prefix only may not ask for the bucket.
+    /// Finds the cause by listing one object, since an answer to HEAD has none. Possibly nothing is wrong: a key that
+    /// may see only the objects of one prefix may not request the bucket.
     async fn explain(&self) -> Result<(), Error> {
         let listed = self.request(
             Operation::List,
@@ -89,7 +89,7 @@ impl Bucket {
         }
     }
 
-    /// Removes an object. One that is absent is no error.
+    /// Removes an object. An absent object is not an error.
     pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
         let delete = self.request(
             Operation::Delete,
@@ -103,7 +103,7 @@ impl Bucket {
     }
 
     /// Calls `attempt` until it succeeds, cannot succeed, or has been tried often enough. Each time is one
-    /// request; `goes_on` says before each whether it is still wanted.
+    /// request; before each, `goes_on` returns an error if it is no longer wanted.
     async fn request<T>(
         &self,
         operation: Operation,
@@ -130,7 +130,7 @@ impl Bucket {
         }
     }
 
-    /// Sends one request. An answer that is no success is a failure.
+    /// Sends one request. Any answer other than a success is a failure.
     async fn exchange(
         &self,
         target: &Target,

@@ -22,15 +22,15 @@ const KNOWN: [&str; 14] = [
     "requests",
 ];
 
-/// S3 takes no smaller part, save the last of an object.
+/// S3 accepts no smaller part, except the last of an object.
 const PART_BYTES_MIN: u64 = 5 << 20;
-/// S3 takes no larger part, and no larger object in one request.
+/// S3 accepts no larger part, and no larger object in one request.
 const PART_BYTES_MAX: u64 = 5 << 30;
 const RANGE_BYTES_MIN: u64 = 64 << 10;
 const RETRIES_MAX: u32 = 10;
 const REQUESTS_MAX: usize = 256;
 const HOUR_MS: u64 = 3_600_000;
-/// Longest name that any store takes; Amazon's took so many bytes once.
+/// Longest name that any store accepts; Amazon's once accepted this many bytes.
 const BUCKET_BYTES_MAX: usize = 255;
 /// Longest name that can be part of a host's name.
 const LABEL_BYTES_MAX: usize = 63;
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) credentials: Credentials,
     /// `config.prefix`; `kvtier/` by default.
     pub(crate) prefix: String,
-    /// What the objects' names begin with: the prefix, and the engine's namespace.
+    /// The beginning of the objects' names: the prefix, and the engine's namespace.
     pub(crate) folder: String,
     /// `config.part_bytes`: size of a part of an object that is sent in parts; 16 MiB by default.
     pub(crate) part_bytes: u64,
@@ -126,7 +126,7 @@ fn bucket(init: &Init) -> Result<Bucket, Error> {
     in_style(UrlStyle::VirtualHost)
 }
 
-/// Refuses what no store takes for a bucket's name, and what cannot be part of a host's name where it has to be.
+/// Refuses a name that no store accepts for a bucket, or that cannot be part of a host name where it must be.
 ///
 /// # Errors
 /// `invalid-config` with what is expected, and what to set.

@@ -1,7 +1,7 @@
-//! What a request that failed means: the store's refusals, with their XML, and the host's words on connections.
+//! The meaning of a failed request: refusals of the store, with their XML, and the host's errors of connections.
 //!
-//! Nothing of a request's query, and no free text of the server's, gets into an error: either may hold what
-//! proves who we are. Codes, regions, dates and hosts are let in if they look like it.
+//! Nothing of a request's query, and no free text of the server's, gets into an error: either may hold
+//! credentials. Codes, regions, dates and hosts are included if they have the form of one.
 
 mod connection;
 mod refusal;
@@ -12,10 +12,10 @@ use kvtier_guest::wasip3::http::types::ErrorCode;
 pub(crate) use self::refusal::Refusal;
 use crate::retry::Transient;
 
-/// Why a request did not do what was asked.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The store answered with something else than success.
+    /// The store refused.
     Refused(Box<Refusal>),
     /// There was no answer, or not all of it.
     Broken(ErrorCode),
@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     Other(Error),
 }
 
-/// What was asked of the store.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     List,
@@ -53,7 +53,7 @@ impl Operation {
         }
     }
 
-    /// Returns what has to be allowed for it, and nothing else: rights that are there are not to be looked for.
+    /// Returns the right that it needs, and no other, so that nobody searches for rights that are there.
     fn needs(self) -> &'static str {
         match self {
             Self::List => "s3:ListBucket, without which a missing object looks like a forbidden one",
@@ -66,7 +66,7 @@ impl Operation {
     }
 }
 
-/// What a request was about, for errors.
+/// The object or bucket of a request, and the operation, for errors.
 pub(crate) struct ObjectRef<'a> {
     pub(crate) operation: Operation,
     /// Scheme, host and port.

@@ -20,7 +20,7 @@ const READ_BYTES: usize = 64 << 10;
 /// A text that is longer is of no use; its rest is not read.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
-/// What is sent.
+/// The body of a request.
 pub(crate) enum Body {
     Empty,
     Text(String),
@@ -40,15 +40,15 @@ pub(crate) struct Answer {
 pub(crate) enum ReadError<E> {
     /// The connection failed.
     Cut(ErrorCode),
-    /// Whoever was given the bytes.
+    /// The function that takes the bytes.
     Refused(E),
 }
 
-/// Sends a request, and returns its answer when the headers have come. `timeout` holds for connecting, from the
+/// Sends a request, and returns its answer when the headers have come. `timeout` applies to connecting, from the
 /// last byte that was sent until the answer, and between bytes of its body.
 ///
 /// # Errors
-/// What the host says of the connection.
+/// The host's error of the connection.
 pub(crate) async fn send(
     target: &Target,
     headers: &[(&str, String)],
@@ -137,7 +137,7 @@ impl Answer {
         String::from_utf8(value).ok()
     }
 
-    /// Returns the number of bytes of the body, if the server says it.
+    /// Returns the number of bytes of the body, if the server sends it.
     pub(crate) fn content_length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()
     }
@@ -145,7 +145,7 @@ impl Answer {
     /// Gives the body to `take`, piece by piece, until it ends.
     ///
     /// # Errors
-    /// What the host says if the body does not come to its end, and the errors of `take`.
+    /// The host's error if the body is cut off, and the errors of `take`.
     pub(crate) async fn read<E>(
         self,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
@@ -171,7 +171,7 @@ impl Answer {
     /// Returns the beginning of the body as text.
     ///
     /// # Errors
-    /// What the host says if the body does not come to its end.
+    /// The host's error if the body is cut off.
     pub(crate) async fn text(self) -> Result<String, ErrorCode> {
         let mut text = Vec::new();
         let read = self.read(|bytes| {

@@ -1,7 +1,7 @@
-//! Keeps chunks as objects of a bucket, in S3 or in a store that speaks like it.
+//! Keeps chunks as objects of a bucket, in S3 or a compatible store.
 //!
 //! HTTP is the host's (WASI 0.3): it connects, keeps connections alive and does TLS, and sends a chunk's bytes
-//! from its own memory. What is here is what S3 adds: signatures, retries, and what its errors mean.
+//! from its own memory. This crate adds S3: signatures, retries, and the meaning of its errors.
 
 mod bucket;
 mod config;
@@ -32,7 +32,7 @@ impl StorageBackend for S3Backend {
 
     async fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         if pinning == Pinning::Pin {
-            // What removes objects is the bucket's lifecycle rules.
+            // Lifecycle rules of the bucket remove objects.
             return Err(Error::Unsupported);
         }
         self.store.contains(keys).await

@@ -1,15 +1,15 @@
-//! When a request is sent again: after a pause, a limited number of times, and only while there is a budget
-//! for it. A store that fails every request is sent few more than those that were asked for.
+//! Retries: after a pause, a limited number of times, and only while there is a budget. A store that fails every
+//! request gets few extra requests.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use kvtier_guest::Backoff;
 
-/// What retries are paid from.
+/// The budget that retries are paid from.
 const BUDGET: u32 = 100;
 const COST: u32 = 5;
-/// A request that timed out has kept the store busy for longer.
+/// A request that timed out has kept the store busy longer.
 const TIMEOUT_COST: u32 = 10;
 const SUCCESS_PAYS: u32 = 1;
 
@@ -22,7 +22,7 @@ pub(crate) struct Retries {
     budget: Cell<u32>,
 }
 
-/// How a request failed that may be sent again.
+/// The failure of a request that may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transient {
     /// The connection broke, or the store was too busy.
@@ -37,7 +37,7 @@ impl Retries {
     }
 
     /// Returns how long to wait before the request is sent again, which has failed `n_failed` times. `None` if it
-    /// is not worth it.
+    /// is not sent again.
     pub(crate) fn pause(&self, n_failed: u32, how: Transient) -> Option<Duration> {
         let cost = match how {
             Transient::Failed => COST,

@@ -1,4 +1,4 @@
-//! Signature Version 4, in the query string: what is asked of the store, as URLs that prove who asks.
+//! Signature Version 4, in the query string: requests as URLs that prove who sends them.
 //!
 //! The body is not signed, so that it need not be read before it is sent.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusty_s3::actions::{CompleteMultipartUpload, HeadBucket, ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials, Method};
 
-/// How long a signature holds: as long as the clocks of the two sides may differ for signed headers.
+/// The validity of a signature: as long as the clocks of the two sides may differ for signed headers.
 const VALID_FOR: Duration = Duration::from_mins(15);
 
 /// Signs requests to a bucket.
@@ -16,7 +16,7 @@ pub(crate) struct Signer {
     credentials: Credentials,
 }
 
-/// Where a request goes. The query proves who sends it: it must show nowhere.
+/// Where a request goes. The query proves who sends it and must not be shown.
 pub(crate) struct Target {
     pub(crate) method: Method,
     pub(crate) is_https: bool,
@@ -67,7 +67,7 @@ impl Signer {
         sign(&self.bucket.upload_part(Some(&self.credentials), object, number, upload))
     }
 
-    /// Returns the body that goes with it, too.
+    /// Returns the body of the request, too.
     pub(crate) fn complete_upload(&self, object: &str, upload: &str, etags: &[String]) -> (Target, String) {
         let etags = etags.iter().map(String::as_str);
         let complete =

@@ -7,7 +7,7 @@ use crate::config::Config;
 
 /// The chunks of an engine's namespace, in a bucket that others may share.
 ///
-/// Knows nothing of what is stored: others store and remove, too, so the bucket is asked every time.
+/// Remembers nothing of what is stored: others store and remove too, so each call asks the bucket.
 pub(crate) struct Store {
     bucket: Bucket,
 }
@@ -73,7 +73,7 @@ impl Store {
 
     async fn remove_one(&self, key: ChunkKey) -> Result<bool, Error> {
         let object = self.object(key);
-        // Removing says nothing of what was there.
+        // An answer to DELETE does not show whether there was an object.
         let was_present = self.bucket.size_of(&object).await?.is_some();
         if was_present {
             self.bucket.delete(&object).await?;

@@ -96,7 +96,7 @@ pub(crate) fn wasi_clocks() -> [String; 2] {
     ["/types@", "/system-clock@"].map(|name| package_of(CLOCKS[0]).replace('@', name))
 }
 
-/// The methods that the contract does not demand; the SDK's traits have defaults for them.
+/// The methods that the contract does not require; the SDK's traits have defaults for them.
 const OPTIONAL: &str = "lanes-max: static func() -> u32;\n\
                         present: async func(keys: list<chunk-key>) -> result<list<bool>, error>;\n";
 

@@ -11,7 +11,7 @@ use syn::{Error, Path, Result, Token};
 use crate::class_name::{RESERVED, kebab};
 use crate::contract::{ClassNames, component_wit, storage_package, wasi_clocks, wasi_filesystem};
 
-/// What stands between the parentheses of `export!`.
+/// The list between the parentheses of `export!`.
 pub(crate) struct ClassList(Vec<Class>);
 
 struct Class {

@@ -1,8 +1,8 @@
 //! Hashing of chunk keys.
 //!
-//! Keys are uniform already, so their digits would do; but whoever chooses tokens can search for keys that share
-//! some of them. So the halves are multiplied by numbers that he does not know, folded, and multiplied again. The
-//! standard library's hash is stronger than that, and takes several times as long in WebAssembly.
+//! Keys are already uniform, so some of their digits would do as a hash. But an attacker who chooses tokens can search
+//! for keys that share these digits. The two halves are therefore multiplied by secret random numbers, folded, and
+//! multiplied again. The standard library's hash is stronger and takes several times as long in WebAssembly.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

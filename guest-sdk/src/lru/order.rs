@@ -8,7 +8,7 @@ use super::found::Found;
 
 /// Uses between two looks after stamps that fall behind.
 const UPKEEP: u64 = 1 << 30;
-/// How far a stamp may fall behind; then it is moved up to here.
+/// The most that a stamp may fall behind; older stamps are moved up to this.
 const AGE_MAX: u32 = 1 << 31;
 
 pub(super) struct Order {
@@ -49,7 +49,7 @@ impl Order {
         first
     }
 
-    /// How many uses ago that was.
+    /// Returns how many uses ago that was.
     pub(super) fn age(&self, stamp: u32) -> u32 {
         (self.clock as u32).wrapping_sub(stamp)
     }
@@ -126,12 +126,12 @@ impl Order {
         (entries[at].older, entries[at].younger) = (older, younger);
     }
 
-    /// What leads from an entry to the next younger one.
+    /// Returns the link from an entry to the next younger one.
     fn after<'a, V>(&'a mut self, entries: &'a mut Entries<V>, older: u32) -> &'a mut u32 {
         if older == NONE { &mut self.oldest } else { &mut entries[older].younger }
     }
 
-    /// What leads from an entry to the next older one.
+    /// Returns the link from an entry to the next older one.
     fn before<'a, V>(&'a mut self, entries: &'a mut Entries<V>, younger: u32) -> &'a mut u32 {
         if younger == NONE { &mut self.youngest } else { &mut entries[younger].older }
     }

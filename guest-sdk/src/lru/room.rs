@@ -105,7 +105,7 @@ impl<V> Lru<V> {
         if self.entries.room() > 0 {
             let mut spare = Vec::<u8>::new();
             spare.try_reserve_exact(SPARE_BYTES + SEGMENT * Self::ENTRY_BYTES).ok()?;
-            // An allocation that nobody looks at is optimised away, and never fails.
+            // The compiler removes an unused allocation, which then never fails.
             drop(std::hint::black_box(spare));
         }
         self.table.grow_for(self.entries.room() + SEGMENT).ok()?;

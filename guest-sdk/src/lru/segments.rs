@@ -19,7 +19,7 @@ impl<T, const N: usize> Segments<T, N> {
         self.len
     }
 
-    /// How many values there is memory for.
+    /// Returns how many values there is memory for.
     pub(super) fn room(&self) -> usize {
         self.segments.len() * N
     }

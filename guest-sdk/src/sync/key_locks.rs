@@ -19,7 +19,7 @@ pub struct KeyLocks {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Whether the chunk may be on its way in or out.
+    /// The chunk may be on its way in or out.
     changes: bool,
     /// The calls that wait for the key.
     waiting: Vec<Waker>,
@@ -145,7 +145,7 @@ mod tests {
         let mut n_polls = 0;
         while all.as_mut().poll(&mut cx).is_pending() {
             n_polls += 1;
-            assert!(n_polls < 100, "nobody was woken");
+            assert!(n_polls < 100, "no operation was woken");
         }
         let order = order.borrow();
         assert_eq!(order.len(), 6);

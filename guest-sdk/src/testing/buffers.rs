@@ -90,12 +90,12 @@ impl Sinks {
         self.is_revoked.set(true);
     }
 
-    /// Returns the chunk that each buffer holds according to `results`, those of the get. `None` also stands for a chunk
-    /// that is larger than its buffer, which a host counts as a miss.
+    /// Returns the chunk that each buffer holds according to `results`, those of the get. `None` also stands for a
+    /// chunk that is larger than its buffer, which a host counts as a miss.
     ///
     /// # Panics
-    /// Panics where a host would take the answer for a fault of the backend: if there is not one result for each buffer,
-    /// or if a length counts bytes that were not written.
+    /// Panics where a host would take the answer for a fault of the backend: if there is not one result for each
+    /// buffer, or if a length counts bytes that were not written.
     pub fn fetched(&self, results: &[Result<Option<u64>, Error>]) -> Vec<Result<Option<Vec<u8>>, Error>> {
         let (n_results, n_buffers) = (results.len(), self.buffers.len());
         assert_eq!(n_results, n_buffers, "a get returns one result for each buffer");
@@ -123,8 +123,8 @@ impl Sinks {
     /// Copies `bytes` to `offset` of buffer `index`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the range does not lie within the buffer, if more than 64 separate pieces of it would
-    /// be written, or if the call has ended.
+    /// [`Error::InvalidArgument`] if the range does not lie within the buffer, if more than 64 separate pieces of it
+    /// would be written, or if the call has ended.
     ///
     /// # Panics
     /// Panics if there is no such buffer, or if `bytes` are more than [`COPY_BYTES_MAX`], where a component traps.

@@ -1,4 +1,4 @@
-//! What is wrong with the directory, in words for the operator.
+//! Errors of the directory, in words for the operator.
 
 use kvtier_guest::wasip3::filesystem::types::{DescriptorType, ErrorCode};
 use kvtier_guest::{ChunkKey, Error, Level};
@@ -6,7 +6,7 @@ use kvtier_guest::{ChunkKey, Error, Level};
 use super::{Disk, names};
 
 impl Disk {
-    /// Says what is in the place of a chunk's file, or of its directory, that cannot be replaced.
+    /// Describes what is in the place of a chunk's file, or of its directory, if it cannot be replaced.
     pub(super) async fn obstacle(&self, key: ChunkKey) -> Option<String> {
         let (directory, file) = (self.path(&names::directory_of(key)), self.file_of(key));
         let is_there = self.granted.stat(directory.clone()).await.is_ok();
@@ -21,15 +21,15 @@ impl Disk {
         (!can_be_replaced).then(|| format!("{}: `{file}` is not a file; remove it", self.name))
     }
 
-    /// Tells the operator once when the disk begins to refuse chunks, and once when it takes them again. On one that
-    /// does both by turns, ever more rarely.
+    /// Logs once when the disk begins to refuse chunks, and once when it accepts them again; at growing intervals if
+    /// these alternate.
     pub(crate) fn note(&self, written: &Result<(), Error>) {
         let name = &self.name;
         match written {
             Ok(()) if self.refuses.replace(false) => {
                 self.recoveries.log(Level::Info, format_args!("{name}: chunks are stored again"));
             }
-            // A call that is over is no fault of the disk's.
+            // The end of a call is not a fault of the disk.
             Ok(()) | Err(Error::InvalidArgument(_)) => {}
             Err(error) if !self.refuses.replace(true) => {
                 let message = format_args!("{name}: chunks cannot be stored, and are only read: {error:?}");
@@ -39,12 +39,12 @@ impl Disk {
         }
     }
 
-    /// What a change is answered where the directory is granted for reading.
+    /// Returns the error for a change where the directory is granted for reading.
     pub(crate) fn read_only(&self) -> Error {
         self.failed(ErrorCode::NotPermitted)
     }
 
-    /// The contract's error, which names the directory. A full disk is `no-space`.
+    /// Returns the contract's error, which names the directory. A full disk is `no-space`.
     pub(super) fn failed(&self, code: ErrorCode) -> Error {
         let why = match code {
             ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly => {
@@ -61,7 +61,7 @@ impl Disk {
         Error::other(format!("{}: {why}", self.name))
     }
 
-    /// An error of the host's, which does not know the directory's name.
+    /// Adds the directory's name to an error of the host.
     pub(super) fn named(&self, error: Error) -> Error {
         match error {
             Error::Other(words) => Error::other(format!("{}: {words}", self.name)),

@@ -1,4 +1,4 @@
-//! The granted directory. Every call of the host's for files goes through here, and is counted.
+//! The granted directory. Every host call on files goes through here and is counted.
 
 use std::cell::Cell;
 
@@ -40,7 +40,7 @@ impl Granted {
         &self.directory
     }
 
-    /// Also of one that a link of the operator's leads to.
+    /// Reports whether `path` is a directory, or a link of the operator to one.
     pub(super) async fn is_directory(&self, path: String) -> Result<bool, ErrorCode> {
         let _permit = self.pending.acquire().await;
         let stat = self.call().stat_at(PathFlags::SYMLINK_FOLLOW, path).await?;
@@ -127,7 +127,7 @@ impl Granted {
 pub(super) struct Listing {
     entries: StreamReader<DirectoryEntry>,
     is_over: bool,
-    /// Says how it went.
+    /// The result of the listing.
     done: Option<FutureReader<Result<(), ErrorCode>>>,
 }
 

@@ -77,7 +77,7 @@ impl Disk {
         Ok(Scan { disk: self, directories: directories.into_iter(), current: None })
     }
 
-    /// Begins to go through what others note. `None` if there is nobody else.
+    /// Begins to read the notes of other instances. `None` if there are no other instances.
     pub(crate) async fn notes(&self) -> Result<Option<Notes<'_>>, Error> {
         match self.granted.list(&self.path(names::NOTES)).await {
             Ok(listing) => Ok(Some(Notes { disk: self, listing })),

@@ -37,7 +37,7 @@ pub(crate) struct Disk {
     caching: Caching,
     instance: u64,
     n_temporary: Cell<u64>,
-    /// Whether the last chunk could not be written.
+    /// The last chunk could not be written.
     refuses: Cell<bool>,
     refusals: Repeated,
     recoveries: Repeated,
@@ -81,12 +81,12 @@ impl Disk {
         &self.name
     }
 
-    /// Returns how many calls of the host's were made.
+    /// Returns the number of host calls.
     pub(crate) fn n_calls(&self) -> u64 {
         self.granted.n_calls()
     }
 
-    /// Reports whether the directories are there. They are made once; whoever empties the directory removes them.
+    /// Reports whether the directories are there. They are made once; emptying the directory removes them.
     pub(crate) async fn is_prepared(&self) -> Result<bool, Error> {
         match self.granted.is_directory(self.path(names::TEMPORARY)).await {
             Ok(is_directory) => Ok(is_directory),
@@ -156,7 +156,7 @@ impl Disk {
     }
 
     /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a
-    /// chunk, or nothing. What is in the way of a chunk is named; it is the operator's, and says nothing of the disk.
+    /// chunk, or nothing. The error names an obstacle in the way of a chunk; only the operator can remove it.
     pub(crate) async fn write(&self, chunks: &[(u32, ChunkKey)], data: &Sources) -> Vec<Result<(), Error>> {
         let file =
             |&(index, key)| FileToStore { index, temporary: self.temporary(key), name: self.file_of(key) };

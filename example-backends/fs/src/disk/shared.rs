@@ -1,8 +1,8 @@
-//! What processes that share the directory tell each other, by files alone.
+//! Messages between the processes that share the directory, by files alone.
 //!
-//! A chunk is leased if its file was modified in the future: whoever evicts leaves it until then. One that does not
-//! keep the capacity leases what it has found, so that it is still there when it is fetched; and notes in `new/` what
-//! it stores and removes, so that the one that does can count.
+//! A chunk is leased if its file was modified in the future: the owner of the capacity does not evict it until then. Other
+//! instances lease what they have found, so that it is still there when it is fetched. They note in `new/` what they
+//! store and remove, so that the owner can count it.
 
 use kvtier_guest::futures_util::{StreamExt, stream};
 use kvtier_guest::wasip3::clocks::system_clock::Instant;
@@ -13,12 +13,12 @@ use super::{Disk, Found, STATS_AT_ONCE, names, now_ns};
 
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// How long a chunk is to stay.
+/// The time for which a chunk stays.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lease {
     /// Until it is fetched: 10 s.
     Found,
-    /// Until it is unpinned: 10 minutes, and twice as long as the host holds pins unless it is told otherwise.
+    /// Until it is unpinned: 10 minutes, twice as long as the host holds pins by default.
     Pinned,
     /// No longer.
     Ended,
@@ -86,7 +86,7 @@ impl Disk {
         keys.iter().zip(&stats).filter(|(_, stat)| is_leased(stat)).map(|(key, _)| *key).collect()
     }
 
-    /// Tells the one that keeps the capacity to look after chunks.
+    /// Asks the owner of the capacity to look after chunks.
     pub(crate) async fn tell_owner(&self, keys: &[ChunkKey]) {
         let tell = stream::iter(keys).map(async |key| {
             let path = self.path(&format!("{}/{key}", names::NOTES));

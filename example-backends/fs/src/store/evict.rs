@@ -10,7 +10,7 @@ use super::{CHUNKS_AT_ONCE, Store};
 
 /// Chunks that are evicted at a time when there are more than the capacity has room for.
 const EVICTED_AT_ONCE: usize = 64;
-/// How often victims are chosen anew because some of them are leased.
+/// Limit on choosing victims again because some are leased.
 const CHOICES_MAX: usize = 64;
 
 impl Store {
@@ -84,7 +84,7 @@ impl Store {
         Err(Error::NoSpace)
     }
 
-    /// Tells the operator once that memory, not the capacity, decides how much is kept.
+    /// Logs once that memory, not the capacity, limits the number of chunks.
     pub(super) fn report_full(&self, n_outside: u64) {
         let index = self.index.borrow();
         if self.is_full_told.replace(true) {
@@ -117,7 +117,7 @@ impl Store {
         outcome
     }
 
-    /// Removes the file of a chunk that is no longer in the index, unless it was stored anew.
+    /// Removes the file of a chunk that is no longer in the index, unless it was stored again.
     ///
     /// Waits for the key's lock while holding those of keys being stored. That cannot go round in circles: these
     /// were locked, found absent, and room reserved for them, all at one moment. The one that holds the victim's lock

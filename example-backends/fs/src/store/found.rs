@@ -1,4 +1,4 @@
-//! Which chunks are there, and which of them are to stay.
+//! Lookups and pins.
 
 use kvtier_guest::{ChunkKey, Error, Pinning, each_bounded};
 
@@ -67,7 +67,7 @@ impl Store {
         Ok(n_pinned as u32)
     }
 
-    /// Finds the leading run of `keys`: what the index knows, and else what the file system says. Some keys at a time
+    /// Finds the leading run of `keys`, in the index or else in the file system. Some keys at a time
     /// once the first one was there.
     async fn run(&self, keys: &[ChunkKey]) -> Result<Run, Error> {
         let mut run = Run { len: 0, asked: Vec::new() };

@@ -33,7 +33,7 @@ impl Store {
         answers
     }
 
-    /// Returns what a call answers for a chunk, and has the chunk dropped if its file is missing or cut off: one that
+    /// Returns a call's result for a chunk, and drops the chunk if its file is missing or cut off: one that
     /// stayed would keep it from being stored again. `read` is `None` for one that is known to be larger than the
     /// buffer.
     async fn judge(

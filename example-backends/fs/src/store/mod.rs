@@ -24,16 +24,16 @@ const CHUNKS_AT_ONCE: usize = 16;
 
 /// The chunks of an instance.
 ///
-/// The owner's index says what is present: an entry has its whole file on disk. A file without an entry is not known
+/// The owner's index lists what is present: an entry has its whole file on disk. A file without an entry is not known
 /// yet, or on its way in or out; then it belongs to the call that holds the key's lock.
 pub(crate) struct Store {
     disk: Disk,
     index: RefCell<Lru<()>>,
     locks: KeyLocks,
     role: Cell<Role>,
-    /// Whether all files that were there have been looked at.
+    /// The scan has visited all files.
     is_scanned: Cell<bool>,
-    /// How often that began anew.
+    /// The number of times that the scan began again.
     n_resets: Cell<u64>,
     /// Bytes of files that the index has no memory for.
     outside_bytes: Cell<u64>,
@@ -42,18 +42,18 @@ pub(crate) struct Store {
     reports: Reports,
 }
 
-/// What an instance does about the capacity.
+/// The role of an instance for the capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// Counts and evicts.
     Owner,
-    /// Another instance does: it stores, reads and removes, and tells the owner.
+    /// Another instance is the owner. This one stores, reads and removes, and notifies the owner.
     Guest,
     /// The directory is granted for reading.
     Reader,
 }
 
-/// Messages that may come again and again.
+/// Messages that may repeat.
 #[derive(Default)]
 struct Reports {
     missing: Repeated,
@@ -89,7 +89,7 @@ impl Store {
             self.disk.check_caching().await?;
         }
         info!(
-            "open: after {} calls of the host's; what is there is looked through behind the calls",
+            "open: after {} host calls; a scan of the directory runs behind the calls",
             self.disk.n_calls()
         );
         Ok(())

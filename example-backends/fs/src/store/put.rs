@@ -24,8 +24,8 @@ impl Store {
         each_bounded(keys, CHUNKS_AT_ONCE, put).await
     }
 
-    /// Stores the chunks that nobody else is at work on, all together if there is room for them. `None` stands for
-    /// each of the others.
+    /// Stores the chunks that no other call works on, all together if there is room for them. `None` stands for each of
+    /// the others.
     async fn put_at_once(
         &self,
         call: Call,
@@ -74,7 +74,7 @@ impl Store {
                 if let Ok(Some(found)) = stat
                     && found.size_bytes == data.len(index)
                 {
-                    // It counts in any case; what is outside has been counted.
+                    // The index counts it, unless it is among the bytes outside, which are counted.
                     if self.outside_bytes.get() == 0 {
                         self.take_in(call, index, key, found.size_bytes);
                     }

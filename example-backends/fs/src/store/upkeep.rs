@@ -1,4 +1,4 @@
-//! What is done behind the calls: owning the capacity, looking through what is there, and what others say.
+//! Work behind the calls: owning the capacity, scanning the directory, and reading the notes of others.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use kvtier_guest::{ChunkKey, Error, Level, Ownership, info, warn};
 use super::{Role, Store};
 use crate::disk::{STATS_AT_ONCE, now_ns};
 
-/// Pause between two turns.
+/// The pause between two turns.
 const TURN: Duration = Duration::from_secs(2);
-/// Turns between two looks after unfinished files: an hour.
+/// Turns between two removals of unfinished files: an hour.
 const TURNS_PER_CLEANING: u64 = 1800;
 
-/// What was found.
+/// Counts of the scan.
 #[derive(Default)]
 struct Counts {
     n_chunks: u64,
@@ -30,7 +30,7 @@ impl Store {
         for turn in 0.. {
             if let Err(error) = self.take_turn(turn).await {
                 let message =
-                    format_args!("{}: what is there cannot be looked through: {error:?}", self.disk.name());
+                    format_args!("{}: the directory cannot be scanned: {error:?}", self.disk.name());
                 self.reports.failed.log(Level::Warn, message);
             }
             monotonic_clock::wait_for(TURN.as_nanos() as u64).await;
@@ -64,7 +64,7 @@ impl Store {
             Ok(Ownership::This) => Role::Owner,
             Ok(Ownership::Another(_)) => Role::Guest,
             Ok(Ownership::ReadOnly) => Role::Reader,
-            // As if there were nobody else.
+            // As if no other instance existed.
             Err(Error::Unsupported) => {
                 if before != Role::Owner {
                     warn!(
@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// Makes the directories again if somebody has removed them.
+    /// Makes the directories again if they were removed.
     pub(super) async fn mend(&self) {
         if self.role.get() == Role::Reader || !matches!(self.disk.is_prepared().await, Ok(false)) {
             return;
@@ -101,19 +101,18 @@ impl Store {
             Ok(()) => {
                 self.forget_all();
                 let message =
-                    format_args!("{name}: somebody has emptied the directory; it is used on, from nothing");
+                    format_args!("{name}: the directory was emptied and stays in use, without its chunks");
                 self.reports.emptied.log(Level::Warn, message);
             }
             Err(error) => {
-                let message = format_args!(
-                    "{name}: somebody has removed the directory, and it cannot be made: {error:?}"
-                );
+                let message =
+                    format_args!("{name}: the directory was removed and cannot be made again: {error:?}");
                 self.reports.emptied.log(Level::Warn, message);
             }
         }
     }
 
-    /// Knows nothing any more of what is there; it is looked through anew.
+    /// Forgets everything that is there; the scan begins again.
     fn forget_all(&self) {
         self.is_scanned.set(false);
         self.n_resets.set(self.n_resets.get() + 1);
@@ -127,7 +126,7 @@ impl Store {
         let n_unfinished = match self.disk.clean().await {
             Ok(n) => n,
             Err(error) => {
-                // What cannot be cleaned can be read all the same.
+                // What cannot be cleaned can still be read.
                 warn!("unfinished files stay: {error:?}");
                 0
             }
@@ -158,7 +157,7 @@ impl Store {
         let n_evicted = match self.evict_surplus().await {
             Ok(n_evicted) => n_evicted,
             Err(error) => {
-                // More than the capacity can be read all the same.
+                // Chunks beyond the capacity can still be read.
                 warn!("chunks beyond the capacity stay: {error:?}");
                 0
             }
@@ -189,7 +188,7 @@ impl Store {
         Ok(Some((found.size_bytes, taken.is_ok())))
     }
 
-    /// Looks after the chunks that others have stored and removed.
+    /// Reads the notes about chunks that others have stored and removed.
     async fn hear(&self) -> Result<(), Error> {
         let Some(mut notes) = self.disk.notes().await? else { return Ok(()) };
         loop {

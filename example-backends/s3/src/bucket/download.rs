@@ -19,7 +19,7 @@ impl Bucket {
     /// bytes, `None` if the object is absent. An object that is larger than the buffer is not written.
     pub(crate) async fn get(&self, object: &str, into: &Sinks, index: u32) -> Result<Option<u64>, Error> {
         let capacity = into.capacity(index);
-        // Nearly always it fills the buffer. The first answer tells if it is shorter.
+        // Nearly always it fills the buffer. The first answer shows if it is shorter.
         match self.get_of_size(object, into, index, capacity).await {
             Err(Failure::OtherSize(size)) if size > capacity => Ok(Some(size)),
             Err(Failure::OtherSize(size)) => self.get_of_size(object, into, index, size).await,
@@ -111,7 +111,7 @@ fn check_size(answer: &Answer, asked: Range<u64>, size: u64, object: &str) -> Re
         return match range {
             Some((start, stored)) if start == asked.start => is_of(stored),
             _ => Err(Failure::Other(Error::other(format!(
-                "{object}: the store answered with another range than was asked for"
+                "{object}: the store answered with a range that was not requested"
             )))),
         };
     }
@@ -129,7 +129,7 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
     Some((start.parse().ok()?, size.parse().ok()?))
 }
 
-/// Says whether the call still has its buffers.
+/// Returns an error if the call no longer has its buffers.
 fn is_open(into: &Sinks, index: u32) -> Result<(), Error> {
     into.write(index, 0, &[])
 }

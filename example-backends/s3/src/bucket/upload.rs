@@ -95,7 +95,7 @@ impl Bucket {
             stored
         };
         let parts = join_all((1..).zip(split(size, part_bytes)).map(put)).await;
-        // The first cause, and not that others gave up because of it.
+        // The first cause, not the parts that gave up because of it.
         let (stored, failed): (Vec<_>, Vec<_>) = parts.into_iter().partition(Result::is_ok);
         let cause = failed
             .into_iter()
@@ -132,7 +132,7 @@ impl Bucket {
     }
 }
 
-/// Says whether the call still has its chunks: reading none of one tells.
+/// Returns an error if the call no longer has its chunks, by reading no bytes of one.
 fn is_lent(data: &Sources, index: u32) -> Result<(), Error> {
     data.read(index, 0, 0).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What the host tells about a connection that failed.
+//! The host's errors of connections.
 
 use kvtier_guest::wasip3::http::types::ErrorCode;
 
@@ -18,7 +18,7 @@ pub(super) fn transient(code: &ErrorCode) -> Option<Transient> {
     }
 }
 
-/// Whether there is no use in trying again.
+/// Reports whether another attempt is useless.
 pub(super) fn is_permanent(code: &ErrorCode) -> bool {
     matches!(
         code,
@@ -33,7 +33,7 @@ pub(super) fn is_permanent(code: &ErrorCode) -> bool {
     )
 }
 
-/// What the host says, in words.
+/// Returns the host's error in words.
 pub(super) fn words(code: &ErrorCode) -> String {
     match code {
         ErrorCode::InternalError(Some(words)) => words.clone(),

@@ -1,17 +1,17 @@
-//! What the store refuses, and what its XML tells about it.
+//! Refusals of the store, with what their XML contains.
 
 use kvtier_guest::Error;
 
 use super::ObjectRef;
 use crate::retry::Transient;
 
-/// An answer that is no success.
+/// An answer other than a success.
 #[derive(Debug, Default)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     /// The code of the XML, such as `NoSuchKey`.
     pub(crate) code: Option<String>,
-    /// Whether the XML says that the signature's time is over, or has not come.
+    /// The XML names a signature that has expired or is not valid yet.
     pub(crate) is_out_of_date: bool,
     /// The bucket's region, if it is another one.
     pub(crate) region: Option<String>,
@@ -84,7 +84,7 @@ impl Refusal {
                 config("config.bucket", format!("there is no bucket `{bucket}` at {endpoint}"))
             }
             (_, "InvalidBucketName") => {
-                config("config.bucket", format!("`{bucket}` is no name for a bucket at {endpoint}"))
+                config("config.bucket", format!("`{bucket}` is not a valid bucket name at {endpoint}"))
             }
             (_, "InvalidAccessKeyId" | "NotSignedUp") => {
                 config("secrets.access_key_id", format!("the key is not known at {endpoint}"))
@@ -128,12 +128,12 @@ impl Refusal {
     }
 }
 
-/// Whether a code says that the store takes no more.
+/// Reports whether a code means that the store is full.
 fn is_full(code: &str) -> bool {
     code == "EntityTooLarge" || code.ends_with("QuotaExceeded") || code.ends_with("StorageFull")
 }
 
-/// The text of the first element of that name. S3's errors are flat.
+/// Returns the text of the first element of that name. S3's errors are flat.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
@@ -149,7 +149,7 @@ fn is_host(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b))
 }
 
-/// Scheme, host and port of a URL. The rest may be signed.
+/// Returns scheme, host and port of a URL. The rest may be signed.
 fn origin(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next().filter(|host| is_host(host))?;

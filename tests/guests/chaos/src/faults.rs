@@ -14,7 +14,7 @@ pub(crate) enum Fault {
     OneTooFew,
     SaysAll,
     SaysNone,
-    /// Says that bytes were moved which were not.
+    /// Counts bytes that were not moved.
     ClaimsOnly,
     CutsShort,
     FlipsBit,
@@ -89,7 +89,7 @@ pub(crate) const IN_GETS: [Fault; 22] = [
     Traps,
 ];
 
-/// Says what goes wrong, by a seed.
+/// Chooses the fault, by a seed.
 pub(crate) struct Dice {
     random: RefCell<SplitMix64>,
     rate_percent: u64,

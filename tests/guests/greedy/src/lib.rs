@@ -31,7 +31,7 @@ pub struct GreedyBackend {
 }
 
 impl GreedyBackend {
-    /// Takes `n` of it, and says whether it got them.
+    /// Takes `n` of it, and reports whether it got them.
     async fn take(&self, n: usize) -> Result<(), Error> {
         match self.takes.as_str() {
             // Pages of 64 KiB.
@@ -59,7 +59,7 @@ impl GreedyBackend {
             "stderr-then-abort" => {
                 let mut stderr = std::io::stderr();
                 for number in 0..n {
-                    // Nothing, 1000 bytes, and a line to where nobody reads.
+                    // Nothing, 1000 bytes, and a line that nobody reads.
                     written(stderr.write_all(b""))?;
                     written(writeln!(stderr, "{number:>1000}"))?;
                     println!("swallowed");

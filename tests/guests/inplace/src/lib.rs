@@ -1,4 +1,4 @@
-//! What the crash harness must find: a store of files, laid out as that of `fs`, which writes each chunk to
+//! A fault for the crash harness to find: a store of files, laid out as that of `fs`, which writes each chunk to
 //! its own name at once. A process that ends in between leaves a torn file.
 
 use kvtier_guest::each;

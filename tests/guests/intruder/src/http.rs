@@ -1,6 +1,6 @@
 //! HTTP requests in both versions of WASI: `get URL`, `put URL BYTES`, `hold URL`, which
 //! promises a body and does not send it (0.3), `connect-to URL`, and `follow URL`, which makes
-//! another request if it is told to go elsewhere. What is seen is the status and the beginning of the body.
+//! another request if it is redirected. What is seen is the status and the beginning of the body.
 
 use crate::Outcome;
 
@@ -17,7 +17,7 @@ struct Request {
     holds: bool,
 }
 
-/// An answer: its status, where it says to go, and its body.
+/// An answer: its status, the target of a redirect, and its body.
 struct Response {
     status: u16,
     location: Option<String>,

@@ -1,4 +1,4 @@
-//! Backends that try what they may not have been granted, step by step, as `config.try` says: words separated
+//! Backends that try what may not be granted, step by step, as listed in `config.try`: words separated
 //! by blanks, steps by `;`, for instance `symlink ../beside link; open link`.
 //!
 //! The steps are taken in `get`, or in the method `config.in`. A step that is refused is the call's error,
@@ -104,7 +104,7 @@ impl BlockingBackend for IntruderBackend {
         self.follow("open")
     }
 
-    // Claims everything, so that it is asked for it.
+    // Claims everything, so that the host asks for it.
     fn contains(&self, keys: &[ChunkKey], pinning: Pinning) -> Result<u32, Error> {
         if pinning == Pinning::Pin {
             return Err(Error::Unsupported);

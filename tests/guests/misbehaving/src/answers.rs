@@ -125,7 +125,7 @@ impl Behaviour for Half {
     }
 }
 
-/// Writes one byte more than the buffer holds, and says what it was told.
+/// Writes one byte more than the buffer holds, and logs the answer.
 #[derive(Default)]
 pub(crate) struct PastEnd;
 

@@ -1,4 +1,4 @@
-//! Behaviours between calls: what a class does when it has answered, or when nobody waits for its answer any more.
+//! Behaviours between calls: after the class has answered, or when no caller waits for its answer any more.
 
 use std::fmt::Debug;
 use std::hint::black_box;
@@ -104,7 +104,7 @@ afterwards! {
 }
 
 afterwards! {
-    /// Computes for `ms` and then awaits for as long as that took, `lines` times, and says so.
+    /// Computes for `ms` and then awaits for as long as that took, `lines` times, and logs it.
     Scan after Contains, settings => {
         for _ in 0..settings.n_lines {
             let started = Instant::now();
@@ -116,7 +116,7 @@ afterwards! {
 }
 
 afterwards! {
-    /// Hands `file` in its first directory to standard output, and says when that has ended, and when `ms` are over.
+    /// Hands `file` in its first directory to standard output, and logs when that has ended, and when `ms` are over.
     Pipe after Contains, settings => {
         spawn_local(async move {
             wait(Duration::from_millis(settings.wait_ms)).await;

@@ -14,7 +14,7 @@ use crate::settings::{Op, Settings};
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
-/// Whether `op` is the one that misbehaves.
+/// Reports whether `op` is the one that misbehaves.
 pub(crate) fn is_wrong(settings: &Settings, op: Op, by_default: Op) -> bool {
     settings.wrong_in.unwrap_or(by_default) == op
 }

@@ -5,7 +5,7 @@ use kvtier_guest::{ChunkKey, Error, Init, Pinning, Sinks, Sources, StorageBacken
 use crate::settings::{Op, Settings};
 use crate::store::Store;
 
-/// What a class does otherwise than the working store. Each overrides one thing.
+/// The behaviour of a class where it differs from the working store. Each overrides one thing.
 pub(crate) trait Behaviour: Default + 'static {
     /// Runs first in the constructor, which cannot await.
     fn in_constructor(&self, settings: &Settings) -> Result<(), Error> {

@@ -54,7 +54,7 @@ pub(crate) type FailBackend = Class<calls::Fail>;
 pub(crate) type WrongCountBackend = Class<answers::WrongCount>;
 /// Claims to contain `u32::MAX` keys and to have filled buffers that it has not touched.
 pub(crate) type OverclaimBackend = Class<answers::Overclaim>;
-/// Says that it has what was put, and delivers none of it.
+/// Finds what was put, and delivers none of it.
 pub(crate) type PhantomBackend = Class<answers::Phantom>;
 /// Returns chunks with one bit flipped.
 pub(crate) type WrongBytesBackend = Class<answers::WrongBytes>;
