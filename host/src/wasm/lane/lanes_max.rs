@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::ComponentExportIndex;
 
 use super::Prepared;
-use super::supervise::AbortOnDrop;
+use super::abort::AbortOnDrop;
 use crate::wasm::cpu_time::CpuTime;
 use crate::wasm::threads::backend::within;
 

@@ -8,6 +8,7 @@
 //! Invariant: a caller never waits for a lane longer than its own deadline, and memory lent to a call is
 //! revoked when its caller leaves.
 
+mod abort;
 mod availability;
 mod balance;
 mod call;

@@ -7,8 +7,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ResourceAny};
 
+use super::abort::AbortOnDrop;
 use super::generation::{CallSlot, Generation, Ticket};
-use super::supervise::AbortOnDrop;
 use super::{Answer, Call, Job, Prepared, Shared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::abort::AbortOnDrop;
 use super::balance::{SystemClocks, weighed};
 use super::generation::Generation;
 use super::serve::{TaskEnd, run};
@@ -196,16 +197,6 @@ async fn live(
         },
         Ok(()) = changes.changed() => LaneEnd::Outdated,
         ended = end => ended,
-    }
-}
-
-/// Ends a lane's task; it takes effect when the task next yields, which a computing guest does at the next
-/// epoch.
-pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
