@@ -13,7 +13,7 @@ use kvtier_guest::wasip3::sockets::types::{
 use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::config::{Address, Link};
-use crate::connection::{Broken, Connection};
+use crate::connection::{Broken, Connection, words};
 use crate::refusal::{self, Refusal};
 use crate::resp;
 use crate::watch::Watch;
@@ -144,18 +144,4 @@ async fn connect_to(peer: SocketAddr) -> Result<TcpSocket, ErrorCode> {
     let socket = TcpSocket::create(family)?;
     socket.connect(to).await?;
     Ok(socket)
-}
-
-/// The system's words for a code.
-pub(crate) fn words(code: &ErrorCode) -> String {
-    match code {
-        ErrorCode::AccessDenied => "not granted by `allow.net`".to_owned(),
-        ErrorCode::ConnectionRefused => "connection refused".to_owned(),
-        ErrorCode::ConnectionReset => "connection reset".to_owned(),
-        ErrorCode::ConnectionBroken => "connection broken".to_owned(),
-        ErrorCode::RemoteUnreachable => "unreachable".to_owned(),
-        ErrorCode::Timeout => "timed out".to_owned(),
-        ErrorCode::Other(Some(words)) => words.clone(),
-        code => format!("{code:?}"),
-    }
 }

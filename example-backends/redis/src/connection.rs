@@ -11,7 +11,6 @@ use kvtier_guest::{Error, Sinks};
 use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::config::Address;
-use crate::connect;
 use crate::refusal::{self, Refusal};
 use crate::resp::{self, Head, Scan};
 use crate::watch::{Wait, Watch};
@@ -244,7 +243,7 @@ impl Reader {
     async fn lost(&mut self) -> Error {
         let why = match self.ended.take() {
             Some(ended) => match self.wait.step(ended.into_future()).await {
-                Some(Err(code)) => connect::words(&code),
+                Some(Err(code)) => words(&code),
                 _ => "the server ended the connection".to_owned(),
             },
             None => "the connection has ended".to_owned(),
@@ -263,4 +262,18 @@ fn failed(address: &Address, why: &str) -> Error {
 
 fn silent(address: &Address) -> Broken {
     Broken::Faulty(failed(address, "no byte moved for too long (`config.io_timeout_ms`)"))
+}
+
+/// Returns the text of a socket's error.
+pub(crate) fn words(code: &ErrorCode) -> String {
+    match code {
+        ErrorCode::AccessDenied => "not granted by `allow.net`".to_owned(),
+        ErrorCode::ConnectionRefused => "connection refused".to_owned(),
+        ErrorCode::ConnectionReset => "connection reset".to_owned(),
+        ErrorCode::ConnectionBroken => "connection broken".to_owned(),
+        ErrorCode::RemoteUnreachable => "unreachable".to_owned(),
+        ErrorCode::Timeout => "timed out".to_owned(),
+        ErrorCode::Other(Some(words)) => words.clone(),
+        code => format!("{code:?}"),
+    }
 }
