@@ -1,8 +1,8 @@
 //! Messages between the processes that share the directory, by files alone.
 //!
-//! A chunk is leased if its file was modified in the future: the owner of the capacity does not evict it until then. Other
-//! instances lease what they have found, so that it is still there when it is fetched. They note in `new/` what they
-//! store and remove, so that the owner can count it.
+//! A chunk is leased if its file was modified in the future: the owner of the capacity does not evict it until then.
+//! Other instances lease what they have found, so that it is still there when it is fetched. They note in `new/` what
+//! they store and remove, so that the owner can count it.
 
 use kvtier_guest::futures_util::{StreamExt, stream};
 use kvtier_guest::wasip3::clocks::system_clock::Instant;

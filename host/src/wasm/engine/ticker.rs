@@ -159,7 +159,7 @@ mod tests {
     fn eventually(what: &str, done: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_mins(1);
         while !done() {
-            assert!(Instant::now() < deadline, "in vain: {what}");
+            assert!(Instant::now() < deadline, "without effect: {what}");
             thread::yield_now();
         }
     }

@@ -86,8 +86,8 @@ fn add_bytes_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtim
     })
 }
 
-/// Makes a stream from or to a file. It counts as a pending operation for as long as it exists: it may have one under way
-/// at any time.
+/// Makes a stream from or to a file. It counts as a pending operation for as long as it exists: it may have one under
+/// way at any time.
 fn stream<S: 'static>(
     state: &mut GuestState,
     make: impl FnOnce(&mut GuestState) -> FsResult<Resource<S>>,

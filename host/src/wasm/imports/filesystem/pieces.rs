@@ -1,7 +1,7 @@
 //! Streams from and to open files of WASI 0.3, piece by piece.
 //!
-//! WASI's own streams leave a piece in the queue of the backend's threads when they are dropped; here the piece counts as
-//! a pending operation until a thread takes it up. A guest that reads a few bytes makes the host hold only those.
+//! WASI's own streams leave a piece in the queue of the backend's threads when they are dropped; here the piece counts
+//! as a pending operation until a thread takes it up. A guest that reads a few bytes makes the host hold only those.
 
 use std::fs::File;
 use std::io::{self, IoSlice};

@@ -1,7 +1,7 @@
 //! Macros for what WASI 0.2 and 0.3 have alike.
 //!
-//! The two versions have types of their own, which are spelled alike. `types` in these macros is the version's module of
-//! the file that uses the macro.
+//! The two versions have types of their own, which are spelled alike. `types` in these macros is the version's module
+//! of the file that uses the macro.
 
 /// Converts between a version's types and those of this folder. The versions differ in the code for too many pending
 /// operations and in the type of an entry that the file system does not know.

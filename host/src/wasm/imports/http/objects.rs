@@ -84,8 +84,8 @@ macro_rules! shadow_fields {
     };
 }
 
-/// Shadows the functions that set a part of a request, whose length WASI does not limit. Each has its name, its function
-/// in WASI, the text that is measured, and the limit.
+/// Shadows the functions that set a part of a request, whose length WASI does not limit. Each has its name, its
+/// function in WASI, the text that is measured, and the limit.
 macro_rules! shadow_setters {
     ($instance:ident, $Host:ident, $resource:literal) => {
         shadow_setters! { $instance, $Host, $resource;
