@@ -2,7 +2,7 @@
 //! whatever guests do on their own threads.
 //!
 //! Invariant: a future of this crate needs nothing from the executor that polls it. In a tokio task or on a bare
-//! thread, its own wakers suffice for its progress: see `anywhere` and `yield_now`.
+//! thread, its own wakers suffice for its progress: see `unbudgeted` and `yield_now`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -23,23 +23,23 @@ pub struct Control(Arc<Owned>);
 #[derive(Debug)]
 struct Owned {
     runtime: Option<Runtime>,
-    home: Home,
+    owner: OwnerProcess,
 }
 
 /// The process in which threads were started. A `fork` leaves them behind: the child has one thread, and waiting for
 /// another would never end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Home(u32);
+pub(crate) struct OwnerProcess(u32);
 
-impl Home {
-    /// Notes the current process.
-    pub(crate) fn here() -> Self {
+impl OwnerProcess {
+    /// Returns the current process, as the owner of threads that it starts.
+    pub(crate) fn current() -> Self {
         Self(std::process::id())
     }
 
-    /// Reports whether the current process is a fork of the noted one. Costs a system call.
-    pub(crate) fn is_left(self) -> bool {
-        self != Self::here()
+    /// Reports whether the current process is a fork of the owner. Costs a system call.
+    pub(crate) fn is_parent(self) -> bool {
+        self != Self::current()
     }
 }
 
@@ -55,7 +55,7 @@ impl Control {
             .thread_name("kvtier-control")
             .enable_time()
             .build()?;
-        Ok(Self(Arc::new(Owned { runtime: Some(runtime), home: Home::here() })))
+        Ok(Self(Arc::new(Owned { runtime: Some(runtime), owner: OwnerProcess::current() })))
     }
 
     /// Returns the handle to spawn on.
@@ -64,9 +64,9 @@ impl Control {
         self.0.runtime.as_ref().expect("the runtime lives as long as its owner").handle()
     }
 
-    /// Reports whether the threads were left behind by a `fork`. Costs a system call.
-    pub fn is_left_behind(&self) -> bool {
-        self.0.home.is_left()
+    /// Reports whether the current process is a fork of the one that has the threads. Costs a system call.
+    pub fn is_forked_child(&self) -> bool {
+        self.0.owner.is_parent()
     }
 
     /// Waits for `future` until `deadline`. Can be awaited on any executor, or on none. In a forked process, where no
@@ -79,11 +79,11 @@ impl Control {
         deadline: Instant,
         future: F,
     ) -> impl Future<Output = Result<F::Output, Elapsed>> + use<F> {
-        if self.is_left_behind() {
-            return Either::Left(async move { at_once(future).await.ok_or(Elapsed) });
+        if self.is_forked_child() {
+            return Either::Left(async move { poll_once(future).await.ok_or(Elapsed) });
         }
         let _context = self.handle().enter();
-        let timeout = anywhere(tokio::time::timeout_at(deadline.into(), future));
+        let timeout = unbudgeted(tokio::time::timeout_at(deadline.into(), future));
         Either::Right(async move { timeout.await.map_err(|_| Elapsed) })
     }
 
@@ -96,7 +96,7 @@ impl Control {
         if bytes <= crate::limits::INLINE_CHECK_BYTES_MAX {
             return work();
         }
-        match anywhere(self.handle().spawn_blocking(work)).await {
+        match unbudgeted(self.handle().spawn_blocking(work)).await {
             Ok(value) => value,
             // The task cannot be cancelled, so it can only have panicked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -106,28 +106,28 @@ impl Control {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        discard(self.runtime.take(), self.home);
+        discard(self.runtime.take(), self.owner);
     }
 }
 
 /// Stops the threads of a runtime without waiting for them, in the process that started them. After a fork it leaves
 /// them alone: their tasks share their state with the parent, and their locks stay locked.
-pub(crate) fn discard(runtime: Option<Runtime>, home: Home) {
+pub(crate) fn discard(runtime: Option<Runtime>, owner: OwnerProcess) {
     match runtime {
-        Some(runtime) if home.is_left() => std::mem::forget(runtime),
+        Some(runtime) if owner.is_parent() => std::mem::forget(runtime),
         // May be dropped from within an executor, where waiting for threads would panic.
         Some(runtime) => runtime.shutdown_background(),
         None => {}
     }
 }
 
-/// Lets a future progress wherever it is polled. In a tokio task, tokio's own primitives stop after some 128 steps
-/// until the task has yielded, which a thread that blocks on the future never does.
-pub(crate) fn anywhere<F: Future>(future: F) -> impl Future<Output = F::Output> {
+/// Exempts a future from tokio's budget, so that it progresses wherever it is polled. In a tokio task, tokio's own
+/// primitives stop after some 128 steps until the task has yielded, which a thread that blocks on the future never does.
+pub(crate) fn unbudgeted<F: Future>(future: F) -> impl Future<Output = F::Output> {
     tokio::task::coop::unconstrained(future)
 }
 
-/// Lets futures that are polled beside this one run first. It wakes itself; tokio's function leaves that to the
+/// Yields once, so that futures that are polled beside this one run first. It wakes itself; tokio's function leaves that to the
 /// worker's next turn, which does not come while the worker's thread blocks on this.
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
@@ -142,7 +142,7 @@ pub(crate) async fn yield_now() {
 }
 
 /// Polls a future once, and returns its output if it is ready.
-async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -151,7 +151,7 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// The deadline passed.
+/// The deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
@@ -160,19 +160,19 @@ pub struct Elapsed;
 pub fn block_on<F: Future>(future: F) -> F::Output {
     thread_local! {
         /// Made once per thread: most calls are answered by the CPU tier and take less time than making it.
-        static OWN: (Sleeper, Cell<bool>) = (Sleeper::new(), Cell::new(false));
+        static OWN: (Parker, Cell<bool>) = (Parker::new(), Cell::new(false));
     }
     OWN.with(|(own, is_busy)| {
         if is_busy.replace(true) {
             // Called by a future that this thread already blocks on, and whose wake-ups must not be consumed.
-            return Sleeper::new().drive(future);
+            return Parker::new().drive(future);
         }
         let _idle = Idle(is_busy);
         own.drive(future)
     })
 }
 
-/// Marks a thread's sleeper as free again, even if a future panics.
+/// Marks a thread's parker as free again, even if a future panics.
 struct Idle<'a>(&'a Cell<bool>);
 
 impl Drop for Idle<'_> {
@@ -181,18 +181,19 @@ impl Drop for Idle<'_> {
     }
 }
 
-/// A thread that sleeps until its future is woken.
-struct Sleeper {
-    bed: Arc<Bed>,
+/// Drives a future on one thread, which it parks until the future is woken.
+struct Parker {
+    park_waker: Arc<ParkWaker>,
     waker: Waker,
 }
 
-struct Bed {
+/// Wakes the thread of a [`Parker`].
+struct ParkWaker {
     thread: Thread,
     is_woken: AtomicBool,
 }
 
-impl Wake for Bed {
+impl Wake for ParkWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -203,21 +204,21 @@ impl Wake for Bed {
     }
 }
 
-impl Sleeper {
+impl Parker {
     fn new() -> Self {
-        let bed = Arc::new(Bed { thread: thread::current(), is_woken: AtomicBool::new(false) });
-        Self { waker: Waker::from(Arc::clone(&bed)), bed }
+        let park_waker = Arc::new(ParkWaker { thread: thread::current(), is_woken: AtomicBool::new(false) });
+        Self { waker: Waker::from(Arc::clone(&park_waker)), park_waker }
     }
 
     fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut context = Context::from_waker(&self.waker);
-        let mut future = pin!(anywhere(future));
+        let mut future = pin!(unbudgeted(future));
         loop {
             if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                 return value;
             }
             // Other code that parks this thread may have used up the token.
-            while !self.bed.is_woken.swap(false, Ordering::Acquire) {
+            while !self.park_waker.is_woken.swap(false, Ordering::Acquire) {
                 thread::park();
             }
         }
@@ -249,7 +250,7 @@ mod tests {
             Poll::Pending
         });
         assert_eq!(block_on(outer), 2);
-        assert_eq!(block_on(async { 3 }), 3, "and the thread's own sleeper is free again");
+        assert_eq!(block_on(async { 3 }), 3, "and the thread's own parker is free again");
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub trait Tier: Send + Sync + 'static {
 
     /// Notes that the chain skips the tier for `pause`, in at least one direction, because its calls fail. The tier may
     /// use this time to check in the background what has changed outside.
-    fn passed_over(&self, pause: Duration) {
+    fn skipped_for(&self, pause: Duration) {
         let _ = pause;
     }
 
@@ -98,7 +98,7 @@ pub trait Tier: Send + Sync + 'static {
     }
 
     /// Returns how many calls the tier works on at a time. Further calls wait, or are refused as [`TierError::Busy`].
-    fn calls_at_once(&self) -> usize {
+    fn calls_in_flight_max(&self) -> usize {
         usize::MAX
     }
 

@@ -405,7 +405,7 @@ impl Tier for Scripted {
         self.takes.batch_chunks
     }
 
-    fn calls_at_once(&self) -> usize {
+    fn calls_in_flight_max(&self) -> usize {
         self.takes.calls
     }
 

@@ -14,7 +14,7 @@ use crate::key::Namespace;
 use crate::layout::EngineMetadata;
 use crate::manager::{Breakers, ManagerOptions, NewBackend, StorageManager};
 use crate::memory::{Pool, Provider};
-use crate::runtime::{Control, anywhere, block_on};
+use crate::runtime::{Control, block_on, unbudgeted};
 use crate::tier::Tier;
 
 /// Collects the parts of an engine and builds it.
@@ -102,7 +102,7 @@ impl EngineBuilder {
     /// [`BuildError`]. A backend that cannot be loaded is an error only under `kvtier.on_load_error: fail`. Otherwise
     /// it is logged, appears in the status, and is tried again in the background.
     pub async fn build(self) -> Result<Engine, BuildError> {
-        anywhere(self.make()).await
+        unbudgeted(self.make()).await
     }
 
     async fn make(self) -> Result<Engine, BuildError> {

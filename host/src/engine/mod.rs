@@ -193,7 +193,7 @@ impl Engine {
     /// that the parent uses. The child's copy of the memory stays mapped until the child ends. In the process that
     /// built the engine this is the same as dropping it. See `docs/fork.md`.
     pub fn abandon(self) {
-        if self.0.manager.is_left_behind() {
+        if self.0.manager.is_forked_child() {
             std::mem::forget(self);
         }
     }

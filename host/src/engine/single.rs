@@ -6,7 +6,7 @@ use super::BuildError;
 use crate::config::{BackendConfig, Config};
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
-use crate::runtime::{Control, anywhere};
+use crate::runtime::{Control, unbudgeted};
 use crate::tier::{Liveness, Tier};
 use crate::wasm::{Compilation, EngineFacts, LaneThreads, WasmTier};
 
@@ -32,7 +32,7 @@ pub async fn start_backend(
     let namespace = Namespace::new(&metadata);
     let facts = EngineFacts { dst_device: "cpu".to_owned(), metadata, namespace };
     let name = backend.name.clone();
-    let (tier, outcome) = anywhere(WasmTier::start(backend, facts, threads, control, liveness)).await;
+    let (tier, outcome) = unbudgeted(WasmTier::start(backend, facts, threads, control, liveness)).await;
     outcome.map_err(|source| BuildError::Load { backend: name, source })?;
     Ok(Arc::new(tier))
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::{RecreateError, StorageManager, TierIndex, UnknownBackend};
 use crate::cpu::HotCache;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 use crate::tier::TierError;
 
 impl StorageManager {
@@ -27,7 +27,7 @@ impl StorageManager {
     pub async fn flush_until(&self, deadline: Instant) -> Result<(), FlushError> {
         let mut pending = Vec::new();
         for backend in &self.0.backends {
-            if !anywhere(backend.drained(None, deadline)).await {
+            if !unbudgeted(backend.drained(None, deadline)).await {
                 let (n_chunks, _) = backend.queue.pending();
                 pending.push(PendingPuts { backend: backend.name.clone(), n_chunks });
             }
@@ -71,7 +71,7 @@ impl StorageManager {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(RecreateError::Closed);
         }
-        if self.is_left_behind() {
+        if self.is_forked_child() {
             return Err(RecreateError::Forked);
         }
         if backend.can_be_recreated() {
@@ -80,7 +80,7 @@ impl StorageManager {
         }
         let (backend, limit) = (Arc::clone(backend), self.0.options.close_timeout);
         let recreating = self.0.control.handle().spawn(async move { backend.recreate(limit).await });
-        anywhere(recreating).await.unwrap_or(Err(RecreateError::Interrupted))
+        unbudgeted(recreating).await.unwrap_or(Err(RecreateError::Interrupted))
     }
 
     /// Stores queued puts and closes the backends, the last of the chain first, each within the close limit; then
@@ -93,7 +93,7 @@ impl StorageManager {
     /// Closing continues. A second call waits for its end and returns its outcome.
     pub async fn close(&self) -> Result<(), CloseError> {
         self.0.closed.store(true, Ordering::Release);
-        if self.is_left_behind() {
+        if self.is_forked_child() {
             self.0.cpu.close();
             let fail = |backend: &Arc<Backend>| FailedClose {
                 backend: backend.name.clone(),
@@ -113,7 +113,7 @@ impl StorageManager {
         });
         let mut closing = closing.clone();
         // The sender is dropped unsent only if the threads are gone, and the tiers with them.
-        anywhere(closing.wait_for(Option::is_some))
+        unbudgeted(closing.wait_for(Option::is_some))
             .await
             .map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
     }

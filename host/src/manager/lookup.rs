@@ -8,7 +8,7 @@ use super::ledger::Held;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::key::ChunkKey;
 use crate::metrics::Operation;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 use crate::tier::Pinning;
 
 /// A run of chunks that one tier serves.
@@ -143,7 +143,7 @@ impl StorageManager {
             // A tier that hangs uses no more time than it leaves to each tier after it.
             let deadline = Instant::now() + left / (n_behind + 1);
             let pinning = if lookup_id.is_some() { Pinning::Pin } else { Pinning::None };
-            match anywhere(backend.contains(rest, pinning, deadline)).await {
+            match unbudgeted(backend.contains(rest, pinning, deadline)).await {
                 Ok(n) => {
                     ends[tier.0] = Some(at + n);
                     if n > 0 {

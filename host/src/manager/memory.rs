@@ -11,7 +11,7 @@ use crate::chunk::ChunkWriter;
 use crate::cpu::Allocated;
 use crate::key::ChunkSpec;
 use crate::memory::{AllocateError, BufferMut};
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 
 impl StorageManager {
     /// Returns a buffer for each of the first chunks, as far as there is memory before the deadline.
@@ -40,7 +40,7 @@ impl StorageManager {
     ) -> Result<Option<BufferMut>, AllocateError> {
         match self.0.cpu.allocate(size_bytes)? {
             Allocated::Ready(buffer) => Ok(Some(buffer)),
-            Allocated::Exhausted(_) => anywhere(self.released_buffer(size_bytes, deadline)).await,
+            Allocated::Exhausted(_) => unbudgeted(self.released_buffer(size_bytes, deadline)).await,
         }
     }
 

@@ -191,8 +191,8 @@ impl StorageManager {
     }
 
     /// Reports whether a `fork` has left the backends with the parent process.
-    pub(crate) fn is_left_behind(&self) -> bool {
-        self.0.control.is_left_behind()
+    pub(crate) fn is_forked_child(&self) -> bool {
+        self.0.control.is_forked_child()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -215,7 +215,7 @@ impl StorageManager {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.control.is_left_behind() {
+        if self.control.is_forked_child() {
             // Lanes, files and connections belong to the parent; closing them here would disturb it.
             return std::mem::forget(std::mem::take(&mut self.backends));
         }

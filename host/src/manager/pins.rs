@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::ledger::Held;
 use super::{Inner, StorageManager};
 use crate::clock::Clock;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 use crate::sync::lock;
 
 /// A release of pins that runs in the background.
@@ -23,12 +23,12 @@ impl StorageManager {
     /// The release continues.
     pub async fn unpin(&self, lookup_id: &str) {
         let held = self.ledger().release(lookup_id);
-        anywhere(join_all(self.release(held))).await;
+        unbudgeted(join_all(self.release(held))).await;
     }
 
     /// Releases expired pins. The chain also does so by itself.
     pub async fn expire_pins(&self) {
-        anywhere(join_all(self.release_expired())).await;
+        unbudgeted(join_all(self.release_expired())).await;
     }
 
     pub(super) fn release_expired(&self) -> Vec<Release> {
@@ -82,13 +82,13 @@ impl StorageManager {
     fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
         let deadline = self.deadline();
         let mut releases = Vec::new();
-        let mut is_left_behind = None;
+        let mut is_forked_child = None;
         for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
             let Some(index) = tier.0.checked_sub(1) else {
                 self.0.cpu.unpin(&keys);
                 continue;
             };
-            if *is_left_behind.get_or_insert_with(|| self.is_left_behind()) {
+            if *is_forked_child.get_or_insert_with(|| self.is_forked_child()) {
                 // The parent releases its own pins.
                 continue;
             }

@@ -10,7 +10,7 @@ use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::cpu::Cleared;
 use crate::key::ChunkKey;
 use crate::metrics::Operation;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 use crate::tier::TierError;
 
 impl StorageManager {
@@ -35,7 +35,7 @@ impl StorageManager {
         // Also from bypassed tiers: a removed chunk must not come back.
         let mut chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).peekable();
         if let Some(first) = chosen.peek()
-            && self.is_left_behind()
+            && self.is_forked_child()
         {
             return Err(RemoveError { tier: first.name.clone(), n_removed, error: TierError::Forked });
         }
@@ -48,7 +48,7 @@ impl StorageManager {
             async move { (backend, removing.await) }
         });
         let mut failed = None;
-        for (backend, outcome) in anywhere(join_all(removals)).await {
+        for (backend, outcome) in unbudgeted(join_all(removals)).await {
             // Later operations must not join calls that began before this returns.
             backend.forget_on_the_way(Some(keys));
             let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
@@ -88,7 +88,7 @@ impl StorageManager {
         for (backend, cancelled) in cancelled {
             report.puts_cancelled += cancelled.n_chunks;
             report.skipped.push(backend.name.clone());
-            anywhere(backend.drained(Some(&cancelled.in_flight), deadline)).await;
+            unbudgeted(backend.drained(Some(&cancelled.in_flight), deadline)).await;
             backend.forget_on_the_way(None);
         }
         // Last, because chunks that wait to be stored, or are being stored, count as being read.

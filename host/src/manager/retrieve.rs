@@ -9,7 +9,7 @@ use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::Chunk;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::metrics::Operation;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 
 /// The leading run of chunks that could be served.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl StorageManager {
                 misses,
                 subscriptions,
             );
-            anywhere(fetching).await;
+            unbudgeted(fetching).await;
         }
         // The result ends at the first gap. Chunks that were fetched after it are released.
         let n_run = found.iter().take_while(|chunk| chunk.is_some()).count();

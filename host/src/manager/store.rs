@@ -10,7 +10,7 @@ use crate::cpu::Inserted;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::memory::AllocateError;
 use crate::metrics::Operation;
-use crate::runtime::anywhere;
+use crate::runtime::unbudgeted;
 
 /// Buffers for the chunks of a request that the CPU tier does not have. The caller fills them and passes them to
 /// [`StorageManager::put`]. If it is dropped, nothing is stored.
@@ -177,6 +177,6 @@ impl StorageManager {
             OnFull::Wait => Some(started + self.0.options.timeout),
         };
         let offers = self.backends(tiers).map(|(_, backend)| backend.offer(chunks, wait_until));
-        anywhere(futures::future::join_all(offers)).await
+        unbudgeted(futures::future::join_all(offers)).await
     }
 }

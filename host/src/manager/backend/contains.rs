@@ -106,7 +106,7 @@ impl Backend {
         pinning: Pinning,
         deadline: Instant,
     ) -> Result<usize, TierError> {
-        if self.control.is_left_behind() {
+        if self.control.is_forked_child() {
             self.metrics.error(Operation::Contains, TierError::Forked.kind());
             return Err(TierError::Forked);
         }

@@ -145,14 +145,14 @@ impl Backend {
     /// Reports a call to its breaker, and to the tier if the chain skips it from now on.
     pub(in crate::manager) fn settle(&self, permit: Permit<'_>, health: Health) {
         if let Some(pause) = permit.settle(health) {
-            self.tier().passed_over(pause);
+            self.tier().skipped_for(pause);
         }
     }
 
     /// Like [`Backend::settle`]. Does nothing if the call was reported before.
     pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, health: Health) {
         if let Some(pause) = permit.and_then(|permit| permit.settle(health)) {
-            self.tier().passed_over(pause);
+            self.tier().skipped_for(pause);
         }
     }
 

@@ -24,7 +24,7 @@ impl Backend {
             offer.n_dropped = chunks.len();
             return offer;
         }
-        if self.control.is_left_behind() {
+        if self.control.is_forked_child() {
             self.metrics.drop_puts(TierError::Forked.kind(), chunks.len() as u64);
             offer.n_dropped = chunks.len();
             return offer;

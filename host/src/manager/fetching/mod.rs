@@ -112,7 +112,7 @@ impl<'a> Fetching<'a> {
         let served = backend.tier();
         let limits = Limits {
             batch_chunks: served.batch_chunks_max().max(1),
-            batches: GET_BATCHES_IN_FLIGHT.min(served.calls_at_once()),
+            batches: GET_BATCHES_IN_FLIGHT.min(served.calls_in_flight_max()),
             bytes: GET_BYTES_IN_FLIGHT_MAX.min(served.bytes_in_flight_max()),
         };
         let (flights, notifications) = (&manager.0.flights, Arc::<Notifications>::default());
@@ -166,7 +166,7 @@ impl<'a> Fetching<'a> {
     /// # Cancellation
     /// The flights are left. Calls without subscribers end, and their buffers are taken back.
     pub(super) async fn run(mut self) -> Delivered {
-        if self.backend.control.is_left_behind() {
+        if self.backend.control.is_forked_child() {
             self.leave_all(&Miss::Error(TierError::Forked), EndedBy::Tier);
         }
         self.take_finished(self.notifications.take());

@@ -12,13 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::limits::{EPOCH_IDLE_TICKS_MAX, EPOCH_TICK};
-use crate::runtime::Home;
+use crate::runtime::OwnerProcess;
 
 /// Owns the thread that ticks.
 pub(in crate::wasm) struct Ticker {
     guests: Guests,
     thread: Option<JoinHandle<()>>,
-    home: Home,
+    owner: OwnerProcess,
 }
 
 /// Notifies the ticker when guests run. Cloning shares it.
@@ -69,7 +69,7 @@ impl Ticker {
         };
         // Before any guest can run.
         shared.thread.get_or_init(|| thread.thread().clone());
-        Ok(Self { guests: Guests(shared), thread: Some(thread), home: Home::here() })
+        Ok(Self { guests: Guests(shared), thread: Some(thread), owner: OwnerProcess::current() })
     }
 
     pub(in crate::wasm) fn guests(&self) -> &Guests {
@@ -83,7 +83,7 @@ impl Drop for Ticker {
         self.guests.0.wake();
         // In a forked process the thread does not exist, and so never ends.
         if let Some(thread) = self.thread.take()
-            && !self.home.is_left()
+            && !self.owner.is_parent()
         {
             // It ends within a tick. Its panic, if any, has no receiver left.
             drop(thread.join());

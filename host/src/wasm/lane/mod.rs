@@ -108,8 +108,8 @@ impl Lane {
     }
 
     /// Returns how many calls it has inside at a time.
-    pub(super) fn calls_at_once(&self) -> usize {
-        self.shared.calls_at_once()
+    pub(super) fn calls_in_flight_max(&self) -> usize {
+        self.shared.calls_in_flight_max()
     }
 
     /// Returns whether the lane is down, and how many calls are in flight and queued. The lane with the smallest value

@@ -105,7 +105,7 @@ async fn serve(
     shared: &Shared,
     generation: &Arc<Generation>,
 ) -> wasmtime::Result<TaskEnd> {
-    let n_calls_max = shared.calls_at_once();
+    let n_calls_max = shared.calls_in_flight_max();
     let denial_log = accessor.with(|mut access| access.get().policy.denial_log.clone());
     let mut calls = FuturesUnordered::new();
     // Both keep waiting from one turn to the next, rather than being queued again.

@@ -50,7 +50,7 @@ pub(super) enum LaneState {
 }
 
 impl Shared {
-    pub(super) fn calls_at_once(&self) -> usize {
+    pub(super) fn calls_in_flight_max(&self) -> usize {
         if self.blocking { 1 } else { self.limits.calls_in_flight_max }
     }
 

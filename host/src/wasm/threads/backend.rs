@@ -12,13 +12,13 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
 use crate::limits::BLOCKING_THREADS_MAX;
-use crate::runtime::{Control, Home, discard};
+use crate::runtime::{Control, OwnerProcess, discard};
 use crate::sync::lock;
 
 /// Starts the threads when they are first needed, and stops them when it is dropped.
 #[derive(Default)]
 pub(in crate::wasm) struct BackendThreads {
-    runtime: Mutex<Option<(Runtime, Home)>>,
+    runtime: Mutex<Option<(Runtime, OwnerProcess)>>,
     alive: Arc<Alive>,
 }
 
@@ -53,14 +53,14 @@ impl BackendThreads {
             })
             .enable_all()
             .build()?;
-        Ok(runtime.insert((started, Home::here())).0.handle().clone())
+        Ok(runtime.insert((started, OwnerProcess::current())).0.handle().clone())
     }
 
     /// Stops the threads and returns how many have not ended by `deadline`: they wait for a disk.
     pub(in crate::wasm) async fn stop(&self, control: &Control, deadline: Instant) -> usize {
         let stopped = lock(&self.runtime).take();
-        let Some((runtime, home)) = stopped else { return 0 };
-        discard(Some(runtime), home);
+        let Some((runtime, owner)) = stopped else { return 0 };
+        discard(Some(runtime), owner);
         let all_ended = async {
             loop {
                 let one_ended = self.alive.one_ended.notified();
@@ -81,8 +81,8 @@ impl BackendThreads {
 
 impl Drop for BackendThreads {
     fn drop(&mut self) {
-        if let Some((runtime, home)) = lock(&self.runtime).take() {
-            discard(Some(runtime), home);
+        if let Some((runtime, owner)) = lock(&self.runtime).take() {
+            discard(Some(runtime), owner);
         }
     }
 }

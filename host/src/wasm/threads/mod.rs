@@ -14,7 +14,7 @@ use super::component::{Compilation, Loader};
 use super::engine::engine_config;
 use super::engine::ticker::{Guests, Ticker};
 use super::no_memory;
-use crate::runtime::{Home, discard};
+use crate::runtime::{OwnerProcess, discard};
 
 /// Owns the threads. Cloning shares them; the last clone stops them.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ struct Owned {
     loader: Loader,
     ticker: Ticker,
     runtime: Option<Runtime>,
-    home: Home,
+    owner: OwnerProcess,
 }
 
 /// Why the threads could not be started.
@@ -64,7 +64,7 @@ impl LaneThreads {
             Ticker::start(move || engine.increment_epoch())?
         };
         let loader = Loader::new(engine, compilation);
-        Ok(Self(Arc::new(Owned { loader, ticker, runtime: Some(runtime), home: Home::here() })))
+        Ok(Self(Arc::new(Owned { loader, ticker, runtime: Some(runtime), owner: OwnerProcess::current() })))
     }
 
     pub(in crate::wasm) fn engine(&self) -> &Engine {
@@ -106,7 +106,7 @@ impl Spawner {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        discard(self.runtime.take(), self.home);
+        discard(self.runtime.take(), self.owner);
         // Computing guests yield, and their tasks are not run again.
         self.loader.engine().increment_epoch();
     }

@@ -227,7 +227,7 @@ impl Tier for WasmTier {
         })
     }
 
-    fn passed_over(&self, pause: Duration) {
+    fn skipped_for(&self, pause: Duration) {
         if let TierState::Lanes(lanes) = &*lock(&self.state) {
             lanes.external.read_again_later(pause);
         }
@@ -256,9 +256,9 @@ impl Tier for WasmTier {
         self.config.limits.batch_chunks_max
     }
 
-    fn calls_at_once(&self) -> usize {
+    fn calls_in_flight_max(&self) -> usize {
         match &*lock(&self.state) {
-            TierState::Lanes(lanes) => lanes.all.iter().map(Lane::calls_at_once).sum(),
+            TierState::Lanes(lanes) => lanes.all.iter().map(Lane::calls_in_flight_max).sum(),
             TierState::Down(_) | TierState::Compiling(_) | TierState::Closed => 1,
         }
     }
