@@ -196,7 +196,7 @@ impl Word for CompilePolicy {
 
 impl Word for EvictionPolicy {
     fn words() -> Vec<(&'static str, Self)> {
-        Self::ALL.map(|policy| (policy.name(), policy)).to_vec()
+        Self::ALL.iter().map(|&policy| (policy.name(), policy)).collect()
     }
 }
 

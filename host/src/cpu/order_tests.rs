@@ -32,7 +32,7 @@ fn uses_of_a_request_count_so_that_its_tail_goes_first() {
             assert_eq!(bench.eviction_order(), [2, 1, 0], "{policy}");
         }
     }
-    for policy in EvictionPolicy::ALL {
+    for &policy in EvictionPolicy::ALL {
         let bench = Bench::new(3, policy);
         let chunks: Vec<Chunk> = [0, 1, 2].map(|n| bench.chunk(n)).into();
         bench.tier.insert_all(&chunks, &mut Vec::new());
@@ -74,7 +74,7 @@ fn t43_lfu_evicts_by_count_and_then_by_age() {
 
 #[test]
 fn t43_choosing_a_candidate_passes_over_held_ones_and_changes_nothing() {
-    for policy in EvictionPolicy::ALL {
+    for &policy in EvictionPolicy::ALL {
         let unheld = Bench::new(4, policy);
         unheld.put(&[0, 1, 2, 3]);
         let expected = unheld.eviction_order();

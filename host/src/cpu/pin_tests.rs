@@ -9,7 +9,7 @@ use crate::memory::PAGE_BYTES;
 
 #[test]
 fn t32_pinned_survives_pressure_and_goes_after_the_unpin() {
-    for policy in EvictionPolicy::ALL {
+    for &policy in EvictionPolicy::ALL {
         let bench = Bench::new(3, policy);
         bench.put(&[0, 1, 2]);
         assert_eq!(bench.tier.pin(&keys([1])), 1);

@@ -26,7 +26,8 @@ pub enum EvictionPolicy {
 
 impl EvictionPolicy {
     /// All policies, in the order in which errors list them.
-    pub const ALL: [Self; 6] = [Self::Lru, Self::Lfu, Self::Fifo, Self::Mru, Self::S3Fifo, Self::Sieve];
+    pub const ALL: &'static [Self] =
+        &[Self::Lru, Self::Lfu, Self::Fifo, Self::Mru, Self::S3Fifo, Self::Sieve];
 
     /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {
@@ -38,6 +39,23 @@ impl EvictionPolicy {
             Self::S3Fifo => "S3-FIFO",
             Self::Sieve => "SIEVE",
         }
+    }
+
+    /// Returns a description of a few words, as help texts have it.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Lru => "Least recently used first",
+            Self::Lfu => "Least often used first",
+            Self::Fifo => "Oldest first",
+            Self::Mru => "Most recently used first",
+            Self::S3Fifo => "Three queues: chunks used once go before chunks used again",
+            Self::Sieve => "Oldest first, but spared once for each use",
+        }
+    }
+
+    /// Returns all names, separated by commas.
+    fn names() -> String {
+        Self::ALL.iter().map(|policy| policy.name()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -53,13 +71,13 @@ impl FromStr for EvictionPolicy {
     /// Parses a name in any case.
     fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
         let is_named = |policy: &Self| policy.name().eq_ignore_ascii_case(name);
-        Self::ALL.into_iter().find(is_named).ok_or_else(|| UnknownPolicy { name: name.into() })
+        Self::ALL.iter().copied().find(is_named).ok_or_else(|| UnknownPolicy { name: name.into() })
     }
 }
 
-/// The name of no eviction policy.
+/// An unknown name of an eviction policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown cache policy {name:?}: choose one of LRU, LFU, FIFO, MRU, S3-FIFO, SIEVE (in any case)")]
+#[error("unknown cache policy {name:?}: choose one of {} (in any case)", EvictionPolicy::names())]
 pub struct UnknownPolicy {
     /// The given name.
     pub name: String,
@@ -71,7 +89,7 @@ mod tests {
 
     #[test]
     fn t44_policy_names_are_known_in_any_case_and_others_refused() {
-        for policy in EvictionPolicy::ALL {
+        for &policy in EvictionPolicy::ALL {
             assert_eq!(policy.name().parse(), Ok(policy));
             assert_eq!(policy.name().to_lowercase().parse(), Ok(policy));
         }

@@ -53,7 +53,7 @@ fn t39_get_shares_the_buffer_and_a_miss_is_none() {
 #[test]
 fn t47_threads_that_put_get_pin_and_release_keep_the_books() {
     let n_rounds = if cfg!(miri) { 40 } else { 4_000 };
-    for policy in EvictionPolicy::ALL {
+    for &policy in EvictionPolicy::ALL {
         let bench = Bench::new(16, policy);
         std::thread::scope(|scope| {
             for seed in 1..=4 {
@@ -114,7 +114,7 @@ fn clones_and_bytes_hold_their_chunk_as_long_as_they_live() {
 
 #[test]
 fn what_leaves_takes_its_traces_along() {
-    for policy in EvictionPolicy::ALL {
+    for &policy in EvictionPolicy::ALL {
         let bench = Bench::new(2000, policy);
         for n_left in [0, 100] {
             bench.put(&(0..2000).collect::<Vec<u64>>());

@@ -69,15 +69,7 @@ impl ReplayArgs {
 
 /// Parses the names that the configuration has, in any case.
 fn policies() -> impl TypedValueParser<Value = EvictionPolicy> {
-    let help = |policy| match policy {
-        EvictionPolicy::Lru => "Least recently used first",
-        EvictionPolicy::Lfu => "Least often used first",
-        EvictionPolicy::Fifo => "Oldest first",
-        EvictionPolicy::Mru => "Most recently used first",
-        EvictionPolicy::S3Fifo => "Three queues: chunks used once go before chunks used again",
-        EvictionPolicy::Sieve => "Oldest first, but spared once for each use",
-        _ => "",
-    };
-    let values = EvictionPolicy::ALL.map(|policy| PossibleValue::new(policy.name()).help(help(policy)));
-    PossibleValuesParser::new(values).try_map(|name| name.parse::<EvictionPolicy>())
+    let value = |policy: &EvictionPolicy| PossibleValue::new(policy.name()).help(policy.description());
+    PossibleValuesParser::new(EvictionPolicy::ALL.iter().map(value))
+        .try_map(|name| name.parse::<EvictionPolicy>())
 }

@@ -59,7 +59,14 @@ pub(super) enum Use {
 /// Returns the order in which operations on a request's keys count as uses, so that the tail of a prefix is evicted
 /// before its head.
 pub(super) fn use_order(policy: EvictionPolicy, n_keys: usize) -> impl Iterator<Item = usize> {
-    let is_head_first = policy == EvictionPolicy::Mru;
+    let is_head_first = match policy {
+        EvictionPolicy::Mru => true,
+        EvictionPolicy::Lru
+        | EvictionPolicy::Lfu
+        | EvictionPolicy::Fifo
+        | EvictionPolicy::S3Fifo
+        | EvictionPolicy::Sieve => false,
+    };
     (0..n_keys).map(move |i| if is_head_first { i } else { n_keys - 1 - i })
 }
 
@@ -118,8 +125,9 @@ impl Order {
 
     /// Reserves memory for this many entries.
     pub(super) fn expect(&mut self, n_entries: usize) {
-        if let By::Recency(recency) = &mut self.by {
-            recency.expect(n_entries);
+        match &mut self.by {
+            By::Recency(recency) => recency.expect(n_entries),
+            By::Lfu(_) | By::Sieve(_) | By::S3Fifo(_) => {}
         }
     }
 
@@ -163,15 +171,17 @@ impl Order {
 
     /// Calls `look` with up to `n` entries that may soon be candidates, under policies where they are easy to find.
     pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
-        if let By::Recency(recency) = &self.by {
-            recency.upcoming(n, look);
+        match &self.by {
+            By::Recency(recency) => recency.upcoming(n, look),
+            By::Lfu(_) | By::Sieve(_) | By::S3Fifo(_) => {}
         }
     }
 
     /// Removes the candidate.
     pub(super) fn evict(&mut self, slot: Slot) {
-        if let By::S3Fifo(s3_fifo) = &mut self.by {
-            s3_fifo.remember(slot);
+        match &mut self.by {
+            By::S3Fifo(s3_fifo) => s3_fifo.remember(slot),
+            By::Recency(_) | By::Lfu(_) | By::Sieve(_) => {}
         }
         self.remove(slot);
     }

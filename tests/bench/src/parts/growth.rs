@@ -74,8 +74,8 @@ fn pinned(bench: &mut Bench) {
     let mut series = bench.series("allocation that evicts", "percent pinned", Quantity::Time);
     for percent in bench.pick(vec![0, 25, 50, 75, 90, 99], vec![0, 99]) {
         let mut tiers: Vec<(EvictionPolicy, Evictions)> = EvictionPolicy::ALL
-            .into_iter()
-            .map(|policy| (policy, Evictions::new(n_chunks, policy, percent)))
+            .iter()
+            .map(|&policy| (policy, Evictions::new(n_chunks, policy, percent)))
             .collect();
         let candidates = tiers
             .iter_mut()
