@@ -133,7 +133,7 @@ impl CpuTier {
             let mut index = self.shared.locked();
             keys.iter().filter(|&&key| index.unpin(key, &mut released)).count()
         };
-        self.shared.settle(released);
+        self.shared.finish_release(released);
         n_found
     }
 

@@ -88,7 +88,7 @@ impl Shared {
     }
 
     /// Handles the consequences of a release, outside the lock.
-    pub(super) fn settle(&self, released: Released) {
+    pub(super) fn finish_release(&self, released: Released) {
         drop(released.left);
         if released.may_fit {
             self.provider.released().notify();
@@ -100,6 +100,6 @@ impl Watcher for Shared {
     fn last_reader_gone(&self, slot: Slot) {
         let mut released = Released::default();
         self.locked().last_reader_gone(slot, &mut released);
-        self.settle(released);
+        self.finish_release(released);
     }
 }

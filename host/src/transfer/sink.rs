@@ -161,10 +161,10 @@ impl Written {
         if self.0.len() - (to - from) >= SINK_RANGES_MAX {
             return Err(TransferError::TooScattered);
         }
-        let melted = self.0[from..to]
+        let merged = self.0[from..to]
             .iter()
-            .fold(new, |melted, range| melted.start.min(range.start)..melted.end.max(range.end));
-        self.0.splice(from..to, [melted]);
+            .fold(new, |merged, range| merged.start.min(range.start)..merged.end.max(range.end));
+        self.0.splice(from..to, [merged]);
         Ok(())
     }
 

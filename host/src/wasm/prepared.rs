@@ -49,7 +49,7 @@ impl EngineFacts {
 
 /// What is kept for a backend for as long as it is configured, across its instances.
 #[derive(Clone)]
-pub(super) struct BackendRecord {
+pub(super) struct BackendShared {
     pub(super) log: Arc<BackendLog>,
     pub(super) denials: Arc<Denials>,
     pub(super) stores: Arc<Stores>,
@@ -72,7 +72,7 @@ pub(super) struct Prepared {
     pub(super) limits: LaneLimits,
     pub(super) net: NetPolicy,
     pub(super) http: HttpClient,
-    pub(super) record: BackendRecord,
+    pub(super) shared: BackendShared,
     pub(super) external: Arc<ExternalInputs>,
     pub(super) facts: EngineFacts,
     pub(super) threads: LaneThreads,

@@ -37,7 +37,7 @@ impl Prepared {
     /// # Errors
     /// If a granted directory cannot be opened; the message names it.
     pub(super) fn new_store(&self, memory_bytes: Arc<AtomicU64>) -> wasmtime::Result<Store<GuestState>> {
-        let denial_log = DenialLog::new(&self.record.denials, &self.external.given().secrets);
+        let denial_log = DenialLog::new(&self.shared.denials, &self.external.given().secrets);
         new_store(self, &denial_log, memory_bytes)
     }
 }
@@ -47,14 +47,14 @@ fn new_store(
     denial_log: &DenialLog,
     memory_bytes: Arc<AtomicU64>,
 ) -> wasmtime::Result<Store<GuestState>> {
-    let Prepared { config, net, record, threads, lanes, own, .. } = prepared;
+    let Prepared { config, net, shared, threads, lanes, own, .. } = prepared;
     let limits = &config.limits;
-    let alive = Alive::new(&record.stores);
-    let last_words = StderrTail::last_words();
+    let alive = Alive::new(&shared.stores);
+    let last_output = StderrTail::last_output();
     let mut wasi = WasiCtx::builder();
     let pace = Pace::new(Clock::system());
     // Standard input is empty by default.
-    wasi.stdout(StderrTail::nothing().paced(&pace)).stderr(last_words.paced(&pace));
+    wasi.stdout(StderrTail::nothing().paced(&pace)).stderr(last_output.paced(&pace));
     wasi.max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
         let perms = match grant.access {
@@ -81,7 +81,7 @@ fn new_store(
         let allowed = check_address(&judge.0, &judge.1, address, usage);
         Box::pin(async move { allowed })
     });
-    let http_objects = Objects::new(net.has_http(), limits, Charge::new(&record.held));
+    let http_objects = Objects::new(net.has_http(), limits, Charge::new(&shared.held));
     #[cfg(feature = "http")]
     let http = HttpState {
         context: {
@@ -104,16 +104,16 @@ fn new_store(
             handles_max: limits.handles_max,
             read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
             connect_timeout: limits.connect_timeout,
-            footprint: Footprint::new(limits, memory_bytes, Charge::new(&record.held)),
+            footprint: Footprint::new(limits, memory_bytes, Charge::new(&shared.held)),
             open_files: OpenFiles::new(limits.open_files_max),
             file_streams: FileStreams::new(limits.open_files_max, own),
             http_objects,
-            file_work: Arc::clone(&record.file_work),
-            splices: Arc::clone(&record.splices),
-            owned: Owned::new(&record.owners),
+            file_work: Arc::clone(&shared.file_work),
+            splices: Arc::clone(&shared.splices),
+            owned: Owned::new(&shared.owners),
         },
         threads: Threads { lanes: lanes.handle().clone(), backend: own.clone() },
-        output: Output { log: Arc::clone(&record.log), last_words },
+        output: Output { log: Arc::clone(&shared.log), last_output },
         alive,
     };
     let mut store = Store::new(threads.engine(), state);

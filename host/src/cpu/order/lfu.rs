@@ -1,8 +1,8 @@
 //! LFU: the fewest uses first, among equals the entry whose last use is longest ago.
 //!
-//! Entries of one use count form a list in the order of their placing, and the lists are in the order of the counts, so
-//! a use changes a few links. A released entry would have to be searched for its place in the lists, so it goes into a
-//! small map ordered by rank instead. The next candidate is the better one of the lists' end and the map's. So the
+//! Entries of one use count form a list in the order of their placement, and the lists are in the order of the counts,
+//! so a use changes a few links. A released entry would have to be searched for its place in the lists, so it goes into
+//! a small map ordered by rank instead. The next candidate is the better one of the lists' end and the map's. So the
 //! order is exactly the same as without parking.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::list::List;
 use super::{Position, position, set_position, unless};
 use crate::chunk::{Residency, Slot, record};
 
-/// Use count, then the time of the last placing; unique.
+/// Use count, then the time of the last placement; unique.
 type Rank = (u32, u64);
 
 /// No bucket.
@@ -20,7 +20,7 @@ const NONE: u32 = Residency::GROUPS_MAX - 1;
 /// The largest use count.
 const USES_MAX: u32 = Residency::GROUPS_MAX - 1;
 
-/// The entries of one use count, oldest placing first. Never empty while in use.
+/// The entries of one use count, oldest placement first. Never empty while in use.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     n_uses: u32,

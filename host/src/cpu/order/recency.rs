@@ -1,10 +1,10 @@
-//! LRU, MRU and FIFO: the order of the last placing.
+//! LRU, MRU and FIFO: the order of the last placement.
 //!
-//! A queue of placings, newest last. Placing an entry again appends to the queue; the old placing is then outdated,
+//! A queue of placements, newest last. Placing an entry again appends to the queue; the old placement is then outdated,
 //! because the entry's record has a newer time. So a use costs one append to memory in the cache, where a linked list
-//! would write to an entry and its four neighbours. Outdated placings are dropped when eviction reaches them. If
-//! evictions are rare, a sweep drops them, a few steps with every placing. So the queue is at most [`LENGTH_MAX`] times
-//! as long as there are entries, and no placing pays for more than [`SWEPT_AT_ONCE`] steps.
+//! would write to an entry and its four neighbours. Outdated placements are dropped when eviction reaches them. If
+//! evictions are rare, a sweep drops them, a few steps with every placement. So the queue is at most [`LENGTH_MAX`]
+//! times as long as there are entries, and no placement pays for more than [`SWEPT_AT_ONCE`] steps.
 //!
 //! A released entry goes into a map ordered by time, and the next candidate is the better one of the queue's end and
 //! the map's. So the order is exactly the same as without parking.
@@ -16,21 +16,21 @@ use super::{Position, position, set_position, unless};
 use crate::chunk::{IndexId, NO_SLOT, Slot, record};
 use crate::cpu::policy::EvictionPolicy;
 
-/// Placings per entry, including outdated ones, from which on the queue is swept.
+/// Placements per entry, including outdated ones, from which on the queue is swept.
 const SWEEP_FROM: usize = 2;
-/// Placings swept for each new one, on average.
+/// Placements swept for each new one, on average.
 const SWEEP_STEPS: usize = 4;
-/// Placings swept at a time: their records are far apart in memory, and the processor then waits for several at once.
+/// Placements swept at a time: their records are far apart in memory, and the processor then waits for several at once.
 const SWEPT_AT_ONCE: usize = 32;
-/// Most placings per entry: a sweep ends before half as many were added.
+/// Most placements per entry: a sweep ends before half as many were added.
 const LENGTH_MAX: usize = 3;
 /// Short queues are not swept.
 const LENGTH_MIN: usize = 256;
 
-/// One placing of an entry. Half of its time is enough to distinguish it from later ones, since none stays in the queue
-/// until the other half changes.
+/// One placement of an entry. Half of its time is enough to distinguish it from later ones, since none stays in the
+/// queue until the other half changes.
 #[derive(Clone, Copy)]
-struct Placing {
+struct Placement {
     slot: Slot,
     time: u32,
 }
@@ -39,11 +39,11 @@ pub(super) struct Recency {
     policy: EvictionPolicy,
     index_id: IndexId,
     n_entries: usize,
-    /// Counts placings.
+    /// Counts placements.
     clock: u64,
-    queue: VecDeque<Placing>,
+    queue: VecDeque<Placement>,
     sweep: Option<Sweep>,
-    /// Released entries, by the time of their placing.
+    /// Released entries, by the time of their placement.
     returned: BTreeMap<u64, Slot>,
 }
 
@@ -56,7 +56,7 @@ struct Sweep {
     n_due: usize,
 }
 
-const NOTHING: Placing = Placing { slot: NO_SLOT, time: 0 };
+const NOTHING: Placement = Placement { slot: NO_SLOT, time: 0 };
 
 fn time(slot: Slot) -> u64 {
     record(slot).residency.time.load(Ordering::Relaxed)
@@ -105,7 +105,7 @@ impl Recency {
                 set_position(slot, Position::Linked);
             }
         }
-        self.queue.push_back(Placing { slot, time: self.clock as u32 });
+        self.queue.push_back(Placement { slot, time: self.clock as u32 });
         self.sweep_some();
     }
 
@@ -119,9 +119,9 @@ impl Recency {
             sweep.n_due = 0;
             let end = self.queue.len().min(sweep.next + SWEPT_AT_ONCE);
             for at in sweep.next..end {
-                let placing = std::mem::replace(&mut self.queue[at], NOTHING);
-                self.queue[sweep.kept] = placing;
-                sweep.kept += usize::from(self.is_current(placing));
+                let placement = std::mem::replace(&mut self.queue[at], NOTHING);
+                self.queue[sweep.kept] = placement;
+                sweep.kept += usize::from(self.is_current(placement));
             }
             if sweep.kept < end {
                 self.queue[sweep.kept] = NOTHING;
@@ -135,10 +135,10 @@ impl Recency {
         }
     }
 
-    fn is_current(&self, placing: Placing) -> bool {
-        let slot = placing.slot;
+    fn is_current(&self, placement: Placement) -> bool {
+        let slot = placement.slot;
         slot != NO_SLOT
-            && time(slot) as u32 == placing.time
+            && time(slot) as u32 == placement.time
             && position(slot) == Position::Linked
             && record(slot).is_in(self.index_id)
     }
@@ -163,7 +163,7 @@ impl Recency {
 
     /// Calls `look` with up to `n` entries that may be the next candidates.
     pub(super) fn upcoming(&self, n: usize, look: impl FnMut(Slot)) {
-        let slots = self.queue.iter().map(|placing| placing.slot).filter(|&slot| slot != NO_SLOT);
+        let slots = self.queue.iter().map(|placement| placement.slot).filter(|&slot| slot != NO_SLOT);
         if self.policy == EvictionPolicy::Mru {
             slots.rev().take(n).for_each(look);
         } else {
@@ -176,7 +176,7 @@ impl Recency {
         let linked = loop {
             let end = if newest { self.queue.back() } else { self.queue.front() };
             match end.copied() {
-                Some(placing) if self.is_current(placing) => break Some(placing.slot),
+                Some(placement) if self.is_current(placement) => break Some(placement.slot),
                 Some(_) => self.pop(newest),
                 None => break None,
             }
@@ -223,7 +223,7 @@ impl Recency {
     pub(super) fn check(&self) -> Result<usize, String> {
         let bound = LENGTH_MAX * self.n_entries + 2 * LENGTH_MIN;
         unless(self.queue.len() <= bound, "the queue is longer than its bound")?;
-        let n_seen = self.queue.iter().filter(|placing| self.is_current(**placing)).count();
+        let n_seen = self.queue.iter().filter(|placement| self.is_current(**placement)).count();
         for (&time, &slot) in &self.returned {
             let is_here = position(slot) == Position::Returned && returned_time(slot) == time;
             unless(is_here, "a return is misplaced")?;

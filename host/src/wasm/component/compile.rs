@@ -93,14 +93,14 @@ impl Loader {
             Some(signal) if signal == Signal::ABORT.as_raw() && ended.ran_out_of_memory() => {
                 Err(limit(memory()))
             }
-            Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_words()))),
+            Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_output()))),
             None if !ended.status.success() => {
                 let code = ended.status.code().unwrap_or_default();
-                let cause = format!("failed with exit code {code}{}", ended.last_words());
+                let cause = format!("failed with exit code {code}{}", ended.last_output());
                 Err(if code == PANIC_EXIT_CODE { died(cause) } else { failed(cause) })
             }
             None => {
-                let words = ended.last_words();
+                let words = ended.last_output();
                 CachedCode::check(identity, ended.output)
                     .map_err(|error| failed(format!("delivered output that {error}{words}")))
             }
@@ -115,7 +115,7 @@ impl ChildExit {
         self.errors.windows(SIGN.len()).any(|words| words == SIGN)
     }
 
-    fn last_words(&self) -> String {
+    fn last_output(&self) -> String {
         match foreign_text(&String::from_utf8_lossy(&self.errors)) {
             words if words.is_empty() => words,
             words => format!(" and wrote: {words}"),

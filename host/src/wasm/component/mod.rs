@@ -94,12 +94,12 @@ impl Loader {
         max_bytes: u64,
         pinned: Option<&Sha256Digest>,
     ) -> Result<Loaded, ComponentError> {
-        let unheard = Progress { compiling: &|| None, cpu_time: &CpuTime::default() };
-        self.load_telling(path, max_bytes, pinned, &unheard)
+        let no_progress = Progress { compiling: &|| None, cpu_time: &CpuTime::default() };
+        self.load_with_progress(path, max_bytes, pinned, &no_progress)
     }
 
     /// As [`Loader::load`], and reports progress.
-    pub(super) fn load_telling(
+    pub(super) fn load_with_progress(
         &self,
         path: &Path,
         max_bytes: u64,

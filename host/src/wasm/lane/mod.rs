@@ -29,7 +29,7 @@ pub(super) use self::call::{Answer, Call};
 use self::call::{Job, LentMemory};
 use self::generation::Ticket;
 pub(super) use self::lanes_max::{NoAnswer, lanes_max};
-use self::shared::{LaneState, LaneStatus, Shared};
+use self::shared::{LaneShared, LaneState, LaneStatus};
 use super::prepared::Prepared;
 use crate::runtime::Control;
 use crate::tier::TierError;
@@ -37,7 +37,7 @@ use crate::tier::TierError;
 /// A lane over its generations. Dropping it ends it.
 pub(super) struct Lane {
     jobs: async_channel::Sender<Job>,
-    shared: Arc<Shared>,
+    shared: Arc<LaneShared>,
     control: Control,
 }
 
@@ -61,7 +61,7 @@ impl Lane {
     ) -> Self {
         let limits = prepared.limits;
         let (sender, receiver) = async_channel::bounded(limits.calls_in_flight_max);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LaneShared {
             place,
             availability,
             limits,
@@ -95,10 +95,10 @@ impl Lane {
             Err(async_channel::TrySendError::Full(_)) => return Err(TierError::Busy),
             Err(async_channel::TrySendError::Closed(_)) => return Err(TierError::Down("closed".into())),
         }
-        let mut leave = Leave { shared: &self.shared, ticket: &ticket, lent, answered: false };
+        let mut guard = CallerGuard { shared: &self.shared, ticket: &ticket, lent, answered: false };
         match self.control.until(deadline, answer).await {
             Ok(Ok(answer)) => {
-                leave.answered = true;
+                guard.answered = true;
                 answer
             }
             // Only the end of the threads drops a call without a reply.
@@ -175,14 +175,14 @@ impl Drop for Lane {
 }
 
 /// Runs when a caller leaves, with or without an answer.
-struct Leave<'a> {
-    shared: &'a Shared,
+struct CallerGuard<'a> {
+    shared: &'a LaneShared,
     ticket: &'a Ticket,
     lent: LentMemory,
     answered: bool,
 }
 
-impl Drop for Leave<'_> {
+impl Drop for CallerGuard<'_> {
     fn drop(&mut self) {
         match &self.lent {
             LentMemory::Sources(sources) => sources.revoke(),

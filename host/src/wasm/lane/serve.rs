@@ -9,7 +9,7 @@ use wasmtime::component::{Accessor, ResourceAny};
 
 use super::abort::AbortOnDrop;
 use super::generation::{CallSlot, Generation, Ticket};
-use super::{Answer, Call, Job, Prepared, Shared};
+use super::{Answer, Call, Job, LaneShared, Prepared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
 use crate::wasm::policy::{DenialLog, Mark};
@@ -29,7 +29,7 @@ pub(super) enum TaskEnd {
 pub(super) async fn run(
     prepared: Arc<Prepared>,
     jobs: async_channel::Receiver<Job>,
-    shared: Arc<Shared>,
+    shared: Arc<LaneShared>,
     generation: Arc<Generation>,
     ready: oneshot::Sender<()>,
 ) -> TaskEnd {
@@ -102,7 +102,7 @@ async fn serve(
     bound: &Bound,
     object: ResourceAny,
     jobs: &async_channel::Receiver<Job>,
-    shared: &Shared,
+    shared: &LaneShared,
     generation: &Arc<Generation>,
 ) -> wasmtime::Result<TaskEnd> {
     let n_calls_max = shared.calls_in_flight_max();
@@ -162,12 +162,12 @@ fn explain(
     denial_log: &DenialLog,
     mark: Mark,
 ) -> Result<Answer, TierError> {
-    let mut is_told = false;
+    let mut is_explained = false;
     let mut each = |mut error: TierError| {
-        if is_told {
-            return denial_log.tame(error);
+        if is_explained {
+            return denial_log.sanitize(error);
         }
-        is_told = error.text_mut().is_some();
+        is_explained = error.text_mut().is_some();
         denial_log.explain(mark, error)
     };
     let answer = answer.map_err(&mut each)?;

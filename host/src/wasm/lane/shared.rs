@@ -11,7 +11,7 @@ use super::generation::Generation;
 use crate::sync::lock;
 use crate::wasm::prepared::LaneLimits;
 
-pub(super) struct Shared {
+pub(super) struct LaneShared {
     /// Its place among the backend's lanes.
     pub(super) place: usize,
     pub(super) availability: Arc<Availability>,
@@ -49,7 +49,7 @@ pub(super) enum LaneState {
     Closed,
 }
 
-impl Shared {
+impl LaneShared {
     pub(super) fn calls_in_flight_max(&self) -> usize {
         if self.blocking { 1 } else { self.limits.calls_in_flight_max }
     }
@@ -67,7 +67,7 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn stand_ready(&self) {
+    pub(super) fn set_ready(&self) {
         // In one step: a reader that finds the lane ready also finds the backend in the chain, and a caller that finds
         // the backend in the chain does not find the lane down.
         let mut status = self.lock_status();
@@ -77,7 +77,7 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn stand_down(&self, cause: String, retry_in: Duration) {
+    pub(super) fn set_down(&self, cause: String, retry_in: Duration) {
         self.availability.down(self.place, &cause, retry_in);
         self.set_state(LaneState::Down(cause));
     }

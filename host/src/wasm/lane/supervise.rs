@@ -10,7 +10,7 @@ use super::abort::AbortOnDrop;
 use super::balance::{SystemClocks, weighed};
 use super::generation::Generation;
 use super::serve::{TaskEnd, run};
-use super::{Job, LaneState, LaneStatus, Prepared, Shared};
+use super::{Job, LaneShared, LaneState, LaneStatus, Prepared};
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_HEALTHY, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::tier::TierError;
@@ -34,7 +34,7 @@ enum LaneEnd {
 pub(super) async fn supervise(
     prepared: Arc<Prepared>,
     jobs: async_channel::Receiver<Job>,
-    shared: Arc<Shared>,
+    shared: Arc<LaneShared>,
 ) {
     let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
     // The code that started the backend gets the first failure.
@@ -57,7 +57,7 @@ pub(super) async fn supervise(
             LaneEnd::NotStarted(cause) => {
                 let error = TierError::Down(cause.clone());
                 let pause = backoff.pause().max(pause_after(generation.start.total(), prepared.config.lanes));
-                shared.stand_down(cause.clone(), pause);
+                shared.set_down(cause.clone(), pause);
                 generation.fail(&error);
                 refuse_queued(&jobs, &error);
                 if !was_first || generation.is_open() {
@@ -104,7 +104,7 @@ pub(super) async fn supervise(
             shared.restarts.fetch_add(1, Ordering::Relaxed);
         }
         if !pause.is_zero() {
-            shared.stand_down(down.clone(), pause);
+            shared.set_down(down.clone(), pause);
         }
         // Last, so that a caller that gets the error finds the restart in the status.
         generation.fail(&error);
@@ -135,7 +135,7 @@ fn refuse_queued(jobs: &async_channel::Receiver<Job>, error: &TierError) {
 async fn live(
     prepared: &Arc<Prepared>,
     jobs: &async_channel::Receiver<Job>,
-    shared: &Arc<Shared>,
+    shared: &Arc<LaneShared>,
     generation: &Arc<Generation>,
     changes: &mut watch::Receiver<Arc<InstanceInputs>>,
 ) -> LaneEnd {
@@ -162,7 +162,7 @@ async fn live(
         let limit = prepared.limits.open_timeout;
         let opened = match tokio::time::timeout(limit, is_ready).await {
             Ok(Ok(())) => {
-                shared.stand_ready();
+                shared.set_ready();
                 true
             }
             // The task has ended; its result has the cause.
@@ -202,7 +202,7 @@ async fn live(
 
 /// Retires a lane whose task does not run although calls are inside or queued. Calls of a class in blocking style may
 /// block the task, so only their deadlines limit them.
-pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<Shared>) {
+pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<LaneShared>) {
     let stall = shared.limits.lane_stall;
     loop {
         shared.busy.notified().await;

@@ -16,7 +16,7 @@ use super::imports::http::HttpClient;
 use super::policy::external::ExternalInputs;
 use super::policy::network::system_resolver;
 use super::policy::overlap;
-use super::prepared::{BackendRecord, EngineFacts, LaneLimits, Prepared};
+use super::prepared::{BackendShared, EngineFacts, LaneLimits, Prepared};
 use super::threads::LaneThreads;
 use super::{imports, is_backend, offers};
 use crate::config::{BackendConfig, OwnDirectory};
@@ -31,7 +31,7 @@ pub(super) struct LoadRequest {
     pub(super) facts: EngineFacts,
     pub(super) threads: LaneThreads,
     pub(super) control: Control,
-    pub(super) record: BackendRecord,
+    pub(super) shared: BackendShared,
     pub(super) liveness: Arc<dyn Liveness>,
     /// Directories to make before the first instance opens them.
     pub(super) directories: Vec<OwnDirectory>,
@@ -46,7 +46,7 @@ impl LoadRequest {
         cpu_time: &Arc<CpuTime>,
     ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
         let (request, cpu_time) = (self.clone(), Arc::clone(cpu_time));
-        let own = self.record.backend_threads.handle().map_err(LoadError::Threads)?;
+        let own = self.shared.backend_threads.handle().map_err(LoadError::Threads)?;
         let prepared = own.clone().spawn_blocking(move || {
             let progress = Progress { compiling: &compiling, cpu_time: &cpu_time };
             cpu_time.during(|| prepare(request, own, &progress))
@@ -60,7 +60,7 @@ fn prepare(
     own: Handle,
     progress: &Progress<'_>,
 ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
-    let LoadRequest { config, facts, threads, record, directories, liveness, .. } = request;
+    let LoadRequest { config, facts, threads, shared, directories, liveness, .. } = request;
     let path = &config.module_path;
     let engine = threads.engine();
     for directory in &directories {
@@ -70,7 +70,7 @@ fn prepare(
     overlap::check(&config.allow, compilation.cache_directory(), compilation.compiler_program())?;
     overlap::warn_of_unpinned(&config);
     let max_bytes = config.limits.component_bytes;
-    let loaded = threads.loader().load_telling(path, max_bytes, config.digest.as_ref(), progress)?;
+    let loaded = threads.loader().load_with_progress(path, max_bytes, config.digest.as_ref(), progress)?;
     let unlinkable = |error: wasmtime::Error| ComponentError::unlinkable(path, &error);
     let component_type = loaded.component.component_type();
     if let Some((import, _)) = component_type.imports(engine).find(|(import, _)| !offers(import)) {
@@ -115,7 +115,7 @@ fn prepare(
             limits,
             net,
             http,
-            record,
+            shared,
             external,
             facts,
             threads,

@@ -99,14 +99,14 @@ pub(in crate::wasm) struct Threads {
 pub(in crate::wasm) struct Output {
     pub(in crate::wasm) log: Arc<BackendLog>,
     /// The last errors that it logged or wrote to its standard error.
-    pub(in crate::wasm) last_words: StderrTail,
+    pub(in crate::wasm) last_output: StderrTail,
 }
 
 impl Output {
     /// Keeps a message that may turn out to be the last.
     pub(in crate::wasm) fn note_error(&self, message: &str) {
-        self.last_words.push(message.as_bytes());
-        self.last_words.push(b"\n");
+        self.last_output.push(message.as_bytes());
+        self.last_output.push(b"\n");
     }
 }
 
@@ -137,7 +137,7 @@ impl GuestState {
         if let Some(refusal) = self.budgets.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
-        match self.output.last_words.last_lines(self.policy.denial_log.secrets()) {
+        match self.output.last_output.last_lines(self.policy.denial_log.secrets()) {
             Some(lines) => format!("{cause}; its last words: {lines}"),
             None => cause,
         }

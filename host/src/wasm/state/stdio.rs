@@ -39,7 +39,7 @@ struct Kept {
 
 impl StderrTail {
     /// Makes the output for standard error and for errors that a guest logs.
-    pub(in crate::wasm) fn last_words() -> Self {
+    pub(in crate::wasm) fn last_output() -> Self {
         Self::keeping(STDERR_BYTES_MAX)
     }
 

@@ -32,8 +32,8 @@ impl WasmTier {
     ) -> Result<(), TierError> {
         // Idle threads end at once, so they get time even if closing has taken all of its own.
         let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
-        let _still_there = self.control.until(deadline, self.record.stores.gone()).await.is_err();
-        let n_left = self.record.backend_threads.stop(&self.control, deadline).await;
+        let _still_there = self.control.until(deadline, self.shared.stores.gone()).await.is_err();
+        let n_left = self.shared.backend_threads.stop(&self.control, deadline).await;
         if n_left == 0 {
             return closed;
         }

@@ -13,7 +13,7 @@ use crate::wasm::load::LoadError;
 pub struct Loading {
     outcome: oneshot::Receiver<Result<(), LoadError>>,
     compiling: Arc<Notify>,
-    pass_over: Box<dyn FnOnce() + Send>,
+    mark_compiling: Box<dyn FnOnce() + Send>,
 }
 
 /// The sending end of [`Loading`].
@@ -25,10 +25,10 @@ pub(super) struct OutcomeSender {
     compiling: Arc<Notify>,
 }
 
-/// Makes both ends. `pass_over` is called when the receiver stops waiting because the component is being compiled.
+/// Makes both ends. `mark_compiling` is called when the receiver stops waiting because the component is being compiled.
 pub(super) fn pair(
     config: &BackendConfig,
-    pass_over: impl FnOnce() + Send + 'static,
+    mark_compiling: impl FnOnce() + Send + 'static,
 ) -> (OutcomeSender, Loading) {
     let (sender, receiver) = oneshot::channel();
     let compiling = Arc::new(Notify::new());
@@ -38,7 +38,7 @@ pub(super) fn pair(
         outcome: Some(sender),
         compiling: Arc::clone(&compiling),
     };
-    (sender, Loading { outcome: receiver, compiling, pass_over: Box::new(pass_over) })
+    (sender, Loading { outcome: receiver, compiling, mark_compiling: Box::new(mark_compiling) })
 }
 
 impl Loading {
@@ -52,11 +52,11 @@ impl Loading {
 
     /// As [`Loading::outcome`], but returns `None` once the component has to be compiled; the outcome is then logged.
     pub async fn outcome_unless_compiled(self) -> Option<Result<(), LoadError>> {
-        let Self { outcome, compiling, pass_over } = self;
+        let Self { outcome, compiling, mark_compiling } = self;
         match select(outcome, std::pin::pin!(compiling.notified())).await {
             Either::Left((outcome, _)) => Some(outcome.unwrap_or(Err(LoadError::Ended))),
             Either::Right(_) => {
-                pass_over();
+                mark_compiling();
                 None
             }
         }

@@ -18,7 +18,7 @@ use self::state::{Lanes, TierState, load_until_it_works};
 use super::lane::{Answer, Call, Lane};
 use super::load::{LoadError, LoadRequest};
 use super::policy::Denials;
-use super::prepared::{BackendRecord, EngineFacts};
+use super::prepared::{BackendShared, EngineFacts};
 use super::state::Stores;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
@@ -41,7 +41,7 @@ pub struct WasmTier {
     state: Arc<Mutex<TierState>>,
     /// The bytes that calls in flight move.
     bytes_in_flight: AtomicUsize,
-    record: BackendRecord,
+    shared: BackendShared,
     control: Control,
 }
 
@@ -68,7 +68,7 @@ impl WasmTier {
         liveness: Arc<dyn Liveness>,
     ) -> (Self, Loading) {
         let directories = facts.fill(&mut config);
-        let record = BackendRecord {
+        let shared = BackendShared {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
             stores: Stores::new(&control),
@@ -78,17 +78,17 @@ impl WasmTier {
             backend_threads: Arc::default(),
             owners: Arc::default(),
         };
-        holding::note(&config.name, &record.backend_threads);
-        let request = LoadRequest { config, facts, threads, control, record, liveness, directories };
+        holding::note(&config.name, &shared.backend_threads);
+        let request = LoadRequest { config, facts, threads, control, shared, liveness, directories };
         let state = Arc::new(Mutex::new(TierState::Down("being loaded".into())));
         let tier = Self {
             config: request.config.clone(),
             state: Arc::clone(&state),
             bytes_in_flight: AtomicUsize::new(0),
-            record: request.record.clone(),
+            shared: request.shared.clone(),
             control: request.control.clone(),
         };
-        let pass_over = {
+        let mark_compiling = {
             let (state, liveness) = (Arc::clone(&state), Arc::clone(&request.liveness));
             move || {
                 let state = lock(&state);
@@ -98,7 +98,7 @@ impl WasmTier {
                 }
             }
         };
-        let (sender, loading) = loading::pair(&request.config, pass_over);
+        let (sender, loading) = loading::pair(&request.config, mark_compiling);
         let control = request.control.clone();
         control.handle().spawn(load_until_it_works(request, Arc::downgrade(&state), sender));
         (tier, loading)
@@ -235,9 +235,9 @@ impl Tier for WasmTier {
 
     fn health(&self) -> TierHealth {
         let mut health = TierHealth {
-            instances: self.record.stores.count(),
-            host_memory_bytes: self.record.held.load(Ordering::Relaxed) + self.record.file_work.held_bytes(),
-            log_lines_dropped: self.record.log.n_dropped(),
+            instances: self.shared.stores.count(),
+            host_memory_bytes: self.shared.held.load(Ordering::Relaxed) + self.shared.file_work.held_bytes(),
+            log_lines_dropped: self.shared.log.n_dropped(),
             ..TierHealth::default()
         };
         match &*lock(&self.state) {
@@ -246,9 +246,9 @@ impl Tier for WasmTier {
             TierState::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
             TierState::Lanes(lanes) => lanes.add_to(&mut health),
         }
-        health.denials = self.record.denials.count();
-        health.last_denial = self.record.denials.last();
-        health.capacity_owner = self.record.owners.owner();
+        health.denials = self.shared.denials.count();
+        health.last_denial = self.shared.denials.last();
+        health.capacity_owner = self.shared.owners.owner();
         health
     }
 

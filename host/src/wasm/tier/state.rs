@@ -41,7 +41,7 @@ impl Drop for CompileGuard {
 pub(super) struct Lanes {
     pub(super) all: Vec<Lane>,
     pub(super) external: Arc<ExternalInputs>,
-    pub(super) facts: Vec<(String, String)>,
+    pub(super) notes: Vec<(String, String)>,
 }
 
 impl Lanes {
@@ -62,7 +62,7 @@ impl Lanes {
         if n_down < self.all.len() {
             health.down = None;
         }
-        health.notes.clone_from(&self.facts);
+        health.notes.clone_from(&self.notes);
     }
 }
 
@@ -144,7 +144,7 @@ async fn load(
     let start =
         |place| Lane::start(Arc::clone(&prepared), place, Arc::clone(&availability), &request.control);
     let all = (0..config.lanes).map(start).collect();
-    let lanes = Arc::new(Lanes { all, external: Arc::clone(&prepared.external), facts: notes });
+    let lanes = Arc::new(Lanes { all, external: Arc::clone(&prepared.external), notes });
     {
         let mut state = lock(state);
         if matches!(*state, TierState::Closed) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use wasmtime::component::{Linker, Resource, WasmList};
 use wasmtime::{Result, StoreContextMut, format_err};
 
-use super::{beside, check_index, range, refused};
+use super::{check_index, range, refused, run_off_lane};
 use crate::copies::{Pass, note};
 use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::buffers;
@@ -40,7 +40,7 @@ fn read(
     }
     let bytes = sources.chunk(index as usize).and_then(|chunk| {
         let range = range(offset, len)?;
-        beside(&threads.lanes, chunk.n_bytes_to_read(&range), || {
+        run_off_lane(&threads.lanes, chunk.n_bytes_to_read(&range), || {
             // Into the guest's memory, when this returns.
             note(Pass::Copy, chunk.pieces(range.clone())?[0]);
             chunk.bytes(range)
@@ -60,9 +60,9 @@ fn write(
     let sinks = table.get(&sinks)?;
     check_index(index, sinks.count())?;
     let bytes = bytes.as_le_slice(&store);
-    let written = sinks
-        .lease(index as usize)
-        .and_then(|mut sink| beside(&threads.lanes, bytes.len(), || sink.write(offset as usize, bytes)));
+    let written = sinks.lease(index as usize).and_then(|mut sink| {
+        run_off_lane(&threads.lanes, bytes.len(), || sink.write(offset as usize, bytes))
+    });
     Ok((written.map_err(refused),))
 }
 

@@ -69,7 +69,7 @@ impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> 
             if piece >= self.n_pieces {
                 break;
             }
-            if n_others > 0 && piece + 1 < self.n_pieces && self.call_in(n_others - 1, answers) {
+            if n_others > 0 && piece + 1 < self.n_pieces && self.spawn_worker(n_others - 1, answers) {
                 // That thread calls the others in.
                 n_others = 0;
             }
@@ -81,7 +81,7 @@ impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> 
     }
 
     /// Starts one more thread, if the backend has a slot for it.
-    fn call_in(self: &Arc<Self>, n_others: usize, answers: &Answers<T>) -> bool {
+    fn spawn_worker(self: &Arc<Self>, n_others: usize, answers: &Answers<T>) -> bool {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return false };
         let (io_workers, answers) = (Arc::clone(self), answers.clone());
         tokio::task::spawn_blocking(move || io_workers.join(slot, n_others, &answers));

@@ -33,7 +33,7 @@ impl types::Host for StorageView<'_> {}
 
 /// Runs host work over `n_bytes` without holding up other guests: in place if it is short; otherwise another thread
 /// takes over the tasks of this one.
-fn beside<T>(lanes: &Handle, n_bytes: usize, work: impl FnOnce() -> T) -> T {
+fn run_off_lane<T>(lanes: &Handle, n_bytes: usize, work: impl FnOnce() -> T) -> T {
     if n_bytes <= LANE_BYTES_MAX {
         return work();
     }
@@ -81,8 +81,8 @@ mod tests {
             async move {
                 // Short work stays on its thread.
                 let here = std::thread::current().id();
-                assert_eq!(beside(&lanes, LANE_BYTES_MAX, || std::thread::current().id()), here);
-                beside(&lanes, LANE_BYTES_MAX + 1, || barrier.wait().is_leader())
+                assert_eq!(run_off_lane(&lanes, LANE_BYTES_MAX, || std::thread::current().id()), here);
+                run_off_lane(&lanes, LANE_BYTES_MAX + 1, || barrier.wait().is_leader())
             }
         };
         let long = lanes.spawn(within(own.handle().clone(), long));

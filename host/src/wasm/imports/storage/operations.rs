@@ -60,7 +60,7 @@ pub(super) async fn read(splice: Answer<Splice<Lease>>, at: u64) -> Result<Answe
 
 /// Files by name that are about to be worked on, with an error for each that has an invalid name; or an error for all
 /// of them, with their number.
-pub(super) type Batch<M, F> = std::result::Result<Files<M, F>, (Error, usize)>;
+pub(super) type FileBatch<M, F> = std::result::Result<Files<M, F>, (Error, usize)>;
 
 pub(super) struct Files<M, F> {
     /// The backend's.
@@ -72,24 +72,24 @@ pub(super) struct Files<M, F> {
 }
 
 pub(super) async fn store_all(
-    batch: Batch<Sources, FileToStore>,
+    batch: FileBatch<Sources, FileToStore>,
     caching: Caching,
 ) -> Result<Vec<Answer<u64>>> {
     each_off_thread(batch, move |directory, memory, file| directory.store(memory, file, caching)).await
 }
 
 pub(super) async fn load_all(
-    batch: Batch<Sinks, FileToLoad>,
+    batch: FileBatch<Sinks, FileToLoad>,
     caching: Caching,
 ) -> Result<Vec<Answer<Option<u64>>>> {
     each_off_thread(batch, move |directory, memory, file| directory.load(memory, file, caching)).await
 }
 
-pub(super) async fn try_direct(batch: Batch<(), String>) -> Result<Answer<()>> {
+pub(super) async fn try_direct(batch: FileBatch<(), String>) -> Result<Answer<()>> {
     only(each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?)
 }
 
-pub(super) async fn ask_for_lock(batch: Batch<Question, String>) -> Result<Answer<Tried>> {
+pub(super) async fn ask_for_lock(batch: FileBatch<Question, String>) -> Result<Answer<Tried>> {
     only(each_off_thread(batch, |directory, question, path| directory.own(question, path)).await?)
 }
 
@@ -100,7 +100,7 @@ fn only<T>(answers: Vec<Answer<T>>) -> Result<Answer<T>> {
 
 /// Runs `each` for every file, on as many threads as pay off.
 async fn each_off_thread<M, F, T>(
-    batch: Batch<M, F>,
+    batch: FileBatch<M, F>,
     each: impl Fn(&Directory, &M, &F) -> Answer<T> + Send + Sync + 'static,
 ) -> Result<Vec<Answer<T>>>
 where
@@ -194,7 +194,7 @@ impl StorageView<'_> {
         chunks: &Resource<Sources>,
         directory: &Resource<Descriptor>,
         files: Vec<FileToStore>,
-    ) -> Result<Batch<Sources, FileToStore>> {
+    ) -> Result<FileBatch<Sources, FileToStore>> {
         let sources = self.table.get(chunks)?.clone();
         check_indices(files.iter().map(|file| file.index), sources.count())?;
         self.batch(sources, directory, files)
@@ -205,7 +205,7 @@ impl StorageView<'_> {
         buffers: &Resource<Sinks>,
         directory: &Resource<Descriptor>,
         files: Vec<FileToLoad>,
-    ) -> Result<Batch<Sinks, FileToLoad>> {
+    ) -> Result<FileBatch<Sinks, FileToLoad>> {
         let sinks = self.table.get(buffers)?.clone();
         check_indices(files.iter().map(|file| file.index), sinks.count())?;
         self.batch(sinks, directory, files)
@@ -216,7 +216,7 @@ impl StorageView<'_> {
         memory: M,
         directory: &Resource<Descriptor>,
         files: Vec<F>,
-    ) -> Result<Batch<M, F>> {
+    ) -> Result<FileBatch<M, F>> {
         let n_files = files.len();
         let Descriptor::Dir(opened) = self.table.get(directory)? else {
             return Ok(Err((Error::InvalidArgument("expected a directory, got a file".into()), n_files)));

@@ -12,7 +12,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut};
 
-use super::{beside, check_index, range, refused};
+use super::{check_index, range, refused, run_off_lane};
 use crate::copies::{Pass, note};
 use crate::limits::{LANE_BYTES_MAX, STREAM_STEP_BYTES};
 use crate::transfer::{Claim, Sinks, Sources, TransferError};
@@ -108,7 +108,7 @@ impl<D> StreamProducer<D> for ChunkStream {
         let end = self.range.end.min(self.range.start + room.len());
         let range = self.range.start..end;
         let n_bytes_to_read = chunk.n_bytes_to_read(&range);
-        let Ok(pieces) = beside(&self.lanes, n_bytes_to_read, || chunk.pieces(range)) else {
+        let Ok(pieces) = run_off_lane(&self.lanes, n_bytes_to_read, || chunk.pieces(range)) else {
             return Poll::Ready(Ok(StreamResult::Dropped));
         };
         let mut n_bytes = 0;

@@ -75,7 +75,7 @@ impl DenialLog {
 
     /// Returns a call's error with the guest's text in the form in which it may be shown: without secrets, escaped and
     /// cut.
-    pub(in crate::wasm) fn tame(&self, mut error: TierError) -> TierError {
+    pub(in crate::wasm) fn sanitize(&self, mut error: TierError) -> TierError {
         if let Some(text) = error.text_mut() {
             // In this order, because a secret is not recognised once it is escaped or cut.
             let hidden = self.0.secrets.hide_beginning(text, ERROR_BYTES_MAX);
@@ -84,9 +84,9 @@ impl DenialLog {
         error
     }
 
-    /// As [`Self::tame`], with the denials since the call entered the guest.
+    /// As [`Self::sanitize`], with the denials since the call entered the guest.
     pub(in crate::wasm) fn explain(&self, mark: Mark, error: TierError) -> TierError {
-        let mut error = self.tame(error);
+        let mut error = self.sanitize(error);
         if let Some(text) = error.text_mut() {
             *text = self.with_note(mark, std::mem::take(text));
         }
