@@ -144,7 +144,7 @@ fn a_request_without_a_grant_is_refused_when_it_is_sent() {
 
 #[test]
 fn what_a_guest_says_of_its_own_requests_is_not_kept() {
-    for (takes, words) in [("words-0.3", "is not read back"), ("response-0.3", "makes no responses")] {
+    for (takes, words) in [("words-0.3", "cannot read back"), ("response-0.3", "does not make responses")] {
         let name = named(takes, "kept");
         let engine = engine(granted(&name, takes));
         assert_eq!(take(engine.storage(), &name, 1 << 20), Some("trap"), "{takes}");

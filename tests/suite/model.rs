@@ -101,7 +101,7 @@ fn a_forged_chunk_is_noticed_where_nothing_stops_it() {
 #[test]
 fn a_chunk_that_its_tier_has_lost_is_noticed() {
     let found = noticed(Sabotage::LoseChunks);
-    assert!(found.contains("were there"), "{found}");
+    assert!(found.contains("were present"), "{found}");
 }
 
 #[test]

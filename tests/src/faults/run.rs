@@ -226,7 +226,10 @@ fn replaced(method: Method, storage: &StorageManager, why: &str) -> Duration {
     let recovered = started.elapsed();
     let health = health(storage, FAULTY);
     let reason = health.last_restart.expect("a reason");
-    assert!(reason.contains(why), "{reason}");
+    // Once its caller has left, a guest that makes no progress also computes without a caller: either may be noticed
+    // first.
+    let is_hog = why == "no progress" && reason.contains("computed for");
+    assert!(reason.contains(why) || is_hog, "{reason}");
     assert_eq!((health.lane_restarts, health.abandoned_calls, health.down), (1, 0, None));
     recovered
 }
