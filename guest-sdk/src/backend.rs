@@ -4,12 +4,12 @@ use crate::{ChunkKey, Error, Init, Pinning, Sinks, Sources};
 
 /// A store of chunks whose methods await: the usual kind.
 ///
-/// The host keeps many calls of one instance in flight. Methods take `&self`: keep state in cells
-/// (`RefCell`, `Cell`), and never hold a borrow of one across an `.await`, because another call may
-/// run there. An instance is called from one thread only.
+/// The host keeps many calls of one instance in flight. Methods take `&self`: keep state in cells (`RefCell`, `Cell`),
+/// and never hold a borrow of one across an `.await`, because another call may run there. An instance is called from
+/// one thread only.
 ///
-/// Do not use `std::fs`, `std::net` or `std::thread::sleep` in these methods: they stop all calls of
-/// the instance. [`wasip3`](crate::wasip3) has what awaits instead.
+/// Do not use `std::fs`, `std::net` or `std::thread::sleep` in these methods: they stop all calls of the instance.
+/// [`wasip3`](crate::wasip3) has what awaits instead.
 ///
 /// Lists of keys name the chunks in the order of the prompt.
 #[diagnostic::on_unimplemented(
@@ -20,8 +20,8 @@ use crate::{ChunkKey, Error, Init, Pinning, Sinks, Sources};
 )]
 #[expect(async_fn_in_trait, reason = "guests have one thread, so no caller needs the futures to be `Send`")]
 pub trait StorageBackend: Sized + 'static {
-    /// Validates the configuration and makes an instance. Connecting, scanning and recovering
-    /// belong in [`open`](Self::open).
+    /// Validates the configuration and makes an instance. Connecting, scanning and recovering belong in
+    /// [`open`](Self::open).
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if a value is missing or wrong; the text names the key.
@@ -39,8 +39,8 @@ pub trait StorageBackend: Sized + 'static {
         Ok(())
     }
 
-    /// Returns how many of `keys`, counted from the first, are present without a gap. With
-    /// [`Pinning::Pin`], protects exactly those, as [`pin`](Self::pin) does.
+    /// Returns how many of `keys`, counted from the first, are present without a gap. With [`Pinning::Pin`], protects
+    /// exactly those, as [`pin`](Self::pin) does.
     ///
     /// # Errors
     /// [`Error::Unsupported`] with [`Pinning::Pin`] where [`pin`](Self::pin) is unsupported, as it is by default; then
@@ -54,39 +54,37 @@ pub trait StorageBackend: Sized + 'static {
         Err(Error::Unsupported)
     }
 
-    /// Stores chunk `i` of `data` under `keys[i]`: whole or not at all. Returns one result per key,
-    /// in order. A key that is present keeps its bytes, and the put counts as a use.
+    /// Stores chunk `i` of `data` under `keys[i]`: whole or not at all. Returns one result per key, in order. A key
+    /// that is present keeps its bytes, and the put counts as a use.
     async fn put(&self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>>;
 
-    /// Writes the chunk stored under `keys[i]` to the beginning of buffer `i` of `into`. Returns one result per key,
-    /// in order: the chunk's length, or `None` if the chunk is absent. A chunk that is larger than the buffer is not
+    /// Writes the chunk stored under `keys[i]` to the beginning of buffer `i` of `into`. Returns one result per key, in
+    /// order: the chunk's length, or `None` if the chunk is absent. A chunk that is larger than the buffer is not
     /// written.
     async fn get(&self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>>;
 
-    /// Protects the leading run of `keys` that is present from removal by the backend's own
-    /// eviction, and returns its length. [`Error::Unsupported`] by default, which is right for a
-    /// backend that never evicts.
+    /// Protects the leading run of `keys` that is present from removal by the backend's own eviction, and returns its
+    /// length. [`Error::Unsupported`] by default, which is right for a backend that never evicts.
     async fn pin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let _ = keys;
         Err(Error::Unsupported)
     }
 
-    /// Ends the protection of `keys`, and returns how many were pinned. [`Error::Unsupported`] by
-    /// default.
+    /// Ends the protection of `keys`, and returns how many were pinned. [`Error::Unsupported`] by default.
     async fn unpin(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let _ = keys;
         Err(Error::Unsupported)
     }
 
-    /// Removes `keys`, pinned or not, and returns how many were present. [`Error::Unsupported`] by
-    /// default, which is right only for stores that keep their chunks for ever.
+    /// Removes `keys`, pinned or not, and returns how many were present. [`Error::Unsupported`] by default, which is
+    /// right only for stores that keep their chunks for ever.
     async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
         let _ = keys;
         Err(Error::Unsupported)
     }
 
-    /// Writes out what is pending and releases what is held. The last call; never made after a trap.
-    /// Does nothing by default.
+    /// Writes out what is pending and releases what is held. The last call; never made after a trap. Does nothing by
+    /// default.
     async fn close(&self) -> Result<(), Error> {
         Ok(())
     }

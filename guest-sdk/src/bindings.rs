@@ -1,7 +1,7 @@
 //! What the generator makes of the contract in `wit/`.
 //!
-//! The export macro maps the author's bindings to these, so that there is one `Sources`, one `Error`
-//! and so on in a component.
+//! The export macro maps the author's bindings to these, so that there is one `Sources`, one `Error` and so on in a
+//! component.
 
 macro_rules! generate {
     ($($buffers:tt)*) => {

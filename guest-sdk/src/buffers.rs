@@ -6,8 +6,8 @@ use wit_bindgen::StreamReader;
 use crate::bindings::kvtier::storage::{files, files_blocking, streams};
 use crate::{Caching, Error, FileToLoad, FileToStore, Sinks, Sources};
 
-/// Bytes moved by one copy between host and guest: large enough for memory speed, small enough to
-/// keep a guest's memory small.
+/// Bytes moved by one copy between host and guest: large enough for memory speed, small enough to keep a guest's memory
+/// small.
 pub const COPY_BYTES_MAX: u64 = 1 << 20;
 
 impl Sources {
@@ -16,8 +16,8 @@ impl Sources {
         (0..self.count()).map(|index| self.len(index))
     }
 
-    /// Copies the whole of chunk `index` into guest memory, in pieces, so that what is needed is the
-    /// chunk's size and [`COPY_BYTES_MAX`].
+    /// Copies the whole of chunk `index` into guest memory, in pieces, so that what is needed is the chunk's size and
+    /// [`COPY_BYTES_MAX`].
     ///
     /// # Errors
     /// [`Error::NoSpace`] if guest memory does not suffice; else as [`read`](Self::read).
@@ -46,8 +46,8 @@ impl Sources {
         streams::read_stream(self, index, offset, len)
     }
 
-    /// Writes the whole of chunk `index` to `file` at byte `at`, not through guest memory, and
-    /// returns the number of bytes. Not atomic, and does not sync.
+    /// Writes the whole of chunk `index` to `file` at byte `at`, not through guest memory, and returns the number of
+    /// bytes. Not atomic, and does not sync.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if the file system is full, and others: see the contract's `files.store`.
@@ -68,9 +68,9 @@ impl Sources {
         files_blocking::store(self, index, file, at)
     }
 
-    /// Writes chunks to files of their own below `directory`, each under its temporary name first, and
-    /// returns the size of each or an error, in the order of `files`. Not through guest memory, and
-    /// with few changes of threads for all of them. Does not sync.
+    /// Writes chunks to files of their own below `directory`, each under its temporary name first, and returns the size
+    /// of each or an error, in the order of `files`. Not through guest memory, and with few changes of threads for all
+    /// of them. Does not sync.
     ///
     /// # Errors
     /// For each file, see the contract's `files.store-all`.
@@ -131,8 +131,8 @@ impl Sinks {
         streams::write_stream(self, index, offset, data).await
     }
 
-    /// Fills buffer `index` from `file`, from byte `at` on, not through guest memory, until the
-    /// buffer is full or the file ends, and returns the number of bytes read.
+    /// Fills buffer `index` from `file`, from byte `at` on, not through guest memory, until the buffer is full or the
+    /// file ends, and returns the number of bytes read.
     ///
     /// # Errors
     /// See the contract's `files.load`.
@@ -182,8 +182,8 @@ impl Sinks {
     }
 }
 
-/// Finds out whether files below `directory` can be written past the page cache, by writing one under the
-/// name `temporary` and removing it.
+/// Finds out whether files below `directory` can be written past the page cache, by writing one under the name
+/// `temporary` and removing it.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if the file system does not do it; else see the contract's `files.try-direct`.

@@ -12,8 +12,8 @@ const LOOKED_UP_AT_ONCE: usize = 64;
 /// A store of chunks with methods for one chunk: the easy kind.
 ///
 /// A class that implements this is a [`StorageBackend`]: its calls work on up to [`AT_ONCE_MAX`](crate::AT_ONCE_MAX)
-/// chunks at once, and follow the contract for keys that are present or repeated. Implement
-/// [`StorageBackend`] where one operation on many chunks costs less than many on one.
+/// chunks at once, and follow the contract for keys that are present or repeated. Implement [`StorageBackend`] where
+/// one operation on many chunks costs less than many on one.
 ///
 /// Calls overlap at every `.await`, as described there.
 #[diagnostic::on_unimplemented(

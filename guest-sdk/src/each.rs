@@ -9,8 +9,8 @@ use crate::ChunkKey;
 /// flight would be reached next.
 pub const AT_ONCE_MAX: usize = 64;
 
-/// Calls `work` with the index and the key of every chunk, runs the futures at once, and returns
-/// their results in the order of `keys`.
+/// Calls `work` with the index and the key of every chunk, runs the futures at once, and returns their results in the
+/// order of `keys`.
 ///
 /// ```
 /// # use kvtier_guest::{ChunkKey, each};

@@ -7,8 +7,8 @@ use crate::value::{Value, size};
 use crate::{Error, Init};
 
 impl Init {
-    /// Returns the value of `config.<key>` (or `secrets.<key>`), if the operator set it. The last
-    /// one if there are several.
+    /// Returns the value of `config.<key>` (or `secrets.<key>`), if the operator set it. The last one if there are
+    /// several.
     pub fn get(&self, key: &str) -> Option<&str> {
         let mut found = self.config.iter().rev().filter(|(name, _)| name == key);
         found.next().map(|(_, value)| value.as_str())

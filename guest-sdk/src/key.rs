@@ -6,14 +6,12 @@ use std::str::FromStr;
 use crate::{ChunkKey, Error};
 
 impl ChunkKey {
-    /// Returns the 32 lower-case hexadecimal digits that name the chunk, for file names and the keys
-    /// of other stores.
+    /// Returns the 32 lower-case hexadecimal digits that name the chunk, for file names and the keys of other stores.
     pub fn to_hex(&self) -> String {
         self.to_string()
     }
 
-    /// Reads what [`to_hex`](Self::to_hex) wrote. `None` unless `text` is 32 lower-case hexadecimal
-    /// digits.
+    /// Reads what [`to_hex`](Self::to_hex) wrote. `None` unless `text` is 32 lower-case hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 32 || !text.bytes().all(is_digit) {

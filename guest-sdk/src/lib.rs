@@ -56,13 +56,12 @@ pub use wit_bindgen;
 /// kvtier_guest::export!(blocking FileBackend, NetBackend);      // the first is a `BlockingBackend`
 /// ```
 ///
-/// The operator selects a class by its Rust name, `class_name: ExternalLogBackend`. In the component
-/// it is the resource `external-log-backend`. A word begins at a capital letter that follows a
-/// lower-case letter or a digit, and at a capital letter that is followed by a lower-case letter:
-/// `MyHTTPBackend` is `my-http-backend`, `S3Backend` is `s3-backend`. Names begin with a capital
-/// letter and consist of ASCII letters and digits. Two classes of one component may not have the
-/// same name in that form, and the contract's own names (`Init`, `ChunkKey`, `Error`, `Sources`,
-/// `Sinks`) are taken.
+/// The operator selects a class by its Rust name, `class_name: ExternalLogBackend`. In the component it is the resource
+/// `external-log-backend`. A word begins at a capital letter that follows a lower-case letter or a digit, and at a
+/// capital letter that is followed by a lower-case letter: `MyHTTPBackend` is `my-http-backend`, `S3Backend` is
+/// `s3-backend`. Names begin with a capital letter and consist of ASCII letters and digits. Two classes of one
+/// component may not have the same name in that form, and the contract's own names (`Init`, `ChunkKey`, `Error`,
+/// `Sources`, `Sinks`) are taken.
 pub use kvtier_guest_macros::export;
 
 /// What nearly every backend needs: `use kvtier_guest::prelude::*;`.

@@ -6,8 +6,7 @@ use std::fmt;
 use crate::Level;
 
 /// Writes `message` to the host's log, under the backend's name. The macros [`trace!`](crate::trace),
-/// [`debug!`](crate::debug), [`info!`](crate::info), [`warn!`](crate::warn) and
-/// [`error!`](crate::error) are shorter.
+/// [`debug!`](crate::debug), [`info!`](crate::info), [`warn!`](crate::warn) and [`error!`](crate::error) are shorter.
 ///
 /// Outside a component, that is in a backend's native unit tests, it goes to standard error.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {

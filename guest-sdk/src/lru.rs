@@ -1,13 +1,13 @@
 //! An index of chunks that keeps to a capacity: sizes, recency, pins and reserved room.
 //!
-//! It holds no bytes and does no I/O: a value per chunk states where the bytes are, and evicted
-//! entries are handed back to the caller. Sizes of all entries and of all reserved room together never
-//! exceed the capacity, unless a store takes in what it finds.
+//! It holds no bytes and does no I/O: a value per chunk states where the bytes are, and evicted entries are handed back
+//! to the caller. Sizes of all entries and of all reserved room together never exceed the capacity, unless a store
+//! takes in what it finds.
 //!
 //! # Memory
 //! An entry costs [`Lru::ENTRY_BYTES`]: 38 bytes and the value. Memory is taken for 1024 entries at a time; no table
-//! doubles, and nothing is moved while the index grows. An instance with the default `limits.memory` of 64 MiB has
-//! room for 1.5 million entries without a value.
+//! doubles, and nothing is moved while the index grows. An instance with the default `limits.memory` of 64 MiB has room
+//! for 1.5 million entries without a value.
 //!
 //! When the instance gets no more memory, the index is full, as if its capacity in bytes were:
 //! [`reserve`](Lru::reserve) evicts for a new chunk what was used longest ago, and [`adopt_found`](Lru::adopt_found)
@@ -55,8 +55,8 @@ pub struct Lru<V> {
     outside_bytes: u64,
 }
 
-/// The uses of one call. Of its chunks the head of the prompt counts as used last, because a tail
-/// without its head is of no use; and none of them makes room for another.
+/// The uses of one call. Of its chunks the head of the prompt counts as used last, because a tail without its head is
+/// of no use; and none of them makes room for another.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     first_use: u64,
@@ -162,8 +162,8 @@ impl<V> Lru<V> {
         true
     }
 
-    /// Puts `key`, chunk `index` of `call`, into the room that was reserved for it. Returns the value
-    /// that it replaces, if there is one; its pin stays.
+    /// Puts `key`, chunk `index` of `call`, into the room that was reserved for it. Returns the value that it replaces,
+    /// if there is one; its pin stays.
     ///
     /// # Errors
     /// [`Full`] if no room was reserved, and there is no memory for another entry.

@@ -139,8 +139,8 @@ fn a_guest_that_is_refused_memory_can_say_so() {
     assert_eq!(support::health(storage, "pages").lane_restarts, 0);
 }
 
-/// Takes `n` in a fresh instance and expects it to work, then `n + 1` in another and expects a trap that names
-/// the limit.
+/// Takes `n` in a fresh instance and expects it to work, then `n + 1` in another and expects a trap that names the
+/// limit.
 fn assert_traps_beyond(set: impl Fn(&str) -> BackendConfig, n: u64, limit: &str) {
     let (at, beyond) = (format!("{limit}-{n}-at"), format!("{limit}-{n}-beyond"));
     let working = engine(set(&at));

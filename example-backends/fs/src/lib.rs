@@ -1,7 +1,7 @@
 //! Keeps chunks as files of a granted directory, and finds them again after a restart.
 //!
-//! All input and output is WASI 0.3: it awaits, where `std::fs` would stop every call of the instance.
-//! Bytes are spliced between files and the host's buffers, and never enter guest memory.
+//! All input and output is WASI 0.3: it awaits, where `std::fs` would stop every call of the instance. Bytes are
+//! spliced between files and the host's buffers, and never enter guest memory.
 
 mod config;
 mod disk;

@@ -1,5 +1,4 @@
-//! Keeps chunks in guest memory: two classes of one component, which differ in what they do when
-//! they are full.
+//! Keeps chunks in guest memory: two classes of one component, which differ in what they do when they are full.
 
 mod config;
 mod store;

@@ -90,8 +90,8 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Returns the length of the reply that `bytes` begin with; `None` if more are needed. They begin with those of
-    /// the last time.
+    /// Returns the length of the reply that `bytes` begin with; `None` if more are needed. They begin with those of the
+    /// last time.
     ///
     /// # Errors
     /// It is longer or deeper than a reply may be.

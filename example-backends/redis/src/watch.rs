@@ -1,5 +1,4 @@
-//! Silent connections are closed, without a timer for each wait: the next call looks
-//! after those that are waiting.
+//! Silent connections are closed, without a timer for each wait: the next call looks after those that are waiting.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};

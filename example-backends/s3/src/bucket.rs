@@ -102,8 +102,8 @@ impl Bucket {
         }
     }
 
-    /// Calls `attempt` until it succeeds, cannot succeed, or has been tried often enough. Each time is one
-    /// request; before each, `goes_on` returns an error if it is no longer wanted.
+    /// Calls `attempt` until it succeeds, cannot succeed, or has been tried often enough. Each time is one request;
+    /// before each, `goes_on` returns an error if it is no longer wanted.
     async fn request<T>(
         &self,
         operation: Operation,

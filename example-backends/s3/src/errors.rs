@@ -1,7 +1,7 @@
 //! The meaning of a failed request: refusals of the store, with their XML, and the host's errors of connections.
 //!
-//! Nothing of a request's query, and no free text of the server's, gets into an error: either may hold
-//! credentials. Codes, regions, dates and hosts are included if they have the form of one.
+//! Nothing of a request's query, and no free text of the server's, gets into an error: either may hold credentials.
+//! Codes, regions, dates and hosts are included if they have the form of one.
 
 mod connection;
 mod refusal;

@@ -13,8 +13,8 @@ use rusty_s3::Method as S3Method;
 
 use crate::sign::Target;
 
-/// Bytes of an answer that are read at once: what a request needs of guest memory. With more, and with streams that
-/// do not pass through the guest, chunks of 64 KiB to 32 MiB came no faster; and streams cannot fill one buffer from
+/// Bytes of an answer that are read at once: what a request needs of guest memory. With more, and with streams that do
+/// not pass through the guest, chunks of 64 KiB to 32 MiB came no faster; and streams cannot fill one buffer from
 /// several answers.
 const READ_BYTES: usize = 64 << 10;
 /// A text that is longer is of no use; its rest is not read.
@@ -44,8 +44,8 @@ pub(crate) enum ReadError<E> {
     Refused(E),
 }
 
-/// Sends a request, and returns its answer when the headers have come. `timeout` applies to connecting, from the
-/// last byte that was sent until the answer, and between bytes of its body.
+/// Sends a request, and returns its answer when the headers have come. `timeout` applies to connecting, from the last
+/// byte that was sent until the answer, and between bytes of its body.
 ///
 /// # Errors
 /// The host's error of the connection.

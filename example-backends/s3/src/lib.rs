@@ -1,7 +1,7 @@
 //! Keeps chunks as objects of a bucket, in S3 or a compatible store.
 //!
-//! HTTP is the host's (WASI 0.3): it connects, keeps connections alive and does TLS, and sends a chunk's bytes
-//! from its own memory. This crate adds S3: signatures, retries, and the meaning of its errors.
+//! HTTP is the host's (WASI 0.3): it connects, keeps connections alive and does TLS, and sends a chunk's bytes from its
+//! own memory. This crate adds S3: signatures, retries, and the meaning of its errors.
 
 mod bucket;
 mod config;

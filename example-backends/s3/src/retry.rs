@@ -36,8 +36,8 @@ impl Retries {
         Self { max, budget: Cell::new(BUDGET) }
     }
 
-    /// Returns how long to wait before the request is sent again, which has failed `n_failed` times. `None` if it
-    /// is not sent again.
+    /// Returns how long to wait before the request is sent again, which has failed `n_failed` times. `None` if it is
+    /// not sent again.
     pub(crate) fn pause(&self, n_failed: u32, how: Transient) -> Option<Duration> {
         let cost = match how {
             Transient::Failed => COST,

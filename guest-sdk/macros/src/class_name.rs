@@ -7,9 +7,9 @@ pub(crate) const RESERVED: [&str; 5] = ["Init", "ChunkKey", "Error", "Sources", 
 
 /// Turns `ExternalLogBackend` into `external-log-backend`.
 ///
-/// A word begins at a capital letter that follows a lower-case letter or a digit, and at a capital
-/// letter that is followed by a lower-case letter. Returns `None` for names that do not begin with a
-/// capital ASCII letter or hold anything but ASCII letters and digits.
+/// A word begins at a capital letter that follows a lower-case letter or a digit, and at a capital letter that is
+/// followed by a lower-case letter. Returns `None` for names that do not begin with a capital ASCII letter or hold
+/// anything but ASCII letters and digits.
 pub(crate) fn kebab(rust_name: &str) -> Option<String> {
     let bytes = rust_name.as_bytes();
     if !bytes.first()?.is_ascii_uppercase() || !bytes.iter().all(u8::is_ascii_alphanumeric) {

@@ -13,8 +13,8 @@ const CLASSES: usize = 1 << 12;
 const BITS_BELOW: u32 = 18;
 /// Found entries lie this far behind the stamps of all others, and less than twice as far.
 const BEHIND: u32 = 1 << 30;
-/// Steps that are taken to sort within a class, as long as there are not more entries than this: each step is a look
-/// at memory far away.
+/// Steps that are taken to sort within a class, as long as there are not more entries than this: each step is a look at
+/// memory far away.
 const STEPS_MAX: usize = 64;
 const SORTED_MAX: usize = 1 << 14;
 

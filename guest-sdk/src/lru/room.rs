@@ -65,8 +65,8 @@ impl<V> Lru<V> {
         self.release_bytes(size_bytes);
     }
 
-    /// Evicts until the index keeps to its capacity, for one that [`adopt`](Self::adopt)ed
-    /// what it found; `n_max` entries at most. Returns nothing when it keeps to it, or when all that is left is pinned.
+    /// Evicts until the index keeps to its capacity, for one that [`adopt`](Self::adopt)ed what it found; `n_max`
+    /// entries at most. Returns nothing when it keeps to it, or when all that is left is pinned.
     pub fn shrink(&mut self, n_max: usize) -> Vec<Removed<V>> {
         let victims = self.surplus(n_max);
         victims.iter().filter_map(|key| self.remove(key)).collect()
@@ -112,8 +112,8 @@ impl<V> Lru<V> {
         self.entries.grow().ok()
     }
 
-    /// The entries used longest ago, and before `before`, that are so many and hold so many bytes. `None` if there
-    /// are not enough.
+    /// The entries used longest ago, and before `before`, that are so many and hold so many bytes. `None` if there are
+    /// not enough.
     fn victims(&self, n: usize, excess_bytes: u64, before: u64) -> Option<Vec<ChunkKey>> {
         let (mut victims, mut freed_bytes) = (Vec::new(), 0);
         let youngest_age = self.order.age_of(before);

@@ -1,5 +1,5 @@
-//! What the calls of an instance need to wait for each other. Use the feature `inter-task-wakeup` with it: without it
-//! a call cannot wake another one.
+//! What the calls of an instance need to wait for each other. Use the feature `inter-task-wakeup` with it: without it a
+//! call cannot wake another one.
 
 mod key_locks;
 mod semaphore;

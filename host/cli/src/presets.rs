@@ -70,8 +70,8 @@ impl Preset {
     /// Returns the model's geometry.
     ///
     /// # Source
-    /// The `config.json` of each published model: `num_hidden_layers`, `num_key_value_heads`, and
-    /// `head_dim` or `hidden_size / num_attention_heads`; for DeepSeek, `kv_lora_rank + qk_rope_head_dim`.
+    /// The `config.json` of each published model: `num_hidden_layers`, `num_key_value_heads`, and `head_dim` or
+    /// `hidden_size / num_attention_heads`; for DeepSeek, `kv_lora_rank + qk_rope_head_dim`.
     pub fn geometry(self) -> Geometry {
         match self {
             Self::Llama3_8b | Self::Mistral7b => Geometry::attention(32, 8, 128),

@@ -1,7 +1,7 @@
 //! Measures kvtier, each figure beside its reference in the same run: `cargo xtask bench`.
 //!
-//! A part measures candidates in turns and adds rows and series to the report, which is printed as tables and
-//! written as JSON and SVG.
+//! A part measures candidates in turns and adds rows and series to the report, which is printed as tables and written
+//! as JSON and SVG.
 
 mod bench;
 mod contender;

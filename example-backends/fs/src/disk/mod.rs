@@ -1,7 +1,7 @@
 //! The directory: what can be done with its files. Knows nothing of capacity.
 //!
-//! Nothing is synced. The end of the process loses nothing that was renamed; the end of the machine may leave
-//! files that are short or torn, which the host notices when it verifies the chunk.
+//! Nothing is synced. The end of the process loses nothing that was renamed; the end of the machine may leave files
+//! that are short or torn, which the host notices when it verifies the chunk.
 
 mod errors;
 mod granted;
@@ -111,8 +111,8 @@ impl Disk {
         self.granted.keep_capacity(path).await.map_err(|error| self.named(error))
     }
 
-    /// Refuses a file system that does not do what the operator asked for. One that cannot be written to at all is
-    /// read all the same.
+    /// Refuses a file system that does not do what the operator asked for. One that cannot be written to at all is read
+    /// all the same.
     pub(crate) async fn check_caching(&self) -> Result<(), Error> {
         if self.caching != Caching::Direct {
             return Ok(());
@@ -155,8 +155,8 @@ impl Disk {
         stream::iter(keys).map(|key| self.stat(*key)).buffered(STATS_AT_ONCE).collect().await
     }
 
-    /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a
-    /// chunk, or nothing. The error names an obstacle in the way of a chunk; only the operator can remove it.
+    /// Writes chunks of `data` to temporary files and renames them to their own names: others see all of a chunk, or
+    /// nothing. The error names an obstacle in the way of a chunk; only the operator can remove it.
     pub(crate) async fn write(&self, chunks: &[(u32, ChunkKey)], data: &Sources) -> Vec<Result<(), Error>> {
         let file =
             |&(index, key)| FileToStore { index, temporary: self.temporary(key), name: self.file_of(key) };

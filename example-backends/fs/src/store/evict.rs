@@ -14,8 +14,7 @@ const EVICTED_AT_ONCE: usize = 64;
 const CHOICES_MAX: usize = 64;
 
 impl Store {
-    /// Reserves room, and has the files gone that were in it, so that the disk never holds more than
-    /// the capacity.
+    /// Reserves room, and has the files gone that were in it, so that the disk never holds more than the capacity.
     pub(super) async fn make_room(&self, call: Call, sizes_bytes: &[u64]) -> Result<Room<'_>, Error> {
         self.spare_leased(|index| Ok(index.would_evict(call, sizes_bytes)?)).await?;
         let (evicted, left_over) = {
@@ -98,8 +97,7 @@ impl Store {
         );
     }
 
-    /// Removes the files of chunks that left the index. Those that stay count again, and a later put tries
-    /// once more.
+    /// Removes the files of chunks that left the index. Those that stay count again, and a later put tries once more.
     async fn dispose_all(&self, evicted: Vec<Removed<()>>) -> Result<(), Error> {
         let mut disposed = stream::iter(evicted)
             .map(async |victim| (self.dispose(victim.key).await, victim))
@@ -119,9 +117,9 @@ impl Store {
 
     /// Removes the file of a chunk that is no longer in the index, unless it was stored again.
     ///
-    /// Waits for the key's lock while holding those of keys being stored. That cannot go round in circles: these
-    /// were locked, found absent, and room reserved for them, all at one moment. The one that holds the victim's lock
-    /// found it absent, so came after this eviction, and evicts only what was present later still.
+    /// Waits for the key's lock while holding those of keys being stored. That cannot go round in circles: these were
+    /// locked, found absent, and room reserved for them, all at one moment. The one that holds the victim's lock found
+    /// it absent, so came after this eviction, and evicts only what was present later still.
     async fn dispose(&self, key: ChunkKey) -> Result<(), Error> {
         let _guard = self.locks.lock(key).await;
         if self.index.borrow().get(&key).is_some() {

@@ -67,8 +67,8 @@ impl Store {
         Ok(n_pinned as u32)
     }
 
-    /// Finds the leading run of `keys`, in the index or else in the file system. Some keys at a time
-    /// once the first one was there.
+    /// Finds the leading run of `keys`, in the index or else in the file system. Some keys at a time once the first one
+    /// was there.
     async fn run(&self, keys: &[ChunkKey]) -> Result<Run, Error> {
         let mut run = Run { len: 0, asked: Vec::new() };
         let mut n_at_once = 1;

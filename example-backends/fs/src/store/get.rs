@@ -33,9 +33,8 @@ impl Store {
         answers
     }
 
-    /// Returns a call's result for a chunk, and drops the chunk if its file is missing or cut off: one that
-    /// stayed would keep it from being stored again. `read` is `None` for one that is known to be larger than the
-    /// buffer.
+    /// Returns a call's result for a chunk, and drops the chunk if its file is missing or cut off: one that stayed
+    /// would keep it from being stored again. `read` is `None` for one that is known to be larger than the buffer.
     async fn judge(
         &self,
         key: ChunkKey,

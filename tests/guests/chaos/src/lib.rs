@@ -1,5 +1,5 @@
-//! A backend that misbehaves by a seed, for the model test: a map of chunks, whose calls go wrong in every way
-//! that a component has.
+//! A backend that misbehaves by a seed, for the model test: a map of chunks, whose calls go wrong in every way that a
+//! component has.
 
 mod faults;
 

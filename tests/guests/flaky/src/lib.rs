@@ -1,5 +1,5 @@
-//! A backend that fails some of its calls. Chunks and the number of calls are in the granted directory, so that
-//! they outlive an instance.
+//! A backend that fails some of its calls. Chunks and the number of calls are in the granted directory, so that they
+//! outlive an instance.
 
 use std::path::PathBuf;
 use std::{fs, io};

@@ -24,8 +24,7 @@ use kvtier_guest::wasip3::random::random as random_0_3;
 use kvtier_guest::wasip3::sockets::types::{IpAddressFamily, TcpSocket};
 use kvtier_guest::{Level, info, log};
 
-/// Takes `config.takes`, in `get` and for `read` in `put`; how much is the lower half of the key. What works is a
-/// miss.
+/// Takes `config.takes`, in `get` and for `read` in `put`; how much is the lower half of the key. What works is a miss.
 pub struct GreedyBackend {
     takes: String,
 }

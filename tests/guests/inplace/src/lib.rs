@@ -1,5 +1,5 @@
-//! A fault for the crash harness to find: a store of files, laid out as that of `fs`, which writes each chunk to
-//! its own name at once. A process that ends in between leaves a torn file.
+//! A fault for the crash harness to find: a store of files, laid out as that of `fs`, which writes each chunk to its
+//! own name at once. A process that ends in between leaves a torn file.
 
 use kvtier_guest::each;
 use kvtier_guest::prelude::*;

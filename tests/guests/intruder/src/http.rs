@@ -1,6 +1,6 @@
-//! HTTP requests in both versions of WASI: `get URL`, `put URL BYTES`, `hold URL`, which
-//! promises a body and does not send it (0.3), `connect-to URL`, and `follow URL`, which makes
-//! another request if it is redirected. What is seen is the status and the beginning of the body.
+//! HTTP requests in both versions of WASI: `get URL`, `put URL BYTES`, `hold URL`, which promises a body and does not
+//! send it (0.3), `connect-to URL`, and `follow URL`, which makes another request if it is redirected. What is seen is
+//! the status and the beginning of the body.
 
 use crate::Outcome;
 

@@ -1,9 +1,9 @@
-//! Backends that try what may not be granted, step by step, as listed in `config.try`: words separated
-//! by blanks, steps by `;`, for instance `symlink ../beside link; open link`.
+//! Backends that try what may not be granted, step by step, as listed in `config.try`: words separated by blanks, steps
+//! by `;`, for instance `symlink ../beside link; open link`.
 //!
-//! The steps are taken in `get`, or in the method `config.in`. A step that is refused is the call's error,
-//! and no further one is taken; what a step saw goes to the log. `with_std` uses Rust's standard library,
-//! `preview2` and `preview3` call the two versions of WASI directly, in the first directory that is granted.
+//! The steps are taken in `get`, or in the method `config.in`. A step that is refused is the call's error, and no
+//! further one is taken; what a step saw goes to the log. `with_std` uses Rust's standard library, `preview2` and
+//! `preview3` call the two versions of WASI directly, in the first directory that is granted.
 
 mod http;
 mod preview2;

@@ -160,8 +160,8 @@ impl Behaviour for Short {
     }
 }
 
-/// Writes into a buffer while a stream into the same buffer is open. Logs what the second writer was
-/// told; it would have written zeros.
+/// Writes into a buffer while a stream into the same buffer is open. Logs what the second writer was told; it would
+/// have written zeros.
 #[derive(Default)]
 pub(crate) struct Reentrant;
 

@@ -1,5 +1,5 @@
-//! Backends that misbehave, one behaviour each, and one that does not. All are the same working store
-//! with one thing spoilt; `config.in` names the method where that applies.
+//! Backends that misbehave, one behaviour each, and one that does not. All are the same working store with one thing
+//! spoilt; `config.in` names the method where that applies.
 
 mod answers;
 mod between;

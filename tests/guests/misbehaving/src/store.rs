@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvtier_guest::{ChunkKey, Pinning};
 
-/// Chunks in memory, without a limit. Ordered, so that what a class makes of it is the same in every
-/// run.
+/// Chunks in memory, without a limit. Ordered, so that what a class makes of it is the same in every run.
 #[derive(Default)]
 pub(crate) struct Store {
     chunks: RefCell<BTreeMap<ChunkKey, Vec<u8>>>,

@@ -1,5 +1,5 @@
-//! Two classes against the plain contract, without the SDK: `AlphaBackend` refuses nothing and keeps
-//! everything, `BetaStore2` stores the bytes in pieces.
+//! Two classes against the plain contract, without the SDK: `AlphaBackend` refuses nothing and keeps everything,
+//! `BetaStore2` stores the bytes in pieces.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

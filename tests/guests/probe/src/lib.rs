@@ -1,5 +1,5 @@
-//! Classes in blocking style: one tries what a sandbox may refuse, one sleeps inside a call, one splices between
-//! chunks and files.
+//! Classes in blocking style: one tries what a sandbox may refuse, one sleeps inside a call, one splices between chunks
+//! and files.
 
 use std::env;
 use std::fmt::Debug;
@@ -12,8 +12,8 @@ use kvtier_guest::wasip2::filesystem::preopens;
 use kvtier_guest::wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 use kvtier_guest::{Caching, FileToLoad, FileToStore, info};
 
-/// Logs, when it is opened, what it can see and what became of what it tried: the environment, the
-/// arguments, `config.read` and `config.write` (files), `config.connect` (an address). Stores nothing.
+/// Logs, when it is opened, what it can see and what became of what it tried: the environment, the arguments,
+/// `config.read` and `config.write` (files), `config.connect` (an address). Stores nothing.
 pub struct ProbeBackend {
     init: Init,
 }
