@@ -5,6 +5,8 @@
 mod counts;
 mod histogram;
 mod prometheus;
+#[cfg(test)]
+mod reference_tests;
 
 pub(crate) use self::counts::TierMetrics;
 pub use self::counts::{BreakerCounts, TierCounts};

@@ -165,6 +165,49 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_has_every_denial() {
+        let (text, address) = (|| GuestText::new("T"), "10.0.0.1:80".parse().unwrap());
+        let denials = [
+            Denial::NoDirectory,
+            Denial::Outside(text()),
+            Denial::ReadOnly(text()),
+            Denial::System(text()),
+            Denial::Socket,
+            Denial::Connect(address),
+            Denial::Bind(address),
+            Denial::Listen,
+            Denial::Udp,
+            Denial::Lookup(text()),
+            Denial::Request(text()),
+            Denial::Led(text(), address, "KIND"),
+        ];
+        let reference = include_str!("../../../../docs/operation.md");
+        let cells = reference.lines().filter_map(|row| row.strip_prefix("| `")?.split(" | ").next());
+        let documented: Vec<&str> = cells.flat_map(|cell| cell.split('`').step_by(2)).collect();
+        for denial in &denials {
+            // A new denial needs an arm here, and a value above.
+            match denial {
+                Denial::NoDirectory
+                | Denial::Outside(_)
+                | Denial::ReadOnly(_)
+                | Denial::System(_)
+                | Denial::Socket
+                | Denial::Connect(_)
+                | Denial::Bind(_)
+                | Denial::Listen
+                | Denial::Udp
+                | Denial::Lookup(_)
+                | Denial::Request(_)
+                | Denial::Led(..) => {}
+            }
+            let shown = ["\"T\"", "10.0.0.1:80", "KIND"]
+                .iter()
+                .fold(denial.to_string(), |shown, part| shown.replace(part, "..."));
+            assert!(documented.contains(&shown.as_str()), "{shown}");
+        }
+    }
+
+    #[test]
     fn a_text_of_the_guests_is_one_short_line() {
         let target = GuestText::new("a\n\u{1b}[2J\"b");
         assert_eq!(target.to_string(), r#""a\n\u{1b}[2J\"b""#);
