@@ -1,28 +1,45 @@
-//! The `kvtier` command, as a library so that tests can drive its parts.
+//! The `kvtier` command. It is a library for its own binary and tests only, and not an API: any release may change it.
 //!
 //! [`args`] defines the command line, [`run`] runs a command, and `main.rs` prints errors and sets the exit code. Only
 //! `engine` depends on the host library's engine: a replay reaches it through [`replay::Chain`].
 
+#[doc(hidden)]
 pub mod args;
+#[doc(hidden)]
 pub mod commands;
+#[doc(hidden)]
 pub mod content;
+#[doc(hidden)]
 pub mod engine;
+#[doc(hidden)]
 pub mod format;
+#[doc(hidden)]
 pub mod generate;
+#[doc(hidden)]
 pub mod histogram;
+#[doc(hidden)]
 pub mod logging;
+#[doc(hidden)]
 pub mod machine;
 mod output;
+#[doc(hidden)]
 pub mod presets;
+#[doc(hidden)]
 pub mod progress;
 mod random;
+#[doc(hidden)]
 pub mod replay;
+#[doc(hidden)]
 pub mod report;
 #[cfg(test)]
 mod sample;
+#[doc(hidden)]
 pub mod series;
+#[doc(hidden)]
 pub mod svg;
+#[doc(hidden)]
 pub mod table;
+#[doc(hidden)]
 pub mod trace;
 
 use std::path::Path;

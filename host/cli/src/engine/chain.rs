@@ -28,7 +28,7 @@ pub struct EngineChain {
     chunk_bytes: usize,
     /// The result of the last lookup.
     plan: Lookup,
-    /// How many of its chunks were requested.
+    /// The number of its chunks that were requested.
     n_requested: usize,
 }
 

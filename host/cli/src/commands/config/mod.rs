@@ -21,7 +21,7 @@ use super::{choose_compiler, print, print_json, read_config};
 pub struct Reviewed {
     /// The backend.
     pub config: BackendConfig,
-    /// What its component asks for, or why the component cannot be loaded.
+    /// The grants that its component needs, or why the component cannot be loaded.
     pub review: Result<wasm::Review, ComponentError>,
 }
 

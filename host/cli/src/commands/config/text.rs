@@ -92,10 +92,10 @@ fn reaches(reaches: &[Reach]) -> String {
     let rows = reaches.iter().flat_map(|reach| {
         let result = match reach.result() {
             ReviewResult::Unused => "not used",
-            ReviewResult::Granted => "reaches what is granted",
+            ReviewResult::Granted => "granted",
             ReviewResult::Denied if reach.key == "allow.env" => "sees no variable",
             ReviewResult::Denied => "DENIED",
-            ReviewResult::NotNeeded => "NOT NEEDED: cannot be used",
+            ReviewResult::NotNeeded => "NOT NEEDED: the component does not import it",
         };
         let n_lines = reach.imported.len().max(reach.granted.len()).max(1);
         (0..n_lines).map(move |index| {
@@ -104,7 +104,7 @@ fn reaches(reaches: &[Reach]) -> String {
             [first(reach.key), item(&reach.imported), item(&reach.granted), first(result)]
         })
     });
-    table(&["grant", "imported", "granted", "so that"], 4, rows)
+    table(&["grant", "imported", "granted", "result"], 4, rows)
 }
 
 #[cfg(test)]
@@ -133,8 +133,8 @@ mod tests {
             reach("allow.env", &["wasi:cli/environment@0.2.6"], &[]),
         ];
         insta::assert_snapshot!(super::reaches(&reaches), @r"
-        grant      imported                        granted       so that
-        allow.fs   wasi:filesystem/preopens@0.2.6  /kv:/data:rw  reaches what is granted
+        grant      imported                        granted       result
+        allow.fs   wasi:filesystem/preopens@0.2.6  /kv:/data:rw  granted
                    wasi:filesystem/types@0.2.6
         allow.net  wasi:sockets/tcp@0.2.6          -             DENIED
         allow.env  wasi:cli/environment@0.2.6      -             sees no variable
@@ -145,11 +145,11 @@ mod tests {
             reach("allow.env", &["wasi:cli/environment@0.2.6"], &["HOME"]),
         ];
         insta::assert_snapshot!(super::reaches(&reaches), @r"
-        grant      imported                    granted         so that
-        allow.fs   -                           /kv:/data:rw    NOT NEEDED: cannot be used
+        grant      imported                    granted         result
+        allow.fs   -                           /kv:/data:rw    NOT NEEDED: the component does not import it
                                                /more:/more:ro
         allow.net  -                           -               not used
-        allow.env  wasi:cli/environment@0.2.6  HOME            reaches what is granted
+        allow.env  wasi:cli/environment@0.2.6  HOME            granted
         ");
     }
 

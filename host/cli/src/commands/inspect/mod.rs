@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 pub use self::text::render;
 use super::{print, print_json};
 
-/// What a component exports and imports.
+/// The exports and imports of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// The file's name.
