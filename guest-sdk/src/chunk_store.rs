@@ -49,7 +49,7 @@ pub trait ChunkStore: Sized + 'static {
     /// [`Error::Corrupt`] if it is damaged; or any, if the store cannot tell.
     async fn get_one(&self, into: Sink<'_>) -> Result<Option<u64>, Error>;
 
-    /// Removes a chunk, and returns whether it was present.
+    /// Removes a chunk, and reports whether it was present.
     ///
     /// # Errors
     /// Any; the chunk may have been removed.

@@ -149,7 +149,7 @@ impl<V> Lru<V> {
         keys.iter().take_while(|key| self.find(key).is_some()).count()
     }
 
-    /// Counts a use of `key`, chunk `index` of `call`. Returns whether it is present.
+    /// Counts a use of `key`, chunk `index` of `call`. Reports whether it is present.
     pub fn touch(&mut self, call: Call, index: u32, key: &ChunkKey) -> bool {
         let Some(at) = self.find(key) else {
             return false;
@@ -211,9 +211,9 @@ impl<V> Lru<V> {
         Ok(None)
     }
 
-    /// Takes in a chunk that a store finds when it looks through what there is: `age` ago it was used last, and before
-    /// all uses that were counted. One that is present stays as it is. Chunks of about the same age, within a
-    /// hundredth, may change places if there are many. [`shrink`](Self::shrink) afterwards.
+    /// Takes in a chunk that a store finds when it looks through what there is. It was last used `age` ago, before any
+    /// counted use. One that is present stays as it is. Chunks of about the same age, within a hundredth, may change
+    /// places if there are many. [`shrink`](Self::shrink) afterwards.
     ///
     /// # Errors
     /// As [`adopt`](Self::adopt).

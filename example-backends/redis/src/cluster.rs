@@ -148,7 +148,7 @@ async fn ask_for_slots(connection: &mut Connection) -> Result<Result<SlotMap, Er
     connection.writer.write(out).await?;
     match connection.reader.reply().await? {
         OwnedFrame::Error(words) => Ok(Err(match refusal::refusal(&words, &connection.address) {
-            Refusal::Error(Error::Other(says)) => Error::invalid_config("cluster", says),
+            Refusal::Error(Error::Other(answer)) => Error::invalid_config("cluster", answer),
             refused => refused.into_error(),
         })),
         reply => {

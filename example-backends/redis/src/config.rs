@@ -29,7 +29,7 @@ pub(crate) struct Config {
     pub(crate) link: Rc<Link>,
 }
 
-/// How connections are made and kept.
+/// The settings of connections.
 pub(crate) struct Link {
     /// `config.username`
     pub(crate) username: Option<String>,

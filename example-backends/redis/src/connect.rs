@@ -100,16 +100,16 @@ async fn enter(mut connection: Connection, link: &Link) -> Result<Connection, Er
 /// Judges an error that a server answers with at the beginning.
 fn answered(step: Step, words: &str, from: &Address) -> Result<(), Error> {
     refusal::greeting(words, from)?;
-    let says = format!("the server at {from} says: {words}");
+    let answer = format!("the server at {from} answered: {words}");
     match (step, refusal::refusal(words, from)) {
         (Step::Greet, _) => Ok(()),
         (_, Refusal::Error(error @ (Error::Unavailable(_) | Error::InvalidConfig(_)))) => Err(error),
         // Servers that do not know the command repeat its arguments.
         (Step::Authenticate, _) => {
             let kind = words.split(' ').next().unwrap_or_default();
-            Err(refusal::denied(&format!("the server at {from} says: {kind}")))
+            Err(refusal::denied(&format!("the server at {from} answered: {kind}")))
         }
-        (Step::Select, _) => Err(Error::invalid_config("database", says)),
+        (Step::Select, _) => Err(Error::invalid_config("database", answer)),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Reader {
     ended: Option<FutureReader<Result<(), ErrorCode>>>,
     /// Ends steps that take too long.
     wait: Rc<Wait>,
-    /// What has been received; before `start` it has been used.
+    /// The bytes received; those before `start` have been used.
     buffer: Vec<u8>,
     start: usize,
     /// Replies to other calls come behind those to this one.

@@ -244,7 +244,7 @@ impl Lease {
         }
     }
 
-    /// Makes another connection in the place of one that had ended, as the others that were idle may have.
+    /// Makes another connection, to replace one that was closed; other idle connections may be closed too.
     ///
     /// # Errors
     /// As [`Node::lease`].

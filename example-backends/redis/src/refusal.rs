@@ -41,64 +41,64 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Finds out what the words of an error reply of the server at `from` mean.
+/// Interprets the words of an error reply of the server at `from`.
 pub(crate) fn refusal(words: &str, from: &Address) -> Refusal {
     let (code, rest) = words.split_once(' ').unwrap_or((words, ""));
     let target = || rest.split(' ').nth(1).and_then(|to| redirected(to, from));
-    let says = || format!("the server at {from} says: {words}");
+    let answered = || format!("the server at {from} answered: {words}");
     Refusal::Error(match code {
         "MOVED" => match target() {
             Some(to) => return Refusal::Moved(to),
-            None => Error::unavailable(says()),
+            None => Error::unavailable(answered()),
         },
         "ASK" => match target() {
             Some(to) => return Refusal::Ask(to),
-            None => Error::unavailable(says()),
+            None => Error::unavailable(answered()),
         },
-        "CLUSTERDOWN" | "TRYAGAIN" => return Refusal::Later(Error::unavailable(says())),
-        "WRONGPASS" | "NOAUTH" | "NOPERM" => denied(&says()),
-        "READONLY" | "LOADING" | "MASTERDOWN" => return Refusal::Elsewhere(Error::unavailable(says())),
-        "MISCONF" | "BUSY" | "NOREPLICAS" => Error::unavailable(says()),
+        "CLUSTERDOWN" | "TRYAGAIN" => return Refusal::Later(Error::unavailable(answered())),
+        "WRONGPASS" | "NOAUTH" | "NOPERM" => denied(&answered()),
+        "READONLY" | "LOADING" | "MASTERDOWN" => return Refusal::Elsewhere(Error::unavailable(answered())),
+        "MISCONF" | "BUSY" | "NOREPLICAS" => Error::unavailable(answered()),
         "OOM" => Error::NoSpace,
-        _ => Error::other(says()),
+        _ => Error::other(answered()),
     })
 }
 
-/// Reports whether words say that a value is larger than the server takes. It ends the connection after them.
+/// Reports whether words mean that a value is larger than the server takes. It ends the connection after them.
 pub(crate) fn is_too_large(words: &str) -> bool {
     words.contains("Protocol error") && words.contains("bulk length")
 }
 
-/// The error for a value of `n_bytes` that was too large for the server at `from`.
+/// Returns the error for a value of `n_bytes` that was too large for the server at `from`.
 pub(crate) fn too_large(n_bytes: u64, words: &str, from: &Address) -> Error {
     Error::other(format!(
-        "a chunk of {n_bytes} bytes: the server at {from} says: {words}; it takes no value larger than its \
+        "a chunk of {n_bytes} bytes: the server at {from} answered: {words}; it takes no value larger than its \
          `proto-max-bulk-len`: raise that, or lower `chunk_size`"
     ))
 }
 
-/// Finds out what the words of an error mean that is the first that the server at `from` says, to a greeting. `Ok` if
-/// it is a greeting: a server that does not do one thing may well do others.
+/// Interprets the words of the first error that the server at `from` sends, in answer to the greeting. `Ok` if only the
+/// greeting is refused: a server that does not know one command may well know others.
 ///
 /// # Errors
 /// `unavailable` if the server takes no connections now, `invalid-config` if it does not take ours.
 pub(crate) fn greeting(words: &str, from: &Address) -> Result<(), Error> {
-    let says = || format!("the server at {from} says: {words}");
+    let answered = || format!("the server at {from} answered: {words}");
     match words.split(' ').next().unwrap_or_default() {
-        "NOAUTH" => Err(denied(&says())),
+        "NOAUTH" => Err(denied(&answered())),
         // Of a server without a password, to all that do not come from its own machine.
-        "LOADING" | "MASTERDOWN" | "DENIED" => Err(Error::unavailable(says())),
-        _ if words.contains("max number of clients") => Err(Error::unavailable(says())),
+        "LOADING" | "MASTERDOWN" | "DENIED" => Err(Error::unavailable(answered())),
+        _ if words.contains("max number of clients") => Err(Error::unavailable(answered())),
         _ => Ok(()),
     }
 }
 
-/// The error of a server that does not let the backend in.
-pub(crate) fn denied(says: &str) -> Error {
-    Error::InvalidConfig(format!("secrets.password, config.username: {says}"))
+/// Returns the error of a server that does not let the backend in.
+pub(crate) fn denied(answer: &str) -> Error {
+    Error::InvalidConfig(format!("secrets.password, config.username: {answer}"))
 }
 
-/// The address in a redirection; without a host, the host of the server that sent it.
+/// Returns the address in a redirection; without a host, the host of the server that sent it.
 fn redirected(to: &str, from: &Address) -> Option<Address> {
     let (host, port) = to.rsplit_once(':')?;
     let host = if host.is_empty() || host == "?" { from.host() } else { host };

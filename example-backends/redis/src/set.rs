@@ -13,9 +13,9 @@ use crate::resp;
 
 /// The first bytes of a large value go with its header.
 const FIRST_BYTES: u64 = 64 << 10;
-/// The last write of a call has so many bytes if the call has: several packets of any network. A small packet is not
-/// sent as long as an earlier small one is unacknowledged (Nagle's algorithm, which WASI cannot switch off), and the
-/// server acknowledges at once only what is more than a packet.
+/// The last write of a call has at least this many bytes, if the call does: several packets of any network. A small
+/// packet is not sent as long as an earlier small one is unacknowledged (Nagle's algorithm, which WASI cannot switch
+/// off), and the server acknowledges at once only what is more than a packet.
 const LAST_BYTES: u64 = 192 << 10;
 
 /// Stores chunks and returns for each whether it was stored: a present value stays, unless this `replaces` it.

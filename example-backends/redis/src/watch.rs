@@ -30,7 +30,7 @@ impl Watch {
         wait
     }
 
-    /// Gives up those that have been waiting since `timeout_ns` before `now_ns`, as far as earlier looks tell.
+    /// Gives up those that have been waiting since `timeout_ns` before `now_ns`, according to earlier checks.
     pub(crate) fn look(&self, now_ns: u64, timeout_ns: u64) {
         self.waits.borrow_mut().retain(|wait| {
             let Some(wait) = wait.upgrade() else { return false };

@@ -90,14 +90,14 @@ impl From<ErrorCode> for Failure {
 }
 
 impl Failure {
-    /// Returns whether the object is known not to be there.
+    /// Reports whether the object is known to be absent.
     pub(crate) fn is_absent(&self) -> bool {
         let Self::Refused(refusal) = self else { return false };
         // An answer to HEAD has no code.
         refusal.status == 404 && refusal.code.as_deref().is_none_or(|code| code == "NoSuchKey")
     }
 
-    /// Returns whether the object is not the one that a request was restricted to.
+    /// Reports whether the object is not the one that a request was restricted to.
     pub(crate) fn is_another_object(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.status == 412)
     }

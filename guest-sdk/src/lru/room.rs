@@ -48,8 +48,7 @@ impl<V> Lru<V> {
         self.victims(n_excess, excess_bytes, call.first_use).ok_or(Full)
     }
 
-    /// Reserves so many of the free bytes, and no place for a chunk. Given back by
-    /// [`release_bytes`](Self::release_bytes).
+    /// Reserves `size_bytes` of the free bytes, but no entry. Given back by [`release_bytes`](Self::release_bytes).
     pub fn hold_bytes(&mut self, size_bytes: u64) {
         self.reserved_bytes = self.reserved_bytes.saturating_add(size_bytes);
     }
@@ -112,13 +111,13 @@ impl<V> Lru<V> {
         self.entries.grow().ok()
     }
 
-    /// The entries used longest ago, and before `before`, that are so many and hold so many bytes. `None` if there are
-    /// not enough.
-    fn victims(&self, n: usize, excess_bytes: u64, before: u64) -> Option<Vec<ChunkKey>> {
+    /// Returns the entries used longest ago, and before `before`: at least `n` entries that hold at least `n_bytes`.
+    /// `None` if there are not enough.
+    fn victims(&self, n: usize, n_bytes: u64, before: u64) -> Option<Vec<ChunkKey>> {
         let (mut victims, mut freed_bytes) = (Vec::new(), 0);
         let youngest_age = self.order.age_of(before);
         let mut at = self.order.oldest;
-        while freed_bytes < excess_bytes || victims.len() < n {
+        while freed_bytes < n_bytes || victims.len() < n {
             let entry = (at != NONE).then(|| &self.entries[at])?;
             if self.order.age(entry.stamp) <= youngest_age {
                 return None;

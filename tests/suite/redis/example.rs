@@ -52,5 +52,5 @@ fn what_node_a_of_the_example_stores_node_b_finds() {
             assert!(said.contains(line), "{line}\n{said}");
         }
     }
-    assert!(readme.contains(&format!("`redis-cli dbsize` says {}", size(&mut client))));
+    assert!(readme.contains(&format!("`redis-cli dbsize` prints {}", size(&mut client))));
 }
