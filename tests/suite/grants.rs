@@ -1,14 +1,16 @@
 //! Accesses that were not granted: the guest is refused, and the operator and the caller learn what was denied.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvtier::tier::{TierError, TierHealth};
-use kvtier::{BackendConfig, EngineBuilder, FsAccess, FsGrant, Miss, NetGrant, NetHost, PortRange};
+use kvtier::{BackendConfig, EngineBuilder, FsAccess, FsGrant, Miss};
 
 use crate::support;
+
+mod network;
+mod review;
 
 /// Both versions of WASI.
 pub(crate) const CLASSES: [&str; 2] = ["IntruderBackend", "AsyncIntruderBackend"];
@@ -257,126 +259,6 @@ fn the_operating_systems_own_refusal_is_not_taken_for_a_missing_grant() {
     }
 }
 
-/// Returns a listener on this machine, and its address.
-fn listener() -> (TcpListener, String, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address.to_string(), address.port())
-}
-
-fn tcp(host: NetHost, port: u16) -> NetGrant {
-    NetGrant::Tcp { host, ports: PortRange { first: port, last: port } }
-}
-
-fn address(text: &str) -> NetHost {
-    NetHost::Address(text.parse().unwrap())
-}
-
-fn assert_not_connected(listener: &TcpListener) {
-    listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "a connection arrived");
-}
-
-#[test]
-fn a_backend_without_network_grants_gets_no_socket() {
-    let (listener, there, _) = listener();
-    for steps in [format!("connect {there}"), format!("std connect {there}"), "listen".into()] {
-        for class in CLASSES.iter().take(if steps.starts_with("std") { 1 } else { 2 }) {
-            let remedy = "add allow.net: [\"tcp://HOST:PORT\"]";
-            assert_denied(intruder(class, &steps), "a TCP socket", remedy);
-        }
-    }
-    assert_not_connected(&listener);
-}
-
-#[test]
-fn a_granted_address_does_not_open_its_neighbour() {
-    let (_granted, granted_address, port) = listener();
-    let (other, other_address, _) = listener();
-    for class in CLASSES {
-        let backend = |steps: &str| {
-            let mut backend = intruder(class, steps);
-            backend.allow.net.push(tcp(address("127.0.0.1"), port));
-            backend
-        };
-        let seen = run(backend(&format!("connect {granted_address}")));
-        assert_eq!((seen.error, seen.health.denials), (None, 0));
-        let what = format!("connecting to {other_address}");
-        let remedy = format!("add allow.net: [\"tcp://{other_address}\"]");
-        assert_denied(backend(&format!("connect {other_address}")), &what, &remedy);
-        // The same port of another address.
-        let elsewhere = format!("127.0.0.2:{port}");
-        let what = format!("connecting to {elsewhere}");
-        let remedy = format!("add allow.net: [\"tcp://{elsewhere}\"]");
-        assert_denied(backend(&format!("connect {elsewhere}")), &what, &remedy);
-
-        let nobody = "no grant allows a backend to be connected to";
-        assert_denied(backend("listen"), "listening for connections", nobody);
-        assert_denied(backend("bind 127.0.0.1:0"), "binding to 127.0.0.1:0", nobody);
-        assert_denied(backend("bind 0.0.0.0:9"), "binding to 0.0.0.0:9", nobody);
-        assert_denied(backend("udp"), "a UDP socket", "no grant allows UDP");
-    }
-    let mut backend = intruder(CLASSES[0], "std udp 127.0.0.1:0");
-    backend.allow.net.push(tcp(address("127.0.0.1"), port));
-    assert_denied(backend, "a UDP socket", "no grant allows UDP");
-    assert_not_connected(&other);
-}
-
-/// Returns a backend that may reach `localhost` by name, and loopback by address.
-fn local(class: &str, steps: &str, port: u16) -> BackendConfig {
-    let mut backend = intruder(class, steps);
-    backend.allow.net.extend([
-        tcp(NetHost::Name("localhost".into()), port),
-        tcp(address("127.0.0.1"), port),
-        tcp(address("::1"), port),
-    ]);
-    backend
-}
-
-#[test]
-fn a_granted_name_is_resolved_by_the_host_and_no_other_name_is() {
-    let (_listener, _, port) = listener();
-    for class in CLASSES {
-        for name in ["localhost", "LocalHost", "localhost."] {
-            let seen = run(local(class, &format!("resolve {name}"), port));
-            assert_eq!((seen.error, seen.health.denials), (None, 0));
-            assert!(seen.heard[0].contains("(127, 0, 0, 1)"), "{:?}", seen.heard);
-        }
-        for name in ["other.example", "localhost.example", "x.localhost", "metadata"] {
-            let what = format!("resolving the name \"{name}\"");
-            let remedy = format!("add allow.net: [\"tcp://{name}:PORT\"]");
-            let steps = format!("resolve {name}");
-            assert_denied(local(class, &steps, port), &what, &remedy);
-            assert_denied(intruder(class, &steps), &what, &remedy);
-        }
-    }
-    let seen = run(local(CLASSES[0], &format!("std connect localhost:{port}; std resolve localhost"), port));
-    assert_eq!(seen.error, None);
-    assert!(seen.heard[1].contains("127.0.0.1"), "{:?}", seen.heard);
-    let what = "resolving the name \"other.example\"";
-    let remedy = "add allow.net: [\"tcp://other.example:PORT\"]";
-    assert_denied(intruder(CLASSES[0], "std resolve other.example"), what, remedy);
-}
-
-#[test]
-fn a_name_that_leads_to_this_machine_needs_the_address_granted_too() {
-    let refused = |net: Vec<NetGrant>| {
-        let mut backend = intruder(CLASSES[0], "resolve localhost");
-        backend.allow.net = net;
-        let config = support::config(vec![backend]);
-        EngineBuilder::new(config, support::metadata()).build_blocking().unwrap_err().to_string()
-    };
-    let name = || tcp(NetHost::Name("localhost".into()), 6379);
-    let error = refused(vec![name()]);
-    let expected = "allow.net: `tcp://localhost:6379`: the name resolves to 127.0.0.1, a loopback address; \
-                    names may lead there only if the address is granted too: if that is meant, add \
-                    \"tcp://127.0.0.1:6379\" or a network that has it";
-    assert!(error.contains(expected), "{error}");
-    // Its port has to be granted too.
-    let error = refused(vec![name(), tcp(address("127.0.0.1"), 6380)]);
-    assert!(error.contains(expected), "{error}");
-}
-
 #[test]
 fn a_guest_sees_no_environment_no_arguments_and_no_input() {
     assert!(std::env::var("PATH").is_ok(), "there are variables to see");
@@ -509,86 +391,4 @@ fn a_key_of_several_lines_is_shown_in_no_part_by_errors_log_and_traps() {
             }
         }
     }
-}
-
-/// Returns what `kvtier config` prints of a configuration's text, without the paths of this machine, and whether it
-/// accepts the configuration.
-fn inspected(text: &str) -> (String, Result<(), String>) {
-    let folder = tempfile::tempdir().unwrap();
-    for component in ["fs", "intruder"] {
-        let name = folder.path().join(format!("{component}.wasm"));
-        fs::copy(support::component(component), name).unwrap();
-    }
-    fs::write(folder.path().join("password"), "xyzzy-plugh").unwrap();
-    let config = folder.path().join("kvtier.yaml");
-    fs::write(&config, format!("{text}  kvtier.compile_cache: cache\n")).unwrap();
-    let program = support::kvtier_program();
-    let backends = kvtier_cli::commands::config::look(Some(&config), Some(&program)).unwrap();
-    let shown = kvtier_cli::commands::config::render(&backends);
-    let verdict = kvtier_cli::commands::config::ensure_usable(&backends).map_err(|error| error.to_string());
-    (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)
-}
-
-/// Returns the line of a table that begins with a key.
-fn row<'a>(shown: &'a str, key: &str) -> &'a str {
-    let found = shown.lines().find(|line| line.trim_start().starts_with(key));
-    found.unwrap_or_else(|| panic!("{key} in {shown}"))
-}
-
-#[test]
-fn what_a_backend_asks_for_is_shown_beside_what_it_is_granted() {
-    let (shown, verdict) = inspected(
-        "external_backends: disk\n\
-         extra_config:\n  \
-         external_backend.disk.module_path: fs.wasm\n  \
-         external_backend.disk.class_name: FsBackend\n  \
-         external_backend.disk.allow.fs: [\"/var/cache/kv:/data:rw\"]\n  \
-         external_backend.disk.allow.net: [\"tcp://10.0.0.1:6379\"]\n  \
-         external_backend.disk.secrets.password: file:password\n  \
-         external_backend.disk.limits.call_timeout_ms: 500\n",
-    );
-    assert_eq!(verdict, Ok(()), "{shown}");
-    assert!(shown.starts_with("backend disk\n  component  fs.wasm ("), "{shown}");
-    assert!(row(&shown, "class").ends_with("FsBackend, fulfils the contract, async"), "{shown}");
-    assert!(row(&shown, "digest").ends_with(", NOT PINNED: whatever is in the file is run"), "{shown}");
-    assert!(
-        row(&shown, "limits").ends_with("call_timeout_ms 500 (default 1000); otherwise the defaults"),
-        "{shown}"
-    );
-    assert!(row(&shown, "secrets").ends_with("password from `file:password`"), "{shown}");
-    let fs = row(&shown, "allow.fs");
-    assert!(fs.contains("/var/cache/kv:/data:rw") && fs.ends_with("  granted"), "{shown}");
-    let net = row(&shown, "allow.net");
-    assert!(net.contains("tcp://10.0.0.1:6379"), "{shown}");
-    let without_sockets = !shown.contains("wasi:sockets/");
-    assert_eq!(net.ends_with("NOT NEEDED: the component does not import it"), without_sockets, "{shown}");
-    assert!(shown.contains("what a component could use, not what it needs"), "{shown}");
-    assert!(!shown.contains("xyzzy"), "{shown}");
-}
-
-#[test]
-fn a_configuration_whose_backends_cannot_be_loaded_is_not_passed() {
-    let (shown, verdict) = inspected(&format!(
-        "external_backends: one, two, three\n\
-         extra_config:\n  \
-         external_backend.one.module_path: intruder.wasm\n  \
-         external_backend.one.class_name: IntruderBackend\n  \
-         external_backend.two.module_path: intruder.wasm\n  \
-         external_backend.two.class_name: OtherBackend\n  \
-         external_backend.three.module_path: intruder.wasm\n  \
-         external_backend.three.class_name: IntruderBackend\n  \
-         external_backend.three.digest: \"sha256:{}\"\n",
-        "0".repeat(64)
-    ));
-    assert_eq!(verdict, Err("cannot be loaded: two, three".into()), "{shown}");
-    let [one, two, three] = ["one", "two", "three"].map(|name| {
-        let section = shown.split("backend ").find(|section| section.starts_with(&format!("{name}\n")));
-        section.unwrap_or_else(|| panic!("{shown}"))
-    });
-    assert!(row(one, "allow.fs").ends_with("DENIED") && row(one, "allow.net").ends_with("DENIED"), "{one}");
-    assert!(row(one, "allow.env").ends_with("sees no variable"), "{one}");
-    assert!(one.contains("wasi:sockets/tcp@0.2.") && one.contains("wasi:sockets/types@0.3."), "{one}");
-    assert!(row(two, "class").contains("NOT LOADABLE: "), "{two}");
-    let pinned = format!("but the configuration pins sha256:{}", "0".repeat(64));
-    assert!(row(three, "NOT LOADABLE").contains(&pinned), "{three}");
 }
