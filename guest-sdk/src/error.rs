@@ -7,28 +7,28 @@ use crate::Error;
     reason = "errors and literals are handed over, as to `std::io::Error::other`"
 )]
 impl Error {
-    /// The store cannot be reached, is shutting down, or refuses the call in its present state; trying again later may
-    /// help. Counts as a failure of the call's direction, reading or writing.
+    /// Returns the error that the store cannot be reached, is shutting down, or refuses the call in its present state;
+    /// trying again later may help. Counts as a failure of the call's direction, reading or writing.
     pub fn unavailable(why: impl ToString) -> Self {
         Self::Unavailable(why.to_string())
     }
 
-    /// The configuration is wrong at `key`. Counts as a failure.
+    /// Returns the error that the configuration is wrong at `key`. Counts as a failure.
     pub fn invalid_config(key: &str, why: impl ToString) -> Self {
         Self::InvalidConfig(format!("config.{key}: {}", why.to_string()))
     }
 
-    /// An argument of the call is wrong. Does not count as a failure.
+    /// Returns the error that an argument of the call is wrong. Does not count as a failure.
     pub fn invalid_argument(why: impl ToString) -> Self {
         Self::InvalidArgument(why.to_string())
     }
 
-    /// Stored bytes are damaged. Counts as a failure, unless the call delivers another chunk.
+    /// Returns the error that stored bytes are damaged. Counts as a failure, unless the call delivers another chunk.
     pub fn corrupt(which: impl ToString) -> Self {
         Self::Corrupt(which.to_string())
     }
 
-    /// Anything else. Counts as a failure.
+    /// Returns any other error. Counts as a failure.
     pub fn other(why: impl ToString) -> Self {
         Self::Other(why.to_string())
     }

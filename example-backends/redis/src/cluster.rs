@@ -131,7 +131,7 @@ impl Cluster {
         self.slots.replace(slots);
     }
 
-    /// Gives up connections on which nothing has moved for too long.
+    /// Closes connections on which nothing has moved for too long.
     pub(crate) fn look_after(&self) {
         self.nodes.borrow().values().for_each(|node| node.look_after());
     }

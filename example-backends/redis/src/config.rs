@@ -69,7 +69,7 @@ impl Address {
         Self(text.into())
     }
 
-    /// The host, without brackets.
+    /// Returns the host, without brackets.
     pub(crate) fn host(&self) -> &str {
         let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)

@@ -203,7 +203,7 @@ impl Reader {
         Ok(passed_over.unwrap_or(Ok(Some(size))))
     }
 
-    /// Has the replies to several calls come in one after the other.
+    /// Marks the connection as shared: the replies to several calls arrive one after the other.
     pub(crate) fn share(&mut self) {
         self.is_shared = true;
     }

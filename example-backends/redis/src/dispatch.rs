@@ -90,7 +90,7 @@ impl Servers {
         groups.into_iter().map(|(address, items)| (cluster.node(&address), items)).collect()
     }
 
-    /// Gives up connections on which nothing has moved for too long.
+    /// Closes connections on which nothing has moved for too long.
     pub(crate) fn look_after(&self) {
         match self {
             Self::One(node) => node.look_after(),
@@ -107,8 +107,8 @@ impl Servers {
     }
 }
 
-/// Has a job done by one server, and returns an answer for each item. Small commands go with those of other calls, the
-/// others over a connection of the call's own.
+/// Runs a job on one server, and returns an answer for each item. Small commands share a connection with those of other
+/// calls, large ones use a connection of the call's own.
 async fn on_node<J: Job>(node: &Rc<Node>, items: &[Item], job: &J) -> Outcome<J::Answer> {
     let n_bytes = items.iter().map(|item| job.value_bytes(item)).sum();
     let mut outcome = Outcome { answers: Vec::with_capacity(items.len()), origin: None };

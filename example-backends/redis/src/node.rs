@@ -126,7 +126,7 @@ impl Node {
         Ok(Lease { connection, was_idle, node, generation, _permit: permit })
     }
 
-    /// Gives up connections on which nothing has moved for too long.
+    /// Closes connections on which nothing has moved for too long.
     pub(crate) fn look_after(&self) {
         self.watch.look(monotonic_clock::now(), self.link.io_timeout.as_nanos() as u64);
     }
@@ -171,7 +171,7 @@ impl Node {
         Err(one_of(causes))
     }
 
-    /// Makes the pause before the next try longer. Connections that are idle are not trusted any more.
+    /// Lengthens the pause before the next try, and drops idle connections, which are not trusted any more.
     pub(crate) fn leave_alone(&self, cause: &Error) {
         self.idle.borrow_mut().clear();
         let mut down = self.down.borrow_mut();
@@ -214,7 +214,7 @@ impl Node {
         self.generation.get()
     }
 
-    /// It did not answer when it was tried last.
+    /// Reports whether it did not answer when it was tried last.
     pub(crate) fn is_down(&self) -> bool {
         self.down.borrow().is_some()
     }
@@ -237,7 +237,7 @@ impl Shared {
 }
 
 impl Lease {
-    /// Gives the connection back for others to use.
+    /// Returns the connection to the node, for others to use.
     pub(crate) fn keep(self) {
         if self.generation == self.node.generation.get() && self.connection.reader.is_at_rest() {
             self.node.idle.borrow_mut().push(self.connection);
@@ -257,7 +257,7 @@ impl Lease {
     }
 }
 
-/// The error of all alternatives together: what is wrong with the configuration before what may pass.
+/// Returns the error of all alternatives together: what is wrong with the configuration before what may pass.
 fn one_of(mut causes: Vec<Error>) -> Error {
     if let Some(index) = causes.iter().position(|cause| matches!(cause, Error::InvalidConfig(_))) {
         return causes.swap_remove(index);

@@ -153,7 +153,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Makes the connection useless for all calls, and returns why.
+    /// Breaks the connection for all calls, and returns why.
     fn breaks(&self, broken: Broken) -> Broken {
         // To the others it is a connection that was lost.
         let for_all = match &broken {
@@ -196,7 +196,7 @@ impl Drop for Stay<'_> {
     }
 }
 
-/// The error of a connection that ended with a call that held a part of it.
+/// Returns the error of a connection that ended with a call that held a part of it.
 fn gone() -> Broken {
     Broken::Lost(Error::unavailable("the connection was given up by another call"))
 }

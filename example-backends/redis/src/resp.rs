@@ -164,7 +164,7 @@ pub(crate) fn reply(bytes: &[u8]) -> Result<OwnedFrame, String> {
     }
 }
 
-/// The error for a reply that makes no sense.
+/// Returns the error for a reply that makes no sense.
 pub(crate) fn unexpected(reply: &OwnedFrame) -> String {
     let kind = match reply {
         OwnedFrame::SimpleString(_) => "a word",

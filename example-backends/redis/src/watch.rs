@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
-/// Looks after the connections to one server.
+/// Watches the connections to one server.
 #[derive(Default)]
 pub(crate) struct Watch {
     waits: RefCell<Vec<Weak<Wait>>>,
@@ -23,14 +23,14 @@ pub(crate) struct Wait {
 }
 
 impl Watch {
-    /// Has a connection looked after as long as it lives.
+    /// Watches a connection as long as it lives.
     pub(crate) fn add(&self) -> Rc<Wait> {
         let wait = Rc::new(Wait::default());
         self.waits.borrow_mut().push(Rc::downgrade(&wait));
         wait
     }
 
-    /// Gives up those that have been waiting since `timeout_ns` before `now_ns`, according to earlier checks.
+    /// Ends the waits that began at least `timeout_ns` before `now_ns`, according to earlier checks.
     pub(crate) fn look(&self, now_ns: u64, timeout_ns: u64) {
         self.waits.borrow_mut().retain(|wait| {
             let Some(wait) = wait.upgrade() else { return false };

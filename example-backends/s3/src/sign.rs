@@ -62,7 +62,7 @@ impl Signer {
         sign(&self.bucket.create_multipart_upload(Some(&self.credentials), object))
     }
 
-    /// `number` is 1 for the first part.
+    /// Returns the signed upload of a part; `number` is 1 for the first one.
     pub(crate) fn upload_part(&self, object: &str, upload: &str, number: u16) -> Target {
         sign(&self.bucket.upload_part(Some(&self.credentials), object, number, upload))
     }

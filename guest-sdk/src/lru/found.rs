@@ -26,7 +26,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// `None` if there is no memory for it.
+    /// Returns an empty order, or `None` if there is no memory for it.
     pub(super) fn new(clock: u32) -> Option<Self> {
         let mut youngest = Vec::new();
         youngest.try_reserve_exact(CLASSES).ok()?;
@@ -38,7 +38,7 @@ impl Found {
         self.youngest.capacity() * size_of::<u32>()
     }
 
-    /// The stamp of a chunk that was used so long ago.
+    /// Returns the stamp of a chunk that was last used `age` ago.
     pub(super) fn stamp(&self, age: Duration) -> u32 {
         self.base.wrapping_sub(BEHIND + rank(age))
     }
@@ -95,7 +95,7 @@ impl Found {
     }
 }
 
-/// A number of 30 bits that grows with the age: the place of its highest bit, and the 24 bits below.
+/// Returns a number of 30 bits that grows with the age: the place of its highest bit, and the 24 bits below.
 fn rank(age: Duration) -> u32 {
     let ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1);
     let highest = ns.ilog2();

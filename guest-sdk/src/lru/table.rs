@@ -67,7 +67,7 @@ impl Table {
         self.redirect(entries, &key, from, to);
     }
 
-    /// Has what leads to `from`, in the bucket of `key`, lead to `to`.
+    /// Replaces the link to `from`, in the bucket of `key`, by one to `to`.
     fn redirect<V>(&mut self, entries: &mut Entries<V>, key: &ChunkKey, from: u32, to: u32) {
         let bucket = self.bucket_of(key);
         let first = &mut self.buckets[bucket];

@@ -11,22 +11,22 @@ pub(super) const TEMPORARY: &str = "tmp";
 pub(super) const NOTES: &str = "new";
 const SUFFIX: &str = ".kv";
 
-/// The name of this instance, which is in those of its temporary files: no other has it, in this process or another.
+/// Returns a name for this instance, for its temporary files: no other has it, in this process or another.
 pub(super) fn of_instance() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
-/// A temporary file, the `n`th of an instance.
+/// Returns the path of a temporary file, the `n`th of an instance.
 pub(super) fn temporary(key: ChunkKey, instance: u64, n: u64) -> String {
     format!("{TEMPORARY}/{key}-{instance:016x}-{n}")
 }
 
-/// A chunk's file.
+/// Returns the path of a chunk's file.
 pub(super) fn of_chunk(key: ChunkKey) -> String {
     format!("{}/{key}{SUFFIX}", directory_of(key))
 }
 
-/// The first two digits of the key: 256 directories, so that none grows too large to be listed.
+/// Returns the first two digits of the key: 256 directories, so that none grows too large to be listed.
 pub(super) fn directory_of(key: ChunkKey) -> String {
     format!("{:02x}", key.hi >> 56)
 }
@@ -35,7 +35,8 @@ pub(super) fn is_directory_of_chunks(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The chunk of a file. `None` if it has another name, or is in the wrong place: then it is not ours, and stays.
+/// Returns the chunk of a file. `None` if it has another name, or is in the wrong place: then it is not ours, and
+/// stays.
 pub(super) fn key_in(directory: &str, name: &str) -> Option<ChunkKey> {
     let key = ChunkKey::from_hex(name.strip_suffix(SUFFIX)?)?;
     name.starts_with(directory).then_some(key)

@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    /// Has those chunks count as used that another process has leased, until none of the victims is.
+    /// Counts a use of each victim that another process has leased, and chooses again, until no victim is leased.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if none is left but leased ones.

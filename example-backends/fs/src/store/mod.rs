@@ -78,8 +78,8 @@ impl Store {
         })
     }
 
-    /// Makes ready what calls need; as much work for a full directory as for an empty one. What is there is looked
-    /// through behind the calls, by [`Self::look_after`].
+    /// Prepares what calls need, which is as much work for a full directory as for an empty one. Existing files are
+    /// scanned behind the calls, by [`Self::look_after`].
     pub(crate) async fn open(&self) -> Result<(), Error> {
         if !self.disk.is_prepared().await? {
             self.disk.prepare().await?;

@@ -120,8 +120,8 @@ impl Store {
         self.outside_bytes.set(0);
     }
 
-    /// Looks through all that is there: counts it, puts it into the order of its age, and evicts what is beyond the
-    /// capacity. Waits as long as it works, so that calls have the thread, and the disk, for half of the time at least.
+    /// Scans all files: counts them, orders them by age, and evicts those beyond the capacity. Waits as long as it
+    /// works, so that calls have the thread, and the disk, for at least half of the time.
     async fn scan(&self) -> Result<(), Error> {
         let n_unfinished = match self.disk.clean().await {
             Ok(n) => n,
