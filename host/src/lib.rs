@@ -1,5 +1,5 @@
-//! kvtier stores the KV cache of large language models in tiers: first a native zero-copy CPU tier, then storage
-//! backends written by others, each one a sandboxed WebAssembly component.
+//! kvtier stores the KV cache of large language models in tiers: first a zero-copy CPU tier, then storage backends
+//! written by others, each one a sandboxed WebAssembly component.
 //!
 //! An [`Engine`] is built by [`EngineBuilder`] from an LMCache-style YAML file or from a [`Config`] made in code. It
 //! works on the tokens of a [`Prompt`]: `lookup`, `retrieve`, `allocate` and `store`. No backend decides when a call

@@ -122,13 +122,14 @@ pub(crate) fn discard(runtime: Option<Runtime>, owner: OwnerProcess) {
 }
 
 /// Exempts a future from tokio's budget, so that it progresses wherever it is polled. In a tokio task, tokio's own
-/// primitives stop after some 128 steps until the task has yielded, which a thread that blocks on the future never does.
+/// primitives stop after some 128 steps until the task has yielded, which a thread that blocks on the future never
+/// does.
 pub(crate) fn unbudgeted<F: Future>(future: F) -> impl Future<Output = F::Output> {
     tokio::task::coop::unconstrained(future)
 }
 
-/// Yields once, so that futures that are polled beside this one run first. It wakes itself; tokio's function leaves that to the
-/// worker's next turn, which does not come while the worker's thread blocks on this.
+/// Yields once, so that futures that are polled beside this one run first. It wakes itself; tokio's function leaves
+/// that to the worker's next turn, which does not come while the worker's thread blocks on this.
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
