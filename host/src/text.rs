@@ -60,7 +60,7 @@ pub(crate) fn escaped(message: &str, bytes_max: usize) -> String {
     text
 }
 
-/// Whether [`harmless`] escapes quotes. It must where the text is then shown in quotes.
+/// What [`harmless`] does with quotes. Texts that are then shown in quotes need `Escape`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quotes {
     Keep,

@@ -356,7 +356,7 @@ fn a_server_that_says_nothing_to_tls_is_given_up() {
         backend.allow.net.push(NetGrant::Http { scheme: HttpScheme::Https, host, port });
         backend.limits.tls_timeout = Duration::from_millis(100);
         let error = error(backend);
-        assert!(error.contains("no TLS handshake in time"), "{class}: {error}");
+        assert!(error.contains("the TLS handshake timed out"), "{class}: {error}");
     }
 }
 

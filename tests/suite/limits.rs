@@ -396,7 +396,7 @@ fn standard_error_keeps_its_end_and_never_stops_a_guest() {
     let before = memory_of(storage, "mutters");
     assert_eq!(take(storage, "mutters", 2000), Some("trap"), "2 MB later");
     let reason = replaced(storage, "mutters", 1);
-    assert!(reason.contains("its last words: 1996 / 1997 / 1998 / 1999"), "{reason}");
+    assert!(reason.contains("its last output: 1996 / 1997 / 1998 / 1999"), "{reason}");
     support::eventually("the new instance is ready", || memory_of(storage, "mutters") == before);
 }
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::HotCache;
+use super::hot_cache::HotCache;
 use super::order::Order;
 use super::policy::EvictionPolicy;
 use super::report::{Cleared, Evictions, Inserted};

@@ -12,6 +12,7 @@
 //! Lookup ids, pin timeouts, deadlines and other tiers are not here but in the storage manager.
 
 mod allocate;
+mod hot_cache;
 mod index;
 mod order;
 mod policy;
@@ -32,17 +33,9 @@ use shared::Shared;
 use table::{LOOKED_AHEAD, Table};
 use touches::Touches;
 
+pub use hot_cache::HotCache;
 pub use policy::{EvictionPolicy, UnknownPolicy};
 pub use report::{Allocated, Cleared, CpuStats, Evictions, Exhausted, Inserted};
-
-/// Whether the CPU tier keeps chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotCache {
-    /// Chunks stay until they are evicted.
-    On,
-    /// The memory is used as a buffer pool only.
-    Off,
-}
 
 /// The first tier of the chain; see the module's documentation.
 pub struct CpuTier {

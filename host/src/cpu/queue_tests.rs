@@ -8,7 +8,7 @@ const N_PAGES: usize = 40;
 
 /// A cache of `N_PAGES` keys.
 trait Textbook {
-    /// Looks up a key and inserts it if it is absent. Returns whether it was present, and the key that was evicted for
+    /// Looks up a key and inserts it if it is absent. Returns true if it was present, and the key that was evicted for
     /// it.
     fn access(&mut self, n: u64) -> (bool, Option<u64>);
 }

@@ -19,13 +19,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::chunk::Slot;
 use crate::key::ChunkKey;
-use hash::KeyHash;
+use hash::{KeyHash, N_SEGMENTS};
 
-const N_SEGMENTS: usize = 64;
 /// Doublings of a segment.
 const N_LEVELS: usize = 28;
 const FIRST_BUCKETS: usize = 8;
-/// The most entries that a table is prepared for at once; more are added by growing.
+/// The most entries that a table is prepared for in advance; more are added by growing.
 pub(super) const EXPECTED_MAX: usize = 1 << 20;
 /// The keys of one look-ahead.
 pub(super) const LOOKED_AHEAD: usize = 32;

@@ -165,7 +165,7 @@ fn bytes(tokens: &[u32]) -> &[u8] {
 
 #[cfg(test)]
 thread_local! {
-    /// The number of bytes that this thread has hashed.
+    /// The number of tokens that this thread has hashed.
     pub(super) static N_TOKENS_HASHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 

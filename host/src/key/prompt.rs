@@ -58,7 +58,8 @@ impl Prompt {
         &self.keys
     }
 
-    /// Returns the key of the partial chunk after the full ones, `None` if there is none. Cost: two compressions.
+    /// Returns the key of the partial chunk after the full ones, `None` if there is none. Cost: one compression for the
+    /// key, and for the digest of its tokens one more, plus one for each level of BLAKE3's tree above 1 KiB of tokens.
     pub fn unfull_key(&self) -> Option<ChunkKey> {
         (self.n_unfull > 0).then(|| self.chain.clone().push_digest(&self.unfull.digest()))
     }

@@ -1,4 +1,4 @@
-//! Host memory for chunks: its providers, and how it is handed out and returned.
+//! Host memory for chunks: its providers, and how it is allocated and returned.
 //!
 //! A [`Provider`] owns memory. A [`BufferMut`] is one piece of it with one owner, and returns it when it is dropped.
 //! [`Pool`] is kvtier's own provider. An embedding runtime can supply another (memory of a tensor, memory registered
@@ -28,16 +28,16 @@ pub use crate::chunk::ChunkWriter;
 pub use buffer::BufferMut;
 pub use error::PoolError;
 pub use pool::Pool;
-pub use region::{HUGE_PAGE_BYTES, HugePages, PoolOptions};
+pub use region::{HugePages, PoolOptions};
 pub use signal::{ReleaseSignal, Waiter};
 #[cfg(not(miri))]
 pub(crate) use trim::trim;
 
-#[allow(unused_imports, reason = "until nothing names the old place")]
-pub(crate) use crate::sync::lock;
-
 /// The unit of the pool and the alignment of its buffers, in bytes.
 pub const PAGE_BYTES: usize = 4096;
+
+/// The size of a huge page, and the alignment of a region that has them, in bytes.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A piece of a provider's memory without an owner, exchanged between a [`Provider`] and [`BufferMut`]. Dropping it
 /// returns nothing.
@@ -51,7 +51,7 @@ pub struct MemoryBlock {
     pub token: u64,
 }
 
-/// Hands out host memory and takes it back.
+/// Allocates and releases host memory.
 ///
 /// # Safety
 ///
@@ -69,30 +69,30 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Returns the size of the memory that an allocation of `size_bytes` takes, in bytes, including rounding.
     fn footprint_bytes(&self, size_bytes: usize) -> usize;
 
-    /// Hands out `size_bytes` bytes, or returns `None` if there is no room at the moment. Never waits.
+    /// Allocates `size_bytes` bytes, or returns `None` if there is no room at the moment. Never waits.
     ///
     /// # Errors
     ///
     /// See [`AllocateError`]. The errors do not depend on how full the provider is.
     fn allocate(&self, size_bytes: usize) -> Result<Option<MemoryBlock>, AllocateError>;
 
-    /// Appends one allocation per size to `out` and returns true, or hands out nothing and returns false. Other callers
+    /// Appends one allocation per size to `out` and returns true, or allocates nothing and returns false. Other callers
     /// must not see a part of the batch taken and then returned: they would wait for memory without a notification.
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate); then nothing is handed out.
+    /// As [`allocate`](Self::allocate); then nothing is allocated.
     fn allocate_batch(
         &self,
         sizes_bytes: &[usize],
         out: &mut Vec<MemoryBlock>,
     ) -> Result<bool, AllocateError>;
 
-    /// Takes an allocation back. The holder notifies [`released`](Self::released) afterwards.
+    /// Releases an allocation. The holder notifies [`released`](Self::released) afterwards.
     ///
     /// # Safety
     ///
-    /// This provider handed out `allocation`, it is released for the first time, and is not used again.
+    /// `allocation` is of this provider, it is released for the first time, and is not used again.
     unsafe fn release(&self, allocation: MemoryBlock);
 
     /// Returns the signal for callers that wait for memory.

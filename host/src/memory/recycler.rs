@@ -1,10 +1,10 @@
 //! The pool's free pages, with a fast path for chunks of one size.
 //!
-//! A returned run is usually taken again at once by a chunk of the same size: a full cache evicts one chunk for each
-//! that it stores. To merge the run with its neighbours and split it again would be wasted work, so the runs returned
-//! last are kept aside, and an allocation of their length takes one of them. They are merged before a search for any
-//! other length, so that an allocation that fits is never refused. A run after free pages is merged at once: best fit
-//! would begin the next allocation at these, and leaving them would scatter small holes.
+//! A returned run is usually taken again immediately by a chunk of the same size: a full cache evicts one chunk for
+//! each that it stores. To merge the run with its neighbours and split it again would be wasted work, so the runs
+//! returned last are kept aside, and an allocation of their length takes one of them. They are merged before a search
+//! for any other length, so that an allocation that fits is never refused. A run after free pages is merged
+//! immediately: best fit would begin the next allocation at these, and leaving them would scatter small holes.
 //!
 //! Invariant: the runs kept aside have one length, are at most [`ASIDE_MAX`], count as free, and are allocated in
 //! [`Pages`].

@@ -1,4 +1,4 @@
-//! The pool's memory: one anonymous mapping, reserved at once and committed when it is touched.
+//! The pool's memory: one anonymous mapping, reserved as a whole and committed when it is touched.
 //!
 //! Either the options that an operator asked for are in force, or the pool is not made. There is no silent fallback.
 //! The exception is transparent huge pages, which the system treats as advice.
@@ -9,9 +9,6 @@ use std::ptr::NonNull;
 #[cfg(miri)]
 use super::PAGE_BYTES;
 use super::PoolError;
-
-/// The size of a huge page, and the alignment of a region that has them, in bytes.
-pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The options for a pool's memory. The default sets none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,7 +65,8 @@ mod mapped {
 
     use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
 
-    use super::{HUGE_PAGE_BYTES, HugePages, PoolError, PoolOptions, Region};
+    use super::super::HUGE_PAGE_BYTES;
+    use super::{HugePages, PoolError, PoolOptions, Region};
 
     /// The bytes that a thread touches at a time.
     const PREFAULT_BYTES: usize = 64 << 20;

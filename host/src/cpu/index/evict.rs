@@ -10,7 +10,7 @@ impl Index {
         (self.sums.footprint_bytes / self.sums.entries.max(1)).max(1)
     }
 
-    /// Loads the records of the next candidates, so that the processor waits for many cache lines at once.
+    /// Loads the records of the next candidates, so that the processor waits for many cache lines simultaneously.
     fn look_ahead(&self, n_entries: usize) {
         if n_entries > 1 {
             let mut keys = [ChunkKey { hi: 0, lo: 0 }; LOOKED_AHEAD];

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::list::List;
-use super::{Position, position, set_position, unless};
+use super::position::{Position, position, set_position, unless};
 use crate::chunk::{Residency, Slot, record};
 
 /// Use count, then the time of the last placement; unique.
@@ -60,7 +60,7 @@ impl Lfu {
         (n_uses, residency.time.load(Ordering::Relaxed))
     }
 
-    /// Gives a rank to an entry that is in no list.
+    /// Sets the rank of an entry that is in no list.
     fn set_rank(slot: Slot, (n_uses, time): Rank) {
         let residency = &record(slot).residency;
         residency.set_group(n_uses);
@@ -111,7 +111,7 @@ impl Lfu {
         self.clock
     }
 
-    /// Gives the entry a new rank and moves it to the new place.
+    /// Sets a new rank of the entry and moves it to the new place.
     fn place_anew(&mut self, slot: Slot, n_uses: u32) {
         let rank = (n_uses, self.tick());
         match position(slot) {

@@ -8,6 +8,7 @@
 
 mod lfu;
 mod list;
+mod position;
 mod recency;
 mod s3_fifo;
 mod sieve;
@@ -16,35 +17,10 @@ use super::policy::EvictionPolicy;
 use super::touches::Touch;
 use crate::chunk::{IndexId, Slot, record};
 use lfu::Lfu;
+use position::{Position, position, set_position, unless};
 use recency::Recency;
 use s3_fifo::S3Fifo;
 use sieve::Sieve;
-
-/// The position of an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-enum Position {
-    Absent,
-    /// In a list.
-    Linked,
-    /// Set aside while it is held.
-    Parked,
-    /// No longer held, and back in an order by rank.
-    Returned,
-}
-
-fn position(slot: Slot) -> Position {
-    match record(slot).residency.position() {
-        1 => Position::Linked,
-        2 => Position::Parked,
-        3 => Position::Returned,
-        _ => Position::Absent,
-    }
-}
-
-fn set_position(slot: Slot, position: Position) {
-    record(slot).residency.set_position(position as u32);
-}
 
 /// The effect of a use of an entry on the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,8 +191,4 @@ impl Order {
         let n_seen = each!(&self.by, by => by.check())? + n_parked;
         unless(n_seen == n_entries, "an entry is missing from the order")
     }
-}
-
-fn unless(holds: bool, what: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what.to_owned()) }
 }

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use super::{Position, position, set_position, unless};
+use super::position::{Position, position, set_position, unless};
 use crate::chunk::{IndexId, NO_SLOT, Slot, record};
 use crate::cpu::policy::EvictionPolicy;
 
@@ -20,7 +20,8 @@ use crate::cpu::policy::EvictionPolicy;
 const SWEEP_FROM: usize = 2;
 /// Placements swept for each new one, on average.
 const SWEEP_STEPS: usize = 4;
-/// Placements swept at a time: their records are far apart in memory, and the processor then waits for several at once.
+/// Placements swept at a time: their records are far apart in memory, and the processor then waits for several
+/// simultaneously.
 const SWEPT_AT_ONCE: usize = 32;
 /// Most placements per entry: a sweep ends before half as many were added.
 const LENGTH_MAX: usize = 3;

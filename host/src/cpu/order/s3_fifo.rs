@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use super::list::List;
-use super::{Position, position, set_position, unless};
+use super::position::{Position, position, set_position, unless};
 use crate::chunk::{Slot, record};
 use crate::key::ChunkKey;
 

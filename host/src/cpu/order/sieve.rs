@@ -5,7 +5,7 @@
 //! Zhang and others, "SIEVE is Simpler than LRU", NSDI 2024, algorithm 1.
 
 use super::list::{List, next};
-use super::{Position, set_position, unless};
+use super::position::{Position, set_position, unless};
 use crate::chunk::{NO_SLOT, Slot, record};
 
 pub(super) struct Sieve {
@@ -64,7 +64,7 @@ impl Sieve {
 
     pub(super) fn check(&self) -> Result<usize, String> {
         let slots = self.list.check()?;
-        unless(self.hand == NO_SLOT || slots.contains(&self.hand), "the hand points beside the list")?;
+        unless(self.hand == NO_SLOT || slots.contains(&self.hand), "the hand points outside the list")?;
         unless(slots.iter().all(|&slot| super::position(slot) == Position::Linked), "an entry is misplaced")?;
         Ok(slots.len())
     }

@@ -2,8 +2,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::N_SEGMENTS;
 use crate::key::ChunkKey;
+
+/// The segments of a table.
+pub(super) const N_SEGMENTS: usize = 64;
 
 /// A key's hash: the upper bits choose the segment, the lower half the bucket.
 #[derive(Clone, Copy)]

@@ -158,7 +158,8 @@ fn named_class<'a>(classes: &'a [ClassReport], class_name: &str) -> Option<&'a C
     }
 }
 
-/// Finds the class that a name denotes and checks it against the contract. Returns whether it is in blocking style.
+/// Finds the class that a name denotes and checks it against the contract. Returns it with true if it is in blocking
+/// style.
 pub(super) fn check<'a>(
     classes: &'a [ClassReport],
     class_name: &str,

@@ -42,7 +42,7 @@ pub(super) enum NoTurn {
     Cancelled,
 }
 
-/// Hands out turns. A component is identified by its digest.
+/// The turns to compile. A component is identified by its digest.
 #[derive(Default)]
 pub(super) struct Turns {
     state: Mutex<TurnsState>,
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// For events that come at once or not at all.
+    /// For events that come immediately or never.
     const LONG: Duration = Duration::from_mins(1);
 
     fn digest(n: usize) -> Sha256Digest {

@@ -125,7 +125,7 @@ impl Shared {
         let mut n_idle = 0;
         while !self.is_stopped.load(Ordering::SeqCst) {
             n_idle = if self.n_running.load(Ordering::SeqCst) > 0 { 0 } else { n_idle + 1 };
-            // Not at once, or it would be woken between any two calls.
+            // Not immediately, or it would be woken between any two calls.
             if n_idle > n_idle_max {
                 self.is_asleep.store(true, Ordering::SeqCst);
                 if self.n_running.load(Ordering::SeqCst) == 0 && !self.is_stopped.load(Ordering::SeqCst) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::generation::{Reply, Ticket};
 use crate::key::ChunkKey;
 use crate::tier::{Pinning, TierError};
 use crate::transfer::{Sinks, Sources};
@@ -46,10 +45,4 @@ pub(in crate::wasm) enum Answer {
     /// One result per key, as for `Get`.
     Put(Vec<Result<(), TierError>>),
     Get(Vec<Result<Option<u64>, TierError>>),
-}
-
-pub(super) struct Job {
-    pub(super) call: Call,
-    pub(super) reply: Reply,
-    pub(super) ticket: Arc<Ticket>,
 }

@@ -8,12 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::Answer;
+use super::call::{Answer, Call};
 use crate::sync::lock;
 use crate::tier::TierError;
 use crate::wasm::cpu_time::CpuTime;
 
 pub(super) type Reply = oneshot::Sender<Result<Answer, TierError>>;
+
+/// A call on its way to the lane's task.
+pub(super) struct Job {
+    pub(super) call: Call,
+    pub(super) reply: Reply,
+    pub(super) ticket: Arc<Ticket>,
+}
 
 /// One store's life.
 #[derive(Default)]
@@ -28,7 +35,7 @@ pub(super) struct Generation {
     used: AtomicBool,
     /// Changes whenever the lane's task runs.
     progress: AtomicU64,
-    /// Asks the lane's task to show that it runs.
+    /// Wakes the lane's task, which then advances `progress`.
     pub(super) ping: Notify,
     pub(super) guest_memory_bytes: Arc<AtomicU64>,
     /// The processor time of making, constructing and opening its instance.
@@ -46,11 +53,11 @@ impl Default for Replies {
     }
 }
 
-/// A call's claim to be answered.
+/// A call's slot among the replies.
 pub(super) struct CallSlot(usize);
 
 impl Generation {
-    /// Takes a call in. Returns `None` if its caller has left, or if the generation has ended; the caller then gets the
+    /// Admits a call. Returns `None` if its caller has left, or if the generation has ended; the caller then gets the
     /// cause.
     pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<CallSlot> {
         let mut place = ticket.lock();
@@ -77,7 +84,7 @@ impl Generation {
         Some(CallSlot(free))
     }
 
-    /// Answers a call that has returned from the guest.
+    /// Sends the answer of a call that has returned from the guest.
     pub(super) fn leave(&self, ticket: &Ticket, entry: &CallSlot, answer: Result<Answer, TierError>) {
         let mut place = ticket.lock();
         if matches!(std::mem::replace(&mut *place, CallPlace::Out), CallPlace::Left) {
@@ -92,7 +99,7 @@ impl Generation {
         }
     }
 
-    /// Ends the generation for its callers: the calls inside, and those that its task still takes in, fail with
+    /// Ends the generation for its callers: the calls inside, and those that its task still admits, fail with
     /// `error`.
     pub(super) fn fail(&self, error: &TierError) {
         let ended = std::mem::replace(&mut lock(&self.replies).0, Err(error.clone()));

@@ -49,7 +49,7 @@ async fn ask(prepared: &Arc<Prepared>, question: &ComponentExportIndex) -> Resul
     let mut store = match making.await {
         Ok(Ok(store)) => store,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(error) => return Err(format!("its store cannot be made: {error}")),
+        Err(error) => return Err(format!("its store cannot be created: {error}")),
     };
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);

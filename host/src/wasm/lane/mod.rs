@@ -25,9 +25,9 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::availability::Availability;
+use self::call::LentMemory;
 pub(super) use self::call::{Answer, Call};
-use self::call::{Job, LentMemory};
-use self::generation::Ticket;
+use self::generation::{Job, Ticket};
 pub(super) use self::lanes_max::{NoAnswer, lanes_max};
 use self::shared::{LaneShared, LaneState, LaneStatus};
 use super::prepared::Prepared;
@@ -112,7 +112,7 @@ impl Lane {
         self.shared.calls_in_flight_max()
     }
 
-    /// Returns whether the lane is down, and how many calls are in flight and queued. The lane with the smallest value
+    /// Returns true if the lane is down, and how many calls are in flight and queued. The lane with the smallest value
     /// is the best one. A lane that is down has no calls, so without the first part it would always be chosen.
     pub(super) fn load(&self) -> (bool, usize) {
         let is_down = matches!(self.shared.lock_status().state, LaneState::Down(_));

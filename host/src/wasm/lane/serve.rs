@@ -43,7 +43,7 @@ pub(super) async fn run(
     let mut store = match making.await {
         Ok(Ok(store)) => store,
         Ok(Err(error)) => return TaskEnd::NotStarted(error.to_string()),
-        Err(error) => return TaskEnd::NotStarted(format!("its store cannot be made: {error}")),
+        Err(error) => return TaskEnd::NotStarted(format!("its store cannot be created: {error}")),
     };
     // A computing guest lets others run after each tick.
     store.set_epoch_deadline(1);

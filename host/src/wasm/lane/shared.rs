@@ -44,7 +44,7 @@ pub(super) enum LaneState {
     #[default]
     Starting,
     Ready,
-    /// Could not be started; calls fail at once until another try succeeds.
+    /// Could not be started; calls fail immediately until another try succeeds.
     Down(String),
     Closed,
 }

@@ -84,7 +84,7 @@ pub(super) async fn supervise(
             LaneEnd::Trapped(trap) => (format!("trapped: {trap}"), TierError::Trap(trap)),
             LaneEnd::Retired(reason) => (reason.clone(), TierError::Lost(reason)),
         };
-        // Restarted at once, so that callers that were being served are served again. If the instance dies in every
+        // Restarted immediately, so that callers that were being served are served again. If the instance dies in every
         // call, the breaker keeps calls away; if it soon fails to start, its pauses go on growing.
         if started.elapsed() >= RESTART_HEALTHY {
             backoff.reset();

@@ -53,7 +53,7 @@ pub enum LoadError {
     #[error(transparent)]
     External(#[from] ExternalError),
     /// A directory in `allow.fs` with a placeholder in its path.
-    #[error("allow.fs grants a directory that cannot be made: {0}; make it, or correct the grant")]
+    #[error("allow.fs grants a directory that cannot be created: {0}; create it, or correct the grant")]
     Directory(#[source] std::io::Error),
     /// A directory in `allow.fs`.
     #[error(transparent)]

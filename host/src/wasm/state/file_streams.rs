@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use wasmtime::component::{Resource, ResourceTable};
 
 use super::file_work::Begun;
-use super::is_there;
+use super::held::is_there;
 use crate::wasm::policy::open_files::IsThere;
 
 /// The streams of WASI 0.2 from and to files that an instance holds. Each counts as a pending operation, since it may
@@ -25,7 +25,7 @@ impl FileStreams {
 
     /// Reports whether there is room for one more.
     pub(in crate::wasm) fn have_room(&mut self, table: &ResourceTable) -> bool {
-        // Streams that are gone are removed at once, or they would count as pending for the other lanes.
+        // Streams that are gone are removed immediately, or they would count as pending for the other lanes.
         self.live.retain(|place, (is_there, _)| is_there(table, *place));
         self.live.len() < self.max
     }

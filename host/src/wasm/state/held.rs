@@ -1,7 +1,9 @@
-//! Counts host memory that is held for a backend outside of its linear memory.
+//! Counts host memory that is held for a backend outside of its linear memory, and finds what a table still holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasmtime::component::{Resource, ResourceTable};
 
 /// One part of that memory. It counts until it is dropped, with the store that it is held for.
 pub(in crate::wasm) struct Charge {
@@ -27,6 +29,11 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.set(0);
     }
+}
+
+/// Reports whether a resource of type `T` is at a place of the table.
+pub(in crate::wasm) fn is_there<T: 'static>(table: &ResourceTable, place: u32) -> bool {
+    table.get(&Resource::<T>::new_borrow(place)).is_ok()
 }
 
 #[cfg(test)]

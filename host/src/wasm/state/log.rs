@@ -33,7 +33,7 @@ struct Rates {
     n_untold: u64,
 }
 
-/// Whether a line passed the limits.
+/// The decision of the limits on a line.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Passed {

@@ -110,11 +110,6 @@ impl Output {
     }
 }
 
-/// Reports whether a resource of type `T` is at a place of the table.
-pub(in crate::wasm) fn is_there<T: 'static>(table: &ResourceTable, place: u32) -> bool {
-    table.get(&Resource::<T>::new_borrow(place)).is_ok()
-}
-
 impl GuestState {
     /// Puts an owned handle into the guest's table. It stays, revoked, until the guest drops it.
     pub(in crate::wasm) fn lend<T: Send + 'static>(
@@ -138,7 +133,7 @@ impl GuestState {
             cause = format!("{cause}, after it was refused {refusal}");
         }
         match self.output.last_output.last_lines(self.policy.denial_log.secrets()) {
-            Some(lines) => format!("{cause}; its last words: {lines}"),
+            Some(lines) => format!("{cause}; its last output: {lines}"),
             None => cause,
         }
     }

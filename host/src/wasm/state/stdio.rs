@@ -146,8 +146,8 @@ struct PacedStream {
 impl AsyncWrite for PacedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let bytes = &bytes[..bytes.len().min(STDIO_WRITE_BYTES_MAX)];
-        // wasmtime tries a guest's write at once, inside the guest's call, with a waker that does nothing and has no
-        // data. Bytes that the host moves are polled like any future.
+        // wasmtime tries a guest's write immediately, inside the guest's call, with a waker that does nothing and has
+        // no data. Bytes that the host moves are polled like any future.
         if cx.waker().data().is_null() {
             self.tail.push(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -219,7 +219,7 @@ mod tests {
         tail.push(b"8");
         assert_eq!(kept(&tail), b"12345678", "one beyond");
         tail.push(b"abcdefghijklmnop");
-        assert_eq!(kept(&tail), b"ijklmnop", "more than the limit at once");
+        assert_eq!(kept(&tail), b"ijklmnop", "more than the limit in one write");
     }
 
     #[test]

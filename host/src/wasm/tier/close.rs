@@ -30,7 +30,7 @@ impl WasmTier {
         deadline: Instant,
         closed: Result<(), TierError>,
     ) -> Result<(), TierError> {
-        // Idle threads end at once, so they get time even if closing has taken all of its own.
+        // Idle threads end immediately, so they get time even if closing has taken all of its own.
         let deadline = deadline.max(Instant::now() + THREADS_END_MAX);
         let _still_there = self.control.until(deadline, self.shared.stores.gone()).await.is_err();
         let n_left = self.shared.backend_threads.stop(&self.control, deadline).await;
@@ -38,9 +38,9 @@ impl WasmTier {
             return closed;
         }
         let left = format!(
-            "{n_left} of its threads still wait for a file system that does not answer, and stay; see what allow.fs grants"
+            "{n_left} of its threads still wait for a file system that does not respond, and stay; see what allow.fs grants"
         );
-        tracing::warn!(backend = %self.config.name, n_left, "threads outlive their backend: a file system does not answer");
+        tracing::warn!(backend = %self.config.name, n_left, "backend threads are still running: a file system does not respond");
         Err(match closed {
             Ok(()) => TierError::Other(left),
             Err(mut error) => match error.text_mut() {

@@ -1,4 +1,4 @@
-//! Whether a backend is loaded, and loading it until that succeeds.
+//! The state of a backend, and loading it until that succeeds.
 
 use std::io::PipeWriter;
 use std::sync::{Arc, Mutex, Weak};
@@ -15,7 +15,7 @@ use crate::wasm::load::{LoadError, LoadRequest};
 use crate::wasm::policy::external::ExternalInputs;
 use crate::wasm::threads::LaneThreads;
 
-/// Whether the backend is loaded.
+/// The state of a backend: loaded, or why it is not.
 pub(super) enum TierState {
     /// Being loaded, or waiting for the next attempt, with the cause of the last failure.
     Down(String),

@@ -67,7 +67,7 @@ impl Position {
     }
 }
 
-/// Reads a batch of entries. Returns whether those were the last.
+/// Reads a batch of entries, and reports whether those were the last.
 fn read_some(position: &mut Dir, entries: &mut Vec<Entry>) -> Result<bool, Failure> {
     while entries.len() < LISTED_AT_ONCE {
         let Some(entry) = position.read() else { return Ok(true) };

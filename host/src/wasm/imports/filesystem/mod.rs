@@ -91,20 +91,37 @@ fn watch(files: &FilesView<'_>, n_bytes: usize) -> Result<Watched, Failure> {
     Ok(Watched::new(begin_with(files, n_bytes)?, files.threads))
 }
 
+/// What a function works on.
+enum Subject<'a> {
+    /// Paths, from the function's descriptors.
+    Paths(&'a [&'a str]),
+    /// The open file that the descriptor is.
+    OpenFile,
+}
+
 /// A call of one of WASI's functions, with what is recorded if it is refused.
 struct Attempt<const N: usize> {
-    /// The descriptors from which the paths start, by their places in the table.
+    /// The descriptors that it is called for, by their places in the table.
     from: [u32; N],
-    path: String,
+    /// The subject's name in records.
+    subject: String,
     /// Whether the function changes anything.
     changes: bool,
     work: Watched,
 }
 
 impl<const N: usize> Attempt<N> {
-    fn begin(files: &FilesView<'_>, from: [u32; N], paths: &[&str], changes: bool) -> Result<Self, Failure> {
-        let work = Watched::new(begin(files, paths)?, files.threads);
-        Ok(Self { from, path: paths.join(" -> "), changes, work })
+    fn begin(
+        files: &FilesView<'_>,
+        from: [u32; N],
+        subject: Subject<'_>,
+        changes: bool,
+    ) -> Result<Self, Failure> {
+        let (begun, subject) = match subject {
+            Subject::Paths(paths) => (begin(files, paths)?, paths.join(" -> ")),
+            Subject::OpenFile => (begin(files, &[])?, "an open file".to_owned()),
+        };
+        Ok(Self { from, subject, changes, work: Watched::new(begun, files.threads) })
     }
 
     /// Returns the function's answer; an error of it that is not a trap as such.
@@ -117,7 +134,7 @@ impl<const N: usize> Attempt<N> {
         self.work.ended();
         if let Some(denied_by) = answer.as_ref().err().and_then(C::denied_by) {
             let read_only = self.from.iter().any(|&place| is_read_only(files.table, place));
-            record(files.denial_log, &self.path, denied_by, self.changes && read_only);
+            record(files.denial_log, &self.subject, denied_by, self.changes && read_only);
         }
         Ok(answer)
     }

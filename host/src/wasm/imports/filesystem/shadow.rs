@@ -79,37 +79,44 @@ macro_rules! convert_types {
 }
 
 /// Shadows the functions that are alike in both versions of WASI: those that take paths or wait for an open file. The
-/// list has each function's name, its method in WASI with the arguments, the descriptors from which paths start, the
-/// paths, and whether it changes anything.
+/// list has each function's name, its method in WASI with the arguments, the descriptors that it is called for, its
+/// subject, and whether it changes anything.
 ///
 /// A version gives the linker's method, the box of a call, the type of the store, and how WASI's methods are called.
 macro_rules! shadow {
     ($instance:ident.$link:ident, $boxed:path, $store:ident: $Store:ty => $Host:ident($host:expr)) => {
         shadow! { $instance.$link, $boxed, $store, $Store, $Host, $host;
-            "create-directory-at": create_directory_at(fd: Fd, path: String), [fd], [&path], true;
+            "create-directory-at": create_directory_at(fd: Fd, path: String),
+                [fd], Subject::Paths(&[&path]), true;
             "link-at": link_at(fd: Fd, follow: types::PathFlags, old: String, to: Fd, new: String),
-                [fd, to], [&old, &new], true;
-            "readlink-at": readlink_at(fd: Fd, path: String), [fd], [&path], false;
-            "remove-directory-at": remove_directory_at(fd: Fd, path: String), [fd], [&path], true;
-            "rename-at": rename_at(fd: Fd, old: String, to: Fd, new: String), [fd, to], [&old, &new], true;
+                [fd, to], Subject::Paths(&[&old, &new]), true;
+            "readlink-at": readlink_at(fd: Fd, path: String),
+                [fd], Subject::Paths(&[&path]), false;
+            "remove-directory-at": remove_directory_at(fd: Fd, path: String),
+                [fd], Subject::Paths(&[&path]), true;
+            "rename-at": rename_at(fd: Fd, old: String, to: Fd, new: String),
+                [fd, to], Subject::Paths(&[&old, &new]), true;
             "set-times-at": set_times_at(fd: Fd, follow: types::PathFlags, path: String,
-                read: types::NewTimestamp, written: types::NewTimestamp), [fd], [&path], true;
-            "stat-at": stat_at(fd: Fd, follow: types::PathFlags, path: String), [fd], [&path], false;
-            "symlink-at": symlink_at(fd: Fd, old: String, new: String), [fd], [&old, &new], true;
-            "unlink-file-at": unlink_file_at(fd: Fd, path: String), [fd], [&path], true;
+                read: types::NewTimestamp, written: types::NewTimestamp), [fd], Subject::Paths(&[&path]), true;
+            "stat-at": stat_at(fd: Fd, follow: types::PathFlags, path: String),
+                [fd], Subject::Paths(&[&path]), false;
+            "symlink-at": symlink_at(fd: Fd, old: String, new: String),
+                [fd], Subject::Paths(&[&old, &new]), true;
+            "unlink-file-at": unlink_file_at(fd: Fd, path: String),
+                [fd], Subject::Paths(&[&path]), true;
             "metadata-hash-at": metadata_hash_at(fd: Fd, follow: types::PathFlags, path: String),
-                [fd], [&path], false;
-            "set-size": set_size(fd: Fd, size: types::Filesize), [fd], ["an open file"], true;
+                [fd], Subject::Paths(&[&path]), false;
+            "set-size": set_size(fd: Fd, size: types::Filesize), [fd], Subject::OpenFile, true;
             "set-times": set_times(fd: Fd, read: types::NewTimestamp, written: types::NewTimestamp),
-                [fd], ["an open file"], true;
+                [fd], Subject::OpenFile, true;
             "advise": advise(fd: Fd, from: types::Filesize, length: types::Filesize, advice: types::Advice),
-                [fd], ["an open file"], false;
-            "sync-data": sync_data(fd: Fd), [fd], ["an open file"], true;
-            "sync": sync(fd: Fd), [fd], ["an open file"], true;
-            "get-flags": get_flags(fd: Fd), [fd], ["an open file"], false;
-            "get-type": get_type(fd: Fd), [fd], ["an open file"], false;
-            "stat": stat(fd: Fd), [fd], ["an open file"], false;
-            "metadata-hash": metadata_hash(fd: Fd), [fd], ["an open file"], false;
+                [fd], Subject::OpenFile, false;
+            "sync-data": sync_data(fd: Fd), [fd], Subject::OpenFile, true;
+            "sync": sync(fd: Fd), [fd], Subject::OpenFile, true;
+            "get-flags": get_flags(fd: Fd), [fd], Subject::OpenFile, false;
+            "get-type": get_type(fd: Fd), [fd], Subject::OpenFile, false;
+            "stat": stat(fd: Fd), [fd], Subject::OpenFile, false;
+            "metadata-hash": metadata_hash(fd: Fd), [fd], Subject::OpenFile, false;
         }
         $instance.$link(
             "[method]descriptor.open-at",
@@ -129,16 +136,16 @@ macro_rules! shadow {
     };
     ($instance:ident.$link:ident, $boxed:path, $store:ident, $Store:ty, $Host:ident, $host:expr;
         $($name:literal: $method:ident($($argument:ident: $type:ty),*),
-            [$($from:ident),*], [$($path:expr),*], $changes:literal;)*
+            [$($from:ident),*], $subject:expr, $changes:literal;)*
     ) => {$(
         $instance.$link(
             concat!("[method]descriptor.", $name),
             |$store: $Store, ($($argument,)*): ($($type,)*)| {
                 $boxed(async move {
-                    use $crate::wasm::imports::filesystem::{Attempt, StoreAccess as _};
+                    use $crate::wasm::imports::filesystem::{Attempt, StoreAccess as _, Subject};
                     let mut $store = $store;
                     let attempt = $store.state(|state| {
-                        Attempt::begin(&state.files(), [$($from.rep()),*], &[$($path),*], $changes)
+                        Attempt::begin(&state.files(), [$($from.rep()),*], $subject, $changes)
                     });
                     let attempt = match attempt {
                         Ok(attempt) => attempt,

@@ -47,11 +47,11 @@ pub(super) enum ConnectError {
     Restricted(HttpTarget, SocketAddr, &'static str),
     #[error("{0}")]
     Connect(io::Error),
-    #[error("no connection in time")]
+    #[error("connecting timed out")]
     ConnectTimeout,
     #[error("TLS: {0}")]
     Tls(io::Error),
-    #[error("no TLS handshake in time")]
+    #[error("the TLS handshake timed out")]
     TlsTimeout,
 }
 

@@ -12,7 +12,8 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use super::without_trap;
 use crate::wasm::policy::network::NetPolicy;
 use crate::wasm::policy::{Denial, DenialLog};
-use crate::wasm::state::{GuestState, is_there};
+use crate::wasm::state::GuestState;
+use crate::wasm::state::held::is_there;
 
 /// Reports whether a socket may do what it is about to do with an address. Records a denial.
 pub(in crate::wasm) fn check_address(

@@ -13,7 +13,7 @@ use super::super::P2;
 use super::{pinned, tcp_socket, udp_socket};
 use crate::wasm::state::GuestState;
 
-/// The addresses of a resolved name, which the guest takes one at a time. They are ready at once.
+/// The addresses of a resolved name, which the guest takes one at a time. They are ready immediately.
 struct Addresses(vec::IntoIter<IpAddr>);
 
 #[wasmtime_wasi::async_trait]

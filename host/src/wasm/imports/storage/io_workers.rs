@@ -22,7 +22,7 @@ pub(super) async fn off_thread<T: Send + 'static>(
 /// Runs pieces of blocking work on up to `n_threads` threads, as many as pay off, and returns their results in order.
 /// `work` is called with the number of a piece.
 ///
-/// Each thread that begins calls another one in while there is work left. A change of threads takes as long as reading
+/// Each thread that begins starts another one while there is work left. A change of threads takes as long as reading
 /// a small file from the page cache. So one or two threads finish quick work before others arrive, and all soon share
 /// work that waits for a disk.
 pub(super) async fn all_off_thread<T: Send + 'static>(
@@ -61,7 +61,7 @@ struct IoWorkers<W> {
 type Answers<T> = mpsc::Sender<Vec<(usize, T)>>;
 
 impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> {
-    /// Works until nothing is left. `n_others` threads may still be called in.
+    /// Works until nothing is left. `n_others` threads may still be started.
     fn join(self: Arc<Self>, slot: OwnedSemaphorePermit, mut n_others: usize, answers: &Answers<T>) {
         let mut some = Vec::new();
         loop {
@@ -70,7 +70,7 @@ impl<T: Send + 'static, W: Fn(usize) -> T + Send + Sync + 'static> IoWorkers<W> 
                 break;
             }
             if n_others > 0 && piece + 1 < self.n_pieces && self.spawn_worker(n_others - 1, answers) {
-                // That thread calls the others in.
+                // That thread starts the others.
                 n_others = 0;
             }
             some.push((piece, (self.work)(piece)));

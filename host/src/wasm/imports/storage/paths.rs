@@ -220,7 +220,7 @@ fn not_a_file(path: &str) -> Error {
     Error::InvalidArgument(format!("{path:?} is not a file"))
 }
 
-/// Whether an operation changes the file system.
+/// The effect of an operation on the file system.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     No,

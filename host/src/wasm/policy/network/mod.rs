@@ -30,7 +30,7 @@ pub(in crate::wasm) struct NetPolicy(Arc<RwLock<Arc<Targets>>>);
 /// Finds the addresses of a name.
 pub(in crate::wasm) type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
-/// Asks the system's resolver, which may block.
+/// Resolves through the system, which may block.
 pub(in crate::wasm) fn system_resolver(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|found| found.ip()).collect())
 }
