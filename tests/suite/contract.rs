@@ -38,17 +38,17 @@ fn the_text_of_the_contract_is_pinned() {
     };
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
-    backend.wit sha256:b355af9cee9c04497aa34f1d6fe17ecf372fe910a60fdbc89dd05c8752bc2fdf
+    backend.wit sha256:74c843b70eb3b1e2647bfbac7463588f7995f3f49c16432f7ffbbd052b1f4a2f
     buffers.wit sha256:b3b69fa10e605fb0c677281c9a03a27a863e8965c963ac8ca3b22219202760d7
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
-    files.wit sha256:5153e527233836cba9ce0313c73089b1753b36213b3f00552b914df22467a3f4
+    files.wit sha256:092a2c5569a10644e8c56368ab5dc11d825ee62dcba7bbfc6d0e788d1e87e9f8
     logging.wit sha256:f8a047d7fca8473b09b8f1baa3796044825e79aa7667eab5b8711b3d82fe1a9f
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950
-    types.wit sha256:956bffd8b2a8b84a95e5d5a37db53eef615f73821a8fd09bc5701fb0c4ec3717
+    types.wit sha256:1e4d7d1312b393cc126e39e9a9fec06b6940bd715cc18768eaa9183481b1455d
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
     worlds.wit sha256:58dad60a676228e8d1afac2491c1713ae4b73beeff2427a7c9eebad3e67e9007
     ");

@@ -5,25 +5,25 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
+
 use super::{Allocated, CpuTier, EvictionPolicy, HotCache, Inserted};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::key::ChunkKey;
 use crate::memory::{BufferMut, PAGE_BYTES, Pool, Waiter};
 
-/// A small seeded generator (xorshift64*): the same numbers on every machine.
-pub(crate) struct Random(u64);
+/// A seeded generator: the same numbers on every machine.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self(SplitMix64::seed_from_u64(seed))
     }
 
     /// Returns a number less than `n`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+        self.0.next_u64() as usize % n
     }
 }
 

@@ -83,6 +83,7 @@ mod tests {
     use super::super::digest::N_TOKENS_HASHED;
     use super::super::testing::{metadata, tokens};
     use super::*;
+    use crate::cpu::testing::Random;
 
     fn empty(chunk_size: usize) -> Prompt {
         let namespace = Namespace::new(&metadata());
@@ -98,27 +99,21 @@ mod tests {
         (keys, (!rest.is_empty()).then(|| chain.push(rest)))
     }
 
-    /// The same numbers in every run.
-    fn random(state: &mut u64) -> usize {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) as usize
-    }
-
     #[test]
     fn a_prompt_that_grew_by_any_turns_has_the_keys_of_one_derived_at_once() {
         let tokens = tokens(6_000);
-        let mut state = 1;
+        let mut random = Random::new(1);
         for chunk_size in [1, 3, 16, 64, 100, 256, 512, 700, 1024, 2048] {
             for _ in 0..8 {
                 let mut prompt = empty(chunk_size);
-                let longest = [2, chunk_size, 3 * chunk_size, 6_000][random(&mut state) % 4];
+                let longest = [2, chunk_size, 3 * chunk_size, 6_000][random.below(4)];
                 while prompt.n_tokens() < 5_000 {
                     let n_before = prompt.n_tokens();
-                    let n = n_before + (random(&mut state) % (longest + 1)).min(6_000 - n_before);
+                    let n = n_before + random.below(longest + 1).min(6_000 - n_before);
                     prompt.append(&tokens[n_before..n]);
                     assert_eq!(prompt.n_tokens(), n);
                     // Comparing after each of thousands of short turns would take long.
-                    if random(&mut state).is_multiple_of(50) || n >= 5_000 {
+                    if random.below(50) == 0 || n >= 5_000 {
                         let (full, unfull) = expected(&tokens[..n], chunk_size);
                         assert_eq!(prompt.keys(), full, "{n} tokens in chunks of {chunk_size}");
                         assert_eq!(prompt.unfull_key(), unfull, "{n} tokens in chunks of {chunk_size}");

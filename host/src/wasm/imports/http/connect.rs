@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use wasmtime_wasi_http::Error;
 
-use super::target;
+use super::target::target;
 use crate::config::{HttpScheme, NetHost};
 use crate::wasm::policy::network::{HttpTarget, NetPolicy};
 use crate::wasm::policy::{Denial, DenialLog};

@@ -9,13 +9,13 @@ mod connect;
 mod objects;
 mod p2;
 mod p3;
+mod target;
 mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
@@ -27,10 +27,11 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use self::body::{Progress, RequestBody, ResponseBody};
 use self::connect::{ConnectError, Connector};
+use self::target::{in_one_form, target, without_path};
 pub use self::tls::TlsError;
-use crate::config::{BackendConfig, HttpScheme, NetHost, without_user_parts};
+use crate::config::BackendConfig;
 use crate::limits::{HTTP_BODY_PIECE_BYTES, HTTP_IDLE_MAX};
-use crate::wasm::policy::network::{HttpTarget, NetPolicy};
+use crate::wasm::policy::network::NetPolicy;
 use crate::wasm::policy::{Denial, DenialLog};
 use crate::wasm::state::GuestState;
 
@@ -175,45 +176,6 @@ impl Connections {
     }
 }
 
-/// Returns the target of a request; `None` if it is not a valid target of HTTP.
-fn target(uri: &Uri) -> Option<HttpTarget> {
-    let scheme = match uri.scheme()? {
-        scheme if *scheme == Scheme::HTTP => HttpScheme::Http,
-        scheme if *scheme == Scheme::HTTPS => HttpScheme::Https,
-        _ => return None,
-    };
-    let authority = uri.authority()?;
-    if authority.as_str().contains('@') {
-        return None;
-    }
-    let host = authority.host();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host = NetHost::parse(host.strip_suffix('.').unwrap_or(host))?;
-    let port = match authority.port() {
-        Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
-        None if authority.as_str().ends_with(':') => return None,
-        None => scheme.default_port(),
-    };
-    (!matches!(host, NetHost::Network(_))).then_some(HttpTarget { scheme, host, port })
-}
-
-/// Returns a URI in the form in which it may be shown: paths and queries may have signatures, and the part before an
-/// `@` a password.
-fn without_path(uri: &Uri) -> String {
-    let scheme = uri.scheme().map_or("http", Scheme::as_str);
-    let authority = uri.authority().map_or("", Authority::as_str);
-    without_user_parts(&format!("{scheme}://{authority}")).into_owned()
-}
-
-/// Returns the URI of a request in canonical form, with its path and query.
-fn in_one_form(target: &HttpTarget, uri: &Uri) -> Result<Uri, Error> {
-    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    if !path.starts_with('/') {
-        return Err(Error::HttpRequestUriInvalid);
-    }
-    format!("{target}{path}").parse().map_err(|_| Error::HttpRequestUriInvalid)
-}
-
 /// Returns WASI's error code for a failure, with the system's message where the code has room for it.
 fn explain(error: &hyper_util::client::legacy::Error, denial_log: &DenialLog) -> Error {
     let mut found = Error::ConnectionTerminated;
@@ -238,54 +200,4 @@ fn explain(error: &hyper_util::client::legacy::Error, denial_log: &DenialLog) ->
         cause = error.source();
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(uri: &str) -> Option<String> {
-        target(&uri.parse().unwrap()).map(|target| target.to_string())
-    }
-
-    #[test]
-    fn a_target_is_scheme_host_and_port_in_one_spelling() {
-        for (uri, target) in [
-            ("http://a.example/x?y", "http://a.example:80"),
-            ("HTTPS://A.Example./", "https://a.example:443"),
-            ("https://10.0.0.1:8443/", "https://10.0.0.1:8443"),
-            ("http://[::1]:9/", "http://[::1]:9"),
-        ] {
-            assert_eq!(shown(uri).as_deref(), Some(target), "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_uri_that_might_lead_elsewhere_is_not_a_target() {
-        for uri in [
-            "/path",
-            "ftp://a.example/",
-            "http://user@a.example/",
-            "http://a.example:0/",
-            "http://a.example:/",
-            "http://010.0.0.1/",
-            "http://2130706433/",
-            "http://a..example/",
-        ] {
-            assert_eq!(shown(uri), None, "{uri}");
-        }
-    }
-
-    #[test]
-    fn what_is_shown_of_a_uri_has_no_user_and_no_query() {
-        let uri: Uri = "http://bob:hunter2@a.example/b?signature=c".parse().unwrap();
-        assert_eq!(without_path(&uri), "http://[hidden]@a.example");
-    }
-
-    #[test]
-    fn requests_go_to_the_target_and_keep_their_path() {
-        let request: Uri = "HTTP://A.example./b/c?d=e%2F".parse().unwrap();
-        let uri = in_one_form(&target(&request).unwrap(), &request).unwrap();
-        assert_eq!(uri.to_string(), "http://a.example:80/b/c?d=e%2F");
-    }
 }
