@@ -92,6 +92,7 @@ fn watch(files: &FilesView<'_>, n_bytes: usize) -> Result<Watched, Failure> {
 }
 
 /// What a function works on.
+#[derive(Clone, Copy)]
 enum Subject<'a> {
     /// Paths, from the function's descriptors.
     Paths(&'a [&'a str]),
