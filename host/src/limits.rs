@@ -79,7 +79,7 @@ pub const REMOVAL_TRIES_MAX: u32 = 8;
 pub const PROMISE_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a backend that has stored a chunk is assumed to have it. Then the chunk is offered again: it is stored
 /// again if it was evicted, and otherwise counts as a use.
-pub const HOLDER_TRUST_MAX: Duration = Duration::from_secs(30);
+pub const PRESENCE_AGE_MAX: Duration = Duration::from_secs(30);
 
 // Fixed: what one instance may have.
 

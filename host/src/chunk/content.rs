@@ -19,12 +19,12 @@ pub(super) struct Content {
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) trailer: OnceLock<Trailer>,
-    pub(super) holders: Mutex<Holders>,
+    pub(super) known_backends: Mutex<KnownBackends>,
 }
 
 /// The backends that are known to have a chunk: one bit each, valid for one generation of the chain's removals.
 #[derive(Default)]
-pub(super) struct Holders {
+pub(super) struct KnownBackends {
     pub(super) generation: u64,
     pub(super) backends: u64,
     /// When the first of them was noted. A backend may evict the chunk without notice.

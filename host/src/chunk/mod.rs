@@ -24,7 +24,7 @@ use once_cell::race::OnceBox;
 
 pub(crate) use arena::record;
 pub(crate) use content::Sizes;
-use content::{Content, Holders};
+use content::{Content, KnownBackends};
 pub(crate) use ownership::RemovedChunk;
 pub(crate) use record::ChunkRecord;
 pub(crate) use registration::{IndexRegistration, Watcher};
@@ -33,7 +33,7 @@ pub(crate) use slot::{IndexId, NO_SLOT, Slot};
 
 use crate::integrity::Trailer;
 use crate::key::ChunkKey;
-use crate::limits::HOLDER_TRUST_MAX;
+use crate::limits::PRESENCE_AGE_MAX;
 use crate::memory::BufferMut;
 use crate::sync::lock;
 
@@ -132,25 +132,25 @@ impl Chunk {
     }
 
     /// Notes that the backend at `place` of the chain has the chunk at `generation`.
-    pub(crate) fn note_holder(&self, place: usize, generation: u64) {
-        let mut holders = lock(&self.content().notes().holders);
-        if holders.generation != generation {
-            *holders = Holders { generation, backends: 0, since: None };
+    pub(crate) fn note_stored_in(&self, place: usize, generation: u64) {
+        let mut known = lock(&self.content().notes().known_backends);
+        if known.generation != generation {
+            *known = KnownBackends { generation, backends: 0, since: None };
         }
-        let since = *holders.since.get_or_insert_with(Instant::now);
-        if since.elapsed() > HOLDER_TRUST_MAX {
-            *holders = Holders { generation, backends: 0, since: Some(Instant::now()) };
+        let since = *known.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > PRESENCE_AGE_MAX {
+            *known = KnownBackends { generation, backends: 0, since: Some(Instant::now()) };
         }
-        holders.backends |= 1_u64.checked_shl(place as u32).unwrap_or(0);
+        known.backends |= 1_u64.checked_shl(place as u32).unwrap_or(0);
     }
 
     /// Reports whether the backend at `place` is known to have the chunk at `generation`.
-    pub(crate) fn has_holder(&self, place: usize, generation: u64) -> bool {
+    pub(crate) fn is_stored_in(&self, place: usize, generation: u64) -> bool {
         let Some(notes) = self.content().notes.get() else { return false };
-        let holders = lock(&notes.holders);
+        let known = lock(&notes.known_backends);
         let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
-        let is_fresh = holders.since.is_some_and(|since| since.elapsed() <= HOLDER_TRUST_MAX);
-        is_fresh && holders.generation == generation && holders.backends & bit != 0
+        let is_fresh = known.since.is_some_and(|since| since.elapsed() <= PRESENCE_AGE_MAX);
+        is_fresh && known.generation == generation && known.backends & bit != 0
     }
 
     #[inline]

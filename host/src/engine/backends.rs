@@ -66,7 +66,7 @@ pub(super) async fn load(
     Ok(backends)
 }
 
-/// Keeps the recipe by which a backend is made again.
+/// Makes the factory that creates a backend again.
 fn factory(
     backend: BackendConfig,
     facts: EngineFacts,

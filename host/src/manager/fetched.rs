@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
 
-use super::breaker::Health;
+use super::breaker::CallOutcome;
 use crate::chunk::Chunk;
 use crate::integrity::Flaw;
 use crate::tier::TierError;
@@ -65,31 +65,33 @@ impl Miss {
 /// The outcome of fetching one chunk. After a miss the buffer is released, once the last transfer into it has ended.
 pub(super) type Fetched = Result<Chunk, Miss>;
 
-/// Returns the health of a tier that the outcome of one chunk shows.
-pub(super) fn health(fetched: &Fetched) -> Health {
+/// Returns what the outcome of one chunk shows about its tier.
+pub(super) fn call_outcome(fetched: &Fetched) -> CallOutcome {
     match fetched {
-        Ok(_) => Health::Works,
-        Err(miss) => miss.health(),
+        Ok(_) => CallOutcome::Worked,
+        Err(miss) => miss.call_outcome(),
     }
 }
 
 impl Miss {
-    fn health(&self) -> Health {
+    fn call_outcome(&self) -> CallOutcome {
         match self {
-            Self::NotFound => Health::Declines,
-            Self::Error(error) => Health::of_error(error),
+            Self::NotFound => CallOutcome::Declined,
+            Self::Error(error) => CallOutcome::of_error(error),
             // After a change of `kvtier.integrity_key` all older chunks are like this, which is not the tier's fault.
             // Nor is a request for another size, but the size is only what the tier claims.
             Self::Flaw(Flaw::OtherAlgorithm) | Self::LargerThanBuffer { .. } | Self::NoMemory => {
-                Health::Unknown
+                CallOutcome::Unknown
             }
-            Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => Health::Fails(self.to_string()),
+            Self::Flaw(_) | Self::WrongLength { .. } | Self::PhantomHit => {
+                CallOutcome::Failed(self.to_string())
+            }
         }
     }
 
     /// Reports whether the tier answered that it does not deliver the chunk, with a miss or a refusal.
     pub(super) fn is_declined(&self) -> bool {
-        self.health() == Health::Declines
+        self.call_outcome() == CallOutcome::Declined
     }
 }
 

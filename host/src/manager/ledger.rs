@@ -12,11 +12,11 @@ const ORDER_SLACK: usize = 64;
 
 /// The pins of one lookup id.
 #[derive(Debug, Default)]
-pub(super) struct Held(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
+pub(super) struct LookupPins(pub(super) Vec<(TierIndex, Vec<ChunkKey>)>);
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    entries: HashMap<String, (Duration, Held)>,
+    entries: HashMap<String, (Duration, LookupPins)>,
     /// Ids in the order of their expiry. An id may occur more than once; the time in its entry decides.
     order: VecDeque<(Duration, String)>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Records more pins of `lookup_id`, all of which now expire at `expiry`. Returns the pins that must be released to
     /// stay within the limit.
-    pub(super) fn hold(&mut self, lookup_id: &str, more: Held, expiry: Duration) -> Vec<Held> {
+    pub(super) fn record(&mut self, lookup_id: &str, more: LookupPins, expiry: Duration) -> Vec<LookupPins> {
         if more.0.is_empty() {
             return Vec::new();
         }
@@ -48,12 +48,12 @@ impl Ledger {
     }
 
     /// Removes and returns the pins of `lookup_id`. The second call returns nothing.
-    pub(super) fn release(&mut self, lookup_id: &str) -> Option<Held> {
-        self.entries.remove(lookup_id).map(|(_, held)| held)
+    pub(super) fn release(&mut self, lookup_id: &str) -> Option<LookupPins> {
+        self.entries.remove(lookup_id).map(|(_, pins)| pins)
     }
 
     /// Removes and returns the expired pins.
-    pub(super) fn expire(&mut self, now: Duration) -> Vec<Held> {
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<LookupPins> {
         let mut expired = Vec::new();
         while let Some((expiry, _)) = self.order.front()
             && *expiry < now
@@ -75,19 +75,19 @@ impl Ledger {
     /// Forgets all pins of `keys` in `tier`, because the chunks are gone from there with their pins. `None` means every
     /// key. A later pin of such a key belongs to another lookup, and these pins must not release it.
     pub(super) fn forget(&mut self, tier: TierIndex, keys: Option<&HashSet<ChunkKey>>) {
-        self.entries.retain(|_, (_, held)| {
-            for (_, held_keys) in held.0.iter_mut().filter(|(held_tier, _)| *held_tier == tier) {
-                held_keys.retain(|key| keys.is_some_and(|keys| !keys.contains(key)));
+        self.entries.retain(|_, (_, pins)| {
+            for (_, pinned_keys) in pins.0.iter_mut().filter(|(pinned_in, _)| *pinned_in == tier) {
+                pinned_keys.retain(|key| keys.is_some_and(|keys| !keys.contains(key)));
             }
-            held.0.retain(|(_, held_keys)| !held_keys.is_empty());
-            !held.0.is_empty()
+            pins.0.retain(|(_, pinned_keys)| !pinned_keys.is_empty());
+            !pins.0.is_empty()
         });
     }
 
     /// Removes and returns all pins.
-    pub(super) fn drain(&mut self) -> Vec<Held> {
+    pub(super) fn drain(&mut self) -> Vec<LookupPins> {
         self.order.clear();
-        self.entries.drain().map(|(_, (_, held))| held).collect()
+        self.entries.drain().map(|(_, (_, pins))| pins).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -103,30 +103,30 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn held(n: u64) -> Held {
-        Held(vec![(TierIndex(0), vec![ChunkKey { hi: n, lo: n }])])
+    fn pins(n: u64) -> LookupPins {
+        LookupPins(vec![(TierIndex(0), vec![ChunkKey { hi: n, lo: n }])])
     }
 
     #[test]
     fn t37_a_pin_expires_after_its_time_and_is_released_once_and_a_second_pin_extends_it() {
         let mut ledger = Ledger::default();
-        ledger.hold("a", held(1), seconds(300));
-        ledger.hold("b", held(2), seconds(300));
+        ledger.record("a", pins(1), seconds(300));
+        ledger.record("b", pins(2), seconds(300));
         assert!(ledger.expire(seconds(300)).is_empty(), "not before more than its time has passed");
-        ledger.hold("b", held(2), seconds(599));
+        ledger.record("b", pins(2), seconds(599));
         let expired = ledger.expire(seconds(301));
         assert_eq!(expired.len(), 1);
         assert_eq!(expired[0].0[0].1[0].hi, 1);
         assert!(ledger.release("a").is_none(), "released once");
-        assert_eq!(ledger.expire(seconds(600)).len(), 1, "both holds of b together");
+        assert_eq!(ledger.expire(seconds(600)).len(), 1, "both pins of b together");
         assert_eq!(ledger.len(), 0);
     }
 
     #[test]
     fn t33_two_lookups_with_one_id_are_released_together() {
         let mut ledger = Ledger::default();
-        ledger.hold("a", held(1), seconds(300));
-        ledger.hold("a", held(2), seconds(300));
-        assert_eq!(ledger.release("a").map(|held| held.0.len()), Some(2));
+        ledger.record("a", pins(1), seconds(300));
+        ledger.record("a", pins(2), seconds(300));
+        assert_eq!(ledger.release("a").map(|pins| pins.0.len()), Some(2));
     }
 }

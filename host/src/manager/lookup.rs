@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::ledger::Held;
+use super::ledger::LookupPins;
 use super::{CPU_TIER, StorageManager, TierIndex, Tiers};
 use crate::key::ChunkKey;
 use crate::metrics::Operation;
@@ -106,7 +106,7 @@ impl StorageManager {
             removal_generation: self.0.removal_generation.load(Ordering::Acquire),
         };
         let mut lookup = Lookup { stamp: Some(stamp), ..Lookup::default() };
-        let mut hold = Hold { manager: self, lookup_id, held: Held::default() };
+        let mut new_pins = NewPins { manager: self, lookup_id, pins: LookupPins::default() };
         // The position where each tier's run ended: it lacks the next chunk. `None`: not asked yet.
         let mut ends: Vec<Option<usize>> = vec![None; self.0.backends.len() + 1];
         let mut failed = vec![false; ends.len()];
@@ -122,7 +122,7 @@ impl StorageManager {
                 self.0.cpu_metrics.took(Operation::Contains, started.elapsed());
                 ends[0] = Some(at + n);
                 if n > 0 {
-                    hold.add(TierIndex(0), &rest[..n]);
+                    new_pins.add(TierIndex(0), &rest[..n]);
                     lookup.extend(TierIndex(0), n);
                     continue;
                 }
@@ -147,37 +147,37 @@ impl StorageManager {
                 Ok(n) => {
                     ends[tier.0] = Some(at + n);
                     if n > 0 {
-                        hold.add(tier, &rest[..n]);
+                        new_pins.add(tier, &rest[..n]);
                         lookup.extend(tier, n);
                     }
                 }
                 Err(_counted) => failed[tier.0] = true,
             }
         }
-        drop(hold);
+        drop(new_pins);
         lookup
     }
 }
 
 /// The pins of a lookup under way. They are recorded even if the lookup is cancelled.
-struct Hold<'a> {
+struct NewPins<'a> {
     manager: &'a StorageManager,
     lookup_id: Option<&'a str>,
-    held: Held,
+    pins: LookupPins,
 }
 
-impl Hold<'_> {
+impl NewPins<'_> {
     fn add(&mut self, tier: TierIndex, keys: &[ChunkKey]) {
         if self.lookup_id.is_some() {
-            self.held.0.push((tier, keys.to_vec()));
+            self.pins.0.push((tier, keys.to_vec()));
         }
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for NewPins<'_> {
     fn drop(&mut self) {
         let Some(lookup_id) = self.lookup_id else { return };
-        self.manager.hold(lookup_id, std::mem::take(&mut self.held));
+        self.manager.record_pins(lookup_id, std::mem::take(&mut self.pins));
     }
 }
 

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-pub(crate) use backend::{MadeTier, TierFactory};
+pub(crate) use backend::{MadeTier, NewBackend, TierFactory};
 pub use backend::{Offer, RecreateError};
 pub(crate) use breaker::Breakers;
 pub use breaker::{BreakerState, BreakerStatus};
@@ -37,7 +37,7 @@ pub use lifecycle::{CloseError, FailedClose, FlushError, PendingPuts};
 pub use lookup::{Lookup, Served};
 pub use remove::{ClearReport, RemoveError};
 pub use retrieve::{MissedChunk, Retrieved};
-pub use select::{CPU_TIER, TierIndex, Tiers};
+pub use select::{CPU_TIER, TierIndex, Tiers, UnknownBackend};
 pub use status::{BackendStatus, Status};
 pub use store::{Allocation, Missing, Stored};
 
@@ -52,7 +52,6 @@ use crate::limits::{PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
 use crate::metrics::TierMetrics;
 use crate::runtime::Control;
 use crate::sync::lock;
-use crate::tier::Tier;
 
 /// The settings of a chain.
 #[derive(Clone, Debug)]
@@ -66,19 +65,6 @@ pub(crate) struct ManagerOptions {
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
 }
-
-/// A backend for a new chain.
-pub(crate) struct NewBackend {
-    pub(crate) name: String,
-    pub(crate) tier: Arc<dyn Tier>,
-    pub(crate) factory: Option<TierFactory>,
-    pub(crate) breakers: Arc<Breakers>,
-}
-
-/// No backend of the chain has the given name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no backend `{0}`")]
-pub struct UnknownBackend(pub String);
 
 /// The chain of tiers, on keys: the low-level API, for engines that have their own keys. Cloning shares it.
 ///

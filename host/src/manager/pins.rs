@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use futures::future::{join_all, select};
 use tokio::sync::Notify;
 
-use super::ledger::Held;
+use super::ledger::LookupPins;
 use super::{Inner, StorageManager};
 use crate::clock::Clock;
 use crate::runtime::unbudgeted;
@@ -22,8 +22,8 @@ impl StorageManager {
     /// # Cancellation
     /// The release continues.
     pub async fn unpin(&self, lookup_id: &str) {
-        let held = self.ledger().release(lookup_id);
-        unbudgeted(join_all(self.release(held))).await;
+        let pins = self.ledger().release(lookup_id);
+        unbudgeted(join_all(self.release(pins))).await;
     }
 
     /// Releases expired pins. The chain also does so by itself.
@@ -46,13 +46,13 @@ impl StorageManager {
     }
 
     /// Records the pins of a lookup.
-    pub(super) fn hold(&self, lookup_id: &str, held: Held) {
+    pub(super) fn record_pins(&self, lookup_id: &str, pins: LookupPins) {
         let options = &self.0.options;
         let expiry = options.clock.now() + options.pin_timeout;
         let (surplus, is_first) = {
             let mut ledger = self.ledger();
             let is_first = ledger.next_expiry().is_none();
-            (ledger.hold(lookup_id, held, expiry), is_first)
+            (ledger.record(lookup_id, pins, expiry), is_first)
         };
         if is_first {
             self.0.pinned.notify_one();
@@ -78,12 +78,12 @@ impl StorageManager {
         }
     }
 
-    /// Releases pins: in the CPU tier at once, in backends in the background, so that callers need not wait.
-    fn release(&self, held: impl IntoIterator<Item = Held>) -> Vec<Release> {
+    /// Releases pins: in the CPU tier immediately, in backends in the background, so that callers need not wait.
+    fn release(&self, pins: impl IntoIterator<Item = LookupPins>) -> Vec<Release> {
         let deadline = self.deadline();
         let mut releases = Vec::new();
         let mut is_forked_child = None;
-        for (tier, keys) in held.into_iter().flat_map(|held| held.0) {
+        for (tier, keys) in pins.into_iter().flat_map(|pins| pins.0) {
             let Some(index) = tier.0.checked_sub(1) else {
                 self.0.cpu.unpin(&keys);
                 continue;

@@ -50,7 +50,7 @@ impl StorageManager {
         let mut failed = None;
         for (backend, outcome) in unbudgeted(join_all(removals)).await {
             // Later operations must not join calls that began before this returns.
-            backend.forget_on_the_way(Some(keys));
+            backend.invalidate_in_flight(Some(keys));
             let outcome = outcome.unwrap_or_else(|_| Err(TierError::Down("the engine is closed".into())));
             match outcome {
                 Ok(n) => n_removed += n,
@@ -89,7 +89,7 @@ impl StorageManager {
             report.puts_cancelled += cancelled.n_chunks;
             report.skipped.push(backend.name.clone());
             unbudgeted(backend.drained(Some(&cancelled.in_flight), deadline)).await;
-            backend.forget_on_the_way(None);
+            backend.invalidate_in_flight(None);
         }
         // Last, because chunks that wait to be stored, or are being stored, count as being read.
         if tiers.includes(CPU_TIER) {

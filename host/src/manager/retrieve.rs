@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::fetching::{Fetching, Wanted};
+use super::fetching::{ChunkToFetch, Fetching};
 use super::flights::Subscription;
 use super::{CPU_TIER, Lookup, Miss, StorageManager, TierIndex, Tiers};
 use crate::chunk::Chunk;
@@ -121,29 +121,29 @@ impl StorageManager {
         subscriptions: &mut Vec<Subscription>,
     ) {
         let deadline = self.deadline();
-        let asked;
+        let looked_up;
         let plan = if let Some(plan) = plan {
             plan
         } else {
-            asked = self.contains(keys, tiers).await;
-            &asked
+            looked_up = self.contains(keys, tiers).await;
+            &looked_up
         };
         let n_run = plan.n_chunks.min(keys.len());
-        let mut wanted: Vec<Wanted> = (0..n_run)
+        let mut to_fetch: Vec<ChunkToFetch> = (0..n_run)
             .filter(|&index| found[index].is_none())
-            .map(|index| Wanted { index, spec: chunks[index], after: None })
+            .map(|index| ChunkToFetch { index, spec: chunks[index], after: None })
             .collect();
         let mut may_be_promoted = tiers.includes(CPU_TIER);
         // Each tier, in order, is asked for the chunks that it should have and for those that others failed to deliver.
         for (tier, backend) in self.backends(tiers) {
-            let expected = |wanted: &Wanted| match plan.tier_of(wanted.index) {
+            let expected = |chunk: &ChunkToFetch| match plan.tier_of(chunk.index) {
                 // The CPU tier has dropped it since the lookup. Any backend may have it.
                 Some(TierIndex(0)) | None => true,
                 Some(planned) => planned.0 <= tier.0,
             };
-            let (asked, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(expected);
-            wanted = later;
-            let mut fetching = Fetching::new(self, (tier, backend), plan, &asked, deadline);
+            let (here, later): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(expected);
+            to_fetch = later;
+            let mut fetching = Fetching::new(self, (tier, backend), plan, &here, deadline);
             if std::mem::take(&mut may_be_promoted) {
                 fetching.take_promoted();
             }
@@ -161,8 +161,8 @@ impl StorageManager {
             if delivered.out_of_memory {
                 return;
             }
-            wanted.extend(delivered.left);
-            wanted.sort_by_key(|wanted| wanted.index);
+            to_fetch.extend(delivered.left);
+            to_fetch.sort_by_key(|chunk| chunk.index);
         }
     }
 }

@@ -7,6 +7,11 @@ pub const CPU_TIER: &str = "cpu";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TierIndex(pub usize);
 
+/// No backend of the chain has the given name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no backend `{0}`")]
+pub struct UnknownBackend(pub String);
+
 /// The tiers that an operation concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tiers {

@@ -22,10 +22,10 @@ impl Backend {
             // If this is the probe, the delivery becomes the probe.
             drop(permit);
             breaker.skip();
-            self.settle_removals_later();
+            self.deliver_removals_later();
             return None;
         }
-        self.settle_removals_later();
+        self.deliver_removals_later();
         Some(permit)
     }
 }

@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::manager::breaker::{Direction, Health, OwnedPermit};
+use crate::manager::breaker::{CallOutcome, Direction, OwnedPermit};
 use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::{Pinning, TierError};
@@ -60,8 +60,8 @@ impl Drop for LookupWaiter {
 }
 
 impl SharedLookups {
-    /// Lets no later lookup join the calls that are under way now.
-    pub(in crate::manager) fn forget(&self) {
+    /// Prevents later lookups from joining the calls that are under way now.
+    pub(in crate::manager) fn invalidate(&self) {
         lock(&self.0).clear();
     }
 
@@ -115,7 +115,7 @@ impl Backend {
         }
         let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
         let outcome = self.count_and_pin(keys, deadline).await;
-        self.settle(permit, Health::of(&outcome));
+        self.report(permit, CallOutcome::of(&outcome));
         outcome
     }
 
@@ -134,7 +134,7 @@ impl Backend {
                 if waiting.is_alone() {
                     self.metrics.error(Operation::Contains, error.kind());
                     let permit = lock(&waiting.0.permit).take();
-                    self.settle_owned(permit, Health::of_error(&error));
+                    self.report_owned(permit, CallOutcome::of_error(&error));
                 }
                 Err(error)
             }
@@ -153,7 +153,7 @@ impl Backend {
                 async { within(tier.contains(Arc::clone(&keys), Pinning::None, deadline).await?, &keys) };
             let outcome = backend.counted(Operation::Contains, call).await;
             let permit = lock(&shared.permit).take();
-            backend.settle_owned(permit, Health::of(&outcome));
+            backend.report_owned(permit, CallOutcome::of(&outcome));
             outcome
         };
         Ok((answer.boxed().shared(), call))

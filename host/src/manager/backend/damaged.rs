@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::Backend;
 use crate::key::ChunkKey;
-use crate::manager::breaker::Health;
+use crate::manager::breaker::CallOutcome;
 use crate::tier::TierError;
 
 /// Removals of damaged chunks that are under way.
@@ -77,9 +77,9 @@ impl Backend {
                 tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
             }
             backend.removal_generation.fetch_add(1, Ordering::AcqRel);
-            backend.forget_on_the_way(Some(&keys));
+            backend.invalidate_in_flight(Some(&keys));
             if let Some(permit) = permit {
-                backend.settle(permit, Health::of(&outcome));
+                backend.report(permit, CallOutcome::of(&outcome));
             }
         });
     }

@@ -1,4 +1,4 @@
-//! One call that fetches chunks: it lends buffers, verifies what comes back, and reports the tier's health.
+//! One call that fetches chunks: it lends buffers, verifies what comes back, and reports to the breaker.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::Backend;
 use crate::chunk::ChunkWriter;
 use crate::key::ChunkKey;
-use crate::manager::breaker::Health;
-use crate::manager::fetched::{Fetched, Miss, accept, health};
+use crate::manager::breaker::CallOutcome;
+use crate::manager::fetched::{Fetched, Miss, accept, call_outcome};
 use crate::manager::flights::Call;
 use crate::metrics::Operation;
 use crate::tier::TierError;
@@ -67,7 +67,7 @@ impl Backend {
         for ((outcome, key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
             match outcome {
                 Ok(chunk) => {
-                    chunk.note_holder(self.place, removals);
+                    chunk.note_stored_in(self.place, removals);
                     self.metrics.hit(1, chunk.len() as u64);
                 }
                 Err(miss) if *is_promised && miss.is_declined() => is_undecided = true,
@@ -83,10 +83,10 @@ impl Backend {
             }
         }
         self.remove_later(damaged);
-        match Health::of_chunks(fetched.iter().map(health)) {
-            Health::Declines if is_undecided => {}
+        match CallOutcome::of_chunks(fetched.iter().map(call_outcome)) {
+            CallOutcome::Declined if is_undecided => {}
             _ if is_repeated_timeout => drop(call.take_permit()),
-            health => self.settle_owned(call.take_permit(), health),
+            outcome => self.report_owned(call.take_permit(), outcome),
         }
         fetched
     }

@@ -25,8 +25,7 @@ use self::owed::Owed;
 use self::queue::PutQueue;
 pub use self::recreate::RecreateError;
 pub use self::store::Offer;
-use super::NewBackend;
-use super::breaker::{Breakers, Health, OwnedPermit, Permit};
+use super::breaker::{Breakers, CallOutcome, OwnedPermit, Permit};
 use super::flights::Flights;
 use crate::clock::Clock;
 use crate::integrity::Sealer;
@@ -41,6 +40,14 @@ use crate::tier::{Liveness, Tier, TierError};
 pub(crate) type TierFactory = Arc<dyn Fn(Arc<dyn Liveness>) -> MadeTier + Send + Sync>;
 /// The new tier, once it has started or failed to.
 pub(crate) type MadeTier = Pin<Box<dyn Future<Output = (Arc<dyn Tier>, Result<(), String>)> + Send>>;
+
+/// A backend for a new chain.
+pub(crate) struct NewBackend {
+    pub(crate) name: String,
+    pub(crate) tier: Arc<dyn Tier>,
+    pub(crate) factory: Option<TierFactory>,
+    pub(crate) breakers: Arc<Breakers>,
+}
 
 pub(in crate::manager) struct Backend {
     pub(in crate::manager) name: String,
@@ -143,24 +150,24 @@ impl Backend {
     }
 
     /// Reports a call to its breaker, and to the tier if the chain skips it from now on.
-    pub(in crate::manager) fn settle(&self, permit: Permit<'_>, health: Health) {
-        if let Some(pause) = permit.settle(health) {
+    pub(in crate::manager) fn report(&self, permit: Permit<'_>, outcome: CallOutcome) {
+        if let Some(pause) = permit.report(outcome) {
             self.tier().skipped_for(pause);
         }
     }
 
-    /// Like [`Backend::settle`]. Does nothing if the call was reported before.
-    pub(in crate::manager) fn settle_owned(&self, permit: Option<OwnedPermit>, health: Health) {
-        if let Some(pause) = permit.and_then(|permit| permit.settle(health)) {
+    /// Like [`Backend::report`]. Does nothing if the call was reported before.
+    pub(in crate::manager) fn report_owned(&self, permit: Option<OwnedPermit>, outcome: CallOutcome) {
+        if let Some(pause) = permit.and_then(|permit| permit.report(outcome)) {
             self.tier().skipped_for(pause);
         }
     }
 
     /// Prevents later operations from joining the lookups that are under way now, and the fetches of `keys` (or of all
     /// keys). Called when something was stored or removed, which later operations must see.
-    pub(in crate::manager) fn forget_on_the_way(&self, keys: Option<&[ChunkKey]>) {
-        self.flights.forget(self.place, keys);
-        self.shared_lookups.forget();
+    pub(in crate::manager) fn invalidate_in_flight(&self, keys: Option<&[ChunkKey]>) {
+        self.flights.invalidate(self.place, keys);
+        self.shared_lookups.invalidate();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::manager::breaker::Health;
+use crate::manager::breaker::CallOutcome;
 use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::{Pinning, TierError};
@@ -105,7 +105,7 @@ impl Backend {
             return Ok(());
         };
         let outcome = self.tier().unpin(free.into(), deadline).await;
-        self.settle(permit, Health::of(&outcome));
+        self.report(permit, CallOutcome::of(&outcome));
         match outcome {
             Ok(_) => Ok(()),
             Err(TierError::Unsupported) => {

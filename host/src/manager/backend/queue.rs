@@ -44,7 +44,7 @@ pub(in crate::manager) struct PutQueue {
     settled: Notify,
 }
 
-/// Chunks that one call stores. Dropping it unsettled counts as settled.
+/// Chunks that one call stores. Dropping it settles them: they leave the queue.
 pub(in crate::manager) struct Batch<'a> {
     queue: &'a PutQueue,
     pub(in crate::manager) chunks: Vec<Chunk>,
@@ -138,8 +138,8 @@ impl PutQueue {
             state.keys.remove(&chunk.key());
             state.n_bytes -= chunk.footprint_bytes();
         }
-        let flying = state.keys.iter().filter(|(key, flying)| **flying && concerns(**key));
-        let in_flight = flying.map(|(key, _)| *key).collect();
+        let in_flight = state.keys.iter().filter(|(key, is_in_flight)| **is_in_flight && concerns(**key));
+        let in_flight = in_flight.map(|(key, _)| *key).collect();
         drop(state);
         let n_chunks = cancelled.len();
         drop(cancelled);
@@ -158,15 +158,15 @@ impl PutQueue {
 
     /// Reports whether no put is in flight.
     pub(in crate::manager) fn is_quiet(&self) -> bool {
-        !self.lock().keys.values().any(|flying| *flying)
+        !self.lock().keys.values().any(|is_in_flight| *is_in_flight)
     }
 
-    /// Gives workers no chunks until [`PutQueue::resume`].
+    /// Withholds chunks from workers until [`PutQueue::resume`].
     pub(in crate::manager) fn pause(&self) {
         self.lock().paused = true;
     }
 
-    /// Lets workers continue, and wakes the tasks that wait for the queue.
+    /// Serves workers again, and wakes the tasks that wait for the queue.
     pub(in crate::manager) fn resume(&self) {
         self.lock().paused = false;
         self.work.notify_one();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Backend;
-use crate::manager::UnknownBackend;
+use crate::manager::select::UnknownBackend;
 use crate::sync::write;
 use crate::tier::{Tier, TierError};
 
@@ -39,7 +39,7 @@ impl Backend {
         }
         // The pins of the old instance are gone, and its chunks may be.
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
-        self.forget_on_the_way(None);
+        self.invalidate_in_flight(None);
         self.lock_pins().clear();
         self.has_no_pins.store(false, Ordering::Relaxed);
         drop(resume);

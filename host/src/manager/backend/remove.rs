@@ -1,7 +1,7 @@
 //! Removing chunks from a backend, even from one that cannot be called at the moment.
 //!
 //! A removal is never skipped: a removed chunk must not come back. While the breaker of writing is open, the caller
-//! gets an error at once. The backend then owes the removal ([`Owed`](super::owed::Owed)) and gets it in the
+//! gets an error immediately. The backend then owes the removal ([`Owed`](super::owed::Owed)) and gets it in the
 //! background. Until it has answered, it is not asked for these keys, and a put of them comes after the removal.
 //!
 //! One delivery runs at a time, with the time limit of one call. Later operations wait for it to end, or until their
@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::queue::Cancelled;
 use super::{Backend, within};
 use crate::key::ChunkKey;
-use crate::manager::breaker::Health;
+use crate::manager::breaker::CallOutcome;
 use crate::metrics::Operation;
 use crate::sync::lock;
 use crate::tier::TierError;
@@ -47,7 +47,7 @@ impl Backend {
             }
         }
         if self.breakers.writing.is_closed() {
-            if self.control.until(deadline, self.settle_removals()).await.is_err() {
+            if self.control.until(deadline, self.deliver_removals()).await.is_err() {
                 self.owe(keys, cancelled.in_flight, deadline);
                 return Err(TierError::Timeout(deadline.saturating_duration_since(started)));
             }
@@ -55,7 +55,7 @@ impl Backend {
             let permit = self.breakers.writing.admit();
             let outcome = self.removed(keys, deadline).await;
             if let Some(permit) = permit {
-                self.settle(permit, Health::of(&outcome));
+                self.report(permit, CallOutcome::of(&outcome));
             }
             return outcome;
         }
@@ -80,10 +80,10 @@ impl Backend {
             self.control.handle().spawn(async move {
                 backend.drained(Some(&in_flight), deadline).await;
                 backend.owed.add(&in_flight);
-                backend.settle_removals_later();
+                backend.deliver_removals_later();
             });
         }
-        self.settle_removals_later();
+        self.deliver_removals_later();
     }
 
     async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
@@ -99,13 +99,13 @@ impl Backend {
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
         let outcome = self.counted(Operation::Remove, call).await;
         self.removal_generation.fetch_add(1, Ordering::AcqRel);
-        self.forget_on_the_way(Some(keys));
+        self.invalidate_in_flight(Some(keys));
         outcome
     }
 
     /// Starts to deliver owed removals in the background, unless a delivery is under way. Reports whether there is one
     /// to wait for.
-    pub(super) fn settle_removals_later(self: &Arc<Self>) -> bool {
+    pub(super) fn deliver_removals_later(self: &Arc<Self>) -> bool {
         if self.breakers.down_cause().is_some() {
             return false;
         }
@@ -117,13 +117,13 @@ impl Backend {
     }
 
     /// Waits until owed removals have been delivered, or their delivery has failed.
-    pub(super) async fn settle_removals(self: &Arc<Self>) {
+    pub(super) async fn deliver_removals(self: &Arc<Self>) {
         if self.owed.len() == 0 {
             return;
         }
         let mut ended = pin!(self.owed.ended.notified());
         ended.as_mut().enable();
-        if self.settle_removals_later() {
+        if self.deliver_removals_later() {
             ended.await;
         }
     }
@@ -140,23 +140,23 @@ impl Backend {
         let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
         let outcome = self.removed(&keys, deadline).await;
-        let health = Health::of(&outcome);
-        let is_answered = matches!(health, Health::Works | Health::Declines);
-        match &health {
-            Health::Works | Health::Declines => {
+        let call_outcome = CallOutcome::of(&outcome);
+        let is_answered = matches!(call_outcome, CallOutcome::Worked | CallOutcome::Declined);
+        match &call_outcome {
+            CallOutcome::Worked | CallOutcome::Declined => {
                 self.owed.take_off(&keys);
                 tracing::debug!(backend = %self.name, n_keys = keys.len(), "owed removals delivered");
             }
-            Health::Fails(_) | Health::Unknown if permit.is_some() => {
+            CallOutcome::Failed(_) | CallOutcome::Unknown if permit.is_some() => {
                 let n_given_up = self.owed.failed();
                 if n_given_up > 0 {
                     tracing::warn!(backend = %self.name, n_given_up, ?outcome, "owed removals are given up");
                 }
             }
-            Health::Fails(_) | Health::Unknown => {}
+            CallOutcome::Failed(_) | CallOutcome::Unknown => {}
         }
         if let Some(permit) = permit {
-            self.settle(permit, health);
+            self.report(permit, call_outcome);
         }
         is_answered
     }

@@ -9,7 +9,7 @@ use super::Backend;
 use super::queue::{Batch, Offered};
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
-use crate::manager::breaker::{Direction, Health};
+use crate::manager::breaker::{CallOutcome, Direction};
 use crate::metrics::Operation;
 use crate::tier::TierError;
 use crate::transfer::Sources;
@@ -31,7 +31,7 @@ impl Backend {
         }
         let removals = self.removal_generation.load(Ordering::Acquire);
         for chunk in chunks {
-            if chunk.has_holder(self.place, removals) {
+            if chunk.is_stored_in(self.place, removals) {
                 offer.n_present += 1;
                 continue;
             }
@@ -78,7 +78,7 @@ impl Backend {
     async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
         if self.breakers.writing.is_ready() {
             // A put comes after the removals that were requested before it.
-            self.settle_removals().await;
+            self.deliver_removals().await;
         }
         self.damaged.ended().await;
         let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
@@ -102,23 +102,23 @@ impl Backend {
                 Err(error)
             }
         });
-        self.settle(
+        self.report(
             permit,
             match &answer {
-                Ok(results) => Health::of_chunks(results.iter().map(Health::of)),
-                Err(error) => Health::of_error(error),
+                Ok(results) => CallOutcome::of_chunks(results.iter().map(CallOutcome::of)),
+                Err(error) => CallOutcome::of_error(error),
             },
         );
         // Even if the call failed, since it may have stored something.
         let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
-        self.forget_on_the_way(Some(&keys));
+        self.invalidate_in_flight(Some(&keys));
         let Ok(results) = answer else {
             return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
         };
         for (result, chunk) in results.iter().zip(&batch.chunks) {
             match result {
                 Ok(()) => {
-                    chunk.note_holder(self.place, removals);
+                    chunk.note_stored_in(self.place, removals);
                     self.metrics.stored(1, chunk.len() as u64);
                 }
                 Err(error) => {

@@ -12,7 +12,7 @@
 //! Invariant: of any number of concurrent calls at most one is the probe. A probe ends the half-open state however it
 //! ends, and one that does not end is replaced after the longest pause.
 
-mod health;
+mod outcome;
 mod pair;
 mod permit;
 mod reports;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-pub(super) use self::health::Health;
+pub(super) use self::outcome::CallOutcome;
 pub(crate) use self::pair::Breakers;
 pub(super) use self::pair::Direction;
 pub(super) use self::permit::{OwnedPermit, Permit};
@@ -32,9 +32,9 @@ use crate::clock::Clock;
 use crate::config::BreakerConfig;
 use crate::sync::lock;
 
-/// The gate of a closed breaker. Any other value is the earliest time of the next probe, in milliseconds of the clock.
+/// [`Breaker::next_probe_ms`] of a closed breaker.
 const CLOSED: u64 = 0;
-/// The gate while the tier is not running: no call may be the probe.
+/// [`Breaker::next_probe_ms`] while the tier is not running: no call may be the probe.
 const NEVER: u64 = u64::MAX;
 
 /// The breaker of one direction. Admission to a closed one is an atomic load and takes no lock.
@@ -43,8 +43,9 @@ pub(super) struct Breaker {
     direction: Direction,
     config: BreakerConfig,
     clock: Clock,
-    /// [`CLOSED`], [`NEVER`], or the earliest time of the next probe. Written under the state's lock only.
-    gate: AtomicU64,
+    /// [`CLOSED`], [`NEVER`], or the earliest time of the next probe, in milliseconds of the clock. Written under the
+    /// state's lock only.
+    next_probe_ms: AtomicU64,
     /// Advances when the outcomes of calls under way become outdated. Written under the state's lock only.
     epoch: AtomicU64,
     skipped: AtomicU64,
@@ -105,7 +106,7 @@ impl Breaker {
             direction,
             config,
             clock,
-            gate: AtomicU64::new(CLOSED),
+            next_probe_ms: AtomicU64::new(CLOSED),
             epoch: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -118,8 +119,8 @@ impl Breaker {
 
     /// Admits a call, as the probe if it is time for one. Counts a call that is not admitted.
     pub(super) fn admit(&self) -> Option<Permit<'_>> {
-        let gate = self.gate.load(Ordering::Acquire);
-        let is_probe = if gate == CLOSED { Some(false) } else { self.begin_probe(gate) };
+        let next_probe_ms = self.next_probe_ms.load(Ordering::Acquire);
+        let is_probe = if next_probe_ms == CLOSED { Some(false) } else { self.begin_probe(next_probe_ms) };
         let Some(is_probe) = is_probe else {
             self.skip();
             return None;
@@ -134,22 +135,22 @@ impl Breaker {
 
     /// Reports whether a call would be admitted now.
     pub(super) fn is_ready(&self) -> bool {
-        let gate = self.gate.load(Ordering::Acquire);
-        gate == CLOSED || self.is_due(gate)
+        let next_probe_ms = self.next_probe_ms.load(Ordering::Acquire);
+        next_probe_ms == CLOSED || self.is_due(next_probe_ms)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.gate.load(Ordering::Acquire) == CLOSED
+        self.next_probe_ms.load(Ordering::Acquire) == CLOSED
     }
 
-    fn is_due(&self, gate: u64) -> bool {
-        gate != NEVER && self.clock.now() >= Duration::from_millis(gate)
+    fn is_due(&self, next_probe_ms: u64) -> bool {
+        next_probe_ms != NEVER && self.clock.now() >= Duration::from_millis(next_probe_ms)
     }
 
     /// Decides about a call while the breaker is not closed: `None` if it is not admitted, else whether it is the
     /// probe.
-    fn begin_probe(&self, gate: u64) -> Option<bool> {
-        if !self.is_due(gate) {
+    fn begin_probe(&self, next_probe_ms: u64) -> Option<bool> {
+        if !self.is_due(next_probe_ms) {
             return None;
         }
         let mut state = self.lock();
@@ -175,24 +176,24 @@ impl Breaker {
 
     fn publish(&self, state: &BreakerWindow) {
         let from = |time: Duration| (time.as_millis() as u64).max(CLOSED + 1);
-        let gate = match state.phase {
+        let next_probe_ms = match state.phase {
             _ if state.down.is_some() => NEVER,
             Phase::Closed => CLOSED,
             Phase::HalfOpen => from(state.since + self.config.pause_max),
             Phase::Open { until } => from(until),
         };
-        self.gate.store(gate, Ordering::Release);
+        self.next_probe_ms.store(next_probe_ms, Ordering::Release);
     }
 
     /// Takes the report of a call, and returns the pause if the breaker opens because of it.
-    fn settle(&self, permit: &Permit<'_>, health: Health) -> Option<Duration> {
+    fn report(&self, permit: &Permit<'_>, outcome: CallOutcome) -> Option<Duration> {
         let change = {
             let mut state = self.lock();
             // A call from before the last opening shows nothing new.
             if permit.epoch != self.epoch.load(Ordering::Acquire) {
                 return None;
             }
-            let change = self.judge(&mut state, permit.is_probe, health);
+            let change = self.judge(&mut state, permit.is_probe, outcome);
             self.publish(&state);
             change
         };
@@ -214,17 +215,17 @@ impl Breaker {
         }
     }
 
-    fn judge(&self, state: &mut BreakerWindow, is_probe: bool, health: Health) -> Change {
+    fn judge(&self, state: &mut BreakerWindow, is_probe: bool, outcome: CallOutcome) -> Change {
         let now = self.clock.now();
         let decides = is_probe && state.phase == Phase::HalfOpen;
-        match health {
-            Health::Unknown => {
+        match outcome {
+            CallOutcome::Unknown => {
                 if decides {
                     state.enter(Phase::Open { until: now }, now);
                 }
                 Change::Nothing
             }
-            Health::Works | Health::Declines => {
+            CallOutcome::Worked | CallOutcome::Declined => {
                 state.calls = self.window(state.calls << 1);
                 if state.calls == 0 {
                     state.backoff.reset();
@@ -235,7 +236,7 @@ impl Breaker {
                 state.enter(Phase::Closed, now);
                 Change::Closed
             }
-            Health::Fails(cause) => {
+            CallOutcome::Failed(cause) => {
                 state.calls = self.window(state.calls << 1 | 1);
                 state.last_cause = Some(cause.clone());
                 let n_failures = state.calls.count_ones() as usize;

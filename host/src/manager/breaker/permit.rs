@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Breaker, Breakers, Direction, Health};
+use super::{Breaker, Breakers, CallOutcome, Direction};
 
 /// An admitted call. If it is dropped without a report it does not count, and another call can be the probe.
 pub(in crate::manager) struct Permit<'a> {
@@ -15,8 +15,8 @@ pub(in crate::manager) struct Permit<'a> {
 
 impl Permit<'_> {
     /// Reports the call, and returns the pause if the breaker opens because of it.
-    pub(in crate::manager) fn settle(self, health: Health) -> Option<Duration> {
-        let pause = self.breaker.settle(&self, health);
+    pub(in crate::manager) fn report(self, outcome: CallOutcome) -> Option<Duration> {
+        let pause = self.breaker.report(&self, outcome);
         std::mem::forget(self);
         pause
     }
@@ -25,7 +25,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            let _none = self.breaker.settle(self, Health::Unknown);
+            let _none = self.breaker.report(self, CallOutcome::Unknown);
         }
     }
 }
@@ -51,8 +51,8 @@ impl OwnedPermit {
     }
 
     /// Reports the call, and returns the pause if the breaker opens because of it.
-    pub(in crate::manager) fn settle(mut self, health: Health) -> Option<Duration> {
-        self.take().and_then(|permit| permit.settle(health))
+    pub(in crate::manager) fn report(mut self, outcome: CallOutcome) -> Option<Duration> {
+        self.take().and_then(|permit| permit.report(outcome))
     }
 
     fn take(&mut self) -> Option<Permit<'_>> {

@@ -1,6 +1,6 @@
 //! The breaker's states, by a clock that the tests move.
 
-mod health;
+mod outcome;
 mod reports;
 
 use std::sync::atomic::AtomicUsize;
@@ -31,8 +31,8 @@ impl Rig {
     /// Makes a call if it is admitted, and reports whether it was.
     fn call(&self, works: bool) -> bool {
         let permit = self.breaker().admit();
-        let health = if works { Health::Works } else { Health::Fails("on purpose".into()) };
-        permit.map(|permit| permit.settle(health)).is_some()
+        let outcome = if works { CallOutcome::Worked } else { CallOutcome::Failed("on purpose".into()) };
+        permit.map(|permit| permit.report(outcome)).is_some()
     }
 
     fn state(&self) -> BreakerState {
@@ -114,7 +114,7 @@ fn after_the_pause_one_call_decides() {
     let probe = rig.breaker().admit().unwrap();
     assert!(!rig.breaker().is_ready() && !rig.call(true), "one only");
     assert_eq!(rig.state(), BreakerState::HalfOpen);
-    probe.settle(Health::Fails("still".into()));
+    probe.report(CallOutcome::Failed("still".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Open, 2));
     rig.wait();
     assert!(rig.call(true));
@@ -171,11 +171,11 @@ fn of_many_callers_at_the_same_time_one_is_the_probe() {
                 scope.spawn(|| {
                     barrier.wait();
                     let permit = rig.breaker().admit();
-                    // All ask before the first settles.
+                    // All ask before the first reports.
                     barrier.wait();
                     if let Some(permit) = permit {
                         n_probes.fetch_add(1, Ordering::SeqCst);
-                        permit.settle(Health::Works);
+                        permit.report(CallOutcome::Worked);
                     }
                 });
             }
@@ -190,16 +190,16 @@ fn a_call_that_its_caller_dropped_says_nothing_and_a_dropped_probe_gives_its_pla
     let rig = Rig::new(2, 4);
     for _ in 0..10 {
         drop(rig.breaker().admit().unwrap());
-        rig.breaker().admit().unwrap().settle(Health::Unknown);
+        rig.breaker().admit().unwrap().report(CallOutcome::Unknown);
     }
     assert_eq!((rig.breaker().status().failures, rig.opened()), (0, 0));
     rig.open();
     rig.wait();
     let failures = rig.breaker().status().failures;
     drop(rig.breaker().admit().unwrap());
-    rig.breaker().admit().unwrap().settle(Health::Unknown);
+    rig.breaker().admit().unwrap().report(CallOutcome::Unknown);
     assert_eq!((rig.breaker().status().failures, rig.opened()), (failures, 1));
-    assert!(rig.call(true), "at once, without another pause");
+    assert!(rig.call(true), "immediately, without another pause");
     assert_eq!(rig.state(), BreakerState::Closed);
 }
 
@@ -214,9 +214,9 @@ fn a_probe_that_never_ends_is_replaced_and_not_heard_any_more() {
     rig.clock.advance(Duration::from_millis(1));
     let probe = rig.breaker().admit().unwrap();
     assert!(!rig.call(true), "one only");
-    stuck.settle(Health::Fails("late".into()));
+    stuck.report(CallOutcome::Failed("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
-    probe.settle(Health::Works);
+    probe.report(CallOutcome::Worked);
     assert_eq!(rig.state(), BreakerState::Closed);
 }
 
@@ -225,14 +225,14 @@ fn outcomes_of_calls_from_before_the_opening_change_nothing() {
     let rig = Rig::new(2, 4);
     let [early, late, later] = [0, 1, 2].map(|_| rig.breaker().admit().unwrap());
     rig.open();
-    early.settle(Health::Works);
+    early.report(CallOutcome::Worked);
     assert_eq!(rig.state(), BreakerState::Open);
     rig.wait();
     let probe = rig.breaker().admit().unwrap();
-    late.settle(Health::Fails("late".into()));
+    late.report(CallOutcome::Failed("late".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::HalfOpen, 1));
-    probe.settle(Health::Works);
-    later.settle(Health::Fails("later".into()));
+    probe.report(CallOutcome::Worked);
+    later.report(CallOutcome::Failed("later".into()));
     assert_eq!((rig.state(), rig.opened()), (BreakerState::Closed, 1));
     assert_eq!(rig.breaker().status().last_cause.as_deref(), Some("on purpose"));
 }
@@ -254,7 +254,11 @@ fn whatever_happens_at_most_one_probe_is_out_and_it_always_comes_back() {
                 0..=2 => out.extend(rig.breaker().admit()),
                 3 | 4 if !out.is_empty() => {
                     let permit = out.swap_remove(draw(out.len() as u64) as usize);
-                    permit.settle(if draw(2) == 0 { Health::Works } else { Health::Fails("no".into()) });
+                    permit.report(if draw(2) == 0 {
+                        CallOutcome::Worked
+                    } else {
+                        CallOutcome::Failed("no".into())
+                    });
                 }
                 5 if !out.is_empty() => drop(out.swap_remove(draw(out.len() as u64) as usize)),
                 6 => rig.clock.advance(Duration::from_millis(draw(3000))),

@@ -10,8 +10,8 @@ use crate::chunk::ChunkWriter;
 use crate::integrity::TRAILER_BYTES;
 use crate::key::ChunkSpec;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::manager::Miss;
 use crate::manager::breaker::{Direction, OwnedPermit};
+use crate::manager::fetched::Miss;
 use crate::manager::flights::{Claims, FlightKey};
 use crate::tier::TierError;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Fetching, Pending, Wanted};
-use crate::manager::Miss;
-use crate::manager::breaker::Health;
+use super::{ChunkToFetch, Fetching, Pending};
+use crate::manager::breaker::CallOutcome;
+use crate::manager::fetched::Miss;
 use crate::manager::flights::{Departure, Progress};
 use crate::metrics::Operation;
 use crate::tier::TierError;
@@ -45,12 +45,12 @@ impl Fetching<'_> {
                         self.timed_out = Some(miss.clone());
                     }
                     if is_promised && miss.is_declined() {
-                        self.unkept.push((index, miss, is_own));
+                        self.broken_promises.push((index, miss, is_own));
                     } else {
                         self.delivered.misses.push((index, miss));
                     }
                     let after = Some(Arc::clone(&subscription.flight));
-                    self.delivered.left.push(Wanted { index, spec, after });
+                    self.delivered.left.push(ChunkToFetch { index, spec, after });
                 }
             }
         }
@@ -93,13 +93,13 @@ impl Fetching<'_> {
                     if std::mem::take(&mut expired) {
                         let error = TierError::Timeout(self.deadline.saturating_duration_since(call.started));
                         self.backend.metrics.error(Operation::Get, error.kind());
-                        self.backend.settle_owned(call.take_permit(), Health::of_error(&error));
+                        self.backend.report_owned(call.take_permit(), CallOutcome::of_error(&error));
                     }
                     call.abort();
                 }
             }
             self.delivered.misses.push((index, miss.clone()));
-            self.delivered.left.push(Wanted { index, spec, after });
+            self.delivered.left.push(ChunkToFetch { index, spec, after });
         }
         self.backend.metrics.miss(miss.reason(), n_over);
     }
@@ -119,8 +119,8 @@ impl Fetching<'_> {
     /// reading, and the chunks that it does not have were phantom hits.
     pub(super) fn judge_promises(&mut self) {
         let has_delivered = !self.delivered.chunks.is_empty();
-        let n_unkept = self.unkept.len();
-        for (index, miss, is_own) in self.unkept.drain(..) {
+        let n_broken = self.broken_promises.len();
+        for (index, miss, is_own) in self.broken_promises.drain(..) {
             let miss = if has_delivered || miss != Miss::NotFound { miss } else { Miss::PhantomHit };
             if is_own {
                 self.backend.metrics.miss(miss.reason(), 1);
@@ -128,15 +128,15 @@ impl Fetching<'_> {
             self.delivered.misses.push((index, miss));
         }
         for (n, call) in self.undecided.drain(..).enumerate() {
-            self.backend.settle_owned(
+            self.backend.report_owned(
                 call.take_permit(),
                 match n {
-                    _ if has_delivered => Health::Declines,
+                    _ if has_delivered => CallOutcome::Declined,
                     // The calls of one retrieval are one failure.
-                    0 => Health::Fails(format!(
-                        "delivered none of {n_unkept} chunks that its own lookup had promised"
+                    0 => CallOutcome::Failed(format!(
+                        "delivered none of {n_broken} chunks that its own lookup had promised"
                     )),
-                    _ => Health::Unknown,
+                    _ => CallOutcome::Unknown,
                 },
             );
         }

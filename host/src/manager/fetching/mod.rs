@@ -31,7 +31,7 @@ use crate::limits::{GET_BATCHES_IN_FLIGHT, GET_BYTES_IN_FLIGHT_MAX};
 use crate::tier::TierError;
 
 /// A chunk that is still to be fetched.
-pub(super) struct Wanted {
+pub(super) struct ChunkToFetch {
     pub(super) index: usize,
     pub(super) spec: ChunkSpec,
     /// The flight in which the previous tier did not deliver it.
@@ -49,7 +49,7 @@ pub(super) struct Delivered {
     /// Undelivered chunks, in the order of the request.
     pub(super) misses: Vec<(usize, Miss)>,
     /// The same chunks, for the next tier.
-    pub(super) left: Vec<Wanted>,
+    pub(super) left: Vec<ChunkToFetch>,
     /// There was no memory for a chunk, so the chunks after it are useless.
     pub(super) out_of_memory: bool,
 }
@@ -86,7 +86,7 @@ pub(super) struct Fetching<'a> {
     n_calls: usize,
     group: Arc<CallGroup>,
     /// Chunks that were promised and declined, with whether this retrieval counts them.
-    unkept: Vec<(usize, Miss, bool)>,
+    broken_promises: Vec<(usize, Miss, bool)>,
     /// Calls of this retrieval that moved no chunk for that reason.
     undecided: Vec<Arc<Call>>,
     limits: Limits,
@@ -106,7 +106,7 @@ impl<'a> Fetching<'a> {
         manager: &'a StorageManager,
         (tier, backend): (TierIndex, &'a Arc<Backend>),
         plan: &'a Lookup,
-        asked: &[Wanted],
+        chunks: &[ChunkToFetch],
         deadline: Instant,
     ) -> Self {
         let served = backend.tier();
@@ -116,17 +116,17 @@ impl<'a> Fetching<'a> {
             bytes: GET_BYTES_IN_FLIGHT_MAX.min(served.bytes_in_flight_max()),
         };
         let (flights, notifications) = (&manager.0.flights, Arc::<Notifications>::default());
-        let flight_key = |wanted: &Wanted| FlightKey {
+        let flight_key = |chunk: &ChunkToFetch| FlightKey {
             place: backend.place,
-            key: wanted.spec.key,
-            size_bytes: wanted.spec.size_bytes,
+            key: chunk.spec.key,
+            size_bytes: chunk.spec.size_bytes,
         };
-        let wanted = asked.iter().map(|wanted| (wanted.index, flight_key(wanted), wanted.after.as_ref()));
-        let subscriptions = flights.subscribe(wanted, &notifications);
+        let flight_keys = chunks.iter().map(|chunk| (chunk.index, flight_key(chunk), chunk.after.as_ref()));
+        let subscriptions = flights.subscribe(flight_keys, &notifications);
         let promises = Promises { manager, backend, tier, plan };
-        let pending = asked.iter().zip(subscriptions).map(|(wanted, subscription)| {
-            let is_promised = promises.bind(wanted.index, wanted.spec.key);
-            (wanted.index, Pending { spec: wanted.spec, subscription, is_promised, call: None })
+        let pending = chunks.iter().zip(subscriptions).map(|(chunk, subscription)| {
+            let is_promised = promises.bind(chunk.index, chunk.spec.key);
+            (chunk.index, Pending { spec: chunk.spec, subscription, is_promised, call: None })
         });
         Self {
             manager,
@@ -139,7 +139,7 @@ impl<'a> Fetching<'a> {
             n_bytes_in_calls: 0,
             n_calls: 0,
             group: Arc::default(),
-            unkept: Vec::new(),
+            broken_promises: Vec::new(),
             undecided: Vec::new(),
             limits,
             timed_out: None,

@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 use super::Flights;
 use super::flight::{Flight, Phase};
 use crate::chunk::Chunk;
-use crate::manager::Miss;
 use crate::manager::breaker::OwnedPermit;
+use crate::manager::fetched::Miss;
 use crate::sync::lock;
 use crate::tier::TierError;
 
@@ -80,7 +80,7 @@ impl Claims {
         self.claimed.is_empty()
     }
 
-    /// Gives up all but the first `n`.
+    /// Releases all but the first `n`.
     pub(in crate::manager) fn truncate(&mut self, n: usize) {
         let rest = self.claimed.split_off(n.min(self.claimed.len()));
         self.flights.release(&rest);

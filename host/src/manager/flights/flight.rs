@@ -9,7 +9,7 @@ use super::call::Call;
 use super::notifications::Subscriber;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
-use crate::manager::Miss;
+use crate::manager::fetched::Miss;
 use crate::sync::lock;
 
 /// A chunk of one size in one backend, which is named by its place in the chain.

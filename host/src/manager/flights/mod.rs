@@ -25,7 +25,7 @@ pub(super) use self::flight::{Flight, FlightKey};
 use self::flight::{Phase, Table};
 pub(super) use self::notifications::Notifications;
 use self::notifications::{Subscriber, ToWake};
-use super::Miss;
+use super::fetched::Miss;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::sync::lock;
@@ -145,7 +145,7 @@ impl Flights {
     }
 
     /// Prevents later retrievals from joining the flights that exist now for one backend, of some keys or of all.
-    pub(super) fn forget(&self, place: usize, keys: Option<&[ChunkKey]>) {
+    pub(super) fn invalidate(&self, place: usize, keys: Option<&[ChunkKey]>) {
         let mut table = lock(&self.0);
         if table.joinable.is_empty() {
             return;
@@ -161,7 +161,7 @@ impl Flights {
         });
     }
 
-    /// Gives every flight of a call its outcome. Abandoned flights stay abandoned.
+    /// Sets the outcome of every flight of a call. Abandoned flights stay abandoned.
     fn finish(&self, call: &Arc<Call>, outcomes: impl IntoIterator<Item = Result<Chunk, Miss>>) {
         let mut to_wake = ToWake::default();
         // Their memory is released after the lock.

@@ -200,7 +200,7 @@ impl Model {
         let n = self.below(N_KEYS as usize);
         self.n_removals[n] += 1;
         for place in 0..2 {
-            self.flights.forget(place, Some(&[key(n as u64)]));
+            self.flights.invalidate(place, Some(&[key(n as u64)]));
         }
     }
 

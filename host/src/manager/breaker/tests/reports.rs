@@ -31,7 +31,7 @@ fn a_tier_that_stops_during_the_probe_does_not_leave_it_half_open_for_ever() {
     let probe = rig.breaker().admit().unwrap();
     tier.down("stopped", PAUSE);
     tier.up();
-    probe.settle(Health::Works);
+    probe.report(CallOutcome::Worked);
     assert_eq!(rig.state(), BreakerState::HalfOpen);
     assert!(rig.call(true));
     assert_eq!(rig.state(), BreakerState::Closed);
@@ -44,7 +44,7 @@ fn a_tier_that_was_replaced_is_not_heard_any_more_and_the_new_one_starts_clean()
     let calls = [0, 1].map(|_| rig.breaker().admit().unwrap());
     let new = rig.breakers.attach();
     for call in calls {
-        call.settle(Health::Fails("lost with the old one".into()));
+        call.report(CallOutcome::Failed("lost with the old one".into()));
     }
     assert_eq!(rig.breaker().status().failures, 0);
     rig.open();
@@ -65,7 +65,7 @@ fn a_tier_that_starts_anew_is_let_work_at_once_and_calls_from_before_say_nothing
     let call = rig.breaker().admit().unwrap();
     rig.open();
     tier.renewed();
-    call.settle(Health::Fails("lost with the old instance".into()));
+    call.report(CallOutcome::Failed("lost with the old instance".into()));
     assert_eq!((rig.state(), rig.breaker().status().failures), (BreakerState::Closed, 0));
     tier.down("stopped", PAUSE);
     tier.renewed();
@@ -82,7 +82,7 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     let states = || both.map(|breaker| breaker.status().state);
     let fail = |direction| {
         for _ in 0..2 {
-            rig.breakers.of(direction).admit().unwrap().settle(Health::Fails("on purpose".into()));
+            rig.breakers.of(direction).admit().unwrap().report(CallOutcome::Failed("on purpose".into()));
         }
     };
     fail(Direction::Writing);
@@ -92,7 +92,7 @@ fn each_direction_fails_alone_and_a_tier_that_is_not_running_opens_both() {
     assert_eq!(states(), [BreakerState::Open; 2]);
     // After both pauses, which differ.
     rig.clock.advance(PAUSE);
-    rig.breakers.writing.admit().unwrap().settle(Health::Works);
+    rig.breakers.writing.admit().unwrap().report(CallOutcome::Worked);
     assert_eq!(states(), [BreakerState::HalfOpen, BreakerState::Closed], "one probe for each");
     assert!(rig.call(true));
     tier.down("stopped", PAUSE);
