@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use super::Backend;
 use crate::key::ChunkKey;
 use crate::manager::breaker::CallOutcome;
-use crate::tier::TierError;
 
 /// Removals of damaged chunks that are under way.
 #[derive(Default)]
@@ -53,7 +52,7 @@ impl Drop for UnderWay {
 }
 
 impl Backend {
-    /// Removes damaged chunks in the background.
+    /// Removes damaged chunks in the background. The call is counted like any other removal.
     pub(super) fn remove_later(self: &Arc<Self>, keys: Vec<ChunkKey>) {
         if keys.is_empty() {
             return;
@@ -65,19 +64,8 @@ impl Backend {
             // Tried even while the breaker is open, since no caller waits for it, but then without a report to the
             // breaker.
             let permit = backend.breakers.writing.admit();
-            let tier = backend.tier();
-            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
-            let keys: Arc<[ChunkKey]> = keys.into();
-            let limit = tier.call_limit(0);
-            let deadline = Instant::now() + limit;
-            // Enforced even if the tier does not keep its deadline, because puts wait for the end of this.
-            let answer = backend.control.until(deadline, tier.remove(Arc::clone(&keys), deadline)).await;
-            let outcome = answer.unwrap_or(Err(TierError::Timeout(limit)));
-            if let Err(error) = &outcome {
-                tracing::debug!(backend = %backend.name, %error, "damaged chunks could not be removed");
-            }
-            backend.removal_generation.fetch_add(1, Ordering::AcqRel);
-            backend.invalidate_in_flight(Some(&keys));
+            let deadline = Instant::now() + backend.tier().call_limit(0);
+            let outcome = backend.call_remove(&keys, deadline).await;
             if let Some(permit) = permit {
                 backend.report(permit, CallOutcome::of(&outcome));
             }

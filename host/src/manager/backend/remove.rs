@@ -53,7 +53,7 @@ impl Backend {
             }
             self.drained(Some(&cancelled.in_flight), deadline).await;
             let permit = self.breakers.writing.admit();
-            let outcome = self.removed(keys, deadline).await;
+            let outcome = self.call_remove(keys, deadline).await;
             if let Some(permit) = permit {
                 self.report(permit, CallOutcome::of(&outcome));
             }
@@ -86,11 +86,12 @@ impl Backend {
         self.deliver_removals_later();
     }
 
-    async fn removed(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
+    /// Makes one call that removes `keys`, and counts it.
+    pub(super) async fn call_remove(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
         let tier = self.tier();
         let limit = deadline.saturating_duration_since(Instant::now());
         let call = async {
-            // Enforced even if the tier does not keep its deadline, because other operations wait for the end of this.
+            // Enforced even if the tier does not keep its deadline, because other operations wait for the end of the call.
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
             within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };
@@ -139,7 +140,7 @@ impl Backend {
         // there is one for each caller; an admitted one counts.
         let permit = self.breakers.writing.admit();
         let deadline = Instant::now() + self.tier().call_limit(0);
-        let outcome = self.removed(&keys, deadline).await;
+        let outcome = self.call_remove(&keys, deadline).await;
         let call_outcome = CallOutcome::of(&outcome);
         let is_answered = matches!(call_outcome, CallOutcome::Worked | CallOutcome::Declined);
         match &call_outcome {
