@@ -57,7 +57,7 @@ impl StorageManager {
         let in_cpu: Vec<bool> = found.iter().map(Option::is_some).collect();
         if tiers.includes(CPU_TIER) {
             let n_absent = in_cpu.iter().filter(|present| !**present).count();
-            self.0.cpu_metrics.miss("not_found", n_absent as u64);
+            self.0.cpu_metrics.miss(Miss::NotFound.reason(), n_absent as u64);
         }
         let mut served = vec![TierIndex(0); keys.len()];
         // Kept until the fetched chunks are in the CPU tier: another retrieval finds them there or in their flights.

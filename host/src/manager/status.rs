@@ -2,7 +2,7 @@
 
 use super::{BreakerStatus, CPU_TIER, StorageManager};
 use crate::cpu::CpuStats;
-use crate::metrics::{self, TierCounts};
+use crate::metrics::{self, TierCounts, TierReport};
 use crate::tier::TierHealth;
 
 impl StorageManager {
@@ -32,18 +32,21 @@ impl StorageManager {
 
     /// Returns the counts of every tier, in the chain's order.
     pub fn counts(&self) -> Vec<TierCounts> {
-        let mut cpu = self.0.cpu_metrics.snapshot(CPU_TIER);
-        cpu.evictions = self.0.cpu.stats().evictions.pressure;
+        let evictions = self.0.cpu.stats().evictions.pressure;
+        let cpu = self.0.cpu_metrics.snapshot(CPU_TIER, TierReport::of_cpu(evictions));
         let backends = self.0.backends.iter().map(|backend| {
-            let mut counts = backend.metrics.snapshot(&backend.name);
             let health = backend.tier().health();
-            counts.lane_restarts = health.lane_restarts;
-            counts.guest_memory_bytes = health.guest_memory_bytes;
-            counts.host_memory_bytes = health.host_memory_bytes;
-            counts.is_up = health.down.is_none();
-            counts.reading = backend.breakers.reading.status().counts();
-            counts.writing = backend.breakers.writing.status().counts();
-            counts
+            let report = TierReport {
+                // The contract has no report of evictions.
+                evictions: 0,
+                lane_restarts: health.lane_restarts,
+                guest_memory_bytes: health.guest_memory_bytes,
+                host_memory_bytes: health.host_memory_bytes,
+                is_up: health.down.is_none(),
+                reading: backend.breakers.reading.status().counts(),
+                writing: backend.breakers.writing.status().counts(),
+            };
+            backend.metrics.snapshot(&backend.name, report)
         });
         std::iter::once(cpu).chain(backends).collect()
     }

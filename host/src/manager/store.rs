@@ -9,7 +9,7 @@ use crate::config::OnFull;
 use crate::cpu::Inserted;
 use crate::key::{ChunkKey, ChunkSpec};
 use crate::memory::AllocateError;
-use crate::metrics::Operation;
+use crate::metrics::{DropReason, Operation};
 use crate::runtime::unbudgeted;
 
 /// Buffers for the chunks of a request that the CPU tier does not have. The caller fills them and passes them to
@@ -95,7 +95,7 @@ impl StorageManager {
         let deadline = started + self.0.options.timeout;
         let keys: Vec<ChunkKey> = chunks.iter().map(|chunk| chunk.key).collect();
         if self.0.options.skip_save {
-            self.0.cpu_metrics.drop_puts("skip_save", chunks.len() as u64);
+            self.0.cpu_metrics.drop_puts(DropReason::SkipSave, chunks.len() as u64);
             return Ok(Allocation { keys, writers: Vec::new(), present: Vec::new(), n_covered: 0 });
         }
         let mut held = Vec::with_capacity(keys.len());
@@ -109,7 +109,7 @@ impl StorageManager {
             }
             let Some(buffer) = self.buffer(chunk.size_bytes, deadline).await? else {
                 allocation.n_covered = index;
-                self.0.cpu_metrics.drop_puts("no_memory", (chunks.len() - index) as u64);
+                self.0.cpu_metrics.drop_puts(DropReason::NoMemory, (chunks.len() - index) as u64);
                 break;
             };
             allocation.writers.push((index, ChunkWriter::new(chunk.key, buffer)));
@@ -149,7 +149,7 @@ impl StorageManager {
         let started = Instant::now();
         let mut stored = Stored::default();
         if self.0.options.skip_save {
-            self.0.cpu_metrics.drop_puts("skip_save", chunks.len() as u64);
+            self.0.cpu_metrics.drop_puts(DropReason::SkipSave, chunks.len() as u64);
             return stored;
         }
         if tiers.includes(CPU_TIER) {

@@ -7,6 +7,44 @@ use std::time::Duration;
 
 use super::{Histogram, Latency, Operation};
 use crate::sync::lock;
+use crate::tier::TierError;
+
+/// The reason why a put was given up before the tier had its chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    /// The queue of the backend was full.
+    QueueFull,
+    /// The call that stored them failed as a whole.
+    CallFailed,
+    /// The breaker of writing was open.
+    BreakerOpen,
+    /// A removal cancelled it.
+    Removed,
+    /// The engine was closed.
+    Closed,
+    /// Nothing is to be stored.
+    SkipSave,
+    /// The process is a fork of the one that has the backend.
+    Forked,
+    /// No buffer was available.
+    NoMemory,
+}
+
+impl DropReason {
+    /// Returns the reason's name in metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::CallFailed => "lost",
+            Self::BreakerOpen => TierError::BreakerOpen.kind(),
+            Self::Removed => "removed",
+            Self::Closed => "closed",
+            Self::SkipSave => "skip_save",
+            Self::Forked => TierError::Forked.kind(),
+            Self::NoMemory => "no_memory",
+        }
+    }
+}
 
 /// The counters of one tier.
 #[derive(Default)]
@@ -52,15 +90,16 @@ impl TierMetrics {
         bump(&self.errors, (operation.name(), kind), 1);
     }
 
-    pub(crate) fn drop_puts(&self, reason: &'static str, n_chunks: u64) {
-        bump(&self.drops, reason, n_chunks);
+    pub(crate) fn drop_puts(&self, reason: DropReason, n_chunks: u64) {
+        bump(&self.drops, reason.name(), n_chunks);
     }
 
     pub(crate) fn took(&self, operation: Operation, time: Duration) {
         self.latency[operation as usize].record(time);
     }
 
-    pub(crate) fn snapshot(&self, name: &str) -> TierCounts {
+    /// Returns the counts so far, together with what the tier itself reports.
+    pub(crate) fn snapshot(&self, name: &str, report: TierReport) -> TierCounts {
         let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| lock(counts).clone();
         let latency =
             Operation::ALL.map(|operation| (operation, self.latency[operation as usize].snapshot()));
@@ -75,14 +114,40 @@ impl TierMetrics {
             misses: copy(&self.misses),
             errors: lock(&self.errors).clone(),
             drops: copy(&self.drops),
-            evictions: 0,
+            evictions: report.evictions,
+            lane_restarts: report.lane_restarts,
+            guest_memory_bytes: report.guest_memory_bytes,
+            host_memory_bytes: report.host_memory_bytes,
+            is_up: report.is_up,
+            reading: report.reading,
+            writing: report.writing,
+            latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
+        }
+    }
+}
+
+/// What is counted elsewhere: by the tier itself, and by its breakers. The fields are those of [`TierCounts`].
+pub(crate) struct TierReport {
+    pub(crate) evictions: u64,
+    pub(crate) lane_restarts: u64,
+    pub(crate) guest_memory_bytes: u64,
+    pub(crate) host_memory_bytes: u64,
+    pub(crate) is_up: bool,
+    pub(crate) reading: BreakerCounts,
+    pub(crate) writing: BreakerCounts,
+}
+
+impl TierReport {
+    /// Makes the report of the CPU tier, which is always up and has no instances and no breakers.
+    pub(crate) fn of_cpu(evictions: u64) -> Self {
+        Self {
+            evictions,
             lane_restarts: 0,
             guest_memory_bytes: 0,
             host_memory_bytes: 0,
             is_up: true,
             reading: BreakerCounts::default(),
             writing: BreakerCounts::default(),
-            latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
         }
     }
 }

@@ -8,8 +8,8 @@ mod prometheus;
 #[cfg(test)]
 mod reference_tests;
 
-pub(crate) use self::counts::TierMetrics;
 pub use self::counts::{BreakerCounts, TierCounts};
+pub(crate) use self::counts::{DropReason, TierMetrics, TierReport};
 use self::histogram::Histogram;
 pub use self::histogram::{Bucket, Latency};
 pub(crate) use self::prometheus::prometheus;

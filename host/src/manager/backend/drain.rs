@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Backend;
 use super::queue::Cancelled;
 use crate::key::ChunkKey;
+use crate::metrics::DropReason;
 
 impl Backend {
     /// Waits until no put, or no put of `keys`, is queued or in flight. Reports whether that was before `deadline`.
@@ -30,7 +31,7 @@ impl Backend {
     /// Cancels the queued puts of `keys`, or of all keys.
     pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
         let cancelled = self.queue.cancel(keys);
-        self.metrics.drop_puts("removed", cancelled.n_chunks as u64);
+        self.metrics.drop_puts(DropReason::Removed, cancelled.n_chunks as u64);
         cancelled
     }
 }

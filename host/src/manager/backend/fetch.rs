@@ -47,9 +47,9 @@ impl Backend {
             returned.iter().flatten().filter(|sink| sink.is_full()).map(Sink::n_unhashed_bytes).sum();
         let answers: Vec<Result<Option<u64>, TierError>> = match answer {
             Ok(answers) if answers.len() == keys.len() => answers,
+            // Of a native tier; a component's have been counted.
             Ok(answers) => {
-                let error =
-                    TierError::BadAnswer(format!("{} results for {} keys", answers.len(), keys.len()));
+                let error = TierError::wrong_number_of_results(answers.len(), keys.len());
                 self.metrics.error(Operation::Get, error.kind());
                 vec![Err(error); keys.len()]
             }

@@ -171,10 +171,11 @@ impl Backend {
     }
 }
 
-/// Refuses a count that exceeds the number of requested chunks.
+/// Refuses a count that exceeds the number of requested chunks. A component's count has been checked; a native tier's
+/// has not.
 pub(in crate::manager) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
     if n_chunks <= keys.len() {
         return Ok(n_chunks);
     }
-    Err(TierError::BadAnswer(format!("a count of {n_chunks} for {} keys", keys.len())))
+    Err(TierError::count_too_large(n_chunks, keys.len()))
 }

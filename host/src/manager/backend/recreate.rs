@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Backend;
 use crate::manager::select::UnknownBackend;
+use crate::metrics::DropReason;
 use crate::sync::write;
 use crate::tier::{Tier, TierError};
 
@@ -67,7 +68,7 @@ impl Backend {
         self.wait_for(|| !self.recreating.load(Ordering::Acquire), deadline).await;
         if !self.drained(None, deadline).await {
             let left = self.queue.cancel(None);
-            self.metrics.drop_puts("closed", left.n_chunks as u64);
+            self.metrics.drop_puts(DropReason::Closed, left.n_chunks as u64);
         }
         self.queue.close();
         // A tier that hangs while it drains still gets some time to close.

@@ -10,7 +10,7 @@ use super::queue::{Batch, Offered};
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::manager::breaker::{CallOutcome, Direction};
-use crate::metrics::Operation;
+use crate::metrics::{DropReason, Operation};
 use crate::tier::TierError;
 use crate::transfer::Sources;
 
@@ -25,7 +25,7 @@ impl Backend {
             return offer;
         }
         if self.control.is_forked_child() {
-            self.metrics.drop_puts(TierError::Forked.kind(), chunks.len() as u64);
+            self.metrics.drop_puts(DropReason::Forked, chunks.len() as u64);
             offer.n_dropped = chunks.len();
             return offer;
         }
@@ -52,11 +52,11 @@ impl Backend {
                 Offered::Queued | Offered::Pending => offer.n_queued += 1,
                 Offered::Full => {
                     offer.n_dropped += 1;
-                    self.metrics.drop_puts("queue_full", 1);
+                    self.metrics.drop_puts(DropReason::QueueFull, 1);
                 }
                 Offered::Closed => {
                     offer.n_dropped += 1;
-                    self.metrics.drop_puts("closed", 1);
+                    self.metrics.drop_puts(DropReason::Closed, 1);
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Backend {
 
     /// Counts puts that are dropped because the breaker is open.
     fn drop_skipped(&self, n_chunks: usize) {
-        self.metrics.drop_puts(TierError::BreakerOpen.kind(), n_chunks as u64);
+        self.metrics.drop_puts(DropReason::BreakerOpen, n_chunks as u64);
     }
 
     /// Stores queued chunks until the queue closes. Several tasks per backend run this.
@@ -96,8 +96,9 @@ impl Backend {
         sources.revoke();
         let answer = answer.and_then(|results| match results.len() {
             n if n == batch.chunks.len() => Ok(results),
+            // Of a native tier; a component's have been counted.
             n => {
-                let error = TierError::BadAnswer(format!("{n} results"));
+                let error = TierError::wrong_number_of_results(n, batch.chunks.len());
                 self.metrics.error(Operation::Put, error.kind());
                 Err(error)
             }
@@ -113,7 +114,7 @@ impl Backend {
         let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
         self.invalidate_in_flight(Some(&keys));
         let Ok(results) = answer else {
-            return self.metrics.drop_puts("lost", batch.chunks.len() as u64);
+            return self.metrics.drop_puts(DropReason::CallFailed, batch.chunks.len() as u64);
         };
         for (result, chunk) in results.iter().zip(&batch.chunks) {
             match result {

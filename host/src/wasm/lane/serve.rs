@@ -185,8 +185,7 @@ fn per_chunk<T>(
     n_keys: usize,
 ) -> Result<Vec<Result<T, TierError>>, TierError> {
     if results.len() != n_keys {
-        let text = format!("{} results for {n_keys} keys", results.len());
-        return Err(TierError::BadAnswer(text));
+        return Err(TierError::wrong_number_of_results(results.len(), n_keys));
     }
     Ok(results.into_iter().map(|one| one.map_err(TierError::from)).collect())
 }
@@ -210,10 +209,7 @@ async fn perform(
             let (answer,) = present.call_concurrent(accessor, (object, lowered)).await?;
             match answer {
                 Ok(present) if present.len() == keys.len() => Ok(Answer::Present(present)),
-                Ok(present) => {
-                    let text = format!("{} results for {} keys", present.len(), keys.len());
-                    Err(TierError::BadAnswer(text))
-                }
+                Ok(present) => Err(TierError::wrong_number_of_results(present.len(), keys.len())),
                 Err(error) => Err(error.into()),
             }
         }

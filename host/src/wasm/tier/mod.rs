@@ -128,9 +128,7 @@ impl WasmTier {
     async fn count(&self, n_keys: usize, call: Call, deadline: Instant) -> Result<usize, TierError> {
         match self.call(0, call, deadline).await? {
             Answer::Count(count) if count as usize <= n_keys => Ok(count as usize),
-            Answer::Count(count) => {
-                Err(TierError::BadAnswer(format!("a count of {count} for {n_keys} keys")))
-            }
+            Answer::Count(count) => Err(TierError::count_too_large(count as usize, n_keys)),
             other => Err(mismatch(&other)),
         }
     }
