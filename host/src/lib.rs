@@ -101,7 +101,7 @@ pub use manager::{
     FlushError, Lookup, Miss, MissedChunk, Missing, Offer, PendingPuts, RecreateError, RemoveError,
     Retrieved, Served, Status, StorageManager, Stored, TierIndex, Tiers, UnknownBackend,
 };
-pub use metrics::{BreakerCounts, Bucket, Latency, Operation, TierCounts};
+pub use metrics::{BreakerCounts, Bucket, ErrorCount, Latency, Operation, OperationLatency, TierCounts};
 pub use runtime::block_on;
 #[cfg(feature = "wasm")]
 pub use wasm::{

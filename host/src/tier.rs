@@ -156,7 +156,24 @@ pub struct TierHealth {
     /// The instance that keeps the tier's directory within its capacity, if the tier has a directory and has asked.
     pub capacity_owner: Option<CapacityOwner>,
     /// Further facts, for people: compile cache, versions, digest.
-    pub notes: Vec<(String, String)>,
+    pub notes: Vec<TierNote>,
+}
+
+/// One fact about a tier, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierNote {
+    /// The name of the fact.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl TierNote {
+    /// Makes a note.
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.into() }
+    }
 }
 
 /// The instance that evicts from a directory that several instances share.

@@ -87,7 +87,9 @@ fn ask(engine: Engine) -> Result<()> {
     say("clear", block_on(storage.clear(all)).skipped.join(" "))?;
     say("recreate", outcome(block_on(storage.recreate("memory"))))?;
     let counts = storage.counts();
-    say("errors", format_args!("{:?}", counts[1].errors))?;
+    let errors = counts[1].errors.iter();
+    let errors: Vec<_> = errors.map(|error| (error.operation.name(), error.kind, error.n)).collect();
+    say("errors", format_args!("{errors:?}"))?;
     say("close", outcome(block_on(storage.close())))?;
     engine.abandon();
     say("abandon", "returned")

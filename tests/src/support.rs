@@ -379,5 +379,5 @@ pub fn counted(storage: &StorageManager, name: &str) -> kvtier::TierCounts {
 /// Returns where a backend's code came from, according to its status.
 pub fn code(engine: &Engine, name: &str) -> String {
     let notes = health(engine.storage(), name).notes;
-    notes.into_iter().find(|(fact, _)| fact == "code").expect("a note").1
+    notes.into_iter().find(|note| note.name == "code").expect("a note").value
 }

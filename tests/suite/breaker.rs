@@ -7,7 +7,7 @@ use std::time::Duration;
 use kvtier::tier::{Tier, TierError};
 use kvtier::{
     BackendConfig, BackendStatus, BreakerState, BreakerStatus, ChunkKey, Clock, Config, Engine,
-    EngineBuilder, FsAccess, OnLoadError, StorageManager, Tiers, block_on,
+    EngineBuilder, FsAccess, OnLoadError, Operation, StorageManager, Tiers, block_on,
 };
 
 use crate::scripted::{Heard, Scripted};
@@ -200,7 +200,7 @@ fn a_removal_while_the_breaker_is_open_is_an_error_at_once_and_nothing_removed_c
     eventually("it is tried anyway", || a.heard() == tried);
     assert_eq!(storage.status().backends[0].removals_owed, 1);
     eventually("the attempt has ended", || {
-        support::counted(storage, "a").errors.contains_key(&("remove", "unavailable"))
+        support::counted(storage, "a").n_errors(Operation::Remove, "unavailable") > 0
     });
 
     a.set_dead(false);
@@ -225,7 +225,7 @@ fn a_put_after_a_removal_that_is_owed_stays() {
     open_writing(storage, "tier");
     block_on(storage.remove(&keys, &Tiers::All)).unwrap_err();
     eventually("it is tried", || {
-        support::counted(storage, "tier").errors.contains_key(&("remove", "unavailable"))
+        support::counted(storage, "tier").n_errors(Operation::Remove, "unavailable") > 0
     });
     tier.set_dead(false);
     wait_to_write(storage, "tier", &clock);
@@ -392,7 +392,7 @@ fn a_backend_that_hangs_costs_so_many_bounded_calls_and_then_none() {
         assert_eq!(block_on(storage.contains(&keys, &Tiers::All)).n_chunks, 2);
     }
     let counts = support::counted(storage, "breaker-hangs");
-    assert_eq!((counts.errors[&("contains", "timeout")], counts.reading.skipped), (2, 48));
+    assert_eq!((counts.n_errors(Operation::Contains, "timeout"), counts.reading.skipped), (2, 48));
     assert_eq!(support::health(storage, "breaker-hangs").abandoned_calls, 2, "still inside, and no more");
 }
 
@@ -467,7 +467,10 @@ fn wrong_bytes_open_the_breaker_and_refusals_do_not() {
         put_in(storage, &[*key], "breaker-full");
         assert!(get(storage, &[*key]).chunks.is_empty());
     }
-    assert_eq!(support::counted(storage, "breaker-full").errors[&("put", "no_space")], keys.len() as u64);
+    assert_eq!(
+        support::counted(storage, "breaker-full").n_errors(Operation::Put, "no_space"),
+        keys.len() as u64
+    );
     let full = backend(storage, "breaker-full");
     for status in [full.reading, full.writing] {
         assert_eq!((status.opened, status.failures), (0, 0), "no space and misses");
@@ -501,7 +504,7 @@ fn a_backend_that_refuses_writes_is_read_all_the_same_and_shows_it() {
         assert_eq!(served(&get(storage, &keys[..1])), [1]);
     }
     let (counts, status) = (support::counted(storage, name), backend(storage, name));
-    let n_asked = counts.errors[&("put", "other")];
+    let n_asked = counts.n_errors(Operation::Put, "other");
     assert_eq!(
         (n_asked, counts.drops["breaker_open"]),
         (FAILURES as u64, (keys.len() - 1 - FAILURES) as u64)

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use kvtier::tier::TRAILER_BYTES;
 use kvtier::{
     BackendConfig, BuildError, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, FsAccess, Missing,
-    StorageManager, Tiers, block_on,
+    Operation, StorageManager, Tiers, block_on,
 };
 
 use crate::support::{self, counts_at, health, in_tier, key, log, metadata};
@@ -114,8 +114,8 @@ fn files(directory: &Path) -> (Vec<PathBuf>, usize) {
     (list(directory.join("00")), list(directory.join("tmp")).len())
 }
 
-fn has_errors(storage: &StorageManager, operation: &'static str, kind: &'static str) -> bool {
-    counts_at(storage, 1).errors.contains_key(&(operation, kind))
+fn has_errors(storage: &StorageManager, operation: Operation, kind: &str) -> bool {
+    counts_at(storage, 1).n_errors(operation, kind) > 0
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_full_disk_is_no_space_and_keeps_what_it_has() {
         for n in 0..8 {
             put(storage, key(n), LARGE_BYTES);
         }
-        assert!(has_errors(storage, "put", "no_space"), "{:?}", counts_at(storage, 1));
+        assert!(has_errors(storage, Operation::Put, "no_space"), "{:?}", counts_at(storage, 1));
         assert_eq!(counts_at(storage, 1).puts, 3);
         for n in 0..8 {
             assert_eq!(holds(storage, key(n), LARGE_BYTES), n < 3, "chunk {n}");
@@ -195,7 +195,7 @@ fn a_chunk_beyond_the_limit_of_a_file_is_no_space_and_leaves_nothing() {
                 assert!(!holds(storage, key(n), too_large));
                 assert_eq!((files(data).0.len(), files(data).1), (0, 0), "half a file stays");
             }
-            assert_eq!(counts_at(storage, 1).errors[&("put", "no_space")], 3);
+            assert_eq!(counts_at(storage, 1).n_errors(Operation::Put, "no_space"), 3);
             // The room of the failed puts is free again: as many chunks fit as in an empty directory.
             let n_fit = (capacity / (LARGE_BYTES + TRAILER_BYTES)) as u64;
             for n in 10..12 + n_fit {
@@ -211,7 +211,7 @@ fn a_chunk_beyond_the_limit_of_a_file_is_no_space_and_leaves_nothing() {
 /// Checks a backend over chunks 0 to 2 that may not write: it still reads, and each refusal names the directory.
 fn check_reads_only(storage: &StorageManager, name: &str, cause: &str) {
     put(storage, key(7), LARGE_BYTES);
-    assert!(has_errors(storage, "put", "other"), "{:?}", counts_at(storage, 1));
+    assert!(has_errors(storage, Operation::Put, "other"), "{:?}", counts_at(storage, 1));
     let refused = log().lines_with("put failed");
     assert!(refused.iter().any(|line| line.contains("/data: ") && line.contains(cause)), "{refused:?}");
     let error = block_on(storage.remove(&[key(0)], &Tiers::All)).unwrap_err().to_string();

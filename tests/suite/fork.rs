@@ -23,7 +23,7 @@ fn a_child_is_told_at_once_that_the_backends_are_its_parents() {
     remove: error: tier `memory` could not remove: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another; 2 were removed elsewhere
     clear: memory stuck
     recreate: error: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another
-    errors: {("contains", "forked"): 2}
+    errors: [("contains", "forked", 2)]
     close: error: not closed cleanly: `memory`: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another, `stuck`: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another
     abandon: returned
     ended: well

@@ -6,7 +6,9 @@ use std::thread;
 
 use kvtier::__internal::limits::GET_BATCHES_IN_FLIGHT;
 use kvtier::tier::{TRAILER_BYTES, Tier};
-use kvtier::{BreakerState, ChunkKey, Clock, Config, Engine, EngineBuilder, Retrieved, Tiers, block_on};
+use kvtier::{
+    BreakerState, ChunkKey, Clock, Config, Engine, EngineBuilder, Operation, Retrieved, Tiers, block_on,
+};
 
 use crate::scripted::{Heard, Scripted, Takes, engine_over};
 use crate::support::{self, CHUNK_BYTES, assert_nothing_leaks, config, counted, get, keys, metadata, served};
@@ -123,7 +125,7 @@ fn a_tier_that_lets_one_call_expire_is_left_with_all_that_is_in_flight() {
     assert_eq!(served(&found), [2; 6]);
     assert_eq!(misses(&found), [0, 1, 2, 3, 4, 5].map(|index| (index, 1, "timeout")));
     let counts = counted(engine.storage(), "a");
-    assert_eq!((counts.errors[&("get", "timeout")], counts.misses["timeout"]), (1, 6));
+    assert_eq!((counts.n_errors(Operation::Get, "timeout"), counts.misses["timeout"]), (1, 6));
     let n_gets = a.heard().iter().filter(|heard| matches!(heard, Heard::Get(_))).count();
     assert!(n_gets <= GET_BATCHES_IN_FLIGHT, "{n_gets}");
     assert_eq!(engine.storage().status().backends[0].reading.failures, 1);

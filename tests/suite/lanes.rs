@@ -44,8 +44,8 @@ fn provoke(storage: &StorageManager, method: &str, name: &str) -> Option<String>
     let keys = support::keys(3);
     let error_in = |operation: &str| {
         let counts = support::counted(storage, name);
-        let mut kinds = counts.errors.keys().filter(|(counted, _)| *counted == operation);
-        kinds.next().map(|(_, kind)| (*kind).to_owned())
+        let mut kinds = counts.errors.iter().filter(|error| error.operation.name() == operation);
+        kinds.next().map(|error| error.kind.to_owned())
     };
     match method {
         "contains" => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvtier::tier::TierError;
 use kvtier::{
-    BackendConfig, BuildError, Config, Engine, EngineBuilder, Miss, OnLoadError, RecreateError,
+    BackendConfig, BuildError, Config, Engine, EngineBuilder, Miss, OnLoadError, Operation, RecreateError,
     StorageManager, Tiers, UnknownBackend, block_on,
 };
 
@@ -97,7 +97,7 @@ fn t65_a_class_in_blocking_style_is_served_like_any_other() {
             .health
             .notes
             .iter()
-            .any(|(name, value)| name == "style" && value == "blocking")
+            .any(|note| note.name == "style" && note.value == "blocking")
     };
     assert!(style(0) && !style(1));
     put_in(storage, &keys[..3], "t65_blocking");
@@ -288,7 +288,7 @@ fn before_a_good_one(bad: BackendConfig) -> Engine {
 /// Returns the kinds of error that a tier has counted for an operation.
 fn kinds(storage: &StorageManager, tier: usize, operation: &str) -> Vec<&'static str> {
     let errors = counts_at(storage, tier).errors;
-    errors.keys().filter(|(of, _)| *of == operation).map(|(_, kind)| *kind).collect()
+    errors.iter().filter(|error| error.operation.name() == operation).map(|error| error.kind).collect()
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn t71_a_backend_that_lets_one_call_expire_is_not_waited_for_again_in_the_same_r
     let missed: Vec<_> =
         found.misses.iter().map(|missed| (missed.position, missed.tier.0, missed.miss.reason())).collect();
     assert_eq!(missed, [0, 1, 2, 3, 4].map(|index| (index, 1, "timeout")));
-    assert_eq!(counts_at(storage, 1).errors[&("get", "timeout")], 1);
+    assert_eq!(counts_at(storage, 1).n_errors(Operation::Get, "timeout"), 1);
     assert_eq!(counts_at(storage, 1).misses["timeout"], 5);
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::tier::{Pinning, Tier};
-use kvtier::{Clock, Config, Engine, EngineBuilder, Salt, StorageManager, Tiers, block_on};
+use kvtier::{Clock, Config, Engine, EngineBuilder, Operation, Salt, StorageManager, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -76,7 +76,7 @@ fn t32_a_pin_protects_from_a_backends_own_eviction_as_well() {
     assert_eq!(runs(&lookup), [(1, 2)]);
     put_in(storage, &[key(10)], "t32_lru");
     assert_eq!(in_tier(storage, &keys, "t32_lru"), 2);
-    assert_eq!(counts_at(storage, 1).errors[&("put", "no_space")], 1);
+    assert_eq!(counts_at(storage, 1).n_errors(Operation::Put, "no_space"), 1);
     block_on(storage.unpin("t32"));
     put_in(storage, &[key(10), key(11)], "t32_lru");
     assert_eq!(in_tier(storage, &[key(10), key(11)], "t32_lru"), 2);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kvtier::tier::TierError;
 use kvtier::{
-    Dtype, Engine, EngineMetadata, KvShape, Miss, Missing, Request, RequestError, RetrievedPrefix, Salt,
-    TierIndex, Tiers, block_on,
+    Dtype, Engine, EngineMetadata, KvShape, Miss, Missing, Operation, Request, RequestError, RetrievedPrefix,
+    Salt, TierIndex, Tiers, block_on,
 };
 
 use crate::scripted::{Heard, Scripted, engine_over};
@@ -392,7 +392,7 @@ fn t64_an_error_in_contains_passes_over_the_tier_and_no_other() {
     put_in(storage, &keys[1..], "t64_c");
     let lookup = block_on(storage.contains(&keys, &Tiers::All));
     assert_eq!(runs(&lookup), [(1, 1), (3, 2)]);
-    assert_eq!(counts_at(storage, 2).errors[&("contains", "other")], 1, "asked once");
+    assert_eq!(counts_at(storage, 2).n_errors(Operation::Contains, "other"), 1, "asked once");
     assert_eq!(served(&get(storage, &keys)), [1, 3, 3]);
     block_on(storage.clear(&Tiers::All));
     assert_eq!(chunks_in_memory(storage), 0);
@@ -432,7 +432,7 @@ fn t74_a_hung_backend_does_not_hide_the_prefix_of_the_others_and_the_next_lookup
     for n_lookups in 1..=2 {
         let lookup = block_on(storage.contains(&keys, &Tiers::All));
         assert_eq!(runs(&lookup), [(1, 1), (3, 2)]);
-        assert_eq!(counts_at(storage, 2).errors[&("contains", "timeout")], n_lookups);
+        assert_eq!(counts_at(storage, 2).n_errors(Operation::Contains, "timeout"), n_lookups);
     }
     assert_eq!(served(&get(storage, &keys)), [1, 3, 3]);
 }

@@ -129,7 +129,8 @@ fn only_object(server: &S3Server) -> PathBuf {
 
 /// Returns how a call of the backend was counted, by operation and reason.
 fn errors(storage: &StorageManager, name: &str) -> Vec<(&'static str, &'static str)> {
-    support::counted(storage, name).errors.into_keys().collect()
+    let errors = support::counted(storage, name).errors;
+    errors.iter().map(|error| (error.operation.name(), error.kind)).collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kvtier::tier::Pinning;
-use kvtier::{ChunkKey, Config, Engine, Lookup, Retrieved, StorageManager, Tiers, block_on};
+use kvtier::{ChunkKey, Config, Engine, Lookup, Operation, Retrieved, StorageManager, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, Takes, engine_over};
 use crate::support::{
@@ -139,7 +139,7 @@ fn a_caller_waits_until_its_own_deadline_and_the_last_to_leave_abandons_the_fetc
         assert_eq!(misses(one), expected);
     }
     let counts = counted(storage, "first");
-    assert_eq!((counts.errors[&("get", "timeout")], counts.misses["timeout"]), (1, 2), "one failure");
+    assert_eq!((counts.n_errors(Operation::Get, "timeout"), counts.misses["timeout"]), (1, 2), "one failure");
     assert_eq!(storage.status().backends[0].reading.failures, 1);
     eventually("the call has ended", || first.gets_inside() == 0);
     assert_nothing_leaks(storage);

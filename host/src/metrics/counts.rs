@@ -56,7 +56,7 @@ pub(crate) struct TierMetrics {
     pub(crate) pins_expired: AtomicU64,
     shared: AtomicU64,
     misses: Mutex<BTreeMap<&'static str, u64>>,
-    errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    errors: Mutex<BTreeMap<(Operation, &'static str), u64>>,
     drops: Mutex<BTreeMap<&'static str, u64>>,
     latency: [Histogram; Operation::ALL.len()],
 }
@@ -87,7 +87,7 @@ impl TierMetrics {
     }
 
     pub(crate) fn error(&self, operation: Operation, kind: &'static str) {
-        bump(&self.errors, (operation.name(), kind), 1);
+        bump(&self.errors, (operation, kind), 1);
     }
 
     pub(crate) fn drop_puts(&self, reason: DropReason, n_chunks: u64) {
@@ -101,8 +101,12 @@ impl TierMetrics {
     /// Returns the counts so far, together with what the tier itself reports.
     pub(crate) fn snapshot(&self, name: &str, report: TierReport) -> TierCounts {
         let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| lock(counts).clone();
-        let latency =
-            Operation::ALL.map(|operation| (operation, self.latency[operation as usize].snapshot()));
+        let latency = Operation::ALL.map(|operation| OperationLatency {
+            operation,
+            latency: self.latency[operation as usize].snapshot(),
+        });
+        let errors = lock(&self.errors).clone().into_iter();
+        let errors = errors.map(|((operation, kind), n)| ErrorCount { operation, kind, n });
         TierCounts {
             name: name.to_owned(),
             hits: self.hits.load(Ordering::Relaxed),
@@ -112,7 +116,7 @@ impl TierMetrics {
             pins_expired: self.pins_expired.load(Ordering::Relaxed),
             shared: self.shared.load(Ordering::Relaxed),
             misses: copy(&self.misses),
-            errors: lock(&self.errors).clone(),
+            errors: errors.collect(),
             drops: copy(&self.drops),
             evictions: report.evictions,
             lane_restarts: report.lane_restarts,
@@ -121,7 +125,7 @@ impl TierMetrics {
             is_up: report.is_up,
             reading: report.reading,
             writing: report.writing,
-            latency: latency.into_iter().filter(|(_, latency)| latency.n > 0).collect(),
+            latency: latency.into_iter().filter(|calls| calls.latency.n > 0).collect(),
         }
     }
 }
@@ -169,7 +173,7 @@ pub struct TierCounts {
     /// Chunks that a retrieval requested from this tier and did not get, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// Failed calls and failed chunks, by operation and kind.
-    pub errors: BTreeMap<(&'static str, &'static str), u64>,
+    pub errors: Vec<ErrorCount>,
     /// Puts given up before the tier had them, by reason.
     pub drops: BTreeMap<&'static str, u64>,
     /// Chunks evicted to make room. 0 for backends, which do not report theirs.
@@ -192,7 +196,37 @@ pub struct TierCounts {
     /// The counts of the breaker of `put` and `remove`.
     pub writing: BreakerCounts,
     /// Latency of calls, by operation.
-    pub latency: Vec<(Operation, Latency)>,
+    pub latency: Vec<OperationLatency>,
+}
+
+impl TierCounts {
+    /// Returns how many calls and chunks of an operation failed with an error of this kind.
+    pub fn n_errors(&self, operation: Operation, kind: &str) -> u64 {
+        let mut errors = self.errors.iter();
+        errors.find(|error| error.operation == operation && error.kind == kind).map_or(0, |error| error.n)
+    }
+}
+
+/// The number of errors of one kind in one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorCount {
+    /// The operation.
+    pub operation: Operation,
+    /// The error's name in metrics: [`TierError::kind`](crate::tier::TierError::kind).
+    pub kind: &'static str,
+    /// The number of failed calls and failed chunks.
+    pub n: u64,
+}
+
+/// The latency of the calls of one operation.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OperationLatency {
+    /// The operation.
+    pub operation: Operation,
+    /// The latency of its calls.
+    pub latency: Latency,
 }
 
 /// The counts of the breaker of one direction.

@@ -8,7 +8,7 @@ mod prometheus;
 #[cfg(test)]
 mod reference_tests;
 
-pub use self::counts::{BreakerCounts, TierCounts};
+pub use self::counts::{BreakerCounts, ErrorCount, OperationLatency, TierCounts};
 pub(crate) use self::counts::{DropReason, TierMetrics, TierReport};
 use self::histogram::Histogram;
 pub use self::histogram::{Bucket, Latency};

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{BreakerCounts, Latency, TierCounts};
+use super::{BreakerCounts, Latency, OperationLatency, TierCounts};
 
 /// Bounds of the exported buckets, as powers of two of nanoseconds: 1 µs to 34 s.
 const BOUNDS_LOG2: std::ops::RangeInclusive<u32> = 10..=35;
@@ -154,9 +154,10 @@ impl Families<'_, '_> {
         let help = "Failed calls and chunks";
         let mut family = self.encoder.encode_descriptor("errors", help, None, MetricType::Counter)?;
         for tier in self.tiers {
-            for ((operation, kind), n) in &tier.errors {
-                let labels = [("tier", tier.name.as_str()), ("operation", operation), ("kind", kind)];
-                row(&mut family, &labels, MetricType::Counter, *n)?;
+            for error in &tier.errors {
+                let operation = error.operation.name();
+                let labels = [("tier", tier.name.as_str()), ("operation", operation), ("kind", error.kind)];
+                row(&mut family, &labels, MetricType::Counter, error.n)?;
             }
         }
         Ok(())
@@ -167,7 +168,7 @@ impl Families<'_, '_> {
         let mut family =
             self.encoder.encode_descriptor("latency_seconds", help, None, MetricType::Histogram)?;
         for tier in self.tiers {
-            for (operation, latency) in &tier.latency {
+            for OperationLatency { operation, latency } in &tier.latency {
                 let labels = [("tier", tier.name.as_str()), ("operation", operation.name())];
                 let mut histogram = family.encode_family(&labels)?;
                 let total = latency.total.as_secs_f64();

@@ -136,8 +136,8 @@ fn provoke(fault: &Fault, storage: &StorageManager, keys: &[ChunkKey]) -> (Durat
     let only = Tiers::only([FAULTY]);
     let error_in = |operation: &str| {
         let errors = counted(storage, FAULTY).errors;
-        let mut kinds = errors.keys().filter(|(counted, _)| *counted == operation);
-        kinds.next().map(|(_, kind)| (*kind).to_owned())
+        let mut kinds = errors.iter().filter(|error| error.operation.name() == operation);
+        kinds.next().map(|error| error.kind.to_owned())
     };
     // The chain pins in the backend once some keys of a lookup are held.
     if fault.method == Method::Pin {

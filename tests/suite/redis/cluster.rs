@@ -1,6 +1,6 @@
 //! A cluster: keys on all nodes, keys that move, nodes that die.
 
-use kvtier::{ChunkKey, Config, Engine, Tiers, block_on};
+use kvtier::{ChunkKey, Config, Engine, Operation, Tiers, block_on};
 use kvtier_servers::redis::{Connection, RedisCluster, available, cmd};
 
 use super::{backend, config, granted, name_of, needs_redis, size};
@@ -111,7 +111,7 @@ fn a_node_that_is_not_granted_is_named_and_the_others_serve() {
     assert!(told.contains(&denied.to_string()) && told.contains("allow.net"), "{told}");
     let sizes = [0, 1, 2].map(|node| size(&mut cluster.client(node).unwrap()));
     assert!(sizes[0] == 0 && sizes[1] > 2 && sizes[2] > 2, "{sizes:?}");
-    let n_refused = counted(storage, "redis").errors[&("put", "unavailable")] as usize;
+    let n_refused = counted(storage, "redis").n_errors(Operation::Put, "unavailable") as usize;
     assert_eq!(n_refused, 60 - sizes[1] - sizes[2]);
     let of_others = keys.iter().filter(|&&key| served(&get(storage, &[key])) == [1]);
     assert_eq!(of_others.count(), 60 - n_refused);

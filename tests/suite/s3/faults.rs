@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use kvtier::{
-    BackendConfig, BreakerState, ChunkKey, Config, Engine, OnLoadError, StorageManager, Tiers, block_on,
+    BackendConfig, BreakerState, ChunkKey, Config, Engine, OnLoadError, Operation, StorageManager, Tiers,
+    block_on,
 };
 use kvtier_servers::proxy::Proxy;
 
@@ -176,7 +177,7 @@ fn a_store_that_stops_answering_costs_no_more_than_the_deadline() {
     server.pause().unwrap();
     serve_from_memory_until_it_opens(storage, "s3-paused", &keys);
     let counts = support::counted(storage, "s3-paused");
-    assert!(counts.errors.keys().any(|(_, reason)| *reason == "timeout"), "{:?}", counts.errors);
+    assert!(counts.errors.iter().any(|error| error.kind == "timeout"), "{:?}", counts.errors);
     server.resume().unwrap();
     serves_again(storage, "s3-paused", &keys);
     eventually("expired calls end", || support::health(storage, "s3-paused").abandoned_calls == 0);
@@ -345,7 +346,7 @@ fn a_store_that_is_busy_is_asked_again_and_one_that_always_fails_is_not_hammered
         assert_eq!(in_tier(storage, &keys(1), "s3-busy"), 0);
     }
     let counts = support::counted(storage, "s3-busy");
-    assert_eq!(counts.errors[&("contains", "unavailable")], 60);
+    assert_eq!(counts.n_errors(Operation::Contains, "unavailable"), 60);
     // 60 requests, and as many more as the budget allows: 100 for retries at 5.
     let n_requests = canned.requests("HEAD").iter().filter(|request| request.contains("/kvtier/")).count();
     assert!((61..=80).contains(&n_requests), "{n_requests}");
@@ -364,7 +365,7 @@ fn a_put_in_parts_that_does_not_end_in_time_leaves_no_object_and_no_upload() {
     let (storage, specs) = (engine.storage(), large(&keys(1), 16 * MIB));
     proxy.slow(4 << 20);
     put_large(storage, &specs, "s3-late-put");
-    assert_eq!(support::counted(storage, "s3-late-put").errors[&("put", "timeout")], 1);
+    assert_eq!(support::counted(storage, "s3-late-put").n_errors(Operation::Put, "timeout"), 1);
     eventually("expired calls end", || support::health(storage, "s3-late-put").abandoned_calls == 0);
     assert_eq!(server.objects().unwrap().len(), 0);
     assert_eq!(server.unfinished_uploads().unwrap(), [""; 0]);

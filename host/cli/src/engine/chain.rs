@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use kvtier::{
-    BackendStatus, Chunk, ChunkKey, ChunkSpec, Engine, KeyChain, Lookup, StorageManager, TierCounts, Tiers,
-    block_on,
+    BackendStatus, Chunk, ChunkKey, ChunkSpec, Engine, ErrorCount, KeyChain, Lookup, Operation,
+    StorageManager, TierCounts, Tiers, block_on,
 };
 
 use crate::histogram::Histogram;
@@ -17,7 +17,7 @@ const WINDOW_POOL_DIVISOR: usize = 4;
 
 /// The error, by operation and kind, of a tier that works and has no space for a chunk. The library counts it with the
 /// errors.
-const REFUSAL: (&str, &str) = ("put", "no_space");
+const REFUSAL: (Operation, &str) = (Operation::Put, "no_space");
 
 /// An engine as the replay needs it. Each call blocks the calling thread, at most until the engine's deadline.
 ///
@@ -137,18 +137,19 @@ impl Chain for EngineChain {
 
 /// Translates the library's counters.
 fn counters(counts: &TierCounts) -> TierCounters {
-    let latency = counts.latency.iter().map(|(operation, latency)| {
+    let latency = counts.latency.iter().map(|calls| {
         let mut histogram = Histogram::default();
-        latency.buckets.iter().for_each(|bucket| histogram.record_n(bucket.upper_ns, bucket.n));
-        (operation.name().to_owned(), histogram)
+        calls.latency.buckets.iter().for_each(|bucket| histogram.record_n(bucket.upper_ns, bucket.n));
+        (calls.operation.name().to_owned(), histogram)
     });
     let by_reason = |counts: &BTreeMap<&'static str, u64>| {
         counts.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect()
     };
-    let is_refusal = |(what, _): &(&(&str, &str), &u64)| **what == REFUSAL;
-    let (refused, errors): (Vec<_>, Vec<_>) = counts.errors.iter().partition(is_refusal);
-    let refused = refused.into_iter().map(|((_, kind), n)| ((*kind).to_owned(), *n));
-    let errors = errors.into_iter().map(|((operation, kind), n)| (format!("{operation}_{kind}"), *n));
+    let is_refusal = |error: &&ErrorCount| (error.operation, error.kind) == REFUSAL;
+    let (refused, errors): (Vec<&ErrorCount>, Vec<&ErrorCount>) = counts.errors.iter().partition(is_refusal);
+    let refused = refused.into_iter().map(|error| (error.kind.to_owned(), error.n));
+    let errors =
+        errors.into_iter().map(|error| (format!("{}_{}", error.operation.name(), error.kind), error.n));
     TierCounters {
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,

@@ -22,7 +22,7 @@ use super::{imports, is_backend, offers};
 use crate::config::{BackendConfig, OwnDirectory};
 use crate::runtime::Control;
 use crate::text::foreign_text;
-use crate::tier::Liveness;
+use crate::tier::{Liveness, TierNote};
 
 /// Everything that a backend is made of each time that it is loaded.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl LoadRequest {
         &self,
         compiling: impl Fn() -> Option<PipeReader> + Send + 'static,
         cpu_time: &Arc<CpuTime>,
-    ) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+    ) -> Result<(Prepared, Vec<TierNote>), LoadError> {
         let (request, cpu_time) = (self.clone(), Arc::clone(cpu_time));
         let own = self.shared.backend_threads.handle().map_err(LoadError::Threads)?;
         let prepared = own.clone().spawn_blocking(move || {
@@ -59,7 +59,7 @@ fn prepare(
     request: LoadRequest,
     own: Handle,
     progress: &Progress<'_>,
-) -> Result<(Prepared, Vec<(String, String)>), LoadError> {
+) -> Result<(Prepared, Vec<TierNote>), LoadError> {
     let LoadRequest { config, facts, threads, shared, directories, liveness, .. } = request;
     let path = &config.module_path;
     let engine = threads.engine();
@@ -88,9 +88,9 @@ fn prepare(
     let pre = linker.instantiate_pre(&loaded.component).map_err(unlinkable)?;
     let external = ExternalInputs::new(&config, liveness, own.clone(), Arc::new(system_resolver))?;
     let notes = vec![
-        ("digest".to_owned(), loaded.digest.to_string()),
-        ("code".to_owned(), loaded.origin.to_string()),
-        ("style".to_owned(), if class.blocking { "blocking" } else { "async" }.to_owned()),
+        TierNote::new("digest", loaded.digest.to_string()),
+        TierNote::new("code", loaded.origin.to_string()),
+        TierNote::new("style", if class.blocking { "blocking" } else { "async" }),
     ];
     let limits = LaneLimits {
         calls_in_flight_max: config.limits.calls_in_flight_max,

@@ -8,7 +8,7 @@ use super::loading::OutcomeSender;
 use crate::backoff::Backoff;
 use crate::limits::{RESTART_PAUSE_MAX, RESTART_PAUSE_MIN};
 use crate::sync::lock;
-use crate::tier::{Liveness, TierHealth};
+use crate::tier::{Liveness, TierHealth, TierNote};
 use crate::wasm::cpu_time::{CpuTime, pause_after};
 use crate::wasm::lane::{self, Availability, Lane, NoAnswer};
 use crate::wasm::load::{LoadError, LoadRequest};
@@ -41,7 +41,7 @@ impl Drop for CompileGuard {
 pub(super) struct Lanes {
     pub(super) all: Vec<Lane>,
     pub(super) external: Arc<ExternalInputs>,
-    pub(super) notes: Vec<(String, String)>,
+    pub(super) notes: Vec<TierNote>,
 }
 
 impl Lanes {
