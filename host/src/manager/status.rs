@@ -33,7 +33,7 @@ impl StorageManager {
     /// Returns the counts of every tier, in the chain's order.
     pub fn counts(&self) -> Vec<TierCounts> {
         let evictions = self.0.cpu.stats().evictions.pressure;
-        let cpu = self.0.cpu_metrics.snapshot(CPU_TIER, TierReport::of_cpu(evictions));
+        let cpu = self.0.cpu_metrics.snapshot(CPU_TIER, &TierReport::of_cpu(evictions));
         let backends = self.0.backends.iter().map(|backend| {
             let health = backend.tier().health();
             let report = TierReport {
@@ -46,7 +46,7 @@ impl StorageManager {
                 reading: backend.breakers.reading.status().counts(),
                 writing: backend.breakers.writing.status().counts(),
             };
-            backend.metrics.snapshot(&backend.name, report)
+            backend.metrics.snapshot(&backend.name, &report)
         });
         std::iter::once(cpu).chain(backends).collect()
     }

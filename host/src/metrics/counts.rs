@@ -99,7 +99,7 @@ impl TierMetrics {
     }
 
     /// Returns the counts so far, together with what the tier itself reports.
-    pub(crate) fn snapshot(&self, name: &str, report: TierReport) -> TierCounts {
+    pub(crate) fn snapshot(&self, name: &str, report: &TierReport) -> TierCounts {
         let copy = |counts: &Mutex<BTreeMap<&'static str, u64>>| lock(counts).clone();
         let latency = Operation::ALL.map(|operation| OperationLatency {
             operation,

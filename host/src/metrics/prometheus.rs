@@ -222,7 +222,7 @@ mod tests {
         metrics.miss("not_found", 1);
         metrics.error(Operation::Get, "other");
         metrics.took(Operation::Get, Duration::from_millis(1));
-        let text = prometheus(vec![metrics.snapshot("a\"} 1\nkvtier_up{tier=\"b\\", TierReport::of_cpu(0))]);
+        let text = prometheus(vec![metrics.snapshot("a\"} 1\nkvtier_up{tier=\"b\\", &TierReport::of_cpu(0))]);
         let escaped = r#"tier="a\"} 1\nkvtier_up{tier=\"b\\""#;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split('{').next().unwrap_or(line);
@@ -238,7 +238,7 @@ mod tests {
         for us in [1, 3, 1_000, 1_000_000, 100_000_000] {
             metrics.took(Operation::Get, Duration::from_micros(us));
         }
-        let text = prometheus(vec![metrics.snapshot("a", TierReport::of_cpu(0))]);
+        let text = prometheus(vec![metrics.snapshot("a", &TierReport::of_cpu(0))]);
         let n_within = |bound: &str| {
             let row = format!(r#"kvtier_latency_seconds_bucket{{tier="a",operation="get",le="{bound}"}} "#);
             let found = text.lines().find_map(|line| line.strip_prefix(&row));
