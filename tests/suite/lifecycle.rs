@@ -1,8 +1,10 @@
 //! Backends that do not start, die, hang, are bypassed, recreated and closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kvtier::tier::TierError;
+use insta::assert_snapshot;
+use kvtier::tier::{Tier, TierError};
 use kvtier::{
     BackendConfig, BuildError, Config, Engine, EngineBuilder, Miss, OnLoadError, Operation, RecreateError,
     StorageManager, Tiers, UnknownBackend, block_on,
@@ -432,4 +434,19 @@ fn leave<T>(future: impl Future<Output = T>) {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending(), "done before its caller could leave");
+}
+
+#[test]
+fn a_native_tier_has_a_name_that_a_backend_could_have() {
+    let refusal = |names: &[&str]| {
+        let builder = EngineBuilder::new(config(memories(&["memory"]).backends), metadata());
+        let add = |builder: EngineBuilder, name: &&str| builder.tier(*name, Scripted::new() as Arc<dyn Tier>);
+        let refused = names.iter().fold(builder, add).build_blocking().unwrap_err();
+        assert!(matches!(refused, BuildError::TierName(_)), "{refused:?}");
+        refused.to_string()
+    };
+    assert_snapshot!(refusal(&["cpu"]), @"configuration built in code: `EngineBuilder::tier`: the backend name `cpu` belongs to a built-in tier; choose another name");
+    assert_snapshot!(refusal(&["native", "native"]), @"configuration built in code: `EngineBuilder::tier`: the backend `native` is listed twice; names must be unique");
+    assert_snapshot!(refusal(&["memory"]), @"configuration built in code: `EngineBuilder::tier`: the backend `memory` is listed twice; names must be unique");
+    assert_snapshot!(refusal(&["a/b"]), @r#"configuration built in code: `EngineBuilder::tier`: "a/b" cannot name a backend; use 1 to 64 letters, digits, `_` or `-`"#);
 }

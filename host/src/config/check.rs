@@ -52,6 +52,11 @@ pub(super) fn check_names(names: &[String], origin: &Origin, key: &str) -> Resul
     Ok(())
 }
 
+/// Refuses names of backends and native tiers together that no chain may have.
+pub(crate) fn check_tier_names(names: &[String]) -> Result<(), ConfigError> {
+    check_names(names, &Origin::Code, "EngineBuilder::tier")
+}
+
 impl BackendConfig {
     /// Checks everything about this backend that its types do not ensure. `section` names its place in messages.
     pub(super) fn check(&self, origin: &Origin, section: &str) -> Result<(), ConfigError> {

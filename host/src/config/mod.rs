@@ -37,6 +37,7 @@ pub use backend::grants::{
 };
 pub(crate) use backend::placeholder::{Facts, OwnDirectory};
 pub use backend::{BackendConfig, BackendLimits, BreakerConfig};
+pub(crate) use check::check_tier_names;
 pub use digest::Sha256Digest;
 pub use engine::{CompileCache, CompileLimits, CompilePolicy, Compiler, Config, OnFull, OnLoadError};
 pub use error::{ConfigError, ConfigProblem, Origin};

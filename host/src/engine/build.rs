@@ -1,13 +1,12 @@
 //! Building an engine: the pool, the backends, the chain.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::backends::load;
 use super::{BuildError, Engine, Inner};
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, Compiler, Config, ConfigError};
+use crate::config::{BreakerConfig, Compiler, Config, ConfigError, check_tier_names};
 use crate::cpu::{CpuTier, HotCache};
 use crate::integrity::Sealer;
 use crate::key::Namespace;
@@ -87,7 +86,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Appends a native tier after the configured backends.
+    /// Appends a native tier after the configured backends. Its name follows the rules of a backend's, and its breakers
+    /// have the default settings, [`BreakerConfig::default`].
     #[must_use]
     pub fn tier(mut self, name: impl Into<String>, tier: Arc<dyn Tier>) -> Self {
         self.native.push((name.into(), tier));
@@ -116,10 +116,9 @@ impl EngineBuilder {
         if worker_id >= world_size {
             return Err(BuildError::Worker { worker_id, world_size });
         }
-        let mut names: HashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
-        if let Some((name, _)) = native.iter().find(|(name, _)| !names.insert(name)) {
-            return Err(BuildError::DuplicateName(name.clone()));
-        }
+        let configured = config.backends.iter().map(|backend| &backend.name);
+        let names: Vec<String> = configured.chain(native.iter().map(|(name, _)| name)).cloned().collect();
+        check_tier_names(&names).map_err(BuildError::TierName)?;
 
         let namespace = Namespace::new(&metadata);
         let sealer = match &config.integrity_key {

@@ -30,9 +30,9 @@ pub enum BuildError {
         /// The number of workers.
         world_size: u32,
     },
-    /// Two tiers have the same name.
-    #[error("there are two backends called `{0}`; names must be unique")]
-    DuplicateName(String),
+    /// The name of a native tier is malformed, reserved, or that of another tier; or there are too many tiers.
+    #[error(transparent)]
+    TierName(ConfigError),
     /// The buffer pool could not be reserved.
     #[error("the buffer pool of max_local_cpu_size could not be reserved: {0}")]
     Pool(#[from] PoolError),
