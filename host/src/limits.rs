@@ -74,8 +74,8 @@ pub const LOOKUP_IDS_MAX: usize = 1 << 16;
 pub const REMOVALS_OWED_MAX: usize = 1 << 14;
 /// How often a backend that can be called again is asked to remove them before they are given up.
 pub const REMOVAL_TRIES_MAX: u32 = 8;
-/// How old a lookup may be so that a backend that then delivers none of the counted chunks has failed at reading. Older
-/// ones bind it for pinned chunks only: stores evict.
+/// How long a backend is expected to deliver chunks that its own lookup counted. Afterwards only pinned chunks are
+/// expected, since stores evict.
 pub const PROMISE_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a backend that has stored a chunk is assumed to have it. Then the chunk is offered again: it is stored
 /// again if it was evicted, and otherwise counts as a use.
@@ -193,7 +193,7 @@ pub const BLOCKING_THREADS_MAX: usize = 32;
 /// How long after the end of a store the allocator returns free memory. Stores that end at about the same time share
 /// one call.
 pub const TRIM_PAUSE: Duration = Duration::from_secs(1);
-/// How long closing a backend waits at least for its own threads to end. Idle ones end at once.
+/// How long closing a backend waits at least for its own threads to end. Idle ones end immediately.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(2);
 /// The slice of time after which a computing guest lets others run.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);

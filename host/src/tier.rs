@@ -20,12 +20,12 @@ pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The result of a call whose chunks can fail separately: one result per key, in order, or the error of the call.
 pub type PerChunk<T> = Result<Vec<Result<T, TierError>>, TierError>;
 
-/// Whether present chunks are to be protected from the tier's own eviction.
+/// How a lookup treats the chunks that it counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pinning {
-    /// Do not protect.
+    /// Leaves them to the tier's own eviction.
     None,
-    /// Protect exactly the counted chunks.
+    /// Protects exactly these from it until they are unpinned.
     Pin,
 }
 
@@ -34,8 +34,17 @@ pub enum Pinning {
 /// Every method returns by `deadline`, if necessary with [`TierError::Timeout`], whatever the storage does. Where
 /// chunks can fail separately there is one inner result per key, in the order of `keys`; the outer error is that of the
 /// call. Dropping a future abandons the call. The memory lent to it is released when the last transfer ends.
+///
+/// A list of keys may be empty, and may have a key twice. Every element gets its result, but a change happens once: a
+/// repeated key is stored and pinned once, and counts once for `unpin` and `remove`. `put` and `get` carry at most
+/// [`batch_chunks_max`](Tier::batch_chunks_max) keys; the others may carry those of a whole prompt.
 pub trait Tier: Send + Sync + 'static {
-    /// Returns the length of the leading run of `keys` that are present, and pins that run if asked to.
+    /// Returns how many of `keys`, counted from the first, are present without a gap. With [`Pinning::Pin`] exactly
+    /// these are protected from the tier's own eviction until [`unpin`](Tier::unpin), as by [`pin`](Tier::pin).
+    ///
+    /// # Errors
+    /// [`TierError::Unsupported`] with [`Pinning::Pin`] if the tier does not support pins; the chain then makes lookups
+    /// without it. Any other error if the tier cannot find out. After an error nothing is pinned.
     fn contains(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -43,10 +52,11 @@ pub trait Tier: Send + Sync + 'static {
         deadline: Instant,
     ) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Returns for each of `keys`, in order, whether it is present. Optional.
+    /// Returns for each of `keys`, in order, whether it is present, also after a gap. Pins nothing. Optional.
     ///
     /// # Errors
-    /// [`TierError::Unsupported`], by default.
+    /// [`TierError::Unsupported`], by default, if the tier does not have the method. Any other error if the tier cannot
+    /// find out.
     fn present(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -56,12 +66,20 @@ pub trait Tier: Send + Sync + 'static {
         Box::pin(std::future::ready(Err(TierError::Unsupported)))
     }
 
-    /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all.
+    /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all. A key that is present keeps its bytes, which is
+    /// a success and counts as a use. After a success [`get`](Tier::get) finds the chunk until it is evicted or removed.
+    ///
+    /// # Errors
+    /// For each chunk, [`TierError::NoSpace`] or any other; the chunk is then absent.
     fn put(&self, keys: Arc<[ChunkKey]>, data: Sources, deadline: Instant) -> TierFuture<'_, PerChunk<()>>;
 
     /// Fills buffer `i` of `into` with the chunk stored under `keys[i]`. `None` is a miss, `Some(n)` the number of
     /// bytes written, including the trailer. A chunk that is larger than the buffer is not written, and its length is
     /// returned.
+    ///
+    /// # Errors
+    /// For each chunk, [`TierError::Corrupt`] if the stored bytes are damaged; any other if the tier cannot find out.
+    /// Other chunks are not affected.
     fn get(
         &self,
         keys: Arc<[ChunkKey]>,
@@ -69,16 +87,32 @@ pub trait Tier: Send + Sync + 'static {
         deadline: Instant,
     ) -> TierFuture<'_, PerChunk<Option<u64>>>;
 
-    /// Pins the leading run of `keys` that are present, and returns its length.
+    /// Protects the leading run of `keys` that are present from the tier's own eviction, and returns its length. A key
+    /// that is pinned twice is unpinned by one [`unpin`](Tier::unpin): the chain counts.
+    ///
+    /// # Errors
+    /// [`TierError::Unsupported`] if the tier never evicts or cannot protect chunks; the chain then treats its chunks as
+    /// pinned. Any other error if it failed. Nothing is pinned then.
     fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Unpins `keys` and returns how many were pinned.
+    /// Ends the protection of `keys`, and returns how many were pinned. Skips other keys.
+    ///
+    /// # Errors
+    /// [`TierError::Unsupported`], as for [`pin`](Tier::pin), which the chain does not treat as a failure. Any other
+    /// error if it failed.
     fn unpin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Removes `keys` and returns how many were present.
+    /// Removes `keys`, pinned or not, and returns how many were present. Afterwards [`get`](Tier::get) finds none of
+    /// them, also after a restart.
+    ///
+    /// # Errors
+    /// Any; some of the keys may have been removed.
     fn remove(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
 
-    /// Releases the tier's resources. No call follows.
+    /// Writes pending data and releases the tier's resources. No call follows.
+    ///
+    /// # Errors
+    /// Any; the chain reports it and counts the tier as closed.
     fn close(&self, deadline: Instant) -> TierFuture<'_, Result<(), TierError>>;
 
     /// Notes that the chain skips the tier for `pause`, in at least one direction, because its calls fail. The tier may
@@ -114,7 +148,7 @@ pub trait Tier: Send + Sync + 'static {
     }
 }
 
-/// Is notified whether a tier can serve. The chain skips a tier that cannot.
+/// Receives notifications of whether a tier can serve. The chain skips a tier that cannot.
 pub trait Liveness: Send + Sync {
     /// Notes that the tier cannot serve, the cause, and the time of the next try. Called again when the cause or the
     /// time has changed.
@@ -153,7 +187,8 @@ pub struct TierHealth {
     pub denials: u64,
     /// The last of these, and the grant that would allow it.
     pub last_denial: Option<String>,
-    /// The instance that keeps the tier's directory within its capacity, if the tier has a directory and has asked.
+    /// The instance that keeps the tier's directory within its capacity, if the tier has a directory and its backend
+    /// called `keep-capacity`.
     pub capacity_owner: Option<CapacityOwner>,
     /// Further facts, for people: compile cache, versions, digest.
     pub notes: Vec<TierNote>,
@@ -205,15 +240,15 @@ pub enum TierError {
     /// Too many calls, or too many bytes of calls, are in flight.
     #[error("too many calls or bytes in flight")]
     Busy,
-    /// The tier was not asked, because too many of its recent calls in this direction failed.
-    #[error("not asked: too many of its recent calls failed; its breakers in status() have the cause")]
+    /// The tier was skipped, because too many of its recent calls in this direction failed.
+    #[error("skipped: too many recent calls failed; see `reading` and `writing` in status()")]
     BreakerOpen,
     /// The tier is not running.
     #[error("not running: {0}")]
     Down(String),
     /// The process is a fork of the one that has the tier.
     #[error(
-        "not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another"
+        "unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another"
     )]
     Forked,
     /// The answer breaks the contract.

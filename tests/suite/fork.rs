@@ -20,11 +20,11 @@ fn a_child_is_told_at_once_that_the_backends_are_its_parents() {
     put: 1 in the CPU tier, dropped [1, 1]
     allocate: no more than there is room for
     flush: error: puts are still pending: 1 chunks for `stuck`
-    remove: error: tier `memory` could not remove: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another; 2 were removed elsewhere
+    remove: error: tier `memory` could not remove: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another; 2 were removed elsewhere
     clear: memory stuck
-    recreate: error: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another
+    recreate: error: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another
     errors: [("contains", "forked", 2)]
-    close: error: not closed cleanly: `memory`: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another, `stuck`: not asked: this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another
+    close: error: not closed cleanly: `memory`: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another, `stuck`: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another
     abandon: returned
     ended: well
     child: drops

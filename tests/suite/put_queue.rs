@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kvtier::{Config, Tiers, block_on};
+use kvtier::{Config, Operation, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
-    CHUNK_BYTES, EXPIRES, config, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put, put_in,
-    served, specs,
+    CHUNK_BYTES, EXPIRES, config, counted, counts_at, engine, get, in_tier, keys, metadata, misbehaving, put,
+    put_in, served, specs,
 };
 
 /// An engine over one scripted tier whose puts wait.
@@ -172,4 +172,22 @@ fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
     let heard = tier.heard();
     assert_eq!(heard.last(), Some(&Heard::Put(keys.clone())), "{heard:?}");
     assert_eq!(served(&get(storage, &keys)), [1]);
+}
+
+#[test]
+fn a_removal_of_damaged_chunks_that_fails_is_counted_and_puts_go_on() {
+    let tier = Scripted::new();
+    let config = Config { local_cpu: false, ..config(vec![]) };
+    let engine = engine_over(config, metadata(), &[("a", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(1));
+    put_in(storage, &keys, "a");
+    tier.damage(keys[0]);
+    tier.hold_removals(&keys);
+    assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is noticed");
+    // The removal never returns, and ends after the time limit of one call.
+    put_in(storage, &keys, "a");
+    let counts = counted(storage, "a");
+    assert_eq!(counts.n_errors(Operation::Remove, "timeout"), 1);
+    assert!(counts.latency.iter().any(|calls| calls.operation == Operation::Remove));
+    assert_eq!(tier.heard().last(), Some(&Heard::Put(keys.clone())));
 }

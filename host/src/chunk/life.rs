@@ -144,8 +144,8 @@ impl Life {
         self.0.fetch_and(!(INDEXED | WATCHED), Ordering::AcqRel) & READERS == 0
     }
 
-    /// Asks for a notification of the index when the last reader goes. Reports whether there is a reader; without one
-    /// no notification follows.
+    /// Makes the last reader notify the index when it goes. Reports whether there is a reader; without one no
+    /// notification follows.
     pub(crate) fn watch(&self) -> bool {
         let watched = |word: u64| (word & READERS != 0).then_some(word | WATCHED);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, watched).is_ok()
@@ -159,7 +159,7 @@ impl Life {
         self.0.load(Ordering::Acquire) & INDEXED != 0
     }
 
-    /// Returns the number of readers, which may be out of date at once.
+    /// Returns the number of readers, which may be out of date immediately.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests and models ask"))]
     pub(crate) fn n_readers(&self) -> usize {
         (self.0.load(Ordering::Acquire) & READERS) as usize

@@ -103,7 +103,7 @@ impl ChunkRecord {
         is_new
     }
 
-    /// Asks for a notification of the index when the last reader goes. Reports whether there is a reader; without one
+    /// Makes the last reader notify the index when it goes. Reports whether there is a reader; without one
     /// no notification follows.
     pub(crate) fn watch(&self) -> bool {
         self.life.watch()

@@ -134,7 +134,7 @@ pub enum CompileCache {
     Off,
 }
 
-/// Whether components are compiled when they are loaded.
+/// How components are compiled when they are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompilePolicy {
     /// Components that are not in the cache are compiled.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Opens a regular file for reading. It refuses a pipe, a device or a socket at once, instead of waiting for its other
-/// end.
+/// Opens a regular file for reading. It immediately refuses a pipe, a device or a socket, instead of waiting for its
+/// other end.
 ///
 /// # Errors
 /// Those of the system, and one of the kind `InvalidInput` if the path is not a regular file.

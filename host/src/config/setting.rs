@@ -152,7 +152,7 @@ pub(super) fn check_range(origin: &Origin, key: &str, number: &Number) -> Result
 }
 
 /// Declares a struct of settings, its defaults and its table. A line is `field: type = kind(key, default, range)`.
-/// Fields `beside` are not settings of the table and give their default alone.
+/// Fields `beside` are not settings of the table and have only a default.
 macro_rules! settings {
     (
         $(#[$attribute:meta])*

@@ -1,4 +1,4 @@
-//! The ledger of pins: which lookup holds which chunks, in which tier, until when.
+//! The ledger of pins: which lookup has pinned which chunks, in which tier, until when.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;

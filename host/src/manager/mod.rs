@@ -1,5 +1,16 @@
 //! The storage manager: the CPU tier and the backends behind it, as one chain. It works on keys.
 //!
+//! The engine works on tokens and the manager on keys. Their words for one operation, and its file:
+//!
+//! | `Engine` | `StorageManager` | file |
+//! |---|---|---|
+//! | `lookup`, `lookup_pinned` | `contains`, `contains_pinned` | `lookup.rs` |
+//! | `retrieve` | `get` | `retrieve.rs` |
+//! | `allocate`, `store` | `allocate`, `put` | `store.rs` |
+//! | `unpin` | `unpin` | `pins.rs` |
+//! | `remove` | `remove` | `remove.rs` |
+//! | `close` | `close` | `lifecycle.rs` |
+//!
 //! Operations that the CPU tier can answer alone involve no executor and no guest. Calls to backends are awaited on the
 //! caller's executor, or on none; deadlines fire on kvtier's own threads.
 //!

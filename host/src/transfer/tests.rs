@@ -127,7 +127,7 @@ fn a_buffer_has_one_writer_at_a_time() {
 }
 
 #[test]
-fn memory_of_a_running_transfer_comes_back_when_it_ends_and_that_of_a_stream_at_once() {
+fn memory_of_a_running_transfer_comes_back_when_it_ends_and_that_of_a_stream_immediately() {
     let pool = pool();
     let set = sinks(&pool);
     let lease = set.lease(0).unwrap();

@@ -21,7 +21,7 @@ settings! {
         call_timeout: Duration = millis("limits.call_timeout_ms", 1_000, 1..=HOUR_MS),
         /// Slowest accepted transfer, in bytes per second; extends the time limit of calls that move bytes.
         min_bytes_per_s: u64 = size("limits.min_bytes_per_s", 32 * MIB, 1..=SIZE_BYTES_MAX),
-        /// Time limit of `open`.
+        /// Time limit of the constructor and `open` together.
         open_timeout: Duration = millis("limits.open_timeout_ms", 10_000, 1..=HOUR_MS),
         /// Time limit of `close`.
         close_timeout: Duration = millis("limits.close_timeout_ms", 2_000, 1..=HOUR_MS),

@@ -62,7 +62,7 @@ impl SecretSource {
 
 fn read_secret_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     // Two bytes beyond the limit leave room for the line break, and one more shows an oversized file. Memory for all is
-    // reserved at once, because a growing vector leaves its bytes behind.
+    // reserved in one step, because a growing vector leaves its bytes behind.
     const BYTES_MAX: usize = SECRET_BYTES_MAX as usize + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES_MAX));
     let file = open_file(path)?;

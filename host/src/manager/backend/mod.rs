@@ -72,7 +72,7 @@ pub(in crate::manager) struct Backend {
     pub(in crate::manager) shared_lookups: SharedLookups,
     /// The bytes of fetches in flight.
     pub(in crate::manager) n_bytes_moving: AtomicUsize,
-    /// How many lookups hold each key. The tier is notified of the first and the last.
+    /// How many lookups have pinned each key. The tier is notified of the first and the last.
     pins: Mutex<HashMap<ChunkKey, u32>>,
     /// The tier does not support pins.
     has_no_pins: AtomicBool,

@@ -1,4 +1,4 @@
-//! Pins of one backend: how many lookups hold each key. The tier is notified of the first and the last.
+//! Pins of one backend: how many lookups have pinned each key. The tier is notified of the first and the last.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -19,17 +19,17 @@ impl Backend {
         self.counted(Operation::Contains, call).await
     }
 
-    /// Counts the leading run and pins it. The tier is asked to pin only the keys that no lookup holds yet.
+    /// Counts the leading run and pins it. The tier is asked to pin only the keys that no lookup has pinned yet.
     pub(super) async fn count_and_pin(
         &self,
         keys: &[ChunkKey],
         deadline: Instant,
     ) -> Result<usize, TierError> {
         let tier = self.tier();
-        let held = |key: &ChunkKey| self.lock_pins().contains_key(key);
-        let n_run = if keys.iter().any(held) {
+        let is_pinned = |key: &ChunkKey| self.lock_pins().contains_key(key);
+        let n_run = if keys.iter().any(is_pinned) {
             let n_present = self.count(keys, deadline).await?;
-            let fresh: Vec<usize> = (0..n_present).filter(|&index| !held(&keys[index])).collect();
+            let fresh: Vec<usize> = (0..n_present).filter(|&index| !is_pinned(&keys[index])).collect();
             let fresh_keys: Arc<[ChunkKey]> = fresh.iter().map(|&index| keys[index]).collect();
             if fresh.is_empty() {
                 n_present
@@ -76,7 +76,7 @@ impl Backend {
         Ok(n_run)
     }
 
-    /// Releases one pin of each key. The tier is notified of the keys that no lookup holds any more.
+    /// Releases one pin of each key. The tier is notified of the keys whose last pin this was.
     pub(in crate::manager) async fn unpin(
         &self,
         keys: &[ChunkKey],

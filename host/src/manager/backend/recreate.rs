@@ -99,7 +99,7 @@ pub enum RecreateError {
     Closed,
     /// The process is a fork of the one that has the backend.
     #[error(
-        "this process was forked from the one that built the engine, and the backends run there; give up the engine with `Engine::abandon` and build another"
+        "unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another"
     )]
     Forked,
     /// The engine's threads are gone.

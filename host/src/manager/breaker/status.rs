@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::metrics::BreakerCounts;
 
-/// Whether calls in one direction may reach a backend.
+/// The state of a breaker: how it treats calls in its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BreakerState {

@@ -8,9 +8,8 @@
 //! call is always allowed. Memory is handed out in the order of the request, so that only the end of the request can
 //! lack it.
 //!
-//! A chunk that the tier's own lookup promised a moment ago, or has pinned, is binding: a tier that then delivers no
-//! chunk of the retrieval has failed at reading, whatever it answers. One chunk clears it, since stores evict. The
-//! retrieval that began a call judges it.
+//! A tier is expected to deliver chunks that its own recent lookup counted or pinned. If it delivers none of them, that
+//! is one read failure; a single delivered chunk is enough. The retrieval that began a call decides.
 
 mod begin;
 mod finish;
@@ -38,11 +37,11 @@ pub(super) struct ChunkToFetch {
     pub(super) after: Option<Arc<Flight>>,
 }
 
-/// The outcome of the chunks that a tier was asked for.
+/// What came of the chunks that were requested from a tier.
 #[derive(Default)]
 pub(super) struct Delivered {
     pub(super) chunks: Vec<(usize, Chunk)>,
-    /// Chunks that the CPU tier got before the tier was asked.
+    /// Chunks that the CPU tier got before they were requested from the tier.
     pub(super) promoted: Vec<(usize, Chunk)>,
     /// Subscriptions to the chunks' flights, kept until the chunks can be found elsewhere.
     pub(super) subscriptions: Vec<Subscription>,

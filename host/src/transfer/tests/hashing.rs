@@ -63,7 +63,7 @@ fn whatever_the_order_of_reads_the_trailer_is_the_sealers() {
 }
 
 #[test]
-fn readers_at_once_find_the_same_trailer() {
+fn simultaneous_readers_find_the_same_trailer() {
     let payload = large(&mut Dice(2));
     let trailer = sealers()[0].seal(KEY, &payload);
     let sources = Sources::new(vec![large_chunk(&payload)], &sealers()[0]);

@@ -99,7 +99,7 @@ pub enum NetHost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpNetwork(IpNet);
 
-/// Whether HTTP requests use TLS.
+/// The scheme of HTTP requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpScheme {
     /// `http`, port 80 unless another is given.
@@ -197,7 +197,7 @@ impl EnvGrant {
     }
 }
 
-/// Whether an error omits the refused text.
+/// The part of a refused text that an error omits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hides {
     Nothing,
