@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::{Histogram, Latency, Operation};
 use crate::sync::lock;
-use crate::tier::TierError;
 
 /// The reason why a put was given up before the tier had its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +35,11 @@ impl DropReason {
         match self {
             Self::QueueFull => "queue_full",
             Self::CallFailed => "lost",
-            Self::BreakerOpen => TierError::BreakerOpen.kind(),
+            Self::BreakerOpen => "breaker_open",
             Self::Removed => "removed",
             Self::Closed => "closed",
             Self::SkipSave => "skip_save",
-            Self::Forked => TierError::Forked.kind(),
+            Self::Forked => "forked",
             Self::NoMemory => "no_memory",
         }
     }
