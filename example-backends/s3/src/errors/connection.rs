@@ -43,7 +43,7 @@ pub(super) fn words(code: &ErrorCode) -> String {
         ErrorCode::DnsTimeout => "its name was not resolved in time".to_owned(),
         ErrorCode::ConnectionRefused => "connection refused".to_owned(),
         ErrorCode::ConnectionTerminated => "the connection ended".to_owned(),
-        ErrorCode::ConnectionTimeout => "no connection in time".to_owned(),
+        ErrorCode::ConnectionTimeout => "connecting timed out".to_owned(),
         ErrorCode::ConnectionReadTimeout | ErrorCode::HttpResponseTimeout => "no answer in time".to_owned(),
         ErrorCode::HttpResponseIncomplete => "the connection ended in the middle of an answer".to_owned(),
         ErrorCode::HttpRequestDenied => {
