@@ -30,7 +30,7 @@ fn chosen(source: &str, function: &str) -> Names {
 }
 
 fn kinds() -> Names {
-    chosen(include_str!("../tier.rs"), "kind")
+    chosen(include_str!("../tier/error.rs"), "kind")
 }
 
 #[test]
