@@ -70,7 +70,8 @@ pub trait Tier: Send + Sync + 'static {
     }
 
     /// Stores chunk `i` of `data` under `keys[i]`, whole or not at all. A key that is present keeps its bytes, which is
-    /// a success and counts as a use. After a success [`get`](Tier::get) finds the chunk until it is evicted or removed.
+    /// a success and counts as a use. After a success [`get`](Tier::get) finds the chunk until it is evicted or
+    /// removed.
     ///
     /// # Errors
     /// For each chunk, [`TierError::NoSpace`] or any other; the chunk is then absent.
@@ -94,8 +95,8 @@ pub trait Tier: Send + Sync + 'static {
     /// that is pinned twice is unpinned by one [`unpin`](Tier::unpin): the chain counts.
     ///
     /// # Errors
-    /// [`TierError::Unsupported`] if the tier never evicts or cannot protect chunks; the chain then treats its chunks as
-    /// pinned. Any other error if it failed. Nothing is pinned then.
+    /// [`TierError::Unsupported`] if the tier never evicts or cannot protect chunks; the chain then treats its chunks
+    /// as pinned. Any other error if it failed. Nothing is pinned then.
     fn pin(&self, keys: Arc<[ChunkKey]>, deadline: Instant) -> TierFuture<'_, Result<usize, TierError>>;
 
     /// Ends the protection of `keys`, and returns how many were pinned. Skips other keys.

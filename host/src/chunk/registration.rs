@@ -9,8 +9,8 @@ use std::sync::{RwLock, Weak};
 use super::slot::{IndexId, Slot};
 use crate::sync::{read, write};
 
-/// Receives a notification when a watched chunk has lost its last reader, outside any lock of this crate. The notification may be
-/// outdated, so an implementation looks for itself.
+/// Receives a notification when a watched chunk has lost its last reader, outside any lock of this crate. The
+/// notification may be outdated, so an implementation looks for itself.
 pub(crate) trait Watcher: Send + Sync {
     fn last_reader_gone(&self, slot: Slot);
 }

@@ -91,7 +91,8 @@ impl Backend {
         let tier = self.tier();
         let limit = deadline.saturating_duration_since(Instant::now());
         let call = async {
-            // Enforced even if the tier does not keep its deadline, because other operations wait for the end of the call.
+            // Enforced even if the tier does not keep its deadline, because other operations wait for the end of the
+            // call.
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
             within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };

@@ -2,7 +2,8 @@
 
 use crate::tier::TierError;
 
-/// What one call shows about its tier, in the direction of the call. In contrast, [`TierHealth`] is a tier's own report.
+/// What one call shows about its tier, in the direction of the call. In contrast, [`TierHealth`] is a tier's own
+/// report.
 ///
 /// [`TierHealth`]: crate::tier::TierHealth
 #[derive(Clone, Debug, PartialEq, Eq)]
