@@ -61,6 +61,7 @@ impl Order {
 
     /// Puts the entry `at` where its stamp belongs. Looks from the young end and from where the last one was put, so it
     /// takes as many steps as there were uses since its call began, at most.
+    #[inline]
     pub(super) fn place<V>(&mut self, entries: &mut Entries<V>, at: u32) {
         let age = self.age(entries[at].stamp);
         let is_older = |other: u32| self.age(entries[other].stamp) >= age;
@@ -89,6 +90,7 @@ impl Order {
     }
 
     /// Takes an entry out of the order; one that is pinned is in none.
+    #[inline]
     pub(super) fn remove<V>(&mut self, entries: &mut Entries<V>, at: u32) {
         if entries[at].is_pinned() {
             return;

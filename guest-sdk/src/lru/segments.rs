@@ -65,12 +65,14 @@ impl<T, const N: usize> Segments<T, N> {
 impl<T, const N: usize> Index<u32> for Segments<T, N> {
     type Output = T;
 
+    #[inline]
     fn index(&self, at: u32) -> &T {
         &self.segments[at as usize / N][at as usize % N]
     }
 }
 
 impl<T, const N: usize> IndexMut<u32> for Segments<T, N> {
+    #[inline]
     fn index_mut(&mut self, at: u32) -> &mut T {
         &mut self.segments[at as usize / N][at as usize % N]
     }

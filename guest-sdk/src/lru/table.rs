@@ -32,6 +32,7 @@ impl Table {
         self.buckets.room() * size_of::<u32>()
     }
 
+    #[inline]
     pub(super) fn find<V>(&self, entries: &Entries<V>, key: &ChunkKey) -> Option<u32> {
         if self.buckets.len() == 0 {
             return None;
@@ -100,6 +101,7 @@ impl Table {
     }
 
     /// Buckets are numbered by as many bits as they need; those beyond the last are not split off yet.
+    #[inline]
     fn bucket_of(&self, key: &ChunkKey) -> u32 {
         let n = self.buckets.len() as u32;
         let mask = n.next_power_of_two() - 1;
