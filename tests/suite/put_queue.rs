@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kvtier::{Config, Operation, Tiers, block_on};
+use kvtier::{ChunkKey, Config, Engine, Operation, Tiers, block_on};
 
 use crate::scripted::{Heard, Scripted, engine_over};
 use crate::support::{
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// An engine over one scripted tier whose puts wait.
-fn gated(config: Config, batch_chunks_max: usize) -> (kvtier::Engine, Arc<Scripted>) {
+fn gated(config: Config, batch_chunks_max: usize) -> (Engine, Arc<Scripted>) {
     let tier = Scripted::gated(batch_chunks_max);
     (engine_over(config, metadata(), &[("gated", &tier)]), tier)
 }
@@ -151,8 +151,8 @@ fn clear_cancels_queued_puts() {
     assert_eq!(tier.put_keys().len(), 4);
 }
 
-#[test]
-fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
+/// Builds an engine whose tier `a` has been asked to remove a damaged chunk, and holds that back.
+fn removing_a_damaged_chunk() -> (Engine, Arc<Scripted>, Vec<ChunkKey>) {
     let tier = Scripted::new();
     let config = Config { local_cpu: false, ..config(vec![]) };
     let engine = engine_over(config, metadata(), &[("a", &tier)]);
@@ -161,6 +161,13 @@ fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
     tier.damage(keys[0]);
     tier.hold_removals(&keys);
     assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is noticed");
+    (engine, tier, keys)
+}
+
+#[test]
+fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
+    let (engine, tier, keys) = removing_a_damaged_chunk();
+    let storage = engine.storage();
     tier.heard();
 
     put(storage, &keys, &Tiers::only(["a"]));
@@ -176,14 +183,8 @@ fn a_put_waits_for_the_removal_of_damaged_chunks_and_is_not_undone_by_it() {
 
 #[test]
 fn a_removal_of_damaged_chunks_that_fails_is_counted_and_puts_go_on() {
-    let tier = Scripted::new();
-    let config = Config { local_cpu: false, ..config(vec![]) };
-    let engine = engine_over(config, metadata(), &[("a", &tier)]);
-    let (storage, keys) = (engine.storage(), keys(1));
-    put_in(storage, &keys, "a");
-    tier.damage(keys[0]);
-    tier.hold_removals(&keys);
-    assert_eq!(served(&get(storage, &keys)), [] as [usize; 0], "the damage is noticed");
+    let (engine, tier, keys) = removing_a_damaged_chunk();
+    let storage = engine.storage();
     // The removal never returns, and ends after the time limit of one call.
     put_in(storage, &keys, "a");
     let counts = counted(storage, "a");

@@ -1,4 +1,4 @@
-//! The buffers of a call, in the memory of a test. They stand in for those of the contract's interface `buffers`.
+//! The buffers of a call, in the test's own memory, in place of the host's (the contract's interface `buffers`).
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
