@@ -297,7 +297,7 @@ fn code_of_another_component_is_refused_wherever_it_was_exchanged() {
     let exchanged = format!("exec '{KVTIER}' \"$@\" < '{}'", other.display());
     insta::assert_snapshot!(refused(&exchanged), @"component `plain.wasm` was not compiled: the compiler `[folder]/compiler` was given another file than the host has read; it changed meanwhile; kvtier.compiler names the compiler");
     let exchanged = format!(
-        "exec '{KVTIER}' \"$1\" component={} \"$3\" \"$4\" \"$5\" < '{}'",
+        "exec '{KVTIER}' \"$1\" component={} \"$3\" \"$4\" \"$5\" \"$6\" < '{}'",
         digest(&other),
         other.display()
     );

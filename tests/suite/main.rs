@@ -42,6 +42,7 @@ mod s3;
 mod sandbox;
 mod scripted;
 mod sharing;
+mod signals;
 mod single;
 mod stores;
 mod transfers;

@@ -75,11 +75,17 @@ settings! {
         close_timeout: Duration = millis("kvtier.close_timeout_ms", 5_000, 1..=HOUR_MS),
         /// Whether components that are not in the cache are compiled.
         compile: CompilePolicy = word("kvtier.compile", CompilePolicy::Auto),
+        /// Whether guests' traps are caught by signal handlers of the process. If other code of the process may replace
+        /// them, as Python's `faulthandler.enable()` does, turn it off: otherwise the next trap ends the process.
+        signal_handlers: bool = boolean("kvtier.signal_handlers", true),
         /// The program that compiles them.
         compiler: Compiler =
             other("kvtier.compiler", Compiler::OnPath, Blank::Refused, read_compiler, |compiler| match compiler {
                 Compiler::OnPath => "kvtier on PATH".to_owned(),
                 Compiler::Program(path) => path.display().to_string(),
+                Compiler::Command { program, arguments } => {
+                    arguments.iter().fold(program.display().to_string(), |line, word| line + " " + word)
+                }
                 Compiler::Off => "off".to_owned(),
             }),
     }
@@ -152,6 +158,14 @@ pub enum Compiler {
     OnPath,
     /// This program, which must be a `kvtier` of the same version.
     Program(PathBuf),
+    /// This command, to which kvtier's arguments are appended: for a host that contains the compiler itself, such as
+    /// the Python package. It is run without an environment, in the root directory.
+    Command {
+        /// The program.
+        program: PathBuf,
+        /// Its first arguments.
+        arguments: Vec<String>,
+    },
     /// None: this process compiles, without limits.
     Off,
 }

@@ -79,6 +79,24 @@ impl EngineBuilder {
         self
     }
 
+    /// Names a command that compiles components, to which kvtier appends its own arguments: for a program that contains
+    /// the compiler itself and is started by an interpreter. The command is run without an environment, in the root
+    /// directory.
+    #[must_use]
+    pub fn compiler_command(mut self, program: impl Into<PathBuf>, arguments: Vec<String>) -> Self {
+        self.config.compiler = Compiler::Command { program: program.into(), arguments };
+        self
+    }
+
+    /// Chooses how traps of guests are noticed, in the place of `kvtier.signal_handlers`: by signal handlers of the
+    /// process, or by checks in the guests' code. A host in whose process other code installs handlers for SIGSEGV,
+    /// SIGILL or SIGFPE turns them off: otherwise the next trap ends the process.
+    #[must_use]
+    pub fn signal_handlers(mut self, are_used: bool) -> Self {
+        self.config.signal_handlers = are_used;
+        self
+    }
+
     /// Uses another clock for the expiry of pins and the pauses of breakers.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {

@@ -37,8 +37,8 @@ impl Loader {
     ) -> Result<(CachedCode, CodeOrigin), NoCode> {
         let search_path = std::env::var_os("PATH");
         match self.compilation.find_compiler(search_path.as_deref()) {
-            Ok(program) => {
-                let entry = self.compile_in_child(&program, path, identity, cancel)?;
+            Ok((program, arguments)) => {
+                let entry = self.compile_in_child(&program, arguments, path, identity, cancel)?;
                 Ok((entry, CodeOrigin::Compiler))
             }
             Err(reason) => {
@@ -52,6 +52,7 @@ impl Loader {
     fn compile_in_child(
         &self,
         program: &Path,
+        arguments: &[String],
         path: &Path,
         identity: &Identity,
         cancel: Option<&PipeReader>,
@@ -61,8 +62,15 @@ impl Loader {
             NoCode::Other(ComponentError::Compiler { path: path.into(), compiler: program.into(), cause })
         };
         let unreadable = |source| NoCode::Other(ComponentError::Unreadable { path: path.into(), source });
-        let order = Order::new(identity.component, identity.engine, memory_bytes, cpu.as_secs());
-        let words: Vec<String> = [COMPILER_COMMAND.to_owned()].into_iter().chain(order.words()).collect();
+        let order = Order::new(
+            identity.component,
+            identity.engine,
+            self.compilation.traps,
+            memory_bytes,
+            cpu.as_secs(),
+        );
+        let words = arguments.iter().cloned().chain([COMPILER_COMMAND.to_owned()]);
+        let words: Vec<String> = words.chain(order.words()).collect();
         let input = open_file(path).map_err(unreadable)?;
         let ended = child::run(program, &words, input, timeout, cancel)
             .map_err(|error| failed(format!("cannot be run: {}", no_memory::shown(&error))))?;

@@ -263,7 +263,8 @@ pub fn compile_into_cache(
     max_bytes: u64,
     pinned: Option<&Sha256Digest>,
 ) -> Result<Compiled, ComponentError> {
-    let engine = Engine::new(&engine_config()).map_err(|error| ComponentError::invalid(path, &error))?;
+    let engine = Engine::new(&engine_config(compilation.traps))
+        .map_err(|error| ComponentError::invalid(path, &error))?;
     compilation.open_cache().map_err(|cause| ComponentError::Cache { path: path.into(), cause })?;
     let compilation = Compilation { policy: CompilePolicy::Auto, ..compilation.clone() };
     let Loaded { digest, origin, component_bytes, code_bytes, not_kept, .. } =

@@ -4,10 +4,21 @@ pub(in crate::wasm) mod ticker;
 
 use wasmtime::Config;
 
+/// How the traps of guests are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wasm) enum Traps {
+    /// By handlers of SIGSEGV, SIGILL and SIGFPE, which are installed once for the whole process. If other code of the
+    /// process replaces them, a trap ends the process.
+    Signals,
+    /// By checks in the guest's code.
+    Checks,
+}
+
 /// Configures what guests may use of WebAssembly: the features that backends need, and none that is young.
-pub(in crate::wasm) fn engine_config() -> Config {
+pub(in crate::wasm) fn engine_config(traps: Traps) -> Config {
     let mut config = Config::new();
     config
+        .signals_based_traps(traps == Traps::Signals)
         .epoch_interruption(true)
         .wasm_component_model_async(true)
         .wasm_gc(false)

@@ -10,7 +10,7 @@ use crate::limits::COMPONENT_BYTES_MAX;
 use crate::text::foreign_text;
 use crate::wasm::class::{self, ClassReport};
 use crate::wasm::component::{ComponentError, Source, ensure_light};
-use crate::wasm::engine::engine_config;
+use crate::wasm::engine::{Traps, engine_config};
 
 /// What a component is, exports and imports.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, ComponentError> {
     ensure_light(path, &source)?;
     let Source { bytes, digest } = source;
     let invalid = |error: wasmtime::Error| ComponentError::invalid(path, &error);
-    let engine = Engine::new(&engine_config()).map_err(invalid)?;
+    let engine = Engine::new(&engine_config(Traps::Checks)).map_err(invalid)?;
     let component = Component::from_binary(&engine, &bytes).map_err(invalid)?;
     Ok(Inspection::new(&engine, &component, digest, bytes.len() as u64))
 }

@@ -94,7 +94,8 @@ impl Review {
 /// [`ComponentError`], if the component cannot be read or compiled, or is not the pinned one.
 pub fn review(compilation: &Compilation, config: &BackendConfig) -> Result<Review, ComponentError> {
     let path = &config.module_path;
-    let engine = Engine::new(&engine_config()).map_err(|error| ComponentError::invalid(path, &error))?;
+    let engine = Engine::new(&engine_config(compilation.traps))
+        .map_err(|error| ComponentError::invalid(path, &error))?;
     let loaded = Loader::new(engine.clone(), compilation.clone()).load(
         path,
         config.limits.component_bytes,

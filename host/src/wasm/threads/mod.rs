@@ -47,7 +47,7 @@ impl LaneThreads {
     /// # Errors
     /// [`ThreadsError`]
     pub fn start(n_threads: usize, compilation: Compilation) -> Result<Self, ThreadsError> {
-        let engine = Engine::new(&engine_config()).map_err(|error| {
+        let engine = Engine::new(&engine_config(compilation.traps)).map_err(|error| {
             ThreadsError::Engine(no_memory::explain(&error).unwrap_or_else(|| format!("{error:#}")))
         })?;
         let runtime = Builder::new_multi_thread()

@@ -45,7 +45,7 @@ fn compile(words: &[String], input: &mut dyn Read) -> Result<CachedCode, Failure
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::unable(format!("cannot read the component: {error}")))?;
     let identity = |engine: &Engine| Identity { engine: Fingerprint::of(engine), component: order.component };
-    let engine = Engine::new(&engine_config())
+    let engine = Engine::new(&engine_config(order.traps))
         .map_err(|error| Failure::unable(format!("has no WebAssembly engine: {error:#}")))?;
     let identity = identity(&engine);
     if identity.engine.hex() != order.engine {

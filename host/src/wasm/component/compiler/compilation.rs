@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::cache::{Cache, default_cache_directory};
 use crate::config::{CompileCache, CompileLimits, CompilePolicy, Compiler, Config};
+use crate::wasm::engine::Traps;
 
 /// How components become code, and where the code is kept.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Compilation {
     pub(in super::super) policy: CompilePolicy,
     pub(in super::super) compiler: Compiler,
     pub(in super::super) limits: CompileLimits,
+    /// Code that notices traps in one way cannot run in an engine that does it in the other.
+    pub(in crate::wasm) traps: Traps,
 }
 
 impl Compilation {
@@ -25,6 +28,7 @@ impl Compilation {
             policy: config.compile,
             compiler: config.compiler.clone(),
             limits: config.compile_limits,
+            traps: if config.signal_handlers { Traps::Signals } else { Traps::Checks },
         }
     }
 
@@ -47,26 +51,27 @@ impl Compilation {
 
     /// Returns the compiler's program; `None` if this process compiles.
     pub(in crate::wasm) fn compiler_program(&self) -> Option<PathBuf> {
-        self.find_compiler(std::env::var_os("PATH").as_deref()).ok()
+        self.find_compiler(std::env::var_os("PATH").as_deref()).ok().map(|(program, _)| program)
     }
 
-    /// Finds the compiler, `search_path` being the value of `PATH`.
+    /// Finds the compiler and the arguments that precede those of kvtier. `search_path` is the value of `PATH`.
     pub(in super::super) fn find_compiler(
         &self,
         search_path: Option<&OsStr>,
-    ) -> Result<PathBuf, &'static str> {
+    ) -> Result<(PathBuf, &[String]), &'static str> {
+        // It is started in another directory, so its path must be absolute.
+        let absolute = |program: &PathBuf| std::path::absolute(program).unwrap_or_else(|_| program.clone());
         match &self.compiler {
             Compiler::Off => Err("kvtier.compiler is off"),
-            // It is started in another directory, so its path must be absolute.
-            Compiler::Program(program) => {
-                Ok(std::path::absolute(program).unwrap_or_else(|_| program.clone()))
-            }
+            Compiler::Program(program) => Ok((absolute(program), &[])),
+            Compiler::Command { program, arguments } => Ok((absolute(program), arguments)),
             Compiler::OnPath => search_path
                 .into_iter()
                 .flat_map(std::env::split_paths)
                 .filter(|directory| directory.is_absolute())
                 .map(|directory| directory.join("kvtier"))
                 .find(|program| is_executable(program))
+                .map(|program| (program, &[][..]))
                 .ok_or("no compiler found; put kvtier on PATH or name it as kvtier.compiler"),
         }
     }
@@ -105,7 +110,8 @@ mod tests {
     use super::*;
 
     fn found(search_path: &str) -> Result<PathBuf, &'static str> {
-        Compilation::new(&Config::default()).find_compiler(Some(OsStr::new(search_path)))
+        let compilation = Compilation::new(&Config::default());
+        compilation.find_compiler(Some(OsStr::new(search_path))).map(|(program, _)| program)
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::super::code::Fingerprint;
 use crate::config::Sha256Digest;
+use crate::wasm::engine::Traps;
 
 /// The word after which the `kvtier` command compiles one component.
 pub const COMPILER_COMMAND: &str = "compile-one";
@@ -16,24 +17,32 @@ pub(in super::super) struct Order {
     pub(in super::super) component: Sha256Digest,
     /// The fingerprint of the host's engine, in hexadecimal digits.
     pub(in super::super) engine: String,
+    pub(in super::super) traps: Traps,
     pub(in super::super) memory_bytes: u64,
     pub(in super::super) cpu_secs: u64,
 }
 
 impl Order {
+    const TRAPS: [(Traps, &'static str); 2] = [(Traps::Signals, "signals"), (Traps::Checks, "checks")];
+
     pub(in super::super) fn new(
         component: Sha256Digest,
         engine: Fingerprint,
+        traps: Traps,
         memory_bytes: u64,
         cpu_secs: u64,
     ) -> Self {
-        Self { component, engine: engine.hex(), memory_bytes, cpu_secs }
+        Self { component, engine: engine.hex(), traps, memory_bytes, cpu_secs }
     }
 
-    pub(in super::super) fn words(&self) -> [String; 4] {
+    pub(in super::super) fn words(&self) -> [String; 5] {
         [
             format!("component={}", self.component),
             format!("engine={}", self.engine),
+            format!(
+                "traps={}",
+                Self::TRAPS.iter().find(|(traps, _)| *traps == self.traps).map_or("", |(_, word)| word)
+            ),
             format!("memory_bytes={}", self.memory_bytes),
             format!("cpu_secs={}", self.cpu_secs),
         ]
@@ -42,10 +51,12 @@ impl Order {
     /// Reads what [`Order::words`] has written. `None` if a word is missing, wrong or unknown: the host is then of
     /// another version.
     pub(in super::super) fn read(words: &[String]) -> Option<Self> {
-        let [component, engine, memory_bytes, cpu_secs] = words else { return None };
+        let [component, engine, traps, memory_bytes, cpu_secs] = words else { return None };
+        let traps = traps.strip_prefix("traps=")?;
         Some(Self {
             component: Sha256Digest::parse(component.strip_prefix("component=")?)?,
             engine: engine.strip_prefix("engine=")?.to_owned(),
+            traps: Self::TRAPS.iter().find(|(_, word)| *word == traps)?.0,
             memory_bytes: memory_bytes.strip_prefix("memory_bytes=")?.parse().ok()?,
             cpu_secs: cpu_secs.strip_prefix("cpu_secs=")?.parse().ok()?,
         })
@@ -106,6 +117,7 @@ mod tests {
         let order = Order {
             component: Sha256Digest([7; 32]),
             engine: "0f".repeat(32),
+            traps: Traps::Checks,
             memory_bytes: 1 << 30,
             cpu_secs: 9,
         };
