@@ -17,6 +17,7 @@
 
 mod chain;
 mod digest;
+mod foreign;
 mod namespace;
 mod prompt;
 
@@ -29,6 +30,7 @@ pub use prompt::Prompt;
 const CONTEXT_NAMESPACE: &str = "kvtier 2026-11 namespace v1";
 const CONTEXT_TOKENS: &str = "kvtier 2026-11 chunk tokens v1";
 const CONTEXT_KEY: &str = "kvtier 2026-11 chunk key v1";
+const CONTEXT_FOREIGN: &str = "kvtier 2026-11 foreign key v1";
 
 /// Names one chunk for one model, layout and tenant. Its bytes, `hi` first and big-endian, are the 16
 /// bytes of the construction above.
