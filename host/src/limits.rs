@@ -56,6 +56,9 @@ pub const COMPONENT_BYTES_MAX: u64 = 4 * GIB;
 
 // Fixed: the chain.
 
+/// Most lookups with which the chain asks a backend for the presence of single keys, if the backend does not have the
+/// method `present`. Each lookup ends at a gap, so keys behind as many gaps count as absent.
+pub const PRESENCE_CALLS_MAX: usize = 64;
 /// The share of the pool that puts in flight may hold, as its divisor: a quarter. One chunk is always allowed.
 pub const PUT_POOL_DIVISOR: u64 = 4;
 /// Batches of puts in flight per backend.

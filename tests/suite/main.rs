@@ -35,6 +35,7 @@ mod open_files;
 mod phantom;
 mod pins;
 mod prefix;
+mod presence;
 mod put_queue;
 mod readme;
 mod redis;

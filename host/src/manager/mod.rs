@@ -27,6 +27,7 @@ mod lifecycle;
 mod lookup;
 mod memory;
 mod pins;
+mod presence;
 mod remove;
 mod retrieve;
 mod select;

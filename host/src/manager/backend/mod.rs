@@ -7,6 +7,7 @@ mod drain;
 mod fetch;
 mod owed;
 mod pins;
+mod presence;
 mod queue;
 mod recreate;
 mod remove;
@@ -76,6 +77,8 @@ pub(in crate::manager) struct Backend {
     pins: Mutex<HashMap<ChunkKey, u32>>,
     /// The tier does not support pins.
     has_no_pins: AtomicBool,
+    /// The tier does not have the method `present`.
+    has_no_presence: AtomicBool,
     pub(in crate::manager) metrics: TierMetrics,
     pub(in crate::manager) sealer: Sealer,
     /// Throttles the log of refused bytes.
@@ -113,6 +116,7 @@ impl Backend {
             n_bytes_moving: AtomicUsize::new(0),
             pins: Mutex::default(),
             has_no_pins: AtomicBool::new(false),
+            has_no_presence: AtomicBool::new(false),
             metrics: TierMetrics::default(),
             sealer,
             refusals: LogThrottle::new(Clock::system()),

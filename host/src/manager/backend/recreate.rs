@@ -43,6 +43,7 @@ impl Backend {
         self.invalidate_in_flight(None);
         self.lock_pins().clear();
         self.has_no_pins.store(false, Ordering::Relaxed);
+        self.has_no_presence.store(false, Ordering::Relaxed);
         drop(resume);
         started.map_err(RecreateError::NotStarted)
     }
