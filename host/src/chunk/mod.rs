@@ -114,6 +114,11 @@ impl Chunk {
         self.record
     }
 
+    /// Reports whether the chunk's memory is lent for one transfer, so that no index may keep it.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.content().buffer.is_lent()
+    }
+
     /// Returns the size of the chunk's memory in bytes: the payload, rounded up by the provider.
     pub(crate) fn footprint_bytes(&self) -> usize {
         self.content().sizes().footprint_bytes

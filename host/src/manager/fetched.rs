@@ -3,7 +3,7 @@
 //! Invariant: [`accept`] is the only place where a backend's bytes become a [`Chunk`].
 
 use super::breaker::CallOutcome;
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, ChunkWriter};
 use crate::integrity::Flaw;
 use crate::tier::TierError;
 use crate::transfer::Sink;
@@ -95,22 +95,26 @@ impl Miss {
     }
 }
 
-/// Accepts the bytes that came back as a chunk, or returns why not.
-pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>) -> Fetched {
+/// Accepts the bytes that came back as a chunk, or returns why not, and the buffer unless a transfer still has it.
+pub(super) fn accept(
+    answer: Result<Option<u64>, TierError>,
+    sink: Option<Sink>,
+) -> (Fetched, Option<ChunkWriter>) {
     let Some(mut sink) = sink else {
-        return Err(match answer {
+        let miss = match answer {
             Err(error) => Miss::Error(error),
             Ok(_) => Miss::Error(TierError::BadAnswer("answered while a transfer was running".into())),
-        });
+        };
+        return (Err(miss), None);
     };
     let expected = sink.capacity() as u64;
-    Err(match answer {
+    let miss = match answer {
         Ok(Some(claimed)) if sink.end_at(claimed as usize) => match sink.check() {
             Ok(()) => {
                 let (writer, trailer) = sink.into_parts();
                 let chunk = writer.freeze();
                 chunk.trailer_or_seal(|_| trailer);
-                return Ok(chunk);
+                return (Ok(chunk), None);
             }
             Err(flaw) => Miss::Flaw(flaw),
         },
@@ -118,5 +122,6 @@ pub(super) fn accept(answer: Result<Option<u64>, TierError>, sink: Option<Sink>)
         Ok(Some(claimed)) => Miss::WrongLength { claimed, expected },
         Ok(None) => Miss::NotFound,
         Err(error) => Miss::Error(error),
-    })
+    };
+    (Err(miss), Some(sink.into_writer()))
 }

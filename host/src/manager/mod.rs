@@ -19,6 +19,7 @@
 
 mod backend;
 mod breaker;
+mod fetch_into;
 mod fetched;
 mod fetching;
 mod flights;
@@ -44,6 +45,7 @@ pub(crate) use backend::{MadeTier, NewBackend, TierFactory};
 pub use backend::{Offer, RecreateError};
 pub(crate) use breaker::Breakers;
 pub use breaker::{BreakerState, BreakerStatus};
+pub use fetch_into::NotFetched;
 pub use fetched::Miss;
 pub use lifecycle::{CloseError, FailedClose, FlushError, PendingPuts};
 pub use lookup::{Lookup, Served};

@@ -159,7 +159,12 @@ impl StorageManager {
         stored
     }
 
+    /// Puts chunks into the CPU tier, except those of lent memory, and returns how many are new there.
     pub(super) fn put_in_cpu(&self, chunks: &[Chunk], started: Instant) -> usize {
+        if chunks.iter().any(Chunk::is_lent) {
+            let kept: Vec<Chunk> = chunks.iter().filter(|chunk| !chunk.is_lent()).cloned().collect();
+            return if kept.is_empty() { 0 } else { self.put_in_cpu(&kept, started) };
+        }
         let mut inserted = Vec::with_capacity(chunks.len());
         self.0.cpu.insert_all(chunks, &mut inserted);
         let new = inserted.iter().zip(chunks).filter(|(inserted, _)| **inserted == Inserted::New);

@@ -58,6 +58,16 @@ impl BufferMut {
         self.block.size_bytes = len_bytes;
     }
 
+    /// Makes a buffer of a block that `provider` has handed out.
+    pub(super) fn of(block: MemoryBlock, provider: Arc<dyn Provider>) -> Self {
+        Self { block, provider }
+    }
+
+    /// Reports whether the memory is lent for one transfer.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.provider.is_lent()
+    }
+
     /// Returns the size of the provider's memory that the buffer takes, in bytes, including rounding.
     pub fn footprint_bytes(&self) -> usize {
         self.provider.footprint_bytes(self.block.size_bytes)
@@ -139,6 +149,10 @@ unsafe impl Provider for Shortened {
 
     fn released(&self) -> &ReleaseSignal {
         self.provider.released()
+    }
+
+    fn is_lent(&self) -> bool {
+        self.provider.is_lent()
     }
 }
 

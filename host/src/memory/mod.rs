@@ -9,6 +9,7 @@
 
 mod buffer;
 mod error;
+mod lent;
 #[cfg(all(test, not(miri)))]
 mod mix;
 #[cfg(all(test, not(miri)))]
@@ -97,6 +98,12 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the signal for callers that wait for memory.
     fn released(&self) -> &ReleaseSignal;
+
+    /// Reports whether the memory is lent for single transfers, as by [`BufferMut::lend`]. The CPU tier does not keep
+    /// chunks of such memory.
+    fn is_lent(&self) -> bool {
+        false
+    }
 }
 
 /// A request for memory that no waiting and no eviction can fulfil.

@@ -13,6 +13,8 @@ use crate::limits::{PIECE_BYTES, SINK_RANGES_MAX};
 pub struct Sink {
     pub(super) writer: ChunkWriter,
     pub(super) trailer: Trailer,
+    /// The payload's length: the whole buffer, until [`Sink::end_at`] finds a shorter chunk.
+    n_payload: usize,
     written: Written,
     sealer: Sealer,
     /// The hash of the payload's beginning, as it is now.
@@ -22,8 +24,15 @@ pub struct Sink {
 impl Sink {
     /// Makes a buffer for the chunk that `writer` names. `sealer` will verify it.
     pub fn new(writer: ChunkWriter, sealer: &Sealer) -> Self {
-        let (written, sealer) = (Written::default(), sealer.clone());
-        Self { writer, trailer: [0; TRAILER_BYTES], written, sealer, hash: None }
+        let (n_payload, sealer) = (writer.len(), sealer.clone());
+        Self {
+            writer,
+            trailer: [0; TRAILER_BYTES],
+            n_payload,
+            written: Written::default(),
+            sealer,
+            hash: None,
+        }
     }
 
     /// Returns the capacity in bytes, including the trailer.
@@ -86,7 +95,7 @@ impl Sink {
 
     /// Returns the number of bytes that [`check`](Self::check) still has to read.
     pub fn n_unhashed_bytes(&self) -> usize {
-        self.writer.len() - self.n_hashed_bytes()
+        self.n_payload - self.n_hashed_bytes()
     }
 
     /// Reports whether this call has written every byte of payload and trailer.
@@ -114,7 +123,7 @@ impl Sink {
             return false;
         }
         self.trailer = trailer;
-        self.writer.truncate(n_payload);
+        self.n_payload = n_payload;
         if self.n_hashed_bytes() > n_payload {
             // The trailer was hashed as if it were payload.
             self.hash = None;
@@ -127,16 +136,22 @@ impl Sink {
     /// # Errors
     /// [`Flaw`]
     pub fn check(&mut self) -> Result<(), Flaw> {
-        let Self { writer, trailer, sealer, hash, .. } = self;
-        sealer.verify_header(writer.key(), writer.len(), trailer)?;
+        let Self { writer, trailer, n_payload, sealer, hash, .. } = self;
+        sealer.verify_header(writer.key(), *n_payload, trailer)?;
         let hash = hash.get_or_insert_with(|| sealer.hash());
-        hash.update(&writer[hash.n_bytes()..]);
+        hash.update(&writer[hash.n_bytes()..*n_payload]);
         sealer.verify_hashed(writer.key(), hash, trailer)
     }
 
-    /// Returns the buffer and the trailer that was written beside it.
-    pub fn into_parts(self) -> (ChunkWriter, Trailer) {
+    /// Returns the buffer, shortened to the payload, and the trailer that was written beside it.
+    pub fn into_parts(mut self) -> (ChunkWriter, Trailer) {
+        self.writer.truncate(self.n_payload);
         (self.writer, self.trailer)
+    }
+
+    /// Returns the whole buffer, for another attempt.
+    pub(crate) fn into_writer(self) -> ChunkWriter {
+        self.writer
     }
 }
 

@@ -15,9 +15,10 @@ use crate::tier::TierError;
 use crate::transfer::{Sink, Sinks};
 
 impl Backend {
-    /// Fetches chunks into the given buffers and verifies them. Returns one outcome per buffer, in order. Where
-    /// `promised` is set, the retrieval counts a miss or a refusal. If the call moved nothing for that reason, its
-    /// report to the breaker waits for the end of the retrieval.
+    /// Fetches chunks into the given buffers and verifies them. Returns one outcome per buffer, in order, and with a
+    /// miss the buffer, unless a transfer still has it. Where `promised` is set, the retrieval counts a miss or a
+    /// refusal. If the call moved nothing for that reason, its report to the breaker waits for the end of the
+    /// retrieval.
     ///
     /// # Cancellation
     /// The buffers are taken back, each when the transfer into it has ended.
@@ -27,7 +28,7 @@ impl Backend {
         writers: Vec<ChunkWriter>,
         promised: &[bool],
         deadline: Instant,
-    ) -> Vec<Fetched> {
+    ) -> Vec<(Fetched, Option<ChunkWriter>)> {
         let keys: Arc<[ChunkKey]> = writers.iter().map(ChunkWriter::key).collect();
         let sinks = Sinks::new(writers, &self.sealer);
         let _guard = SinksGuard(&sinks);
@@ -64,7 +65,7 @@ impl Backend {
             .await;
         let mut damaged = Vec::new();
         let mut is_undecided = false;
-        for ((outcome, key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
+        for (((outcome, _), key), is_promised) in fetched.iter().zip(&*keys).zip(promised) {
             match outcome {
                 Ok(chunk) => {
                     chunk.note_stored_in(self.place, removals);
@@ -83,7 +84,7 @@ impl Backend {
             }
         }
         self.remove_later(damaged);
-        match CallOutcome::of_chunks(fetched.iter().map(call_outcome)) {
+        match CallOutcome::of_chunks(fetched.iter().map(|(outcome, _)| call_outcome(outcome))) {
             CallOutcome::Declined if is_undecided => {}
             _ if is_repeated_timeout => drop(call.take_permit()),
             outcome => self.report_owned(call.take_permit(), outcome),

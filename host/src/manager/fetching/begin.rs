@@ -11,7 +11,7 @@ use crate::integrity::TRAILER_BYTES;
 use crate::key::ChunkSpec;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::manager::breaker::{Direction, OwnedPermit};
-use crate::manager::fetched::Miss;
+use crate::manager::fetched::{Fetched, Miss};
 use crate::manager::flights::{Claims, FlightKey};
 use crate::tier::TierError;
 
@@ -116,6 +116,8 @@ impl Fetching<'_> {
             let deadline = moving.deadline;
             let outcomes = backend.fetch(&running.call, writers, &promised, deadline).await;
             drop(moving);
+            // Releases the buffers of misses before anybody is notified.
+            let outcomes: Vec<Fetched> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
             running.finish(outcomes);
         });
         call.runs_as(task.abort_handle());

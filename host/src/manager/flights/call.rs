@@ -35,6 +35,18 @@ pub(in crate::manager) struct Call {
 }
 
 impl Call {
+    /// Makes a call that fetches for one caller only: nobody can join it.
+    pub(in crate::manager) fn alone(permit: OwnedPermit, group: &Arc<CallGroup>) -> Self {
+        Self {
+            started: Instant::now(),
+            permit: Mutex::new(Some(permit)),
+            flights: Mutex::default(),
+            group: Arc::clone(group),
+            n_wanted: Mutex::new(1),
+            task: Mutex::default(),
+        }
+    }
+
     /// Takes the permit through which the breaker learns of the outcome. Only the first caller gets it.
     pub(in crate::manager) fn take_permit(&self) -> Option<OwnedPermit> {
         lock(&self.permit).take()
