@@ -97,11 +97,14 @@ pub use engine::{
 pub use key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Prompt, Salt};
 pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError};
 pub use manager::{
-    Allocation, BackendStatus, BreakerState, BreakerStatus, CPU_TIER, ClearReport, CloseError, FailedClose,
-    FlushError, Lookup, Miss, MissedChunk, Missing, NotFetched, Offer, PendingPuts, RecreateError,
-    RemoveError, Retrieved, Served, Status, StorageManager, Stored, TierIndex, Tiers, UnknownBackend,
+    Allocation, BackendReceipt, BackendStatus, BreakerState, BreakerStatus, CPU_TIER, ClearReport,
+    CloseError, FailedClose, FlushError, Lookup, Miss, MissedChunk, Missing, NotFetched, Offer, PendingPuts,
+    PutOutcome, Receipt, RecreateError, RemoveError, Retrieved, Served, Status, StorageManager, Stored,
+    TierIndex, Tiers, UnknownBackend,
 };
-pub use metrics::{BreakerCounts, Bucket, ErrorCount, Latency, Operation, OperationLatency, TierCounts};
+pub use metrics::{
+    BreakerCounts, Bucket, DropReason, ErrorCount, Latency, Operation, OperationLatency, TierCounts,
+};
 pub use runtime::block_on;
 #[cfg(feature = "wasm")]
 pub use wasm::{

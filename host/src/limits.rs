@@ -56,6 +56,9 @@ pub const COMPONENT_BYTES_MAX: u64 = 4 * GIB;
 
 // Fixed: the chain.
 
+/// Most receipts that wait for the outcome of one queued chunk. A further put of the chunk with a receipt is dropped as
+/// if the queue were full.
+pub const RECEIPTS_OF_A_CHUNK_MAX: usize = 64;
 /// Most lookups with which the chain asks a backend for the presence of single keys, if the backend does not have the
 /// method `present`. Each lookup ends at a gap, so keys behind as many gaps count as absent.
 pub const PRESENCE_CALLS_MAX: usize = 64;

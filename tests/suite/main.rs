@@ -26,6 +26,7 @@ mod http;
 mod http_objects;
 mod in_flight;
 mod lanes;
+mod lent;
 mod lifecycle;
 mod limits;
 mod load_errors;

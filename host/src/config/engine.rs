@@ -54,6 +54,9 @@ settings! {
         on_load_error: OnLoadError = word("kvtier.on_load_error", OnLoadError::Continue),
         /// What happens to a put when a backend's queue is full.
         on_full: OnFull = word("kvtier.on_full", OnFull::Drop),
+        /// Most bytes that wait in the put queues of all backends, or are being stored from them; each backend has an
+        /// equal share. With 0, a quarter of the buffer pool.
+        put_queue_bytes: u64 = size("kvtier.put_queue_bytes", 0, 0..=1024 * GIB),
         /// The key that seals chunks against hostile backends. Without it, a checksum detects accidents.
         integrity_key: Option<Secret> =
             other("kvtier.integrity_key", None, Blank::Refused, read_integrity_key, |key| match key {

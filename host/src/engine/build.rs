@@ -176,6 +176,7 @@ impl EngineBuilder {
             close_timeout: config.close_timeout,
             pin_timeout: config.pin_timeout,
             on_full: config.on_full,
+            put_queue_bytes: config.put_queue_bytes,
             skip_save: config.skip_save,
             clock,
             sealer,

@@ -29,6 +29,7 @@ mod lookup;
 mod memory;
 mod pins;
 mod presence;
+mod receipt;
 mod remove;
 mod retrieve;
 mod select;
@@ -49,6 +50,7 @@ pub use fetch_into::NotFetched;
 pub use fetched::Miss;
 pub use lifecycle::{CloseError, FailedClose, FlushError, PendingPuts};
 pub use lookup::{Lookup, Served};
+pub use receipt::{BackendReceipt, PutOutcome, Receipt};
 pub use remove::{ClearReport, RemoveError};
 pub use retrieve::{MissedChunk, Retrieved};
 pub use select::{CPU_TIER, TierIndex, Tiers, UnknownBackend};
@@ -63,7 +65,7 @@ use crate::config::OnFull;
 use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
 use crate::limits::{PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
-use crate::metrics::TierMetrics;
+use crate::metrics::{DropReason, TierMetrics};
 use crate::runtime::Control;
 use crate::sync::lock;
 
@@ -75,6 +77,8 @@ pub(crate) struct ManagerOptions {
     pub(crate) close_timeout: Duration,
     pub(crate) pin_timeout: Duration,
     pub(crate) on_full: OnFull,
+    /// With 0, a share of the pool.
+    pub(crate) put_queue_bytes: u64,
     pub(crate) skip_save: bool,
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
@@ -92,6 +96,11 @@ pub(crate) struct ManagerOptions {
 ///   [`unpin`](Self::unpin) or until the pins expire.
 /// - *Retrieve*: [`get`](Self::get) returns chunks by reference, up to the first gap. A chunk from a backend is
 ///   verified first, and promoted into the CPU tier.
+/// - *With memory, keys or chunks of the engine's own*: [`BufferMut::lend`](crate::memory::BufferMut::lend) makes a
+///   buffer of its memory, [`fetch_into`](Self::fetch_into) fills such buffers, each with a result of its own, and
+///   [`put_chunks_with_receipt`](Self::put_chunks_with_receipt) reports what became of each chunk in each backend.
+///   [`contains_each`](Self::contains_each) does not stop at a gap, and
+///   [`Namespace::foreign_key`](crate::Namespace::foreign_key) derives keys from the engine's own names.
 /// - *Remove*: [`remove`](Self::remove) and [`clear`](Self::clear).
 /// - *Tiers*: [`status`](Self::status), [`counts`](Self::counts), [`metrics`](Self::metrics); [`bypass`](Self::bypass),
 ///   [`restore`](Self::restore), [`recreate`](Self::recreate), [`set_hot_cache`](Self::set_hot_cache);
@@ -127,8 +136,11 @@ impl StorageManager {
         options: ManagerOptions,
         control: Control,
     ) -> Self {
-        let share = cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR;
-        let budget = share as usize / backends.len().max(1);
+        let queue_bytes = match options.put_queue_bytes {
+            0 => cpu.provider().capacity_bytes() as u64 / PUT_POOL_DIVISOR,
+            bytes => bytes,
+        };
+        let budget = queue_bytes as usize / backends.len().max(1);
         let removal_generation = Arc::new(AtomicU64::new(0));
         let flights = Arc::<Flights>::default();
         let make = |(place, new): (usize, NewBackend)| {
@@ -222,7 +234,7 @@ impl Drop for Inner {
         self.pinned.notify_one();
         // Ends the workers of a chain that was dropped without `close`.
         for backend in &self.backends {
-            backend.queue.cancel(None);
+            backend.queue.cancel(None, DropReason::Closed);
             backend.queue.close();
         }
     }

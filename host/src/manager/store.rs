@@ -1,9 +1,11 @@
 //! Storing chunks: buffers for the missing ones, then a put to every tier.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CPU_TIER, Offer, StorageManager, Tiers};
+use super::backend::Backend;
+use super::{CPU_TIER, Offer, Receipt, StorageManager, Tiers};
 use crate::chunk::{Chunk, ChunkWriter};
 use crate::config::OnFull;
 use crate::cpu::Inserted;
@@ -135,11 +137,12 @@ impl StorageManager {
                 self.0.cpu.refresh(&keys[..n_covered]);
             }
         }
-        if self.backends(tiers).next().is_some() {
+        let backends = self.backends_to_store_in(tiers);
+        if !backends.is_empty() {
             let mut chunks: Vec<(usize, Chunk)> = new.into_iter().chain(present).collect();
             chunks.sort_unstable_by_key(|(index, _)| *index);
             let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
-            stored.backends = self.offer(&chunks, tiers, started).await;
+            stored.backends = self.offer(&chunks, &backends, started, None).await;
         }
         stored
     }
@@ -155,8 +158,25 @@ impl StorageManager {
         if tiers.includes(CPU_TIER) {
             stored.n_new = self.put_in_cpu(chunks, started);
         }
-        stored.backends = self.offer(chunks, tiers, started).await;
+        stored.backends = self.offer(chunks, &self.backends_to_store_in(tiers), started, None).await;
         stored
+    }
+
+    /// Like [`StorageManager::put_chunks`], and also returns a receipt, which resolves with what became of each chunk
+    /// in each backend. The CPU tier has no part in it: it has what it keeps when this returns.
+    pub async fn put_chunks_with_receipt(&self, chunks: &[Chunk], tiers: &Tiers) -> (Stored, Receipt) {
+        let started = Instant::now();
+        if self.0.options.skip_save {
+            return (self.put_chunks(chunks, tiers).await, Receipt::new([], chunks.len()));
+        }
+        let mut stored = Stored::default();
+        if tiers.includes(CPU_TIER) {
+            stored.n_new = self.put_in_cpu(chunks, started);
+        }
+        let backends = self.backends_to_store_in(tiers);
+        let receipt = Receipt::new(backends.iter().map(|backend| backend.name.clone()), chunks.len());
+        stored.backends = self.offer(chunks, &backends, started, Some(&receipt)).await;
+        (stored, receipt)
     }
 
     /// Puts chunks into the CPU tier, except those of lent memory, and returns how many are new there.
@@ -174,14 +194,26 @@ impl StorageManager {
         n_new
     }
 
-    /// Offers chunks to the chosen backends concurrently, so that one without room does not use up the time of the
-    /// others.
-    async fn offer(&self, chunks: &[Chunk], tiers: &Tiers, started: Instant) -> Vec<Offer> {
+    /// Offers chunks to backends concurrently, so that one without room does not use up the time of the others.
+    async fn offer(
+        &self,
+        chunks: &[Chunk],
+        backends: &[&Arc<Backend>],
+        started: Instant,
+        receipt: Option<&Receipt>,
+    ) -> Vec<Offer> {
         let wait_until = match self.0.options.on_full {
             OnFull::Drop => None,
             OnFull::Wait => Some(started + self.0.options.timeout),
         };
-        let offers = self.backends(tiers).map(|(_, backend)| backend.offer(chunks, wait_until));
+        let offers = backends.iter().enumerate().map(|(position, backend)| {
+            backend.offer(chunks, wait_until, move |index| Some(receipt?.slot(position, index)))
+        });
         unbudgeted(futures::future::join_all(offers)).await
+    }
+
+    /// Returns the backends that a put concerns.
+    fn backends_to_store_in<'a>(&'a self, tiers: &'a Tiers) -> Vec<&'a Arc<Backend>> {
+        self.backends(tiers).map(|(_, backend)| backend).collect()
     }
 }

@@ -10,7 +10,8 @@ use crate::sync::lock;
 
 /// The reason why a put was given up before the tier had its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DropReason {
+#[non_exhaustive]
+pub enum DropReason {
     /// The queue of the backend was full.
     QueueFull,
     /// The call that stored them failed as a whole.
@@ -31,7 +32,7 @@ pub(crate) enum DropReason {
 
 impl DropReason {
     /// Returns the reason's name in metrics.
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::CallFailed => "lost",

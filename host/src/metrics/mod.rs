@@ -8,8 +8,8 @@ mod prometheus;
 #[cfg(test)]
 mod reference_tests;
 
-pub use self::counts::{BreakerCounts, ErrorCount, OperationLatency, TierCounts};
-pub(crate) use self::counts::{DropReason, TierMetrics, TierReport};
+pub use self::counts::{BreakerCounts, DropReason, ErrorCount, OperationLatency, TierCounts};
+pub(crate) use self::counts::{TierMetrics, TierReport};
 use self::histogram::Histogram;
 pub use self::histogram::{Bucket, Latency};
 pub(crate) use self::prometheus::prometheus;

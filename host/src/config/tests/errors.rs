@@ -45,7 +45,7 @@ fn files_that_cannot_be_read() {
 
 #[test]
 fn what_is_quoted_of_a_configuration_is_escaped_and_cut() {
-    assert_snapshot!(refusal(r#"extra_config: {"kvtier.\e[31mred\n": 1}"#), @r"configuration text: unknown key `kvtier.\u{1b}[31mred\n`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, signal_handlers, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
+    assert_snapshot!(refusal(r#"extra_config: {"kvtier.\e[31mred\n": 1}"#), @r"configuration text: unknown key `kvtier.\u{1b}[31mred\n`; `kvtier.` has the keys on_load_error, on_full, put_queue_bytes, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, signal_handlers, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
     assert_snapshot!(refusal(r#"external_backends: ["\e]0;title\a"]"#), @r#"configuration text: `external_backends`: "\u{1b}]0;title\u{7}" cannot name a backend; use 1 to 64 letters, digits, `_` or `-`"#);
     let read = read_all("\"loud\\a\": 1\nextra_config: {\"quiet\\e\": 1}\n").unwrap();
     assert_snapshot!(read.warnings.join("\n"), @r"configuration text: unknown key `loud\u{7}` is ignored");
@@ -120,7 +120,7 @@ fn unknown_and_misplaced_keys() {
     assert_snapshot!(refusal("extra_config: {kvteir: {on_full: wait}}"), @"configuration text: unknown key `kvteir`; did you mean `kvtier`?");
     assert_snapshot!(refusal("extra_config: {kvtier.on_ful: wait}"), @"configuration text: unknown key `kvtier.on_ful`; did you mean `kvtier.on_full`?");
     assert_snapshot!(refusal("extra_config: {kvtier.pool.mlok: true}"), @"configuration text: unknown key `kvtier.pool.mlok`; did you mean `kvtier.pool.mlock`?");
-    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, signal_handlers, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
+    assert_snapshot!(refusal("extra_config: {kvtier.colour: red}"), @"configuration text: unknown key `kvtier.colour`; `kvtier.` has the keys on_load_error, on_full, put_queue_bytes, integrity_key, compile_cache, lane_threads, close_timeout_ms, compile, signal_handlers, compiler, compile_memory, compile_cpu_secs, compile_timeout_ms, pool.huge_pages, pool.mlock, pool.prefault");
     assert_snapshot!(refusal("extra_config: {kvtier..on_full: wait}"), @"configuration text: unknown key `kvtier..on_full`; a dotted key has a name between any two dots");
     assert_snapshot!(refusal_of_disk("class_nam: A"), @"configuration text: unknown key `external_backend.disk.class_nam`; did you mean `external_backend.disk.class_name`?");
     assert_snapshot!(refusal_of_disk("limits.call_timeout: 5"), @"configuration text: unknown key `external_backend.disk.limits.call_timeout`; did you mean `external_backend.disk.limits.call_timeout_ms`?");

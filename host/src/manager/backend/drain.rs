@@ -30,7 +30,7 @@ impl Backend {
 
     /// Cancels the queued puts of `keys`, or of all keys.
     pub(in crate::manager) fn cancel_puts(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
-        let cancelled = self.queue.cancel(keys);
+        let cancelled = self.queue.cancel(keys, DropReason::Removed);
         self.metrics.drop_puts(DropReason::Removed, cancelled.n_chunks as u64);
         cancelled
     }

@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, RECEIPTS_OF_A_CHUNK_MAX};
+use crate::manager::receipt::{PutOutcome, ReceiptSlot};
+use crate::metrics::DropReason;
 use crate::sync::lock;
 
 /// The outcome of offering a chunk.
@@ -23,11 +25,19 @@ pub(in crate::manager) enum Offered {
     Closed,
 }
 
+/// A chunk that is queued or in flight.
+#[derive(Default)]
+struct PendingPut {
+    is_in_flight: bool,
+    /// Where the outcome is to be noted, at most [`RECEIPTS_OF_A_CHUNK_MAX`] places.
+    receipts: Vec<ReceiptSlot>,
+}
+
 #[derive(Default)]
 struct QueueState {
     queue: VecDeque<Chunk>,
-    /// Keys that are queued (`false`) or in flight (`true`).
-    keys: HashMap<ChunkKey, bool>,
+    /// Keys that are queued or in flight.
+    keys: HashMap<ChunkKey, PendingPut>,
     /// The memory that these chunks hold.
     n_bytes: usize,
     closed: bool,
@@ -48,6 +58,8 @@ pub(in crate::manager) struct PutQueue {
 pub(in crate::manager) struct Batch<'a> {
     queue: &'a PutQueue,
     pub(in crate::manager) chunks: Vec<Chunk>,
+    /// What became of each chunk. Until that is known, empty.
+    pub(in crate::manager) outcomes: Vec<PutOutcome>,
 }
 
 impl Drop for Batch<'_> {
@@ -56,12 +68,19 @@ impl Drop for Batch<'_> {
         let chunks = std::mem::take(&mut self.chunks);
         let places: Vec<_> = chunks.iter().map(|chunk| (chunk.key(), chunk.footprint_bytes())).collect();
         drop(chunks);
+        let mut receipts = Vec::new();
         let mut state = self.queue.lock();
-        for (key, n_bytes) in places {
-            state.keys.remove(&key);
+        for (index, (key, n_bytes)) in places.into_iter().enumerate() {
+            let pending = state.keys.remove(&key).unwrap_or_default();
+            receipts.extend(pending.receipts.into_iter().map(|slot| (index, slot)));
             state.n_bytes -= n_bytes;
         }
         drop(state);
+        for (index, slot) in receipts {
+            if let Some(outcome) = self.outcomes.get(index) {
+                slot.note(outcome.clone());
+            }
+        }
         self.queue.settled.notify_waiters();
     }
 }
@@ -75,18 +94,25 @@ impl PutQueue {
         lock(&self.state)
     }
 
-    pub(in crate::manager) fn offer(&self, chunk: &Chunk) -> Offered {
+    /// Offers a chunk. Takes the receipt's slot if the queue has the chunk now, and notes the outcome there once it is
+    /// known.
+    pub(in crate::manager) fn offer(&self, chunk: &Chunk, receipt: &mut Option<ReceiptSlot>) -> Offered {
         let mut state = self.lock();
         if state.closed {
             return Offered::Closed;
         }
-        if state.keys.contains_key(&chunk.key()) {
+        if let Some(pending) = state.keys.get_mut(&chunk.key()) {
+            if receipt.is_some() && pending.receipts.len() >= RECEIPTS_OF_A_CHUNK_MAX {
+                return Offered::Full;
+            }
+            pending.receipts.extend(receipt.take());
             return Offered::Pending;
         }
         if !state.keys.is_empty() && state.n_bytes + chunk.footprint_bytes() > self.budget_bytes {
             return Offered::Full;
         }
-        state.keys.insert(chunk.key(), false);
+        let receipts = receipt.take().into_iter().collect();
+        state.keys.insert(chunk.key(), PendingPut { is_in_flight: false, receipts });
         state.n_bytes += chunk.footprint_bytes();
         state.queue.push_back(chunk.clone());
         drop(state);
@@ -112,7 +138,7 @@ impl PutQueue {
                     if more {
                         self.work.notify_one();
                     }
-                    return Some(Batch { queue: self, chunks: batch });
+                    return Some(Batch { queue: self, chunks: batch, outcomes: Vec::new() });
                 }
                 if state.closed && state.queue.is_empty() {
                     drop(state);
@@ -124,8 +150,8 @@ impl PutQueue {
         }
     }
 
-    /// Removes `keys` from the queue, and returns which of them are in flight. `None` means every key.
-    pub(in crate::manager) fn cancel(&self, keys: Option<&[ChunkKey]>) -> Cancelled {
+    /// Removes `keys` from the queue for this reason, and returns which of them are in flight. `None` means every key.
+    pub(in crate::manager) fn cancel(&self, keys: Option<&[ChunkKey]>, reason: DropReason) -> Cancelled {
         let mut state = self.lock();
         // Far fewer than `keys`, and looked up for each chunk.
         let meant: Option<HashSet<ChunkKey>> =
@@ -134,15 +160,19 @@ impl PutQueue {
         let (cancelled, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.queue).into_iter().partition(|chunk| concerns(chunk.key()));
         state.queue = kept.into();
+        let mut receipts = Vec::new();
         for chunk in &cancelled {
-            state.keys.remove(&chunk.key());
+            receipts.extend(state.keys.remove(&chunk.key()).unwrap_or_default().receipts);
             state.n_bytes -= chunk.footprint_bytes();
         }
-        let in_flight = state.keys.iter().filter(|(key, is_in_flight)| **is_in_flight && concerns(**key));
+        let in_flight = state.keys.iter().filter(|(key, put)| put.is_in_flight && concerns(**key));
         let in_flight = in_flight.map(|(key, _)| *key).collect();
         drop(state);
         let n_chunks = cancelled.len();
         drop(cancelled);
+        for slot in receipts {
+            slot.note(PutOutcome::Dropped(reason));
+        }
         self.settled.notify_waiters();
         Cancelled { n_chunks, in_flight }
     }
@@ -158,7 +188,7 @@ impl PutQueue {
 
     /// Reports whether no put is in flight.
     pub(in crate::manager) fn is_quiet(&self) -> bool {
-        !self.lock().keys.values().any(|is_in_flight| *is_in_flight)
+        !self.lock().keys.values().any(|put| put.is_in_flight)
     }
 
     /// Withholds chunks from workers until [`PutQueue::resume`].
@@ -199,7 +229,9 @@ fn take(state: &mut QueueState, n_chunks_max: usize) -> Vec<Chunk> {
             break;
         }
         if let Some(chunk) = state.queue.pop_front() {
-            state.keys.insert(chunk.key(), true);
+            if let Some(put) = state.keys.get_mut(&chunk.key()) {
+                put.is_in_flight = true;
+            }
             batch.push(chunk);
         }
     }

@@ -68,7 +68,7 @@ impl Backend {
         }
         self.wait_for(|| !self.recreating.load(Ordering::Acquire), deadline).await;
         if !self.drained(None, deadline).await {
-            let left = self.queue.cancel(None);
+            let left = self.queue.cancel(None, DropReason::Closed);
             self.metrics.drop_puts(DropReason::Closed, left.n_chunks as u64);
         }
         self.queue.close();

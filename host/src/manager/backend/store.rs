@@ -6,40 +6,53 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Backend;
-use super::queue::{Batch, Offered};
+use super::queue::Offered;
 use crate::chunk::Chunk;
 use crate::key::ChunkKey;
 use crate::manager::breaker::{CallOutcome, Direction};
+use crate::manager::receipt::{PutOutcome, ReceiptSlot};
 use crate::metrics::{DropReason, Operation};
 use crate::tier::TierError;
 use crate::transfer::Sources;
 
 impl Backend {
-    /// Queues chunks to be stored, and waits for room until `wait_until`, if given.
-    pub(in crate::manager) async fn offer(&self, chunks: &[Chunk], wait_until: Option<Instant>) -> Offer {
+    /// Queues chunks to be stored, and waits for room until `wait_until`, if given. `slot` returns the place for the
+    /// outcome of the chunk at a position, if the caller has a receipt.
+    pub(in crate::manager) async fn offer(
+        &self,
+        chunks: &[Chunk],
+        wait_until: Option<Instant>,
+        slot: impl Fn(usize) -> Option<ReceiptSlot>,
+    ) -> Offer {
         let mut offer = Offer { backend: self.name.clone(), n_queued: 0, n_present: 0, n_dropped: 0 };
-        if !self.breakers.writing.is_ready() {
+        let refused = if !self.breakers.writing.is_ready() {
             self.breakers.writing.skip();
-            self.drop_skipped(chunks.len());
+            Some(DropReason::BreakerOpen)
+        } else if self.control.is_forked_child() {
+            Some(DropReason::Forked)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.metrics.drop_puts(reason, chunks.len() as u64);
             offer.n_dropped = chunks.len();
-            return offer;
-        }
-        if self.control.is_forked_child() {
-            self.metrics.drop_puts(DropReason::Forked, chunks.len() as u64);
-            offer.n_dropped = chunks.len();
+            let slots = (0..chunks.len()).filter_map(slot);
+            slots.for_each(|slot| slot.note(PutOutcome::Dropped(reason)));
             return offer;
         }
         let removals = self.removal_generation.load(Ordering::Acquire);
-        for chunk in chunks {
+        for (index, chunk) in chunks.iter().enumerate() {
+            let mut slot = slot(index);
             if chunk.is_stored_in(self.place, removals) {
                 offer.n_present += 1;
+                note(slot, PutOutcome::Stored);
                 continue;
             }
             let outcome = loop {
                 let settled = self.queue.settled();
                 let mut settled = pin!(settled);
                 settled.as_mut().enable();
-                match (self.queue.offer(chunk), wait_until) {
+                match (self.queue.offer(chunk, &mut slot), wait_until) {
                     (Offered::Full, Some(deadline)) => {
                         if self.control.until(deadline, settled).await.is_err() {
                             break Offered::Full;
@@ -48,45 +61,47 @@ impl Backend {
                     (outcome, _) => break outcome,
                 }
             };
-            match outcome {
-                Offered::Queued | Offered::Pending => offer.n_queued += 1,
-                Offered::Full => {
-                    offer.n_dropped += 1;
-                    self.metrics.drop_puts(DropReason::QueueFull, 1);
+            let reason = match outcome {
+                Offered::Queued | Offered::Pending => {
+                    offer.n_queued += 1;
+                    continue;
                 }
-                Offered::Closed => {
-                    offer.n_dropped += 1;
-                    self.metrics.drop_puts(DropReason::Closed, 1);
-                }
-            }
+                Offered::Full => DropReason::QueueFull,
+                Offered::Closed => DropReason::Closed,
+            };
+            offer.n_dropped += 1;
+            self.metrics.drop_puts(reason, 1);
+            note(slot, PutOutcome::Dropped(reason));
         }
         offer
     }
 
-    /// Counts puts that are dropped because the breaker is open.
-    fn drop_skipped(&self, n_chunks: usize) {
+    /// Counts puts that are dropped because the breaker is open, and returns their outcomes.
+    fn drop_skipped(&self, n_chunks: usize) -> Vec<PutOutcome> {
         self.metrics.drop_puts(DropReason::BreakerOpen, n_chunks as u64);
+        vec![PutOutcome::Dropped(DropReason::BreakerOpen); n_chunks]
     }
 
     /// Stores queued chunks until the queue closes. Several tasks per backend run this.
     pub(in crate::manager) async fn store_queued(self: &Arc<Self>) {
-        while let Some(batch) = self.queue.next(self.tier().batch_chunks_max()).await {
-            self.store(&batch).await;
+        while let Some(mut batch) = self.queue.next(self.tier().batch_chunks_max()).await {
+            batch.outcomes = self.store(&batch.chunks).await;
         }
     }
 
-    async fn store(self: &Arc<Self>, batch: &Batch<'_>) {
+    /// Stores the chunks of one call, and returns what became of each.
+    async fn store(self: &Arc<Self>, chunks: &[Chunk]) -> Vec<PutOutcome> {
         if self.breakers.writing.is_ready() {
             // A put comes after the removals that were requested before it.
             self.deliver_removals().await;
         }
         self.damaged.ended().await;
-        let Some(permit) = self.admit(Direction::Writing, batch.chunks.iter().map(Chunk::key)) else {
-            return self.drop_skipped(batch.chunks.len());
+        let Some(permit) = self.admit(Direction::Writing, chunks.iter().map(Chunk::key)) else {
+            return self.drop_skipped(chunks.len());
         };
-        let n_bytes: usize = batch.chunks.iter().map(|chunk| chunk.len()).sum();
-        let keys: Arc<[ChunkKey]> = batch.chunks.iter().map(Chunk::key).collect();
-        let sources = Sources::new(batch.chunks.clone(), &self.sealer);
+        let n_bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let keys: Arc<[ChunkKey]> = chunks.iter().map(Chunk::key).collect();
+        let sources = Sources::new(chunks.to_vec(), &self.sealer);
         let tier = self.tier();
         // Batches share the store's bandwidth.
         let (_, n_bytes_pending) = self.queue.pending();
@@ -95,10 +110,10 @@ impl Backend {
         let answer = self.counted(Operation::Put, tier.put(keys, sources.clone(), deadline)).await;
         sources.revoke();
         let answer = answer.and_then(|results| match results.len() {
-            n if n == batch.chunks.len() => Ok(results),
+            n if n == chunks.len() => Ok(results),
             // Of a native tier; a component's have been counted.
             n => {
-                let error = TierError::wrong_number_of_results(n, batch.chunks.len());
+                let error = TierError::wrong_number_of_results(n, chunks.len());
                 self.metrics.error(Operation::Put, error.kind());
                 Err(error)
             }
@@ -111,23 +126,34 @@ impl Backend {
             },
         );
         // Even if the call failed, since it may have stored something.
-        let keys: Vec<ChunkKey> = batch.chunks.iter().map(Chunk::key).collect();
+        let keys: Vec<ChunkKey> = chunks.iter().map(Chunk::key).collect();
         self.invalidate_in_flight(Some(&keys));
-        let Ok(results) = answer else {
-            return self.metrics.drop_puts(DropReason::CallFailed, batch.chunks.len() as u64);
-        };
-        for (result, chunk) in results.iter().zip(&batch.chunks) {
-            match result {
-                Ok(()) => {
-                    chunk.note_stored_in(self.place, removals);
-                    self.metrics.stored(1, chunk.len() as u64);
-                }
-                Err(error) => {
-                    self.metrics.error(Operation::Put, error.kind());
-                    tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
-                }
+        let results = match answer {
+            Ok(results) => results,
+            Err(error) => {
+                self.metrics.drop_puts(DropReason::CallFailed, chunks.len() as u64);
+                return vec![PutOutcome::Failed(error); chunks.len()];
             }
-        }
+        };
+        let outcome = |(result, chunk): (Result<(), TierError>, &Chunk)| match result {
+            Ok(()) => {
+                chunk.note_stored_in(self.place, removals);
+                self.metrics.stored(1, chunk.len() as u64);
+                PutOutcome::Stored
+            }
+            Err(error) => {
+                self.metrics.error(Operation::Put, error.kind());
+                tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
+                PutOutcome::Failed(error)
+            }
+        };
+        results.into_iter().zip(chunks).map(outcome).collect()
+    }
+}
+
+fn note(slot: Option<ReceiptSlot>, outcome: PutOutcome) {
+    if let Some(slot) = slot {
+        slot.note(outcome);
     }
 }
 
