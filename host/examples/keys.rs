@@ -1,33 +1,32 @@
-//! The chain of tiers under keys of the serving engine, without tokens: for adapters to engines that name their blocks
+//! An engine on keys, without tokens and without a KV shape: for adapters to serving engines that name their blocks
 //! themselves.
 //!
 //! `cargo run --example keys`
 
 use std::error::Error;
 
-use kvtier::{ChunkKey, ChunkSpec, Config, Dtype, EngineBuilder, EngineMetadata, KvShape, Tiers};
+use kvtier::{ChunkKey, ChunkSpec, Config, EngineBuilder, StorageMetadata, Tiers};
 
 fn main() -> Result<(), Box<dyn Error>> {
     kvtier::block_on(run())
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let metadata = EngineMetadata {
+    let size_bytes = 32 << 10;
+    let metadata = StorageMetadata {
         model_name: "tiny".into(),
         world_size: 1,
         worker_id: 0,
-        kv_dtype: Dtype::BFloat16,
-        kv_shape: KvShape::new([2, 2, 64, 2, 32])?,
+        layout: "pages of 64 tokens, bfloat16".into(),
+        chunk_bytes_max: size_bytes,
     };
-    let size_bytes = metadata.chunk_bytes(64);
-    let config = Config { chunk_size: 64, pool_size_bytes: 16 << 20, ..Config::default() };
-    let engine = EngineBuilder::new(config, metadata).build().await?;
-    let storage = engine.storage();
+    let config = Config { pool_size_bytes: 16 << 20, ..Config::default() };
+    let storage = EngineBuilder::on_keys(config, metadata).build().await?;
 
-    // Keys are 16 bytes each; an engine would use its own hashes. Four blocks, in the order of the prompt.
-    let specs: Vec<ChunkSpec> =
-        (1..=4).map(|n| ChunkSpec { key: ChunkKey::from_bytes([n; 16]), size_bytes }).collect();
-    let keys: Vec<ChunkKey> = specs.iter().map(|spec| spec.key).collect();
+    // Keys are derived from the names that the serving engine has. Four blocks, in the order of the prompt.
+    let names = ["block 1", "block 2", "block 3", "block 4"];
+    let keys: Vec<ChunkKey> = storage.namespace().foreign_keys(names.map(str::as_bytes));
+    let specs: Vec<ChunkSpec> = keys.iter().map(|&key| ChunkSpec { key, size_bytes }).collect();
 
     // Store the first three: buffers for what is missing, filled by the caller, shared with all tiers.
     let mut allocation = storage.allocate(&specs[..3]).await?;

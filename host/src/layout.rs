@@ -1,7 +1,13 @@
 //! The layout of a chunk: model, shape, element type, size. The layout is part of a chunk's name (through the
 //! namespace) and of its trailer, so that bytes of another layout are never called KV.
 
+mod storage;
+
 use std::fmt;
+
+pub(crate) use self::storage::BackendMetadata;
+pub use self::storage::StorageMetadata;
+use crate::limits::{CHUNK_BYTES_MAX, LAYOUT_BYTES_MAX};
 
 /// The element type of KV tensors, under LMCache's names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -100,7 +106,7 @@ impl KvShape {
     /// 8-byte elements would be larger than 2⁴⁰ bytes.
     pub fn new(extents: [u32; 5]) -> Result<Self, LayoutError> {
         let size = extents.iter().try_fold(8_u64, |size, &extent| size.checked_mul(extent.into()));
-        let sensible = matches!(size, Some(1..=0x100_0000_0000)) && matches!(extents[1], 1 | 2);
+        let sensible = matches!(size, Some(1..=CHUNK_BYTES_MAX)) && matches!(extents[1], 1 | 2);
         if sensible { Ok(Self(extents)) } else { Err(LayoutError::BadShape(extents)) }
     }
 
@@ -159,6 +165,19 @@ pub enum LayoutError {
         "{0:?} is not a KV shape; give [layers, 2, chunk_size, kv_heads, head_size], with 1 instead of 2 for MLA, and no zeros"
     )]
     BadShape([u32; 5]),
+    /// The tag of an opaque layout is empty, too long, or has control characters.
+    #[error(
+        "the layout tag has {n_bytes} bytes; give 1 to {LAYOUT_BYTES_MAX} bytes of text without control characters"
+    )]
+    BadTag {
+        /// The length of the tag in bytes.
+        n_bytes: usize,
+    },
+    /// No chunk can have this size.
+    #[error(
+        "chunk_bytes_max is {0}; give the size of the largest chunk in bytes, from 1 to {CHUNK_BYTES_MAX}"
+    )]
+    BadChunkBytes(usize),
 }
 
 #[cfg(test)]

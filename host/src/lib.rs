@@ -46,7 +46,8 @@
 //!
 //! - Any executor can drive the futures. [`block_on`] and [`Engine::blocking`] are for callers without one.
 //! - [`StorageManager`], reached by [`Engine::storage`], does the same on keys, for engines that have their own keys.
-//!   It also has the status, the metrics and the operations on backends.
+//!   [`EngineBuilder::on_keys`] builds one that knows neither tokens nor a KV shape. It also has the status, the
+//!   metrics and the operations on backends.
 //! - Features, all on by default: `wasm` (components; without it no wasmtime is compiled, and tiers are native), `http`
 //!   (HTTP for components) and `yaml` (configuration files in YAML, else JSON).
 //! - [`tier`] has the trait of a native tier, and [`memory`] the trait by which the serving engine lends its memory.
@@ -95,7 +96,7 @@ pub use engine::{
     Blocking, BuildError, Engine, EngineBuilder, Prefix, PromptChunk, Request, RequestError, RetrievedPrefix,
 };
 pub use key::{ChunkKey, ChunkSpec, KeyChain, Namespace, Prompt, Salt};
-pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError};
+pub use layout::{Dtype, EngineMetadata, KvShape, LayoutError, StorageMetadata};
 pub use manager::{
     Allocation, BackendReceipt, BackendStatus, BreakerState, BreakerStatus, CPU_TIER, ClearReport,
     CloseError, FailedClose, FlushError, Lookup, Miss, MissedChunk, Missing, NotFetched, Offer, PendingPuts,
@@ -105,7 +106,7 @@ pub use manager::{
 pub use metrics::{
     BreakerCounts, Bucket, DropReason, ErrorCount, Latency, Operation, OperationLatency, TierCounts,
 };
-pub use runtime::block_on;
+pub use runtime::{block_on, block_on_for};
 #[cfg(feature = "wasm")]
 pub use wasm::{
     CONTRACT_VERSION, ClassError, CompileLimit, ComponentError, LoadError, NetError, OverlapError,

@@ -56,6 +56,12 @@ pub const COMPONENT_BYTES_MAX: u64 = 4 * GIB;
 
 // Fixed: the chain.
 
+/// Largest chunk that a layout can describe, in bytes (1 TiB).
+pub const CHUNK_BYTES_MAX: u64 = 1 << 40;
+/// Longest tag of an opaque layout, in bytes.
+pub const LAYOUT_BYTES_MAX: usize = 256;
+/// Bytes of all put queues together in an engine without a CPU tier, unless `kvtier.put_queue_bytes` is set.
+pub const PUT_QUEUE_BYTES_WITHOUT_POOL: u64 = GIB;
 /// Most receipts that wait for the outcome of one queued chunk. A further put of the chunk with a receipt is dropped as
 /// if the queue were full.
 pub const RECEIPTS_OF_A_CHUNK_MAX: usize = 64;

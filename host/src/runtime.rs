@@ -4,15 +4,15 @@
 //! Invariant: a future of this crate needs nothing from the executor that polls it. In a tokio task or on a bare
 //! thread, its own wakers suffice for its progress: see `unbudgeted` and `yield_now`.
 
-use std::cell::Cell;
+mod blocking;
+
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::Poll;
 use std::time::Instant;
 
+pub use self::blocking::{block_on, block_on_for};
 use futures::future::Either;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -156,103 +156,11 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Runs `future` on the calling thread, for callers without an executor. Inside a task of an executor it blocks the
-/// executor's thread, but still makes progress.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    thread_local! {
-        /// Made once per thread: most calls are answered by the CPU tier and take less time than making it.
-        static OWN: (Parker, Cell<bool>) = (Parker::new(), Cell::new(false));
-    }
-    OWN.with(|(own, is_busy)| {
-        if is_busy.replace(true) {
-            // Called by a future that this thread already blocks on, and whose wake-ups must not be consumed.
-            return Parker::new().drive(future);
-        }
-        let _idle = Idle(is_busy);
-        own.drive(future)
-    })
-}
-
-/// Marks a thread's parker as free again, even if a future panics.
-struct Idle<'a>(&'a Cell<bool>);
-
-impl Drop for Idle<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
-}
-
-/// Drives a future on one thread, which it parks until the future is woken.
-struct Parker {
-    park_waker: Arc<ParkWaker>,
-    waker: Waker,
-}
-
-/// Wakes the thread of a [`Parker`].
-struct ParkWaker {
-    thread: Thread,
-    is_woken: AtomicBool,
-}
-
-impl Wake for ParkWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.is_woken.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-}
-
-impl Parker {
-    fn new() -> Self {
-        let park_waker = Arc::new(ParkWaker { thread: thread::current(), is_woken: AtomicBool::new(false) });
-        Self { waker: Waker::from(Arc::clone(&park_waker)), park_waker }
-    }
-
-    fn drive<F: Future>(&self, future: F) -> F::Output {
-        let mut context = Context::from_waker(&self.waker);
-        let mut future = pin!(unbudgeted(future));
-        loop {
-            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-                return value;
-            }
-            // Other code that parks this thread may have used up the token.
-            while !self.park_waker.is_woken.swap(false, Ordering::Acquire) {
-                thread::park();
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::task::{Context, Waker};
 
-    /// Pends once, and is woken while the thread sleeps in its own call.
-    #[test]
-    fn a_blocking_call_inside_a_future_takes_no_wake_up_of_that_future() {
-        let mut n_polls = 0;
-        let outer = poll_fn(|context| {
-            n_polls += 1;
-            if n_polls > 1 {
-                return Poll::Ready(n_polls);
-            }
-            let waker = context.waker().clone();
-            let (wake, woken) = futures::channel::oneshot::channel();
-            // The outer one first; the inner call sleeps for later events.
-            let waking = thread::spawn(move || {
-                waker.wake();
-                wake.send(())
-            });
-            block_on(woken).ok();
-            waking.join().ok();
-            Poll::Pending
-        });
-        assert_eq!(block_on(outer), 2);
-        assert_eq!(block_on(async { 3 }), 3, "and the thread's own parker is free again");
-    }
+    use super::*;
 
     #[test]
     fn a_yield_needs_nothing_but_its_waker() {

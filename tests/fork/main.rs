@@ -6,12 +6,15 @@
 #![expect(unsafe_code, reason = "forks")]
 
 use std::io::Write;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kvtier::{Config, Engine, EngineBuilder, Tiers, block_on};
+use kvtier::memory::{BufferMut, ChunkWriter};
+use kvtier::{ChunkKey, Config, Engine, EngineBuilder, Receipt, Tiers, block_on};
 use kvtier_tests::support::{
-    backend, config, in_tier, key, keys, metadata, misbehaving, promise, put, put_in, specs,
+    CHUNK_BYTES, backend, config, eventually, in_tier, key, keys, metadata, misbehaving, promise, put,
+    put_in, specs,
 };
 
 /// After this many seconds a child counts as hung. None of its operations waits for anything.
@@ -29,10 +32,14 @@ fn main() -> Result<()> {
     block_on(storage.contains_pinned(&keys, &Tiers::only(["memory"]), "of the parent"));
     // A put that is in flight while the process forks, and holds memory.
     put(storage, &[key(9)], &Tiers::only(["stuck"]));
+    let lent = [lend(key(10)).freeze()];
+    let (_, receipt) = block_on(storage.put_chunks_with_receipt(&lent, &Tiers::only(["stuck"])));
+    drop(lent);
+    wait_until_idle();
 
     // The parent keeps what a child drops.
     let mut engine = Some(engine);
-    fork("asks", || ask(engine.take().context("an engine")?))?;
+    fork("asks", || ask(engine.take().context("an engine")?, &receipt))?;
     fork("drops", || {
         drop(engine.take());
         say("drop", "returned")
@@ -64,7 +71,7 @@ fn build(backends: Vec<kvtier::BackendConfig>) -> Result<Engine> {
 }
 
 /// Calls every operation of an engine, in a child of the process that built it.
-fn ask(engine: Engine) -> Result<()> {
+fn ask(engine: Engine, receipt: &Receipt) -> Result<()> {
     let (storage, keys) = (engine.storage(), keys(4));
     let all = &Tiers::All;
     say("contains", block_on(storage.contains(&keys, all)).n_chunks)?;
@@ -74,6 +81,15 @@ fn ask(engine: Engine) -> Result<()> {
     let found = block_on(storage.get(&specs(&keys), all, Some(&promise(1, 4))));
     let reasons: Vec<_> = found.misses.iter().map(|missed| missed.miss.reason()).collect();
     say("get", format_args!("{} chunks, misses {reasons:?}", found.chunks.len()))?;
+    say("contains_each", format_args!("{:?}", block_on(storage.contains_each(&[keys[3], keys[0]], all))))?;
+    let fetched = block_on(storage.fetch_into(vec![lend(keys[3]), lend(keys[0])], all));
+    let fetched: Vec<_> = fetched
+        .iter()
+        .map(|result| result.as_ref().map_or_else(|not| not.miss.reason(), |_| "found"))
+        .collect();
+    say("fetch_into", fetched.join(", "))?;
+    say("receipt", format_args!("{:?}", block_on(receipt.outcomes())[0].outcomes))?;
+    storage.spawn(async { unreachable!("nothing runs it") });
     let stored = put(storage, &[key(5)], all);
     let dropped: Vec<_> = stored.backends.iter().map(|offer| offer.n_dropped).collect();
     say("put", format_args!("{} in the CPU tier, dropped {dropped:?}", stored.n_new))?;
@@ -95,6 +111,42 @@ fn ask(engine: Engine) -> Result<()> {
     say("abandon", "returned")
 }
 
+/// Waits until the other threads of this process have slept for a while. One that runs may hold a lock, which would stay
+/// locked in a child.
+fn wait_until_idle() {
+    let mut last = String::new();
+    let mut n_same = 0;
+    eventually("the engine's threads sleep", || {
+        let now = threads();
+        n_same = if now == last && !now.contains("(running)") { n_same + 1 } else { 0 };
+        last = now;
+        n_same == 20
+    });
+}
+
+/// Returns, for each other thread of this process, its state and how often it has given up its processor.
+fn threads() -> String {
+    let this = std::process::id().to_string();
+    let threads = std::fs::read_dir("/proc/self/task").expect("a list of threads");
+    let others = threads.flatten().filter(|thread| *thread.file_name() != *this);
+    // A thread may end at any time.
+    let texts = others.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+    let mut states = String::new();
+    for text in texts {
+        let is_told = |line: &&str| line.starts_with("State:") || line.contains("ctxt_switches:");
+        states.extend(text.lines().filter(is_told).flat_map(|line| [line, "\n"]));
+    }
+    states
+}
+
+/// Lends memory for a chunk.
+fn lend(key: ChunkKey) -> ChunkWriter {
+    let mut bytes = vec![0; CHUNK_BYTES].into_boxed_slice();
+    let start = NonNull::from(&mut *bytes).cast();
+    // SAFETY: the owner has the memory on the heap, and nothing else uses it.
+    ChunkWriter::new(key, unsafe { BufferMut::lend(start, CHUNK_BYTES, bytes) })
+}
+
 /// Builds and uses a separate engine in the child.
 fn build_another() -> Result<()> {
     let engine = build(vec![backend("memory", "memory", "MemoryBackend")])?;
@@ -109,7 +161,7 @@ fn build_another() -> Result<()> {
 fn fork(name: &str, child: impl FnOnce() -> Result<()>) -> Result<()> {
     say("child", name)?;
     // SAFETY: the child takes no lock that another thread of this process may have held: only the engine runs here, and
-    // it is idle.
+    // `wait_until_idle` has waited until it did not.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: sets a timer of this process.

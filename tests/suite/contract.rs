@@ -48,7 +48,7 @@ fn the_text_of_the_contract_is_pinned() {
     files.wit sha256:092a2c5569a10644e8c56368ab5dc11d825ee62dcba7bbfc6d0e788d1e87e9f8
     logging.wit sha256:f8a047d7fca8473b09b8f1baa3796044825e79aa7667eab5b8711b3d82fe1a9f
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950
-    types.wit sha256:1e4d7d1312b393cc126e39e9a9fec06b6940bd715cc18768eaa9183481b1455d
+    types.wit sha256:c58f779a394e7ce65c8201caa648d1cff8a1e03bf9ab2e950bb1874c3b35e611
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
     worlds.wit sha256:58dad60a676228e8d1afac2491c1713ae4b73beeff2427a7c9eebad3e67e9007
     ");

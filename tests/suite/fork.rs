@@ -17,13 +17,16 @@ fn a_child_is_told_at_once_that_the_backends_are_its_parents() {
     contains_pinned: 2
     unpin: 0
     get: 2 chunks, misses ["forked", "forked", "forked", "forked"]
+    contains_each: [false, true]
+    fetch_into: forked, found
+    receipt: [Dropped(Forked)]
     put: 1 in the CPU tier, dropped [1, 1]
     allocate: no more than there is room for
-    flush: error: puts are still pending: 1 chunks for `stuck`
+    flush: error: puts are still pending: 2 chunks for `stuck`
     remove: error: tier `memory` could not remove: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another; 2 were removed elsewhere
     clear: memory stuck
     recreate: error: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another
-    errors: [("contains", "forked", 2)]
+    errors: [("contains", "forked", 3)]
     close: error: not closed cleanly: `memory`: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another, `stuck`: unavailable after fork: the backends run in the process that built the engine; call `Engine::abandon` and build another
     abandon: returned
     ended: well

@@ -19,7 +19,7 @@ use crate::scripted::{Scripted, engine_over};
 
 /// Lent buffers, and how many of them have been given back.
 #[derive(Default)]
-struct Lender(Arc<AtomicUsize>);
+pub(crate) struct Lender(Arc<AtomicUsize>);
 
 struct Owner {
     bytes: Box<[u8]>,
@@ -34,7 +34,7 @@ impl Drop for Owner {
 
 impl Lender {
     #[expect(unsafe_code, reason = "lends memory")]
-    fn lend(&self, key: ChunkKey, bytes: Vec<u8>) -> ChunkWriter {
+    pub(crate) fn lend(&self, key: ChunkKey, bytes: Vec<u8>) -> ChunkWriter {
         let mut owner = Owner { bytes: bytes.into(), n_back: Arc::clone(&self.0) };
         let (ptr, len) = (NonNull::from(&mut *owner.bytes).cast(), owner.bytes.len());
         // SAFETY: the owner has the memory on the heap, and nothing else uses it.
@@ -48,11 +48,11 @@ impl Lender {
         self.lend(key, bytes).freeze()
     }
 
-    fn buffer(&self, key: ChunkKey, n_bytes: usize) -> ChunkWriter {
+    pub(crate) fn buffer(&self, key: ChunkKey, n_bytes: usize) -> ChunkWriter {
         self.lend(key, vec![0xee; n_bytes])
     }
 
-    fn n_back(&self) -> usize {
+    pub(crate) fn n_back(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }

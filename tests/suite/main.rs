@@ -32,6 +32,7 @@ mod limits;
 mod load_errors;
 mod load_memory;
 mod model;
+mod on_keys;
 mod open_files;
 mod phantom;
 mod pins;

@@ -6,7 +6,7 @@ use super::BuildError;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, Config, OnLoadError};
 use crate::key::Namespace;
-use crate::layout::EngineMetadata;
+use crate::layout::BackendMetadata;
 use crate::manager::{Breakers, MadeTier, NewBackend, TierFactory};
 use crate::runtime::Control;
 use crate::tier::{Liveness, Tier};
@@ -16,14 +16,14 @@ use crate::wasm::{Compilation, EngineFacts, LaneThreads, WasmTier};
 pub(super) async fn load(
     config: &Config,
     dst_device: &str,
-    metadata: &EngineMetadata,
+    metadata: &BackendMetadata,
+    namespace: Namespace,
     control: &Control,
     clock: &Clock,
 ) -> Result<Vec<NewBackend>, BuildError> {
     if config.backends.is_empty() {
         return Ok(Vec::new());
     }
-    let namespace = Namespace::new(metadata);
     let facts = EngineFacts { dst_device: dst_device.to_owned(), metadata: metadata.clone(), namespace };
     let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
     let starting = config.backends.iter().map(|backend| {

@@ -1,19 +1,16 @@
-//! Building an engine: the pool, the backends, the chain.
+//! Building an engine: its parts and settings, and an engine on tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::backends::load;
+use super::chain::{Chunks, Memory};
 use super::{BuildError, Engine, Inner};
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, Compiler, Config, ConfigError, check_tier_names};
-use crate::cpu::{CpuTier, HotCache};
-use crate::integrity::Sealer;
+use crate::config::{Compiler, Config, ConfigError};
 use crate::key::Namespace;
 use crate::layout::EngineMetadata;
-use crate::manager::{Breakers, ManagerOptions, NewBackend, StorageManager};
-use crate::memory::{Pool, Provider};
-use crate::runtime::{Control, block_on, unbudgeted};
+use crate::memory::Provider;
+use crate::runtime::{block_on, unbudgeted};
 use crate::tier::Tier;
 
 /// Collects the parts of an engine and builds it.
@@ -32,20 +29,23 @@ use crate::tier::Tier;
 /// let engine = EngineBuilder::from_file("kvtier.yaml", metadata)?.build().await?;
 /// # Ok(()) }
 /// ```
-pub struct EngineBuilder {
-    config: Config,
-    metadata: EngineMetadata,
-    dst_device: String,
-    provider: Option<Arc<dyn Provider>>,
-    clock: Clock,
-    native: Vec<(String, Arc<dyn Tier>)>,
+///
+/// With [`EngineMetadata`] it builds an [`Engine`], which works on tokens. With
+/// [`StorageMetadata`](crate::StorageMetadata), from [`EngineBuilder::on_keys`] on, it builds a
+/// [`StorageManager`](crate::StorageManager), which works on keys and knows no layout.
+pub struct EngineBuilder<M = EngineMetadata> {
+    pub(super) config: Config,
+    pub(super) metadata: M,
+    pub(super) dst_device: String,
+    pub(super) memory: Memory,
+    pub(super) clock: Clock,
+    pub(super) native: Vec<(String, Arc<dyn Tier>)>,
 }
 
 impl EngineBuilder {
     /// Starts from a configuration made in code.
     pub fn new(config: Config, metadata: EngineMetadata) -> Self {
-        let dst_device = "cpu".to_owned();
-        Self { config, metadata, dst_device, provider: None, clock: Clock::system(), native: Vec::new() }
+        Self::of(config, metadata)
     }
 
     /// Starts from a configuration file and the environment's `LMCACHE_*` variables.
@@ -54,6 +54,58 @@ impl EngineBuilder {
     /// [`ConfigError`]
     pub fn from_file(path: impl AsRef<Path>, metadata: EngineMetadata) -> Result<Self, ConfigError> {
         Ok(Self::new(Config::from_file(path)?.log(), metadata))
+    }
+
+    /// Reserves the pool, loads the backends concurrently, and waits until each is open or has failed. Under
+    /// `kvtier.on_load_error: continue` it does not wait for a backend whose component has to be compiled first, which
+    /// joins the chain when it is ready.
+    ///
+    /// # Errors
+    /// [`BuildError`]. A backend that cannot be loaded is an error only under `kvtier.on_load_error: fail`. Otherwise
+    /// it is logged, appears in the status, and is tried again in the background.
+    pub async fn build(self) -> Result<Engine, BuildError> {
+        unbudgeted(self.make()).await
+    }
+
+    async fn make(self) -> Result<Engine, BuildError> {
+        self.config.validate()?;
+        let metadata = self.metadata.clone();
+        if self.config.chunk_size != metadata.kv_shape.chunk_size() {
+            let (configured, metadata) = (self.config.chunk_size, metadata.kv_shape.chunk_size());
+            return Err(BuildError::ChunkSize { configured, metadata });
+        }
+        let (chunk_size, save_unfull_chunk) = (self.config.chunk_size, self.config.save_unfull_chunk);
+        let namespace = Namespace::new(&metadata);
+        let chunks = Chunks {
+            metadata: (&metadata).into(),
+            namespace,
+            size_bytes: metadata.chunk_bytes(chunk_size),
+            // Engines may use their storage manager for chunks of other sizes.
+            size_bytes_max: usize::MAX,
+        };
+        let (manager, pool) = self.chain(chunks).await?;
+        Ok(Engine(Arc::new(Inner { manager, metadata, namespace, chunk_size, save_unfull_chunk, pool })))
+    }
+
+    /// As [`EngineBuilder::build`], for callers without an executor.
+    ///
+    /// # Errors
+    /// [`BuildError`]
+    pub fn build_blocking(self) -> Result<Engine, BuildError> {
+        block_on(self.build())
+    }
+}
+
+impl<M> EngineBuilder<M> {
+    pub(super) fn of(config: Config, metadata: M) -> Self {
+        Self {
+            config,
+            metadata,
+            dst_device: "cpu".to_owned(),
+            memory: Memory::Pool,
+            clock: Clock::system(),
+            native: Vec::new(),
+        }
     }
 
     /// Names the device that chunks are copied to, for backends that need it; `cpu` by default.
@@ -66,7 +118,7 @@ impl EngineBuilder {
     /// Takes buffers from memory of the embedding runtime instead of kvtier's own pool.
     #[must_use]
     pub fn memory(mut self, provider: Arc<dyn Provider>) -> Self {
-        self.provider = Some(provider);
+        self.memory = Memory::Provided(provider);
         self
     }
 
@@ -111,91 +163,9 @@ impl EngineBuilder {
         self.native.push((name.into(), tier));
         self
     }
-
-    /// Reserves the pool, loads the backends concurrently, and waits until each is open or has failed. Under
-    /// `kvtier.on_load_error: continue` it does not wait for a backend whose component has to be compiled first, which
-    /// joins the chain when it is ready.
-    ///
-    /// # Errors
-    /// [`BuildError`]. A backend that cannot be loaded is an error only under `kvtier.on_load_error: fail`. Otherwise
-    /// it is logged, appears in the status, and is tried again in the background.
-    pub async fn build(self) -> Result<Engine, BuildError> {
-        unbudgeted(self.make()).await
-    }
-
-    async fn make(self) -> Result<Engine, BuildError> {
-        let Self { config, metadata, dst_device, provider, clock, native } = self;
-        config.validate()?;
-        if config.chunk_size != metadata.kv_shape.chunk_size() {
-            let metadata = metadata.kv_shape.chunk_size();
-            return Err(BuildError::ChunkSize { configured: config.chunk_size, metadata });
-        }
-        let (worker_id, world_size) = (metadata.worker_id, metadata.world_size);
-        if worker_id >= world_size {
-            return Err(BuildError::Worker { worker_id, world_size });
-        }
-        let configured = config.backends.iter().map(|backend| &backend.name);
-        let names: Vec<String> = configured.chain(native.iter().map(|(name, _)| name)).cloned().collect();
-        check_tier_names(&names).map_err(BuildError::TierName)?;
-
-        let namespace = Namespace::new(&metadata);
-        let sealer = match &config.integrity_key {
-            None => Sealer::checksum(namespace),
-            Some(secret) => Sealer::mac(namespace, secret.expose_bytes()),
-        };
-        let control = Control::start().map_err(BuildError::Control)?;
-        let (pool, provider) = if let Some(provider) = provider {
-            (None, provider)
-        } else {
-            let chunk_bytes = metadata.chunk_bytes(config.chunk_size) as u64;
-            let (pool_bytes, options) = (config.pool_bytes(chunk_bytes) as usize, config.pool);
-            // On another thread, because touching the memory in advance takes seconds.
-            let pool = control.compute(pool_bytes, move || Pool::with_options(pool_bytes, options)).await?;
-            tracing::info!(
-                bytes = pool.region_bytes(),
-                huge_pages = options.huge_pages.name(),
-                mlock = options.mlock,
-                prefault = options.prefault,
-                "buffer pool reserved"
-            );
-            let pool = Arc::new(pool);
-            (Some(Arc::clone(&pool)), pool as Arc<dyn Provider>)
-        };
-        let keeps_chunks = config.local_cpu && config.pool_size_bytes > 0;
-        let hot_cache = if keeps_chunks { HotCache::On } else { HotCache::Off };
-        let cpu = CpuTier::new(provider, config.cache_policy, hot_cache);
-        let mut backends = load(&config, &dst_device, &metadata, &control, &clock).await?;
-        let given = native.into_iter().map(|(name, tier)| {
-            let breakers = Arc::new(Breakers::new(&name, BreakerConfig::default(), &clock));
-            NewBackend { name, tier, factory: None, breakers }
-        });
-        backends.extend(given);
-        let options = ManagerOptions {
-            lookup_timeout: config.lookup_timeout,
-            timeout: config.blocking_timeout,
-            close_timeout: config.close_timeout,
-            pin_timeout: config.pin_timeout,
-            on_full: config.on_full,
-            put_queue_bytes: config.put_queue_bytes,
-            skip_save: config.skip_save,
-            clock,
-            sealer,
-        };
-        let manager = StorageManager::new(cpu, backends, options, control);
-        let (chunk_size, save_unfull_chunk) = (config.chunk_size, config.save_unfull_chunk);
-        Ok(Engine(Arc::new(Inner { manager, metadata, namespace, chunk_size, save_unfull_chunk, pool })))
-    }
-
-    /// As [`EngineBuilder::build`], for callers without an executor.
-    ///
-    /// # Errors
-    /// [`BuildError`]
-    pub fn build_blocking(self) -> Result<Engine, BuildError> {
-        block_on(self.build())
-    }
 }
 
-impl std::fmt::Debug for EngineBuilder {
+impl<M: std::fmt::Debug> std::fmt::Debug for EngineBuilder<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EngineBuilder").field("metadata", &self.metadata).finish_non_exhaustive()
     }

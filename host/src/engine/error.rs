@@ -1,6 +1,7 @@
 //! Errors of building an engine.
 
 use crate::config::ConfigError;
+use crate::layout::LayoutError;
 use crate::memory::PoolError;
 #[cfg(feature = "wasm")]
 use crate::wasm::{LoadError, ThreadsError};
@@ -22,6 +23,9 @@ pub enum BuildError {
         /// Tokens of a chunk in the metadata.
         metadata: usize,
     },
+    /// The layout of an engine on keys is malformed.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// The metadata contradicts itself.
     #[error("worker_id is {worker_id} of world_size {world_size}; give a worker in 0..world_size")]
     Worker {

@@ -9,7 +9,9 @@ mod backends;
 mod backends;
 mod blocking;
 mod build;
+mod chain;
 mod error;
+mod on_keys;
 mod request;
 #[cfg(feature = "wasm")]
 mod single;

@@ -3,7 +3,8 @@
 use super::BuildError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::layout::EngineMetadata;
+use crate::key::Namespace;
+use crate::layout::BackendMetadata;
 use crate::manager::NewBackend;
 use crate::runtime::Control;
 
@@ -14,7 +15,8 @@ use crate::runtime::Control;
 pub(super) async fn load(
     config: &Config,
     _: &str,
-    _: &EngineMetadata,
+    _: &BackendMetadata,
+    _: Namespace,
     _: &Control,
     _: &Clock,
 ) -> Result<Vec<NewBackend>, BuildError> {

@@ -30,7 +30,7 @@ pub async fn start_backend(
     let threads = LaneThreads::start(config.lane_threads, Compilation::new(config))?;
     let control = Control::start().map_err(BuildError::Control)?;
     let namespace = Namespace::new(&metadata);
-    let facts = EngineFacts { dst_device: "cpu".to_owned(), metadata, namespace };
+    let facts = EngineFacts { dst_device: "cpu".to_owned(), metadata: (&metadata).into(), namespace };
     let name = backend.name.clone();
     let (tier, outcome) = unbudgeted(WasmTier::start(backend, facts, threads, control, liveness)).await;
     outcome.map_err(|source| BuildError::Load { backend: name, source })?;

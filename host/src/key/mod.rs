@@ -28,6 +28,7 @@ pub use namespace::{Namespace, Salt};
 pub use prompt::Prompt;
 
 const CONTEXT_NAMESPACE: &str = "kvtier 2026-11 namespace v1";
+const CONTEXT_STORAGE: &str = "kvtier 2026-11 storage namespace v1";
 const CONTEXT_TOKENS: &str = "kvtier 2026-11 chunk tokens v1";
 const CONTEXT_KEY: &str = "kvtier 2026-11 chunk key v1";
 const CONTEXT_FOREIGN: &str = "kvtier 2026-11 foreign key v1";

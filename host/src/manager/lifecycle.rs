@@ -83,6 +83,24 @@ impl StorageManager {
         unbudgeted(recreating).await.unwrap_or(Err(RecreateError::Interrupted))
     }
 
+    /// Runs a future on kvtier's control threads: for completions that signal an event loop, a file descriptor or a
+    /// callback. The future must not block, since deadlines fire on the same threads. It ends with the chain at the
+    /// latest: when the last handle of it is gone, a future that is not ready is dropped. In a forked child, where the
+    /// threads do not exist, the future is leaked: its destructor might wait for something that the parent has.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if self.is_forked_child() {
+            return std::mem::forget(future);
+        }
+        self.0.control.handle().spawn(future);
+    }
+
+    /// Gives up the chain in a child process after a `fork`: see [`Engine::abandon`](crate::Engine::abandon).
+    pub fn abandon(self) {
+        if self.is_forked_child() {
+            std::mem::forget(self);
+        }
+    }
+
     /// Stores queued puts and closes the backends, the last of the chain first, each within the close limit; then
     /// closes the CPU tier. A backend that fails or hangs does not stop the others.
     ///

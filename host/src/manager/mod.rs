@@ -64,6 +64,7 @@ use crate::clock::Clock;
 use crate::config::OnFull;
 use crate::cpu::CpuTier;
 use crate::integrity::Sealer;
+use crate::key::Namespace;
 use crate::limits::{PUT_BATCHES_IN_FLIGHT, PUT_POOL_DIVISOR};
 use crate::metrics::{DropReason, TierMetrics};
 use crate::runtime::Control;
@@ -80,14 +81,18 @@ pub(crate) struct ManagerOptions {
     /// With 0, a share of the pool.
     pub(crate) put_queue_bytes: u64,
     pub(crate) skip_save: bool,
+    /// The size of the largest chunk that is stored.
+    pub(crate) chunk_bytes_max: usize,
     pub(crate) clock: Clock,
+    pub(crate) namespace: Namespace,
     pub(crate) sealer: Sealer,
 }
 
 /// The chain of tiers, on keys: the low-level API, for engines that have their own keys. Cloning shares it.
 ///
 /// An [`Engine`](crate::Engine) derives keys from tokens and does everything else here; get the manager from
-/// [`Engine::storage`](crate::Engine::storage). `host/examples/keys.rs` is a program that works on keys.
+/// [`Engine::storage`](crate::Engine::storage), or build one without tokens by
+/// [`EngineBuilder::on_keys`](crate::EngineBuilder::on_keys). `host/examples/keys.rs` is a program that works on keys.
 ///
 /// - *Store*: [`allocate`](Self::allocate) gives buffers for the chunks that the CPU tier does not have; fill them,
 ///   then [`put`](Self::put) them. [`put_chunks`](Self::put_chunks) stores chunks that a retrieval returned.
@@ -185,6 +190,12 @@ impl StorageManager {
     pub fn tier_names(&self) -> Vec<&str> {
         let backends = self.0.backends.iter().map(|backend| backend.name.as_str());
         std::iter::once(CPU_TIER).chain(backends).collect()
+    }
+
+    /// Returns the namespace in which the chain stores chunks, and in which
+    /// [`foreign_key`](crate::Namespace::foreign_key) derives keys.
+    pub fn namespace(&self) -> Namespace {
+        self.0.options.namespace
     }
 
     /// Returns the CPU tier, for operations that concern no other.

@@ -100,6 +100,11 @@ impl StorageManager {
             self.0.cpu_metrics.drop_puts(DropReason::SkipSave, chunks.len() as u64);
             return Ok(Allocation { keys, writers: Vec::new(), present: Vec::new(), n_covered: 0 });
         }
+        let chunk_bytes_max = self.0.options.chunk_bytes_max;
+        if let Some(chunk) = chunks.iter().find(|chunk| chunk.size_bytes > chunk_bytes_max) {
+            let size_bytes = chunk.size_bytes;
+            return Err(AllocateError::LargerThanChunks { size_bytes, chunk_bytes_max });
+        }
         let mut held = Vec::with_capacity(keys.len());
         self.0.cpu.get(&keys, &mut held);
         let mut allocation =
@@ -147,7 +152,8 @@ impl StorageManager {
         stored
     }
 
-    /// Stores existing chunks, in the order of their request.
+    /// Stores existing chunks, in the order of their request. In an engine on keys, chunks larger than its largest
+    /// chunk ([`StorageMetadata::chunk_bytes_max`](crate::StorageMetadata::chunk_bytes_max)) are dropped.
     pub async fn put_chunks(&self, chunks: &[Chunk], tiers: &Tiers) -> Stored {
         let started = Instant::now();
         let mut stored = Stored::default();
@@ -179,10 +185,12 @@ impl StorageManager {
         (stored, receipt)
     }
 
-    /// Puts chunks into the CPU tier, except those of lent memory, and returns how many are new there.
+    /// Puts chunks into the CPU tier, except those of lent memory and too large ones, and returns how many are new
+    /// there.
     pub(super) fn put_in_cpu(&self, chunks: &[Chunk], started: Instant) -> usize {
-        if chunks.iter().any(Chunk::is_lent) {
-            let kept: Vec<Chunk> = chunks.iter().filter(|chunk| !chunk.is_lent()).cloned().collect();
+        let is_kept = |chunk: &Chunk| !chunk.is_lent() && chunk.len() <= self.0.options.chunk_bytes_max;
+        if !chunks.iter().all(is_kept) {
+            let kept: Vec<Chunk> = chunks.iter().filter(|chunk| is_kept(chunk)).cloned().collect();
             return if kept.is_empty() { 0 } else { self.put_in_cpu(&kept, started) };
         }
         let mut inserted = Vec::with_capacity(chunks.len());
@@ -207,7 +215,9 @@ impl StorageManager {
             OnFull::Wait => Some(started + self.0.options.timeout),
         };
         let offers = backends.iter().enumerate().map(|(position, backend)| {
-            backend.offer(chunks, wait_until, move |index| Some(receipt?.slot(position, index)))
+            let chunk_bytes_max = self.0.options.chunk_bytes_max;
+            let slot = move |index| Some(receipt?.slot(position, index));
+            backend.offer(chunks, chunk_bytes_max, wait_until, slot)
         });
         unbudgeted(futures::future::join_all(offers)).await
     }

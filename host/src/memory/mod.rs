@@ -7,6 +7,7 @@
 //! This module does not know keys, tiers or eviction. Invariant: a byte belongs to at most one live buffer, and returns
 //! to its provider exactly once.
 
+mod absent;
 mod buffer;
 mod error;
 mod lent;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 pub use crate::chunk::ChunkWriter;
+pub(crate) use absent::Absent;
 pub use buffer::BufferMut;
 pub use error::PoolError;
 pub use pool::Pool;
@@ -123,6 +125,26 @@ pub enum AllocateError {
         size_bytes: usize,
         /// All memory of the provider, in bytes.
         capacity_bytes: usize,
+    },
+    /// The engine was built without a CPU tier, so it has no memory.
+    #[error(
+        "cannot allocate {size_bytes} bytes: the engine has no CPU tier; lend memory for each transfer, or build the \
+         engine with a CPU tier"
+    )]
+    WithoutCpuTier {
+        /// The requested size in bytes.
+        size_bytes: usize,
+    },
+    /// The size is larger than the engine's chunks can be.
+    #[error(
+        "cannot allocate {size_bytes} bytes: the engine was built for chunks of at most {chunk_bytes_max} bytes; raise \
+         chunk_bytes_max"
+    )]
+    LargerThanChunks {
+        /// The requested size in bytes.
+        size_bytes: usize,
+        /// The size of the largest chunk in bytes.
+        chunk_bytes_max: usize,
     },
     /// The tier has been closed.
     #[error("cannot allocate {size_bytes} bytes: the CPU tier is closed")]

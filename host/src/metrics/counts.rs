@@ -28,6 +28,8 @@ pub enum DropReason {
     Forked,
     /// No buffer was available.
     NoMemory,
+    /// The chunk was larger than the engine's chunks can be.
+    TooLarge,
 }
 
 impl DropReason {
@@ -42,6 +44,7 @@ impl DropReason {
             Self::SkipSave => "skip_save",
             Self::Forked => "forked",
             Self::NoMemory => "no_memory",
+            Self::TooLarge => "too_large",
         }
     }
 }

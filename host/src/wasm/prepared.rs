@@ -22,7 +22,7 @@ use super::threads::backend::BackendThreads;
 use super::threads::{LaneThreads, Spawner};
 use crate::config::{BackendConfig, Facts, OwnDirectory};
 use crate::key::Namespace;
-use crate::layout::EngineMetadata;
+use crate::layout::BackendMetadata;
 
 /// What a class's constructor learns about the engine.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct EngineFacts {
     /// The device that chunks are copied to, for instance `cuda:0`, or `cpu`.
     pub dst_device: String,
     /// The engine's metadata.
-    pub metadata: EngineMetadata,
+    pub(crate) metadata: BackendMetadata,
     /// The namespace of requests without tags.
     pub namespace: Namespace,
 }
@@ -101,9 +101,9 @@ impl Prepared {
                 model_name: metadata.model_name.clone(),
                 world_size: metadata.world_size,
                 worker_id: metadata.worker_id,
-                kv_dtype: metadata.kv_dtype.name().into(),
-                kv_shape: metadata.kv_shape.extents().into(),
-                chunk_size: metadata.kv_shape.chunk_size() as u32,
+                kv_dtype: metadata.kv_dtype.clone(),
+                kv_shape: metadata.kv_shape.clone(),
+                chunk_size: metadata.chunk_size,
             },
             namespace: self.facts.namespace.to_string(),
             config: self.external.given().settings.clone(),

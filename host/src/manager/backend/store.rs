@@ -16,11 +16,12 @@ use crate::tier::TierError;
 use crate::transfer::Sources;
 
 impl Backend {
-    /// Queues chunks to be stored, and waits for room until `wait_until`, if given. `slot` returns the place for the
-    /// outcome of the chunk at a position, if the caller has a receipt.
+    /// Queues chunks to be stored, except larger ones than `chunk_bytes_max`, and waits for room until `wait_until`, if
+    /// given. `slot` returns the place for the outcome of the chunk at a position, if the caller has a receipt.
     pub(in crate::manager) async fn offer(
         &self,
         chunks: &[Chunk],
+        chunk_bytes_max: usize,
         wait_until: Option<Instant>,
         slot: impl Fn(usize) -> Option<ReceiptSlot>,
     ) -> Offer {
@@ -46,6 +47,12 @@ impl Backend {
             if chunk.is_stored_in(self.place, removals) {
                 offer.n_present += 1;
                 note(slot, PutOutcome::Stored);
+                continue;
+            }
+            if chunk.len() > chunk_bytes_max {
+                offer.n_dropped += 1;
+                self.metrics.drop_puts(DropReason::TooLarge, 1);
+                note(slot, PutOutcome::Dropped(DropReason::TooLarge));
                 continue;
             }
             let outcome = loop {
@@ -167,6 +174,6 @@ pub struct Offer {
     pub n_queued: usize,
     /// Chunks that the backend is known to have.
     pub n_present: usize,
-    /// Chunks that were dropped, because the queue was full or the breaker was open.
+    /// Chunks that were dropped: the queue was full, the breaker open, or the chunk too large.
     pub n_dropped: usize,
 }
