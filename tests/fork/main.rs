@@ -111,8 +111,8 @@ fn ask(engine: Engine, receipt: &Receipt) -> Result<()> {
     say("abandon", "returned")
 }
 
-/// Waits until the other threads of this process have slept for a while. One that runs may hold a lock, which would stay
-/// locked in a child.
+/// Waits until the other threads of this process have slept for a while. One that runs may hold a lock, which would
+/// stay locked in a child.
 fn wait_until_idle() {
     let mut last = String::new();
     let mut n_same = 0;

@@ -157,7 +157,7 @@ impl<M> EngineBuilder<M> {
     }
 
     /// Appends a native tier after the configured backends. Its name follows the rules of a backend's, and its breakers
-    /// have the default settings, [`BreakerConfig::default`].
+    /// have the default settings, [`BreakerConfig::default`](crate::BreakerConfig).
     #[must_use]
     pub fn tier(mut self, name: impl Into<String>, tier: Arc<dyn Tier>) -> Self {
         self.native.push((name.into(), tier));
