@@ -27,7 +27,8 @@ pub(crate) fn check(runner: &mut Runner) -> Result<()> {
         return Ok(());
     }
     runner.run("target aarch64", Command::new("rustup").args(["target", "add", TARGET]))?;
-    let packages = ["--package", "kvtier", "--package", "kvtier-cli", "--target", TARGET];
+    let packages =
+        ["--package", "kvtier", "--package", "kvtier-cli", "--package", "kvtier-c", "--target", TARGET];
     runner.run("aarch64", &mut crossing("check", &packages))?;
     if !is_on_path(EMULATOR) {
         skip("the CPU tier on aarch64", EMULATOR, "qemu-user");

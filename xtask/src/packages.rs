@@ -18,7 +18,7 @@ const PACKAGES: [(&str, &str); 4] = [
 ];
 
 /// Folders of the workspace beside those of the packages. Their crates are users of the packages.
-const OTHERS: [&str; 3] = ["example-backends", "tests", "xtask"];
+const OTHERS: [&str; 4] = ["example-backends", "host/c", "tests", "xtask"];
 
 /// Packs the packages, replaces their folders by the results in a copy of the workspace, and compiles that.
 ///
@@ -49,7 +49,10 @@ fn lay_out(runner: &mut Runner, copy: &Path) -> Result<()> {
     let root = &runner.workspace.root;
     fs::create_dir_all(copy).with_context(|| format!("cannot make {}", copy.display()))?;
     for folder in OTHERS {
-        symlink(root.join(folder), copy.join(folder)).with_context(|| format!("cannot link {folder}"))?;
+        let link = copy.join(folder);
+        let parent = link.parent().unwrap_or(copy);
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        symlink(root.join(folder), link).with_context(|| format!("cannot link {folder}"))?;
     }
     let manifest = read(&root.join("Cargo.toml"))?;
     // A packed manifest names versions of the others, not their folders.
