@@ -12,7 +12,7 @@ use kvtier::{
 };
 use kvtier_tests::support::{
     CHUNK_BYTES, backend, config, engine, eventually, fs, in_tier, key, keys, metadata, misbehaving, put,
-    put_in,
+    put_in, specs,
 };
 
 use crate::scripted::{Scripted, engine_over};
@@ -178,6 +178,29 @@ fn every_way_in_which_a_put_ends_is_in_its_receipt() {
     assert!(matches!(outcomes[1].outcomes[..], [PutOutcome::Failed(_)]), "{outcomes:?}");
     drop(chunks);
     eventually("the memory is given back", || lender.n_back() == 4);
+}
+
+#[test]
+fn the_receipt_of_an_allocation_has_the_chunks_in_the_order_of_the_request_also_those_that_were_present() {
+    let tier = Scripted::new();
+    let settings = Config { on_full: OnFull::Drop, ..config(vec![]) };
+    let engine = engine_over(settings, metadata(), &[("scripted", &tier)]);
+    let (storage, keys) = (engine.storage(), keys(4));
+    // The second chunk is in the CPU tier only, the third one in both.
+    put(storage, &keys[1..2], &Tiers::only(["cpu"]));
+    put(storage, &keys[2..3], &Tiers::All);
+    block_on(storage.flush()).unwrap();
+    tier.refuse_puts(true);
+    let mut allocation = block_on(storage.allocate(&specs(&keys))).unwrap();
+    assert_eq!((allocation.n_missing(), allocation.n_present(), allocation.n_covered()), (2, 2, 4));
+    for missing in allocation.missing() {
+        kvtier_cli::content::fill(missing.key, missing.bytes);
+    }
+    let (stored, receipt) = block_on(storage.put_with_receipt(allocation, &Tiers::All));
+    assert_eq!((stored.n_new, stored.backends[0].n_present, stored.backends[0].n_queued), (2, 1, 3));
+    let outcomes = block_on(receipt.outcomes()).remove(0).outcomes;
+    let is_stored: Vec<bool> = outcomes.iter().map(|outcome| *outcome == PutOutcome::Stored).collect();
+    assert_eq!(is_stored, [false, false, true, false], "{outcomes:?}");
 }
 
 #[test]

@@ -106,7 +106,11 @@ fn with_a_cpu_tier_chunks_of_any_size_are_allocated_and_retrieved() {
     for missing in allocation.missing() {
         missing.bytes.copy_from_slice(&bytes(missing.position));
     }
-    assert_eq!(block_on(storage.put(allocation, &Tiers::All)).n_new, SIZES.len());
+    let (stored, receipt) = block_on(storage.put_with_receipt(allocation, &Tiers::All));
+    assert_eq!(stored.n_new, SIZES.len());
+    let receipts = block_on(receipt.outcomes());
+    assert_eq!(receipts.len(), 2);
+    assert!(receipts.iter().all(|of| of.outcomes == vec![PutOutcome::Stored; SIZES.len()]), "{receipts:?}");
     block_on(storage.close()).unwrap();
 
     let storage = build();

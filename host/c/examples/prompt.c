@@ -73,7 +73,7 @@ static void store_prompt(kvtier_engine *engine, const kvtier_key *keys, const si
         fill(missing[i].data, missing[i].size_bytes, missing[i].position);
     }
     size_t n_new = 0;
-    check(kvtier_store(engine, allocation, NULL, &n_new), "store");
+    check(kvtier_store(engine, allocation, NULL, &n_new, NULL), "store");
     check(kvtier_flush(engine, KVTIER_NO_LIMIT), "flush");
     printf("%zu of %zu chunks stored\n", n_new, n_missing);
 }

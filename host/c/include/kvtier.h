@@ -580,13 +580,17 @@ enum kvtier_status kvtier_allocation_missing(struct kvtier_allocation *allocatio
  * (which may be NULL). `tiers` is NULL for all. Ends the allocation, unless it returns
  * KVTIER_STATUS_INVALID_ARGUMENT.
  *
+ * `receipt` may be NULL. Otherwise it gets a receipt, to be released with kvtier_receipt_release(), with a result for
+ * each chunk that was present or had a buffer, in the order of the allocation.
+ *
  * Required:
  * Pointers are NULL or valid; `engine` is the one that made `allocation`, which was neither stored nor discarded.
  */
 enum kvtier_status kvtier_store(const struct kvtier_engine *engine,
                                 struct kvtier_allocation *allocation,
                                 const struct kvtier_tiers *tiers,
-                                size_t *n_new);
+                                size_t *n_new,
+                                struct kvtier_receipt **receipt);
 
 /**
  * Gives up an allocation: nothing is stored. NULL is ignored.

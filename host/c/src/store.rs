@@ -6,6 +6,7 @@ use kvtier::{Allocation, block_on};
 use crate::arguments::{self, Key, Out, Tiers, reference};
 use crate::engine::EngineHandle;
 use crate::error::{Failure, Status, guarded, guarded_release};
+use crate::receipt::ReceiptHandle;
 
 /// Buffers for chunks that are to be stored. One thread at a time uses it.
 #[derive(Debug)]
@@ -82,6 +83,9 @@ pub unsafe extern "C" fn kvtier_allocation_missing(
 /// (which may be NULL). `tiers` is NULL for all. Ends the allocation, unless it returns
 /// KVTIER_STATUS_INVALID_ARGUMENT.
 ///
+/// `receipt` may be NULL. Otherwise it gets a receipt, to be released with kvtier_receipt_release(), with a result for
+/// each chunk that was present or had a buffer, in the order of the allocation.
+///
 /// # Safety
 /// Pointers are NULL or valid; `engine` is the one that made `allocation`, which was neither stored nor discarded.
 #[unsafe(no_mangle)]
@@ -90,17 +94,26 @@ pub unsafe extern "C" fn kvtier_store(
     allocation: *mut AllocationHandle,
     tiers: *const Tiers,
     n_new: *mut usize,
+    receipt: *mut *mut ReceiptHandle,
 ) -> Status {
     guarded(|| {
         // SAFETY: the caller's.
         let (engine, place) = unsafe { (reference(engine, "engine")?, Out::optional(n_new, "n_new")?) };
+        // SAFETY: the caller's.
+        let receipt_place = unsafe { Out::optional(receipt, "receipt") }?;
         // SAFETY: the caller's.
         let tiers = unsafe { arguments::tiers(tiers, &engine.storage) }?;
         // SAFETY: the caller's.
         unsafe { reference(allocation, "allocation") }?;
         // SAFETY: made by `Box::into_raw`, as the caller vouches.
         let AllocationHandle(allocation) = *unsafe { Box::from_raw(allocation) };
-        place.set(0, block_on(engine.storage.put(allocation, &tiers)).n_new);
+        if receipt_place.len() == 0 {
+            place.set(0, block_on(engine.storage.put(allocation, &tiers)).n_new);
+        } else {
+            let (stored, receipt) = block_on(engine.storage.put_with_receipt(allocation, &tiers));
+            place.set(0, stored.n_new);
+            receipt_place.set(0, ReceiptHandle::hand_out(receipt));
+        }
         Ok(())
     })
 }

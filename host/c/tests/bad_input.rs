@@ -188,7 +188,7 @@ fn operations_refuse_wrong_arguments_and_take_nothing() {
         assert!(message().contains("at most 4096 bytes"), "{}", message());
         assert!(allocation.is_null());
         refused(kvtier_allocation_missing(null_mut(), null_mut(), 0, n_out), "allocation is NULL");
-        refused(kvtier_store(engine, null_mut(), null(), null_mut()), "allocation is NULL");
+        refused(kvtier_store(engine, null_mut(), null(), null_mut(), null_mut()), "allocation is NULL");
         refused(kvtier_chunk_bytes(null(), null_mut()), "chunk is NULL");
         refused(kvtier_receipt_wait(null(), 0, null_mut()), "receipt is NULL");
         refused(kvtier_status_text(engine, null_mut()), "status is NULL");
@@ -240,8 +240,12 @@ fn a_closed_engine_finds_and_stores_nothing_and_chunks_outlive_it() {
         assert_eq!(kvtier_allocation_missing(allocation, &raw mut missing, 1, &raw mut n), Status::Ok);
         assert_eq!((n, missing.position, missing.size_bytes), (1, 0, size));
         missing.data.write_bytes(5, size);
-        assert_eq!(kvtier_store(engine, allocation, null(), &raw mut n), Status::Ok);
+        let mut receipt = null_mut();
+        let (new, kept) = (&raw mut n, &raw mut receipt);
+        assert_eq!(kvtier_store(engine, allocation, null(), new, kept), Status::Ok);
         assert_eq!(n, 1);
+        assert_eq!(kvtier_receipt_wait(receipt, 0, new), Status::Ok, "there is no backend");
+        kvtier_receipt_release(receipt);
         assert_eq!(kvtier_retrieve(engine, keys, sizes, 1, null(), &raw mut chunk, &raw mut n), Status::Ok);
         assert_eq!(n, 1);
         let mut text = null_mut();

@@ -52,6 +52,21 @@ impl Allocation {
     }
 }
 
+/// The chunks of an allocation that was stored, with their positions in the request.
+struct Kept {
+    new: Vec<(usize, Chunk)>,
+    present: Vec<(usize, Chunk)>,
+}
+
+impl Kept {
+    /// Returns the chunks in the order of the request.
+    fn in_order(self) -> Vec<Chunk> {
+        let mut chunks: Vec<(usize, Chunk)> = self.new.into_iter().chain(self.present).collect();
+        chunks.sort_unstable_by_key(|(index, _)| *index);
+        chunks.into_iter().map(|(_, chunk)| chunk).collect()
+    }
+}
+
 /// A chunk to be filled.
 #[non_exhaustive]
 pub struct Missing<'a> {
@@ -130,26 +145,41 @@ impl StorageManager {
     /// The tail of the request is evicted before its head. Returns when the CPU tier has the chunks and, if the chain
     /// is configured to wait, when the queues have room or the timeout has passed.
     pub async fn put(&self, allocation: Allocation, tiers: &Tiers) -> Stored {
-        let Allocation { keys, writers, present, n_covered } = allocation;
         let started = Instant::now();
-        let mut stored = Stored::default();
+        let (n_new, kept) = self.keep(allocation, tiers, started);
+        let backends = self.backends_to_store_in(tiers);
+        if backends.is_empty() {
+            return Stored { n_new, backends: Vec::new() };
+        }
+        Stored { n_new, backends: self.offer(&kept.in_order(), &backends, started, None).await }
+    }
+
+    /// Like [`StorageManager::put`], and also returns a receipt, as
+    /// [`put_chunks_with_receipt`](StorageManager::put_chunks_with_receipt) does. It has an outcome for each of the
+    /// [`Allocation::n_covered`] chunks, in the order of the request.
+    pub async fn put_with_receipt(&self, allocation: Allocation, tiers: &Tiers) -> (Stored, Receipt) {
+        let started = Instant::now();
+        let (n_new, kept) = self.keep(allocation, tiers, started);
+        let (chunks, backends) = (kept.in_order(), self.backends_to_store_in(tiers));
+        let receipt = Receipt::new(backends.iter().map(|backend| backend.name.clone()), chunks.len());
+        let backends = self.offer(&chunks, &backends, started, Some(&receipt)).await;
+        (Stored { n_new, backends }, receipt)
+    }
+
+    /// Puts the filled chunks of an allocation into the CPU tier, if it is chosen. Returns how many are new there.
+    fn keep(&self, allocation: Allocation, tiers: &Tiers, started: Instant) -> (usize, Kept) {
+        let Allocation { keys, writers, present, n_covered } = allocation;
         let new: Vec<(usize, Chunk)> =
             writers.into_iter().map(|(index, writer)| (index, writer.freeze())).collect();
+        let mut n_new = 0;
         if tiers.includes(CPU_TIER) {
             let chunks: Vec<Chunk> = new.iter().map(|(_, chunk)| chunk.clone()).collect();
-            stored.n_new = self.put_in_cpu(&chunks, started);
+            n_new = self.put_in_cpu(&chunks, started);
             if !present.is_empty() {
                 self.0.cpu.refresh(&keys[..n_covered]);
             }
         }
-        let backends = self.backends_to_store_in(tiers);
-        if !backends.is_empty() {
-            let mut chunks: Vec<(usize, Chunk)> = new.into_iter().chain(present).collect();
-            chunks.sort_unstable_by_key(|(index, _)| *index);
-            let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
-            stored.backends = self.offer(&chunks, &backends, started, None).await;
-        }
-        stored
+        (n_new, Kept { new, present })
     }
 
     /// Stores existing chunks, in the order of their request. In an engine on keys, chunks larger than its largest
