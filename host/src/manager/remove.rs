@@ -33,20 +33,25 @@ impl StorageManager {
             self.0.cpu_metrics.took(Operation::Remove, started.elapsed());
         }
         // Also from bypassed tiers: a removed chunk must not come back.
-        let mut chosen = self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).peekable();
-        if let Some(first) = chosen.peek()
+        let chosen: Vec<_> =
+            self.0.backends.iter().filter(|backend| tiers.includes(&backend.name)).cloned().collect();
+        if let Some(first) = chosen.first()
             && self.is_forked_child()
         {
             return Err(RemoveError { tier: first.name.clone(), n_removed, error: TierError::Forked });
         }
-        let removals = chosen.map(|backend| {
-            // Before anything is awaited: no queued put may start now.
-            let cancelled = backend.cancel_puts(Some(keys));
-            let (removed, keys) = (Arc::clone(backend), Arc::<[ChunkKey]>::from(keys));
-            let removal = async move { removed.remove(&keys, cancelled, deadline).await };
-            let removing = self.0.control.handle().spawn(removal);
-            async move { (backend, removing.await) }
-        });
+        // Collected, because a future that holds the iterator would not be `Send` in every caller's eyes.
+        let removals: Vec<_> = chosen
+            .into_iter()
+            .map(|backend| {
+                // Before anything is awaited: no queued put may start now.
+                let cancelled = backend.cancel_puts(Some(keys));
+                let (removed, keys) = (Arc::clone(&backend), Arc::<[ChunkKey]>::from(keys));
+                let removal = async move { removed.remove(&keys, cancelled, deadline).await };
+                let removing = self.0.control.handle().spawn(removal);
+                async move { (backend, removing.await) }
+            })
+            .collect();
         let mut failed = None;
         for (backend, outcome) in unbudgeted(join_all(removals)).await {
             // Later operations must not join calls that began before this returns.
