@@ -14,7 +14,7 @@ use super::unbudgeted;
 /// Runs `future` on the calling thread, for callers without an executor. Inside a task of an executor it blocks the
 /// executor's thread, but still makes progress.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    with_parker(|parker| parker.drive(future, None)).unwrap_or_else(|| unreachable!("there is no deadline"))
+    with_parker(|parker| parker.drive(future, None)).unwrap_or_else(|| unreachable!("there is no limit"))
 }
 
 /// Like [`block_on`], for at most `limit`. Returns `None` if the future is not ready by then; call it again to continue
@@ -31,9 +31,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// assert_eq!(block_on_for(ready.as_mut(), Duration::ZERO), Some(7));
 /// ```
 pub fn block_on_for<F: Future>(future: Pin<&mut F>, limit: Duration) -> Option<F::Output> {
-    // A limit beyond the clock's end is none.
-    let deadline = Instant::now().checked_add(limit);
-    with_parker(|parker| parker.drive(future, deadline))
+    with_parker(|parker| parker.drive(future, Some(limit)))
 }
 
 fn with_parker<T>(wait: impl FnOnce(&Parker) -> T) -> T {
@@ -89,14 +87,17 @@ impl Parker {
         Self { waker: Waker::from(Arc::clone(&park_waker)), park_waker }
     }
 
-    /// Polls a future until it is ready, or until the deadline has passed.
-    fn drive<F: Future>(&self, future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    /// Polls a future until it is ready, or until the limit has passed.
+    fn drive<F: Future>(&self, future: F, limit: Option<Duration>) -> Option<F::Output> {
         let mut context = Context::from_waker(&self.waker);
         let mut future = pin!(unbudgeted(future));
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            // Most calls end here, and reading the clock would be a good part of their time.
+            return Some(value);
+        }
+        // A limit beyond the clock's end is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
-            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-                return Some(value);
-            }
             // Other code that parks this thread may have used up the token.
             while !self.park_waker.is_woken.swap(false, Ordering::Acquire) {
                 let Some(deadline) = deadline else {
@@ -107,6 +108,9 @@ impl Parker {
                     Duration::ZERO => return None,
                     left => thread::park_timeout(left),
                 }
+            }
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return Some(value);
             }
         }
     }
