@@ -96,17 +96,18 @@ impl Loader {
         if ended.output.len() > CODE_BYTES_MAX {
             return Err(died(format!("wrote more than {CODE_BYTES_MAX} bytes")));
         }
-        match ended.status.signal() {
+        match ended.status.and_then(|status| status.signal()) {
             Some(signal) if signal == Signal::XCPU.as_raw() => Err(limit(CompileLimit::Cpu(cpu))),
             Some(signal) if signal == Signal::ABORT.as_raw() && ended.ran_out_of_memory() => {
                 Err(limit(memory()))
             }
             Some(signal) => Err(died(format!("was ended by signal {signal}{}", ended.last_output()))),
-            None if !ended.status.success() => {
-                let code = ended.status.code().unwrap_or_default();
+            None if ended.status.is_some_and(|status| !status.success()) => {
+                let code = ended.status.and_then(|status| status.code()).unwrap_or_default();
                 let cause = format!("failed with exit code {code}{}", ended.last_output());
                 Err(if code == PANIC_EXIT_CODE { died(cause) } else { failed(cause) })
             }
+            // If the exit code is not known, the check of the code decides.
             None => {
                 let words = ended.last_output();
                 CachedCode::check(identity, ended.output)

@@ -25,7 +25,8 @@ pub(in super::super) fn n_threads() -> u32 {
 
 /// How a child ended.
 pub(in super::super) struct ChildExit {
-    pub(in super::super) status: ExitStatus,
+    /// `None` if it is not known: other code of this process ignores SIGCHLD, or waits for all children.
+    pub(in super::super) status: Option<ExitStatus>,
     /// Whether it was killed because its time was over.
     pub(in super::super) timed_out: bool,
     /// What it wrote to its standard output, cut one byte after the limit.
@@ -119,14 +120,18 @@ impl Group {
     }
 
     /// Kills what is left of the group, and returns how the child ended.
-    fn end(&mut self) -> io::Result<ExitStatus> {
+    fn end(&mut self) -> io::Result<Option<ExitStatus>> {
         if !self.is_reaped {
             match kill_process_group(Pid::from_child(&self.child), Signal::KILL) {
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let status = self.child.wait()?;
+        let status = match self.child.wait() {
+            Ok(status) => Some(status),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => None,
+            Err(error) => return Err(error),
+        };
         self.is_reaped = true;
         Ok(status)
     }
