@@ -56,7 +56,7 @@ impl StorageManager {
             .map(|writer| Item { writer: Some(writer), outcome: Err(Miss::NotFound) })
             .collect();
         if tiers.includes(CPU_TIER) {
-            self.copy_from_cpu(&mut items);
+            unbudgeted(self.copy_from_cpu(&mut items)).await;
         }
         let backends: Vec<_> = self.backends(tiers).map(|(_, backend)| backend).collect();
         for backend in backends {
@@ -71,33 +71,47 @@ impl StorageManager {
             .collect()
     }
 
-    fn copy_from_cpu(&self, items: &mut [Item]) {
+    async fn copy_from_cpu(&self, items: &mut [Item]) {
         let started = Instant::now();
         let keys: Vec<ChunkKey> = items.iter().flat_map(|item| &item.writer).map(ChunkWriter::key).collect();
         let mut found = Vec::with_capacity(keys.len());
         self.0.cpu.get(&keys, &mut found);
-        let (mut n_hits, mut n_bytes, mut n_absent) = (0, 0, 0);
-        for (item, found) in items.iter_mut().zip(found) {
-            let Some(chunk) = found else {
-                n_absent += 1;
-                continue;
-            };
-            let Some(mut writer) = item.writer.take() else { continue };
-            if chunk.len() > writer.len() {
-                let (stored, capacity) = (chunk.len() as u64, writer.len() as u64);
-                *item =
-                    Item { writer: Some(writer), outcome: Err(Miss::LargerThanBuffer { stored, capacity }) };
-                continue;
+        let n_absent = found.iter().filter(|chunk| chunk.is_none()).count();
+        let mut found_here = Vec::new();
+        for (index, (item, found)) in items.iter_mut().zip(found).enumerate() {
+            let Some(chunk) = found else { continue };
+            found_here.extend(item.writer.take().map(|writer| (index, chunk, writer)));
+        }
+        let n_bytes = found_here.iter().map(|(_, chunk, _)| chunk.len()).sum();
+        // Much is copied on another thread: the caller may be an executor's, or a control thread.
+        let copied = self.0.control.compute(n_bytes, move || {
+            found_here
+                .into_iter()
+                .map(|(index, chunk, writer)| (index, copy(&chunk, writer)))
+                .collect::<Vec<_>>()
+        });
+        let (mut n_hits, mut n_bytes) = (0, 0);
+        for (index, item) in copied.await {
+            if let Ok(chunk) = &item.outcome {
+                (n_hits, n_bytes) = (n_hits + 1, n_bytes + chunk.len() as u64);
             }
-            writer[..chunk.len()].copy_from_slice(&chunk);
-            writer.truncate(chunk.len());
-            (n_hits, n_bytes) = (n_hits + 1, n_bytes + chunk.len() as u64);
-            item.outcome = Ok(writer.freeze());
+            items[index] = item;
         }
         self.0.cpu_metrics.hit(n_hits, n_bytes);
-        self.0.cpu_metrics.miss(Miss::NotFound.reason(), n_absent);
+        self.0.cpu_metrics.miss(Miss::NotFound.reason(), n_absent as u64);
         self.0.cpu_metrics.took(Operation::Get, started.elapsed());
     }
+}
+
+/// Copies a chunk into a buffer, if it fits.
+fn copy(chunk: &Chunk, mut writer: ChunkWriter) -> Item {
+    if chunk.len() > writer.len() {
+        let (stored, capacity) = (chunk.len() as u64, writer.len() as u64);
+        return Item { writer: Some(writer), outcome: Err(Miss::LargerThanBuffer { stored, capacity }) };
+    }
+    writer[..chunk.len()].copy_from_slice(chunk);
+    writer.truncate(chunk.len());
+    Item { writer: None, outcome: Ok(writer.freeze()) }
 }
 
 impl Backend {
