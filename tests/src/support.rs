@@ -1,6 +1,6 @@
 //! Shared by the tests: an engine over real components, with small chunks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,12 @@ pub const EXPIRES: Duration = Duration::from_secs(4);
 
 /// Payload of a full chunk: 2 layers × 2 × 16 tokens × 2 heads × 8 × 2 bytes.
 pub const CHUNK_BYTES: usize = 2048;
+
+/// Fits a configuration to tests: `program` compiles its components.
+pub fn compiled_by(program: &Path) -> impl Fn(&mut Config) {
+    let program = program.to_owned();
+    move |config| config.compiler = Compiler::Program(program.clone())
+}
 
 /// Returns the path of the `kvtier` command that cargo builds for tests and benches, one folder above the tests.
 pub fn kvtier_program() -> PathBuf {

@@ -35,7 +35,7 @@ fn replay_args(trace: &Path, words: &str) -> ReplayArgs {
 fn replay(trace: &Path, words: &str) -> Result<Value> {
     let args = replay_args(trace, words);
     let mut out = Vec::new();
-    command::replay(&args, "kvtier replay", &mut out, || engine::open(&args, None))?;
+    command::replay(&args, "kvtier replay", &mut out, || engine::open(&args, &|_| {}))?;
     Ok(serde_json::from_slice(&out)?)
 }
 
@@ -383,4 +383,41 @@ fn every_command_that_reports_has_json() {
         (&false.into(), &Value::Array(vec![]))
     );
     assert_eq!(reported(&compile)["components"][0]["cached"], true);
+}
+
+#[test]
+fn a_replay_fails_backends_that_break_the_contract_and_strictly_those_that_cannot_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = requests(&Workload { seed: 7, sessions: 3, ..Workload::default() }, 40);
+    let trace = write_trace(folder.path(), &requests);
+    let exit_code = |class_name: &str, words: &[&str]| {
+        let config = write_config(folder.path(), "misbehaving", class_name, &["breaker.failures: 0"]);
+        let mut command = support::kvtier();
+        command.arg("replay").arg(&trace).arg("--config").arg(&config);
+        // So small a CPU tier that the backend has to serve.
+        let output =
+            command.args(["--capacity-chunks", "20", "--chunk-bytes", "512"]).args(words).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(shown.contains(" verified byte by byte"), "{class_name}: results come first: {output:?}");
+        (output.status.code().unwrap(), shown + &String::from_utf8_lossy(&output.stderr))
+    };
+    for class_name in ["GoodBackend", "PhantomBackend"] {
+        assert_eq!(exit_code(class_name, &[]).0, 0, "{class_name}");
+    }
+    assert_eq!(exit_code("GoodBackend", &["--strict"]).0, 0);
+    for class_name in [
+        "TrapBackend",
+        "PanicBackend",
+        "ExitBackend",
+        "WrongCountBackend",
+        "WrongBytesBackend",
+        "HalfBackend",
+    ] {
+        let (code, shown) = exit_code(class_name, &[]);
+        assert_eq!(code, 3, "{class_name}: {shown}");
+        assert!(shown.contains("`disk` broke the contract: "), "{class_name}: {shown}");
+    }
+    assert!(exit_code("TrapBackend", &[]).1.contains("_trap`; the last: the guest trapped: "));
+    assert_eq!(exit_code("FailBackend", &[]).0, 0);
+    assert_eq!(exit_code("FailBackend", &["--strict"]).0, 3);
 }

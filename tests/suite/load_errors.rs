@@ -209,8 +209,11 @@ fn names_in_a_hostile_component_reach_no_terminal_as_they_are() {
                 external_backend.store.module_path: hostile.wasm\n  external_backend.store.class_name: Good\n";
     fs::write(folder.path().join("kvtier.yaml"), text).unwrap();
     let program = support::kvtier_program();
-    let reviewed =
-        kvtier_cli::commands::config::look(Some(&folder.path().join("kvtier.yaml")), Some(&program)).unwrap();
+    let reviewed = kvtier_cli::commands::config::look(
+        Some(&folder.path().join("kvtier.yaml")),
+        &support::compiled_by(&program),
+    )
+    .unwrap();
     assert_harmless(&kvtier_cli::commands::config::render(&reviewed));
     assert_harmless(&refused(backend));
 }

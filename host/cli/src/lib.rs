@@ -42,11 +42,9 @@ pub mod table;
 #[doc(hidden)]
 pub mod trace;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use kvtier::__internal::wasm;
-use kvtier::CompileLimits;
+use kvtier::{CompileLimits, Config};
 
 use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
 use crate::commands::compile::{compile, compile_one};
@@ -56,17 +54,19 @@ use crate::commands::generate::generate;
 use crate::commands::inspect::inspect;
 use crate::output::Output;
 
-/// Runs one command. A report shows `command_line`. `program` is the file of the `kvtier` command, which compiles
-/// components unless the configuration names another compiler.
+/// Fits a configuration to the program that contains the command: names its compiler, for instance.
+pub type Adapt<'a> = &'a dyn Fn(&mut Config);
+
+/// Runs one command. A report shows `command_line`. Each configuration that the command reads passes through `adapt`.
 ///
 /// # Errors
 /// If the command failed, with the causes.
-pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
+pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
     let mut out = Output::new();
     match cli.command {
         Command::Replay(mut args) => {
             args.is_quiet = cli.verbosity.quiet;
-            commands::replay::replay(&args, command_line, &mut out, || engine::open(&args, program))
+            commands::replay::replay(&args, command_line, &mut out, || engine::open(&args, adapt))
         }
         Command::Generate(args) | Command::Trace(TraceCommand::Generate(args)) => generate(&args),
         Command::Inspect(InspectArgs { component: Some(component), json, .. }) => {
@@ -76,9 +76,9 @@ pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
         Command::Inspect(InspectArgs { config: file, json, .. })
         | Command::Config(ConfigArgs { file, json }) => {
             limit_this_process()?;
-            config(file.as_deref(), json, program, &mut out)
+            config(file.as_deref(), json, adapt, &mut out)
         }
-        Command::Compile(args) => compile(&args, program, &mut out),
+        Command::Compile(args) => compile(&args, adapt, &mut out),
         Command::Completions(args) => completions(&args, &mut out),
         Command::CompileOne(args) => compile_one(&args),
     }
@@ -87,6 +87,11 @@ pub fn run(cli: Cli, command_line: &str, program: Option<&Path>) -> Result<()> {
 /// Limits this process, for commands that compile components in it and do nothing else.
 fn limit_this_process() -> Result<()> {
     wasm::limit_process(&CompileLimits::default()).context("cannot limit this process")
+}
+
+/// Returns the exit code for an error: 3 if the command did its work, and backends failed its judgement; else 1.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<replay::FaultyBackends>() { 3 } else { 1 }
 }
 
 /// Renders an error as the command prints it: the failure, then each cause that the lines before do not contain.

@@ -46,6 +46,7 @@ pub(crate) fn outcome() -> Outcome {
         bytes_read: 0,
         misses: counts(&[("not_found", 26_993)]),
         errors: counts(&[("put_unavailable", 7)]),
+        last_errors: [("put_unavailable".to_owned(), "unavailable: no <route>".to_owned())].into(),
         refused: counts(&[("no_space", 31)]),
         dropped: counts(&[("breaker_open", 12)]),
         skipped: counts(&[("writing", 3)]),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Histogram, Latency, Operation};
 use crate::sync::lock;
+use crate::tier::TierError;
 
 /// The reason why a put was given up before the tier had its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,14 @@ impl DropReason {
     }
 }
 
+/// The errors of one kind in one operation.
+#[derive(Clone, Default)]
+struct Errors {
+    n: u64,
+    /// The text of the last one.
+    last: String,
+}
+
 /// The counters of one tier.
 #[derive(Default)]
 pub(crate) struct TierMetrics {
@@ -59,7 +68,7 @@ pub(crate) struct TierMetrics {
     pub(crate) pins_expired: AtomicU64,
     shared: AtomicU64,
     misses: Mutex<BTreeMap<&'static str, u64>>,
-    errors: Mutex<BTreeMap<(Operation, &'static str), u64>>,
+    errors: Mutex<BTreeMap<(Operation, &'static str), Errors>>,
     drops: Mutex<BTreeMap<&'static str, u64>>,
     latency: [Histogram; Operation::ALL.len()],
 }
@@ -89,8 +98,12 @@ impl TierMetrics {
         bump(&self.misses, reason, n_chunks);
     }
 
-    pub(crate) fn error(&self, operation: Operation, kind: &'static str) {
-        bump(&self.errors, (operation, kind), 1);
+    pub(crate) fn error(&self, operation: Operation, error: &TierError) {
+        let mut errors = lock(&self.errors);
+        let errors = errors.entry((operation, error.kind())).or_default();
+        errors.n += 1;
+        // Errors bound the foreign texts that they contain.
+        errors.last = error.to_string();
     }
 
     pub(crate) fn drop_puts(&self, reason: DropReason, n_chunks: u64) {
@@ -109,7 +122,8 @@ impl TierMetrics {
             latency: self.latency[operation as usize].snapshot(),
         });
         let errors = lock(&self.errors).clone().into_iter();
-        let errors = errors.map(|((operation, kind), n)| ErrorCount { operation, kind, n });
+        let errors =
+            errors.map(|((operation, kind), Errors { n, last })| ErrorCount { operation, kind, n, last });
         TierCounts {
             name: name.to_owned(),
             hits: self.hits.load(Ordering::Relaxed),
@@ -210,8 +224,8 @@ impl TierCounts {
     }
 }
 
-/// The number of errors of one kind in one operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The errors of one kind in one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ErrorCount {
     /// The operation.
@@ -220,6 +234,8 @@ pub struct ErrorCount {
     pub kind: &'static str,
     /// The number of failed calls and failed chunks.
     pub n: u64,
+    /// The text of the last one.
+    pub last: String,
 }
 
 /// The latency of the calls of one operation.

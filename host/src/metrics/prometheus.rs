@@ -215,12 +215,13 @@ mod tests {
 
     use super::*;
     use crate::metrics::{Operation, TierMetrics, TierReport};
+    use crate::tier::TierError;
 
     #[test]
     fn no_name_of_a_tier_breaks_out_of_its_label() {
         let metrics = TierMetrics::default();
         metrics.miss("not_found", 1);
-        metrics.error(Operation::Get, "other");
+        metrics.error(Operation::Get, &TierError::Other("text".into()));
         metrics.took(Operation::Get, Duration::from_millis(1));
         let text = prometheus(vec![metrics.snapshot("a\"} 1\nkvtier_up{tier=\"b\\", &TierReport::of_cpu(0))]);
         let escaped = r#"tier="a\"} 1\nkvtier_up{tier=\"b\\""#;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{DropReason, Operation, TierMetrics, TierReport, prometheus};
+use crate::tier::TierError;
 
 const REFERENCE: &str = include_str!("../../docs/operation.md");
 
@@ -37,7 +38,7 @@ fn kinds() -> Names {
 fn the_reference_has_exactly_the_metrics_that_are_exported() {
     let metrics = TierMetrics::default();
     metrics.miss("not_found", 1);
-    metrics.error(Operation::Get, "other");
+    metrics.error(Operation::Get, &TierError::Other("text".into()));
     metrics.drop_puts(DropReason::CallFailed, 1);
     metrics.took(Operation::Get, Duration::from_millis(1));
     let text = prometheus(vec![metrics.snapshot("a", &TierReport::of_cpu(0))]);

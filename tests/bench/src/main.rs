@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     let words: Vec<_> = std::env::args_os().collect();
     if words.get(1).is_some_and(|word| word == replay::AS_KVTIER) {
         let cli = kvtier_cli::args::Cli::parse_from(&words[1..]);
-        return kvtier_cli::run(cli, "kvtier replay", None);
+        return kvtier_cli::run(cli, "kvtier replay", &|_| {});
     }
     if words.get(1).is_some_and(|word| word == stores::AS_S3_SERVER) {
         return kvtier_servers::s3::serve_forever(std::env::args().skip(2));

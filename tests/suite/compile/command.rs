@@ -144,7 +144,7 @@ fn a_component_is_looked_into_only_if_it_is_the_pinned_one_and_not_too_large_and
              external_backend.disk.module_path: fs.wasm\n  external_backend.disk.class_name: FsBackend\n  {setting}\n"
         );
         fs::write(at("kvtier.yaml"), text).unwrap();
-        let backends = kvtier_cli::commands::config::look(Some(&at("kvtier.yaml")), None).unwrap();
+        let backends = kvtier_cli::commands::config::look(Some(&at("kvtier.yaml")), &|_| {}).unwrap();
         assert!(kvtier_cli::commands::config::ensure_usable(&backends).is_err());
         kvtier_cli::commands::config::render(&backends)
     };

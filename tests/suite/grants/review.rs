@@ -16,7 +16,8 @@ fn inspected(text: &str) -> (String, Result<(), String>) {
     let config = folder.path().join("kvtier.yaml");
     fs::write(&config, format!("{text}  kvtier.compile_cache: cache\n")).unwrap();
     let program = support::kvtier_program();
-    let backends = kvtier_cli::commands::config::look(Some(&config), Some(&program)).unwrap();
+    let backends =
+        kvtier_cli::commands::config::look(Some(&config), &support::compiled_by(&program)).unwrap();
     let shown = kvtier_cli::commands::config::render(&backends);
     let verdict = kvtier_cli::commands::config::ensure_usable(&backends).map_err(|error| error.to_string());
     (shown.replace(&format!("{}/", folder.path().display()), ""), verdict)

@@ -22,7 +22,7 @@ pub const STANDARD_INPUT: &str = "-";
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage. Each command's help explains its failures.\n\n\
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a backend failed a judgement. Each command's help explains its failures.\n\n\
                   Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and \
                   RUST_LOG do. The default is warn."
 )]
@@ -58,7 +58,7 @@ pub enum Command {
     /// chunk_size is.
     #[command(
         after_help = "Exit codes: 0 if all bytes were right, 1 if a tier served wrong bytes or the replay \
-                            failed, 2 for wrong usage."
+                            failed, 2 for wrong usage, 3 if a backend broke the contract or trapped."
     )]
     Replay(ReplayArgs),
     /// Generate a trace of multi-turn chats with shared system prompts.

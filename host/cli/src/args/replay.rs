@@ -47,6 +47,12 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N")]
     pub requests: Option<NonZeroU64>,
 
+    /// End with exit code 3 also if a backend timed out or could not serve.
+    ///
+    /// Without it, only if a backend broke the contract or trapped.
+    #[arg(long)]
+    pub strict: bool,
+
     /// Print one JSON object instead of tables, and show no progress bar.
     #[arg(long)]
     pub json: bool,

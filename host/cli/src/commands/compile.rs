@@ -1,7 +1,7 @@
 //! `kvtier compile`: components into the cache of compiled code.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,8 @@ use kvtier::__internal::wasm::{CodeOrigin, Compilation, Compiled};
 use kvtier::{BackendConfig, CompileCache, Config, Sha256Digest};
 use serde_json::{Value, json};
 
-use super::{choose_compiler, print, print_json};
+use super::{print, print_json};
+use crate::Adapt;
 use crate::args::{CompileArgs, CompileOneArgs};
 use crate::format::{bytes, duration_ns};
 use crate::table::table;
@@ -28,12 +29,12 @@ struct Row {
 /// # Errors
 /// If the configuration is invalid, and if components could not be compiled or kept, with the cause of each. The other
 /// components are compiled nevertheless.
-pub fn compile(args: &CompileArgs, program: Option<&Path>, out: &mut impl Write) -> Result<()> {
+pub fn compile(args: &CompileArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result<()> {
     let mut config = match &args.config {
         Some(path) => Config::from_file(path)?.config,
         None => Config::default(),
     };
-    choose_compiler(&mut config, program);
+    adapt(&mut config);
     if let Some(directory) = &args.cache_dir {
         config.compile_cache = CompileCache::Directory(directory.clone());
     }

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kvtier::{Compiler, Config, ConfigError, ReadConfig};
+use kvtier::{Config, ConfigError, ReadConfig};
 
 /// Reads a configuration file, or without one what the environment names: `LMCACHE_CONFIG_FILE`, else `LMCACHE_*`.
 ///
@@ -19,13 +19,6 @@ use kvtier::{Compiler, Config, ConfigError, ReadConfig};
 /// If the configuration is invalid; the message names it.
 pub(crate) fn read_config(path: Option<&Path>) -> Result<ReadConfig, ConfigError> {
     path.map_or_else(Config::from_env, Config::from_file)
-}
-
-/// Makes this program the compiler, unless the configuration names one.
-pub(crate) fn choose_compiler(config: &mut Config, program: Option<&Path>) {
-    if let (Compiler::OnPath, Some(program)) = (&config.compiler, program) {
-        config.compiler = Compiler::Program(program.into());
-    }
 }
 
 fn print(out: &mut impl Write, text: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use kvtier::ShownSetting;
 use super::print;
 use crate::args::ReplayArgs;
 use crate::progress::Progress;
-use crate::replay::{self, Chain, Outcome, json, text};
+use crate::replay::{self, Chain, FaultyBackends, Outcome, Strictness, json, text};
 use crate::{report, trace};
 
 /// A chain that is ready for a replay, and the facts about it for the report.
@@ -29,7 +29,8 @@ pub struct Ready<C> {
 /// trace and creates the report before it calls `open`. Closes the chain in any case.
 ///
 /// # Errors
-/// Those of [`replay::run`], and if the trace cannot be read or the report or `out` cannot be written.
+/// Those of [`replay::run`]; if the trace cannot be read or the report or `out` cannot be written; and, when all is
+/// written, [`FaultyBackends`].
 pub fn replay<C: Chain>(
     args: &ReplayArgs,
     command_line: &str,
@@ -55,7 +56,9 @@ pub fn replay<C: Chain>(
         file.write_all(report::render(&outcome, &run).as_bytes())
             .with_context(|| format!("cannot write the report {}", path.display()))?;
     }
-    print(out, &rendered(&outcome, args)?)
+    print(out, &rendered(&outcome, args)?)?;
+    let strictness = if args.strict { Strictness::Strict } else { Strictness::Lenient };
+    FaultyBackends::find(&outcome, strictness).map_or(Ok(()), |faults| Err(faults.into()))
 }
 
 fn rendered(outcome: &Outcome, args: &ReplayArgs) -> Result<String> {

@@ -148,8 +148,9 @@ fn counters(counts: &TierCounts) -> TierCounters {
     let is_refusal = |error: &&ErrorCount| (error.operation, error.kind) == REFUSAL;
     let (refused, errors): (Vec<&ErrorCount>, Vec<&ErrorCount>) = counts.errors.iter().partition(is_refusal);
     let refused = refused.into_iter().map(|error| (error.kind.to_owned(), error.n));
-    let errors =
-        errors.into_iter().map(|error| (format!("{}_{}", error.operation.name(), error.kind), error.n));
+    let named = |error: &ErrorCount| format!("{}_{}", error.operation.name(), error.kind);
+    let last_errors = errors.iter().map(|error| (named(error), error.last.clone())).collect();
+    let errors = errors.into_iter().map(|error| (named(error), error.n));
     TierCounters {
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,
@@ -157,6 +158,7 @@ fn counters(counts: &TierCounts) -> TierCounters {
         latency: latency.collect(),
         misses: by_reason(&counts.misses),
         errors: errors.collect(),
+        last_errors,
         refused: refused.collect(),
         dropped: by_reason(&counts.drops),
         skipped: not_zero([("reading", counts.reading.skipped), ("writing", counts.writing.skipped)]),

@@ -2,27 +2,26 @@
 
 mod chain;
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use kvtier::memory::PAGE_BYTES;
 use kvtier::{Config, Dtype, EngineBuilder, EngineMetadata, KvShape, OnFull, OnLoadError};
 
 pub use self::chain::EngineChain;
+use crate::Adapt;
 use crate::args::ReplayArgs;
+use crate::commands::read_config;
 use crate::commands::replay::Ready;
-use crate::commands::{choose_compiler, read_config};
 use crate::format::{bytes, count};
 use crate::machine;
 
 /// Makes the chain that a command line describes. A replay measures: whatever the configuration sets, puts wait for
-/// room instead of being dropped, and a backend that cannot be loaded is an error. `program` compiles components unless
-/// the configuration names another compiler.
+/// room instead of being dropped, and a backend that cannot be loaded is an error. `adapt` fits the
+/// configuration to this program.
 ///
 /// # Errors
 /// If the configuration is invalid, if the pool does not fit the machine or a chunk does not fit the pool, or if a
 /// backend cannot be loaded.
-pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineChain>> {
+pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
     let mut config = read_config(args.config.as_deref())?.log();
     let metadata = metadata(args, config.chunk_size)?;
     let chunk_bytes = match args.model {
@@ -36,7 +35,7 @@ pub fn open(args: &ReplayArgs, program: Option<&Path>) -> Result<Ready<EngineCha
     config.on_full = OnFull::Wait;
     config.on_load_error = OnLoadError::Fail;
     let settings = config.shown();
-    choose_compiler(&mut config, program);
+    adapt(&mut config);
 
     let facts = facts(args, &config, chunk_bytes);
     let chunk_bytes = chunk_bytes as usize;

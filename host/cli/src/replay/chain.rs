@@ -41,6 +41,8 @@ pub struct TierCounters {
     pub misses: BTreeMap<String, u64>,
     /// Failed calls and chunks, by operation and kind.
     pub errors: BTreeMap<String, u64>,
+    /// The text of the last error, by operation and kind.
+    pub last_errors: BTreeMap<String, String>,
     /// Puts of chunks that the tier had no space for, by reason. The tier works, so they are not among its errors.
     pub refused: BTreeMap<String, u64>,
     /// Puts that ended before the tier had the chunk, by reason.

@@ -41,6 +41,8 @@ struct Document<'a> {
     misses: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// By tier and kind.
     errors: InOrder<&'a str, &'a BTreeMap<String, u64>>,
+    /// The text of the last error, by tier and kind.
+    last_errors: InOrder<&'a str, &'a BTreeMap<String, String>>,
     /// Puts of chunks that the tier had no space for, by tier and reason.
     refused: InOrder<&'a str, &'a BTreeMap<String, u64>>,
     /// Puts, by tier and reason.
@@ -118,6 +120,7 @@ pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
         ),
         misses: by_tier(outcome, |tier| &tier.misses),
         errors: by_tier(outcome, |tier| &tier.errors),
+        last_errors: by_tier(outcome, |tier| &tier.last_errors),
         refused: by_tier(outcome, |tier| &tier.refused),
         dropped: by_tier(outcome, |tier| &tier.dropped),
         skipped: by_tier(outcome, |tier| &tier.skipped),
@@ -148,6 +151,7 @@ mod tests {
         assert!((150.0..350.0).contains(&p50), "{p50}");
         assert_eq!(value["misses"]["disk"]["corrupt"], 2);
         assert_eq!(value["errors"]["<log> & co"]["put_unavailable"], 7);
+        assert_eq!(value["last_errors"]["<log> & co"]["put_unavailable"], "unavailable: no <route>");
         assert_eq!(value["refused"]["<log> & co"]["no_space"], 31);
         assert_eq!(value["dropped"]["<log> & co"]["breaker_open"], 12);
         assert_eq!(value["skipped"]["<log> & co"]["writing"], 3);

@@ -11,6 +11,7 @@ mod chain;
 pub mod json;
 mod outcome;
 pub mod text;
+mod verdict;
 mod wrong_bytes;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use kvtier::ChunkSpec;
 
 pub use self::chain::{Chain, Retrieved, Stored, TierCounters};
 pub use self::outcome::{Calls, Outcome, StoredCounts, ratio};
+pub use self::verdict::{FaultyBackends, Strictness};
 pub use self::wrong_bytes::{Fault, WrongBytes};
 use crate::content;
 use crate::progress::Progress;

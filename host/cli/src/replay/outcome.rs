@@ -98,8 +98,10 @@ impl Outcome {
             let misses = tier.misses.iter().filter(|(reason, _)| *reason != "not_found");
             remarks
                 .extend(misses.map(|(reason, n)| format!("{name}: {} misses, reason `{reason}`", count(*n))));
-            let errors = tier.errors.iter();
-            remarks.extend(errors.map(|(kind, n)| format!("{name}: {} errors, kind `{kind}`", count(*n))));
+            remarks.extend(tier.errors.iter().map(|(kind, n)| {
+                let last = tier.last_errors.get(kind).map(|text| format!("; the last: {text}"));
+                format!("{name}: {} errors, kind `{kind}`{}", count(*n), last.unwrap_or_default())
+            }));
             for (what, puts) in [("refused", &tier.refused), ("dropped", &tier.dropped)] {
                 remarks.extend(
                     puts.iter()

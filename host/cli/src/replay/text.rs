@@ -113,7 +113,7 @@ mod tests {
         assert!(
             text.ends_with(
                 "\n\n2 chunks were found but not delivered\n\
-                 <log> & co: 7 errors, kind `put_unavailable`\n\
+                 <log> & co: 7 errors, kind `put_unavailable`; the last: unavailable: no <route>\n\
                  <log> & co: 31 puts refused, reason `no_space`\n\
                  <log> & co: 12 puts dropped, reason `breaker_open`\n\
                  <log> & co: 3 times skipped for writing, breaker open\n\

@@ -28,7 +28,8 @@ fn help_of_kvtier() {
       -h, --help        Print help
       -V, --version     Print version
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage. Each command's help explains its failures.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a backend failed a judgement. Each command's help
+    explains its failures.
 
     Log lines go to the standard error. -v and -q set their level, else the variables KVTIER_LOG and
     RUST_LOG do. The default is warn.
@@ -294,6 +295,11 @@ fn help_of_replay() {
           --requests <N>
               Replay only the first N requests
 
+          --strict
+              End with exit code 3 also if a backend timed out or could not serve.
+
+              Without it, only if a backend broke the contract or trapped.
+
           --json
               Print one JSON object instead of tables, and show no progress bar
 
@@ -310,6 +316,6 @@ fn help_of_replay() {
               Print help (see a summary with '-h')
 
     Exit codes: 0 if all bytes were right, 1 if a tier served wrong bytes or the replay failed, 2 for
-    wrong usage.
+    wrong usage, 3 if a backend broke the contract or trapped.
     "#);
 }

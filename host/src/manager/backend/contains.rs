@@ -107,7 +107,7 @@ impl Backend {
         deadline: Instant,
     ) -> Result<usize, TierError> {
         if self.control.is_forked_child() {
-            self.metrics.error(Operation::Contains, TierError::Forked.kind());
+            self.metrics.error(Operation::Contains, &TierError::Forked);
             return Err(TierError::Forked);
         }
         if pinning == Pinning::None {
@@ -132,7 +132,7 @@ impl Backend {
             Err(_elapsed) => {
                 let error = TierError::Timeout(deadline.saturating_duration_since(started));
                 if waiting.is_alone() {
-                    self.metrics.error(Operation::Contains, error.kind());
+                    self.metrics.error(Operation::Contains, &error);
                     let permit = lock(&waiting.0.permit).take();
                     self.report_owned(permit, CallOutcome::of_error(&error));
                 }

@@ -39,7 +39,7 @@ impl Backend {
         self.metrics.took(Operation::Get, started.elapsed());
         let is_repeated_timeout = matches!(answer, Err(TierError::Timeout(_))) && call.note_timeout();
         if let (Err(error), false) = (&answer, is_repeated_timeout) {
-            self.metrics.error(Operation::Get, error.kind());
+            self.metrics.error(Operation::Get, error);
             tracing::debug!(backend = %self.name, %error, "get failed");
         }
         let returned = sinks.revoke();
@@ -51,7 +51,7 @@ impl Backend {
             // Of a native tier; a component's have been counted.
             Ok(answers) => {
                 let error = TierError::wrong_number_of_results(answers.len(), keys.len());
-                self.metrics.error(Operation::Get, error.kind());
+                self.metrics.error(Operation::Get, &error);
                 vec![Err(error); keys.len()]
             }
             Err(error) => vec![Err(error); keys.len()],

@@ -147,7 +147,7 @@ impl Backend {
         let outcome = call.await;
         self.metrics.took(operation, started.elapsed());
         if let Err(error) = &outcome {
-            self.metrics.error(operation, error.kind());
+            self.metrics.error(operation, error);
             tracing::debug!(backend = %self.name, operation = operation.name(), %error, "call failed");
         }
         outcome

@@ -34,7 +34,7 @@ impl Backend {
         deadline: Instant,
     ) -> Result<Vec<bool>, TierError> {
         if self.control.is_forked_child() {
-            self.metrics.error(Operation::Contains, TierError::Forked.kind());
+            self.metrics.error(Operation::Contains, &TierError::Forked);
             return Err(TierError::Forked);
         }
         let permit = self.admit(Direction::Reading, keys.iter().copied()).ok_or(TierError::BreakerOpen)?;
@@ -52,7 +52,7 @@ impl Backend {
         if let Err(error) = &outcome
             && *error != TierError::Unsupported
         {
-            self.metrics.error(Operation::Contains, error.kind());
+            self.metrics.error(Operation::Contains, error);
             tracing::debug!(backend = %self.name, operation = "present", %error, "call failed");
         }
         self.report(permit, CallOutcome::of(&outcome));

@@ -121,7 +121,7 @@ impl Backend {
             // Of a native tier; a component's have been counted.
             n => {
                 let error = TierError::wrong_number_of_results(n, chunks.len());
-                self.metrics.error(Operation::Put, error.kind());
+                self.metrics.error(Operation::Put, &error);
                 Err(error)
             }
         });
@@ -149,7 +149,7 @@ impl Backend {
                 PutOutcome::Stored
             }
             Err(error) => {
-                self.metrics.error(Operation::Put, error.kind());
+                self.metrics.error(Operation::Put, &error);
                 tracing::debug!(backend = %self.name, key = %chunk.key(), %error, "put failed");
                 PutOutcome::Failed(error)
             }

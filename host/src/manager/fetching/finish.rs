@@ -92,7 +92,7 @@ impl Fetching<'_> {
                     n_over += 1;
                     if std::mem::take(&mut expired) {
                         let error = TierError::Timeout(self.deadline.saturating_duration_since(call.started));
-                        self.backend.metrics.error(Operation::Get, error.kind());
+                        self.backend.metrics.error(Operation::Get, &error);
                         self.backend.report_owned(call.take_permit(), CallOutcome::of_error(&error));
                     }
                     call.abort();

@@ -14,7 +14,8 @@ use kvtier::__internal::wasm::Compilation;
 use kvtier::{BackendConfig, ComponentError, ShownSetting};
 
 pub use self::text::render;
-use super::{choose_compiler, print, print_json, read_config};
+use super::{print, print_json, read_config};
+use crate::Adapt;
 
 /// A backend of the configuration, and the facts about its component.
 #[derive(Debug)]
@@ -36,18 +37,13 @@ pub struct Findings {
     pub backends: Vec<Reviewed>,
 }
 
-/// Prints what the backends of a configuration ask for and are granted. `program` compiles components unless the
-/// configuration names another compiler.
+/// Prints what the backends of a configuration ask for and are granted. `adapt` fits the
+/// configuration to this program.
 ///
 /// # Errors
 /// If the configuration is invalid, if a backend cannot be loaded, or if `out` cannot be written.
-pub fn config(
-    path: Option<&Path>,
-    as_json: bool,
-    program: Option<&Path>,
-    out: &mut impl Write,
-) -> Result<()> {
-    let findings = look(path, program)?;
+pub fn config(path: Option<&Path>, as_json: bool, adapt: Adapt<'_>, out: &mut impl Write) -> Result<()> {
+    let findings = look(path, adapt)?;
     if as_json {
         print_json(out, &json::render(&findings))?;
     } else {
@@ -56,16 +52,16 @@ pub fn config(
     ensure_usable(&findings)
 }
 
-/// Reads a configuration, or without a path that of the environment, and inspects the components of its backends, which
-/// `program` compiles unless the configuration names another compiler. Runs none of their code and reads no secret.
+/// Reads a configuration, or without a path that of the environment, and inspects the components of its backends. Runs
+/// none of their code and reads no secret.
 ///
 /// # Errors
 /// If the configuration is invalid.
-pub fn look(path: Option<&Path>, program: Option<&Path>) -> Result<Findings> {
+pub fn look(path: Option<&Path>, adapt: Adapt<'_>) -> Result<Findings> {
     let read = read_config(path)?;
     let mut config = read.config;
     let settings = config.shown();
-    choose_compiler(&mut config, program);
+    adapt(&mut config);
     let compilation = Compilation::new(&config);
     let reviewed = config.backends.into_iter().map(|backend| {
         let review = wasm::review(&compilation, &backend);
