@@ -5,11 +5,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::guests;
 use crate::step::Runner;
+use crate::{guests, python};
 
 /// The part that is a separate program: it uses the components of the integration tests.
 const FAULTS: &str = "faults";
+
+/// The part that is written in Python, and needs the serving engines.
+const PYTHON: &str = "python";
 
 /// The part that needs the program with the other caches. It also runs if no part is named.
 const COMPARE: &str = "compare";
@@ -23,6 +26,9 @@ pub(crate) fn run(runner: &mut Runner, arguments: &[String]) -> Result<()> {
         let mut all = vec!["--package", "kvtier-tests", "--bench", FAULTS, "--"];
         all.extend(rest.iter().map(String::as_str));
         return runner.cargo(FAULTS, "bench", &all);
+    }
+    if let Some((PYTHON, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return python::bench(runner, rest.iter().any(|argument| argument == "--quick"));
     }
     let workspace = runner.workspace;
     let program = |name: &str| workspace.target.join("release").join(format!("{name}{EXE_SUFFIX}"));

@@ -8,6 +8,7 @@ mod features;
 mod fuzz;
 mod guests;
 mod packages;
+mod python;
 mod servers;
 mod step;
 mod stress;
@@ -41,13 +42,20 @@ enum Task {
     ///
     /// Installs a missing redis-server if root runs this on Debian.
     Test {
-        /// Leave out the tests that need these servers.
+        /// Leave out the tests that need these: redis, python.
         #[arg(long, value_name = "NAME[,NAME]")]
         without: Option<String>,
+        /// Also test the Python adapters inside LMCache, vLLM and SGLang.
+        ///
+        /// Installs these from PyPI where they are missing: 7 GB, into the folder that `KVTIER_RUNTIMES` names, by
+        /// default ~/.cache/kvtier-runtimes.
+        #[arg(long)]
+        with_runtimes: bool,
     },
     /// Measure everything, or parts, beside references.
     ///
-    /// `faults` measures what faults of backends cost. `--help` lists the other parts and the options.
+    /// `faults` measures what faults of backends cost, `python` the Python package beside LMCache. `--help` lists the
+    /// other parts and the options.
     #[command(disable_help_flag = true)]
     Bench {
         /// Parts and options of the bench.
@@ -73,6 +81,18 @@ enum Task {
     Aarch64,
     /// Build the WebAssembly components into target/kvtier-guests.
     Guests,
+    /// Build the Python package into target/python.
+    Python,
+    /// Test the Python adapters inside LMCache, vLLM and SGLang: the part of `test --with-runtimes` that comes last.
+    ///
+    /// The rest of `test` has been run before.
+    Runtimes {
+        /// Only install what is missing.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Build the Python wheels for x86-64 and aarch64 into target/wheels, and try them.
+    Wheel,
     /// Pack the published crates, and compile the packages.
     Packages,
     /// Check licences, bans and sources of all dependencies.
@@ -97,13 +117,20 @@ fn run(task: Task) -> Result<()> {
     let mut runner = Runner::new(&workspace);
     match task {
         Task::Demo => demo::run(&mut runner),
-        Task::Test { without } => test(&mut runner, without),
+        Task::Test { without, with_runtimes } => test(&mut runner, without, with_runtimes),
         Task::Bench { arguments } => bench::run(&mut runner, &arguments),
         Task::Crash { arguments } => crash(&mut runner, &arguments),
         Task::Fuzz(options) => fuzz::run(&mut runner, &options),
         Task::Stress { runs } => stress::run(&mut runner, runs.get()),
         Task::Aarch64 => aarch64::check(&mut runner),
         Task::Guests => guests::build(&mut runner).map(drop),
+        Task::Python => {
+            guests::build(&mut runner)?;
+            python::build(&mut runner).map(drop)
+        }
+        Task::Runtimes { install: true } => python::install_runtimes(&mut runner),
+        Task::Runtimes { install: false } => python::test_runtimes(&mut runner),
+        Task::Wheel => python::build_wheels(&mut runner),
         Task::Packages => packages::check(&mut runner),
         Task::Deny { checks } => deny::run(&mut runner, &checks),
     }
@@ -118,7 +145,7 @@ fn crash(runner: &mut Runner, arguments: &[String]) -> Result<()> {
 }
 
 /// The native steps take the same packages, profile and flags, so that no dependency is compiled twice.
-fn test(runner: &mut Runner, without: Option<String>) -> Result<()> {
+fn test(runner: &mut Runner, without: Option<String>, with_runtimes: bool) -> Result<()> {
     let without = servers::ensure(runner, without)?;
     runner.cargo("format", "fmt", &["--all", "--check"])?;
     let packages = guests::build(runner)?;
@@ -136,6 +163,12 @@ fn test(runner: &mut Runner, without: Option<String>) -> Result<()> {
         ("RUSTDOCFLAGS", "-D warnings"),
     )?;
     runner.cargo_with("tests", "test", &["--workspace"], (servers::WITHOUT, &without))?;
+    if !without.split(',').any(|name| name == servers::PYTHON) {
+        python::test(runner)?;
+    }
+    if with_runtimes {
+        python::test_runtimes(runner)?;
+    }
     runner.done("all checks passed");
     Ok(())
 }

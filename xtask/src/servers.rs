@@ -1,4 +1,4 @@
-//! The servers that the tests start: finds them, installs them, or switches them off by name.
+//! What the tests need from outside: finds it, installs it, or switches it off by name.
 
 use std::env;
 use std::path::Path;
@@ -18,6 +18,9 @@ struct Server {
     package: &'static str,
 }
 
+/// Switches off the tests in Python, which need packages from PyPI.
+pub(crate) const PYTHON: &str = "python";
+
 /// The S3 server is not among them: it is a crate, and built with the tests.
 const SERVERS: [Server; 1] = [Server { name: "redis", program: "redis-server", package: "redis-server" }];
 
@@ -28,8 +31,8 @@ pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<Str
     let off: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     for name in &off {
         ensure!(
-            SERVERS.iter().any(|server| server.name == *name),
-            "there is no server `{name}` to leave out; the servers are {}",
+            *name == PYTHON || SERVERS.iter().any(|server| server.name == *name),
+            "there is nothing called `{name}` to leave out; you can leave out {} and {PYTHON}",
             SERVERS.map(|server| server.name).join(", ")
         );
     }
@@ -39,7 +42,7 @@ pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<Str
         install(runner, &missing)?;
     }
     for name in &off {
-        eprintln!("    NOT TESTED: everything that needs the server {name}, which is switched off");
+        eprintln!("    NOT TESTED: everything that needs {name}, which is switched off");
     }
     Ok(off.join(","))
 }
