@@ -335,3 +335,61 @@ def test_a_refused_put_of_a_closed_chain_does_not_keep_its_memory(storage, relea
     assert releases.owners == []
     del memory, wrong
     assert releases.wait(1) == 1
+
+
+def test_the_collector_may_run_code_while_chunks_to_be_filled_are_listed(program):
+    """Another thread that opens a view at that moment must not wait for it with the GIL."""
+    source = """
+import gc
+engine = chains.engine()
+allocation = engine.allocate(range(64))
+first = allocation.missing[0]
+is_over = threading.Event()
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        time.sleep(0.001)
+
+def look():
+    while not is_over.is_set():
+        memoryview(first).release()
+
+looking = threading.Thread(target=look)
+looking.start()
+gc.set_threshold(1)
+for _ in range(200):
+    Cycle()
+    assert len(allocation.missing) == 4
+gc.set_threshold(700)
+is_over.set()
+looking.join()
+allocation.release()
+engine.close()
+print("over")
+"""
+    assert program(source).ended_well() == ["over"]
+
+
+def test_asyncio_closes_at_the_end_of_a_block(engine):
+    async def run():
+        opened = engine()
+        async with opened.aio as aio:
+            assert (await aio.lookup(range(64))).n_tokens == 0
+        await opened.aio.close()
+        return opened.is_closed
+
+    import asyncio
+
+    assert asyncio.run(run())
+
+
+def test_a_backend_that_cannot_be_asked_to_remove_is_the_same_error_for_tokens_and_keys(engine):
+    backend = chains.guest("HangBackend", limits={"call_timeout_ms": 300}, **{"in": "remove"})
+    opened = engine({"bad": backend})
+    with pytest.raises(kvtier.RemoveError):
+        opened.remove(range(64))
+    with pytest.raises(kvtier.RemoveError):
+        opened.storage.remove(opened.prompt(range(64)).keys)
