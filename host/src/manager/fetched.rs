@@ -4,7 +4,7 @@
 
 use super::breaker::CallOutcome;
 use crate::chunk::{Chunk, ChunkWriter};
-use crate::integrity::Flaw;
+use crate::integrity::{Flaw, TRAILER_BYTES};
 use crate::tier::TierError;
 use crate::transfer::Sink;
 
@@ -31,9 +31,9 @@ pub enum Miss {
     /// The tier has a chunk of that key that is larger than the buffer. It stays stored.
     #[error("the stored chunk has {stored} bytes, and the buffer {capacity}")]
     LargerThanBuffer {
-        /// The stored chunk's size in bytes, as the tier reports it.
+        /// The stored chunk's size in bytes, without its trailer, as the tier reports it.
         stored: u64,
-        /// The buffer's size in bytes, including the trailer.
+        /// The buffer's size in bytes.
         capacity: u64,
     },
     /// The returned bytes are not the chunk.
@@ -118,7 +118,10 @@ pub(super) fn accept(
             }
             Err(flaw) => Miss::Flaw(flaw),
         },
-        Ok(Some(stored)) if stored > expected => Miss::LargerThanBuffer { stored, capacity: expected },
+        Ok(Some(stored)) if stored > expected => {
+            let trailer = TRAILER_BYTES as u64;
+            Miss::LargerThanBuffer { stored: stored - trailer, capacity: expected - trailer }
+        }
         Ok(Some(claimed)) => Miss::WrongLength { claimed, expected },
         Ok(None) => Miss::NotFound,
         Err(error) => Miss::Error(error),
