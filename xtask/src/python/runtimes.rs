@@ -35,8 +35,8 @@ const ENGINES: [&str; 3] = ["lmcache", "vllm", "sglang"];
 const BENCHES: [(&str, &[&str]); 2] =
     [("side_by_side.py", &["--quick"]), ("vllm_decoding.py", &["--rounds", "3"])];
 
-/// Tests the adapters inside the serving engines. Installs these, 7 GB, if the environment does not have them. The tests
-/// in Rust have built the extension.
+/// Tests the adapters inside the serving engines. Installs these, 7 GB, if the environment does not have them. The
+/// tests in Rust have built the extension.
 pub(crate) fn test(runner: &mut Runner) -> Result<()> {
     let environment = ensure(runner)?;
     let package = stage(runner.workspace, Profile::Dev)?;
