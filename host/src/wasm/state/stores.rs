@@ -34,10 +34,13 @@ impl Stores {
         self.control.handle().spawn(async move {
             tokio::time::sleep(TRIM_PAUSE).await;
             stores.will_trim.store(false, Ordering::Release);
-            drop(stores.control.handle().spawn_blocking(trim));
+            let handle = stores.control.handle().clone();
+            drop(handle.spawn_blocking(trim));
+            // The wait must not keep a closed engine's threads.
+            drop(stores);
             // On a busy machine the thread that drops the store may not be done by then.
             tokio::time::sleep(TRIM_PAUSE * TRIM_AGAIN_FACTOR).await;
-            drop(stores.control.handle().spawn_blocking(trim));
+            drop(handle.spawn_blocking(trim));
         });
     }
 
