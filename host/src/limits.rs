@@ -205,8 +205,6 @@ pub const BLOCKING_THREADS_MAX: usize = 32;
 /// How long after the end of a store the allocator returns free memory. Stores that end at about the same time share
 /// one call.
 pub const TRIM_PAUSE: Duration = Duration::from_secs(1);
-/// After so many further pauses the allocator is trimmed once more.
-pub const TRIM_AGAIN_FACTOR: u32 = 20;
 /// How long closing a backend waits at least for its own threads to end. Idle ones end immediately.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(2);
 /// The slice of time after which a computing guest lets others run.

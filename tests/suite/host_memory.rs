@@ -47,7 +47,7 @@ impl Attack {
     /// thread's arena and does not trim it.
     fn left_bytes_max(&self) -> u64 {
         let kept = if self.n > MIB { self.n * LANE_THREADS_MAX } else { 0 };
-        20 * MIB + kept
+        32 * MIB + kept
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::limits::{TRIM_AGAIN_FACTOR, TRIM_PAUSE};
+use crate::limits::TRIM_PAUSE;
 use crate::memory::trim;
 use crate::runtime::Control;
 
@@ -34,13 +34,7 @@ impl Stores {
         self.control.handle().spawn(async move {
             tokio::time::sleep(TRIM_PAUSE).await;
             stores.will_trim.store(false, Ordering::Release);
-            let handle = stores.control.handle().clone();
-            drop(handle.spawn_blocking(trim));
-            // The wait must not keep a closed engine's threads.
-            drop(stores);
-            // On a busy machine the thread that drops the store may not be done by then.
-            tokio::time::sleep(TRIM_PAUSE * TRIM_AGAIN_FACTOR).await;
-            drop(handle.spawn_blocking(trim));
+            drop(stores.control.handle().spawn_blocking(trim));
         });
     }
 
