@@ -46,7 +46,7 @@ def _handle_events() -> None:
 
 
 def _handle_some() -> bool:
-    # What a call is given is let go of when the call has ended, and not when the next event comes.
+    # What a call is given is released when the call has ended, not when the next event comes.
     calls = _kvtier.next_events()
     if calls is None:
         return False

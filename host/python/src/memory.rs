@@ -17,7 +17,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::args::{addresses_arg, sizes_arg};
 use crate::{events, gate};
 
-/// What keeps lent memory alive. It is let go of on a Python thread.
+/// What keeps lent memory alive. It is released on a Python thread.
 pub(crate) enum Owner {
     /// An object, and the function that is told of the release.
     Object { owner: Py<PyAny>, on_release: Option<Py<PyAny>> },
