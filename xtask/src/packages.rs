@@ -18,7 +18,7 @@ const PACKAGES: [(&str, &str); 4] = [
 ];
 
 /// Folders of the workspace beside those of the packages. Their crates are users of the packages.
-const OTHERS: [&str; 4] = ["example-backends", "host/c", "tests", "xtask"];
+const OTHERS: [&str; 5] = ["example-backends", "host/c", "host/python", "tests", "xtask"];
 
 /// Packs the packages, replaces their folders by the results in a copy of the workspace, and compiles that.
 ///
@@ -90,4 +90,28 @@ fn read(path: &Path) -> Result<String> {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_has_every_member_of_the_workspace() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+        let metadata = cargo("metadata", &["--no-deps", "--offline", "--format-version", "1"])
+            .current_dir(root)
+            .output()
+            .expect("cargo runs");
+        let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("cargo prints JSON");
+        let packages = metadata["packages"].as_array().expect("cargo lists packages");
+        assert!(packages.len() > PACKAGES.len());
+        for package in packages {
+            let manifest = Path::new(package["manifest_path"].as_str().expect("a package has a manifest"));
+            let folder = manifest.parent().and_then(|folder| folder.strip_prefix(root).ok()).expect("a member's folder");
+            let packed = PACKAGES.iter().any(|(_, packed)| folder == Path::new(packed));
+            let linked = OTHERS.iter().any(|other| folder.starts_with(other));
+            assert!(packed != linked, "{} is neither packed nor linked, or both", folder.display());
+        }
+    }
 }
