@@ -103,12 +103,16 @@ mod tests {
             .current_dir(root)
             .output()
             .expect("cargo runs");
-        let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("cargo prints JSON");
+        let metadata: serde_json::Value =
+            serde_json::from_slice(&metadata.stdout).expect("cargo prints JSON");
         let packages = metadata["packages"].as_array().expect("cargo lists packages");
         assert!(packages.len() > PACKAGES.len());
         for package in packages {
             let manifest = Path::new(package["manifest_path"].as_str().expect("a package has a manifest"));
-            let folder = manifest.parent().and_then(|folder| folder.strip_prefix(root).ok()).expect("a member's folder");
+            let folder = manifest
+                .parent()
+                .and_then(|folder| folder.strip_prefix(root).ok())
+                .expect("a member's folder");
             let packed = PACKAGES.iter().any(|(_, packed)| folder == Path::new(packed));
             let linked = OTHERS.iter().any(|other| folder.starts_with(other));
             assert!(packed != linked, "{} is neither packed nor linked, or both", folder.display());
