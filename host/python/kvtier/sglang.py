@@ -74,7 +74,7 @@ def _none_found(keys: Sequence[str], *_: Any, **__: Any) -> list[bool]:
     return [False] * len(keys)
 
 
-class KvtierHiCache(HiCacheStorage):
+class KvtierHiCache(HiCacheStorage):  # type: ignore[misc]
     """SGLang's storage for pages of the host pool, over kvtier's chain of backends.
 
     The extra configuration has, beside SGLang's own keys, those of kvtier: `backends`, `<backend>.*` and `kvtier.*`, or

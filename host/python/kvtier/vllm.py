@@ -97,7 +97,7 @@ def check_vllm() -> None:
     check_interface("vLLM", version, TESTED_VERSIONS, JobResult, {"__init__": _RESULT_FIELDS})
 
 
-class KvtierTier(SecondaryTierManager):
+class KvtierTier(SecondaryTierManager):  # type: ignore[misc]
     """A secondary tier whose storage is kvtier's chain of backends.
 
     The keys of its section in `secondary_tiers`, beside vLLM's own (`type`, `module_path`, `backpressure`,
