@@ -18,10 +18,7 @@ def main(folder):
         "max_local_cpu_size": 0.01,  # GiB of the CPU tier
         "external_backends": ["disk"],
         "extra_config": {
-            "external_backend.disk.module_path": str(components.path("fs")),
-            "external_backend.disk.class_name": components.class_name("fs"),
-            "external_backend.disk.config.root": "/data",
-            "external_backend.disk.allow.fs": [f"{folder}:/data:rw"],
+            **components.settings("fs", "disk", folder),
             "kvtier.on_load_error": "fail",  # the first start waits until the component is compiled
         },
     }

@@ -207,3 +207,13 @@ def test_components_of_the_package():
             components.path(wrong)
         with pytest.raises(LookupError):
             components.class_name(wrong)
+        with pytest.raises(LookupError):
+            components.settings(wrong, "disk")
+    assert components.settings("memory", "hot") == {
+        "external_backend.hot.module_path": str(components.path("memory")),
+        "external_backend.hot.class_name": "LruMemoryBackend",
+    }
+    with pytest.raises(ValueError, match="fs needs a folder"):
+        components.settings("fs", "disk")
+    with pytest.raises(ValueError, match="memory stores nothing in a folder"):
+        components.settings("memory", "hot", "/tmp")
