@@ -32,7 +32,7 @@ def start() -> None:
     """Starts the thread of events, unless it runs."""
     global _events
     with _lock:
-        _kvtier.set_log_level(_LOG.getEffectiveLevel())
+        _kvtier.set_log_level(_level())
         if _events is None or not _events.is_alive():
             _events = threading.Thread(target=_handle_events, name="kvtier-events", daemon=True)
             _events.start()
@@ -91,7 +91,16 @@ def log(level: int, target: str, message: str, n_dropped: int) -> None:
     if n_dropped:
         logger.warning("%d log lines were dropped, because too many came at once", n_dropped)
     logger.log(level, "%s", message)
-    _kvtier.set_log_level(_LOG.getEffectiveLevel())
+    _kvtier.set_log_level(_level())
+
+
+def _level() -> int:
+    """Returns the most detailed level of kvtier's loggers. Less detailed lines are not made."""
+    loggers = list(logging.Logger.manager.loggerDict.items())
+    own = [
+        logger.level for name, logger in loggers if name.startswith("kvtier.") and isinstance(logger, logging.Logger)
+    ]
+    return min([_LOG.getEffectiveLevel(), *filter(None, own)])
 
 
 def compiler_command() -> tuple[str, list[str]] | None:

@@ -51,6 +51,20 @@ def test_nothing_of_kvtier_but_its_thread_of_events_is_known_to_python(storage, 
     assert len([name for name in names if name.startswith("kvtier")]) == 1
 
 
+def test_a_logger_below_may_be_more_detailed(storage, records):
+    """`logging` knows a level for each logger, and the lines of a more detailed one are made."""
+    logging.getLogger("kvtier").setLevel(logging.WARNING)
+    below = logging.getLogger("kvtier.backend")
+    below.setLevel(logging.DEBUG)
+    try:
+        chain = storage({"good": chains.guest("GoodBackend")})
+        chain.put_lent(chain.keys(["a"]), [b"x"]).stored()
+        assert eventually(lambda: [text for text in messages(records) if "put " in text])
+    finally:
+        below.setLevel(logging.NOTSET)
+    assert {record.name for record in records if record.levelno < logging.WARNING} == {"kvtier.backend"}
+
+
 def test_the_level_is_respected_and_can_be_changed(storage, records):
     logger = logging.getLogger("kvtier")
     keys = None
