@@ -42,7 +42,7 @@ TESTED_VERSIONS = ("0.5.23",)
 WHERE = "hicache-storage-backend-extra-config"
 # Keys of the same dictionary that are SGLang's.
 SGLANG_KEYS = ("backend_name", "module_path", "class_name", "interface_v1", "file_storage_path")
-LAYOUTS = ("page_first", "page_first_direct", "page_head", "page_first_kv_split")
+LAYOUTS = ("page_first", "page_first_direct", "page_head")
 # The name of the pool that `register_mem_pool_host` has registered already.
 KV_POOL = "kv"
 # How long a transfer may outlive its call before a line of the log says so; then the same again.

@@ -107,13 +107,17 @@ def test_control_without_kvtier_there_is_no_hit(start_vllm, tmp_path, expected):
 
 def test_flipped_bits_mean_a_recomputation(start_vllm, guests, tmp_path, stored, expected):
     shutil.copytree(stored, tmp_path / "disk")
+    flipped = {}
     for number, path in enumerate(files_of(tmp_path / "disk")):
-        data = bytearray(path.read_bytes())
-        data[number * 1000] ^= 1
-        path.write_bytes(data)
+        flipped[path] = bytearray(path.read_bytes())
+        flipped[path][number * 1000] ^= 1
+        path.write_bytes(flipped[path])
     steps = [GENERATE, GENERATE]
     [[first], [second]] = serve(start_vllm, tmp_path, disk(guests, tmp_path / "disk"), steps).results()["steps"]
     assert first["tokens"] == second["tokens"] == expected
+    # The chunks were read, found damaged, and stored anew.
+    first_chunks = [path for path, data in flipped.items() if path.exists() and path.read_bytes() != data]
+    assert first_chunks, "no damaged chunk was replaced: was any read?"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,20 @@ def test_decoding_goes_on_with_the_right_tokens(run_vllm, guests, tmp_path, expe
     assert [one["tokens"] for one in decoded["beside"]] == [expected[0][:1], expected[1][:1]]
 
 
+@pytest.mark.parametrize("method", ["contains", "get"])
+def test_decoding_goes_on_while_a_backend_hangs(run_vllm, guests, expected, method):
+    """Another request waits for the backend, for seconds, and no step of decoding does."""
+    lookup_timeout_s = 3  # kvtier's default, and lower than the call's
+    keys = {"config.in": method, "limits.call_timeout_ms": 10_000, "breaker.failures": 0}
+    steps = [GENERATE, RESET, DECODE | {"beside": [PROMPT]}, METRICS]
+    first, _, decoded, metrics = run_vllm(steps, offloading(hostile(guests, "HangBackend", **keys)))["steps"]
+    assert first[0]["tokens"] == expected[0]
+    assert "timeout" in {reason for _, reason in values(metrics, "misses")}
+    assert max(decoded["steps_s"]) < lookup_timeout_s
+    assert decoded["tokens"] == expected["decoded"]
+    assert [one["tokens"] for one in decoded["beside"]] == [expected[0][:1]]
+
+
 def test_a_flood_of_log_lines_leaves_decoding_as_it_is(run_vllm, guests, expected):
     flood = hostile(guests, "LogFloodBackend")
     first, _, second, decoded = run_vllm([GENERATE, RESET, GENERATE, DECODE], offloading(flood))["steps"]
