@@ -41,8 +41,11 @@ pub(super) fn try_wheel(runner: &mut Runner, wheel: &Path) -> Result<()> {
     }
     let folder = runner.workspace.target.join("python-aarch64");
     let (root, package) = (folder.join("root"), folder.join("package"));
-    if !root.join("usr/bin/python3.11").exists() {
-        install(runner, &folder, &root)?;
+    if !root.join("usr/bin/python3.11").exists()
+        && let Err(error) = install(runner, &folder, &root)
+    {
+        eprintln!("    NOT TESTED: the wheel for aarch64: Debian 12 has the Python for it: {error:#}");
+        return Ok(());
     }
     if package.exists() {
         fs::remove_dir_all(&package).with_context(|| format!("cannot remove {}", package.display()))?;
