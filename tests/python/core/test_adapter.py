@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 
 import kvtier
 import pytest
-from kvtier import _adapter
 from kvtier._adapter import (
     Guard,
     LookupPins,
     RuntimeMismatch,
     check_interface,
     guarded,
+    interface,
     open_storage,
     read_section,
 )
@@ -164,7 +164,7 @@ def test_the_known_shape_in_a_tested_version_is_silent(caplog):
 
 
 def test_an_untested_version_of_the_known_shape_warns_once(caplog, monkeypatch):
-    monkeypatch.setattr(_adapter, "_warned_of", set())
+    monkeypatch.setattr(interface, "_warned_of", set())
     for _ in range(3):
         check_interface("Runtime", "1.2", ("1.0", "1.1"), Base, SHAPE)
     (record,) = caplog.records

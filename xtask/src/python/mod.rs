@@ -78,8 +78,9 @@ pub(crate) fn test(runner: &mut Runner) -> Result<()> {
         ruff.args(["-m", "ruff"]).args(words.split(' ')).args(["--no-cache", "--quiet", "--config"]);
         runner.run(name, ruff.args(["host/python/pyproject.toml", "host/python", "tests/python"]))?;
     }
-    runner
-        .run("tests in Python", &mut pytest(runner.workspace, &environment, &package, &["tests/python/core"]))
+    let mut pytest = pytest(runner.workspace, &environment, &package, &["tests/python/core"]);
+    // CPython checks what is written beside its memory, and fills what is freed.
+    runner.run("tests in Python", pytest.env("PYTHONMALLOC", "debug"))
 }
 
 /// Returns the command that runs tests in an environment, with the package on the path.
