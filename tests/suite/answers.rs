@@ -57,7 +57,10 @@ fn very_many_results_are_refused_by_their_number() {
         let retrieved = block_on(storage.get(&support::specs(&keys), &Tiers::All, Some(&plan)));
         for missed in &retrieved.misses {
             let told = missed.miss.to_string();
-            assert!(told.contains("400000 results for 3 keys"), "{name}: {told}");
+            assert!(
+                told.contains("`get` returned 400000 results for 3 keys; return one for each key"),
+                "{name}: {told}"
+            );
         }
         assert_eq!(retrieved.misses.len(), 3);
         assert_eq!(support::health(storage, &name).lane_restarts, 0, "{name}");

@@ -149,7 +149,9 @@ fn a_trap_in_any_method_answers_its_caller_and_replaces_the_lane() {
         "trap",
         |backend| backend.limits.call_timeout = FOR_EVER,
         |storage, name| {
-            assert_replaced(storage, name, "trapped: wasm trap: wasm `unreachable` instruction executed");
+            let (_, method) = name.split_once("-in-").unwrap();
+            let trap = "wasm trap: wasm `unreachable` instruction executed";
+            assert_replaced(storage, name, &format!("trapped: in `{method}`: {trap}"));
         },
     );
 }
@@ -160,7 +162,10 @@ fn loses_its_lane_in_any_method(class_name: &str) {
         class_name,
         "lost",
         |backend| (backend.limits.call_timeout, backend.limits.lane_stall) = (FOR_EVER, LANE_STALL),
-        |storage, name| assert_replaced(storage, name, "no progress for 3s"),
+        |storage, name| {
+            let (_, method) = name.split_once("-in-").unwrap();
+            assert_replaced(storage, name, &format!("no progress for 3s in `{method}`: the guest computes"));
+        },
     );
 }
 

@@ -59,6 +59,8 @@ fn a_module_path_that_is_a_directory_is_named() {
 fn a_file_that_is_not_webassembly_is_refused() {
     let folder = folder();
     insta::assert_snapshot!(refused(of_file(&folder, "notes.wasm", b"dear diary, today")), @"backend `store`: `notes.wasm` is not WebAssembly; build the backend with `cargo build --target wasm32-wasip2`");
+    let library = refused(of_file(&folder, "libcache.rlib", b"!<arch>\n/               0"));
+    insta::assert_snapshot!(library, @r#"backend `store`: `libcache.rlib` is a library for Rust, not a component; give the backend's crate `crate-type = ["cdylib"]` under `[lib]`, build it with `cargo build --target wasm32-wasip2`, and give the path of the .wasm file"#);
     insta::assert_snapshot!(refused(of_file(&folder, "empty.wasm", b"")), @"backend `store`: `empty.wasm` is not WebAssembly; build the backend with `cargo build --target wasm32-wasip2`");
 }
 
@@ -81,7 +83,7 @@ fn a_truncated_or_garbled_component_is_refused() {
 #[test]
 fn a_core_module_is_refused_with_the_target_to_build_for() {
     let folder = folder();
-    insta::assert_snapshot!(refused(of_file(&folder, "core.wasm", &wat("(module)"))), @"backend `store`: `core.wasm` is a core WebAssembly module, not a component; build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown");
+    insta::assert_snapshot!(refused(of_file(&folder, "core.wasm", &wat("(module)"))), @"backend `store`: `core.wasm` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `wasm-tools component new`");
 }
 
 #[test]
@@ -221,7 +223,7 @@ fn names_in_a_hostile_component_reach_no_terminal_as_they_are() {
 #[test]
 fn a_component_without_classes_is_refused() {
     let folder = folder();
-    insta::assert_snapshot!(refused(of_file(&folder, "empty.wasm", &wat("(component)"))), @"backend `store`: component `empty.wasm`: the component exports no class `ThingBackend`; it exports no class at all; is it a backend of kvtier?");
+    insta::assert_snapshot!(refused(of_file(&folder, "empty.wasm", &wat("(component)"))), @"backend `store`: component `empty.wasm`: the component exports no class `ThingBackend`; it exports no class at all; in Rust, `kvtier_guest::export!(ThingBackend)` exports one");
 }
 
 #[test]

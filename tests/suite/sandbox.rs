@@ -216,3 +216,25 @@ fn check_splices(mut backend: BackendConfig) {
     assert_eq!(support::served(&found), [1]);
     assert_eq!(found.misses[0].miss.reason(), "wrong_length");
 }
+
+#[test]
+fn an_async_class_that_reads_files_by_blocking_functions_is_noticed() {
+    let log = support::log();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("note"), "a note").unwrap();
+    let blocking = |name: &str, class: &str| {
+        let mut backend = support::misbehaving(name, class, &[("in", "put")]);
+        backend.allow.fs.push(grant(directory.path(), FsAccess::ReadOnly));
+        backend
+    };
+    let backends = vec![blocking("by-std-fs", "StdFsBackend"), blocking("without-files", "GoodBackend")];
+    let engine = support::engine(support::config(backends));
+    for name in ["by-std-fs", "without-files"] {
+        support::put_in(engine.storage(), &support::keys(3), name);
+        assert_eq!(support::in_tier(engine.storage(), &support::keys(3), name), 3);
+    }
+    engine.blocking().close().unwrap();
+    let noticed = log.lines_with("has blocked its instance 64 times to read or write a file");
+    assert_eq!(noticed.len(), 1, "{noticed:#?}");
+    assert!(noticed[0].contains("backend=by-std-fs"), "{noticed:#?}");
+}

@@ -20,7 +20,8 @@ pub enum Miss {
     Error(TierError),
     /// The tier claims a number of bytes that it did not write, or that does not end in the chunk's trailer.
     #[error(
-        "{claimed} bytes were claimed for a buffer of {expected}; not all of them were written, or they are not the chunk"
+        "{claimed} bytes were claimed for a buffer of {expected}; not all of them were written, or they are not the chunk; \
+         a backend returns none for a chunk that is absent"
     )]
     WrongLength {
         /// The number of bytes that the tier claims to have written.

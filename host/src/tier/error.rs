@@ -56,14 +56,18 @@ pub enum TierError {
 }
 
 impl TierError {
-    /// Makes the error of a call that returned another number of results than it got keys.
-    pub(crate) fn wrong_number_of_results(n_results: usize, n_keys: usize) -> Self {
-        Self::BadAnswer(format!("{n_results} results for {n_keys} keys"))
+    /// Makes the error of a call of `method` that returned another number of results than it got keys.
+    pub(crate) fn wrong_number_of_results(method: &str, n_results: usize, n_keys: usize) -> Self {
+        Self::BadAnswer(format!(
+            "`{method}` returned {n_results} results for {n_keys} keys; return one for each key, in their order"
+        ))
     }
 
-    /// Makes the error of a call that counted more chunks than it got keys.
-    pub(crate) fn count_too_large(n_chunks: usize, n_keys: usize) -> Self {
-        Self::BadAnswer(format!("a count of {n_chunks} for {n_keys} keys"))
+    /// Makes the error of a call of `method` that counted more chunks than it got keys.
+    pub(crate) fn count_too_large(method: &str, n_chunks: usize, n_keys: usize) -> Self {
+        Self::BadAnswer(format!(
+            "`{method}` returned a count of {n_chunks} for {n_keys} keys; count no more than the keys of the call"
+        ))
     }
 
     /// Returns the text inside the error, if it has one.

@@ -14,6 +14,7 @@ use super::imports::http::HttpClient;
 use super::policy::Denials;
 use super::policy::external::ExternalInputs;
 use super::policy::network::NetPolicy;
+use super::state::blocking_files::BlockingFiles;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
 use super::state::ownership::Owners;
@@ -51,6 +52,7 @@ impl EngineFacts {
 #[derive(Clone)]
 pub(super) struct BackendShared {
     pub(super) log: Arc<BackendLog>,
+    pub(super) blocking_files: Arc<BlockingFiles>,
     pub(super) denials: Arc<Denials>,
     pub(super) stores: Arc<Stores>,
     /// Host memory that is held for the stores besides their linear memory, in bytes.

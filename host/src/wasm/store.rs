@@ -109,6 +109,7 @@ fn new_store(
             file_streams: FileStreams::new(limits.open_files_max, own),
             http_objects,
             file_work: Arc::clone(&shared.file_work),
+            blocking_files: (!prepared.class.blocking).then(|| Arc::clone(&shared.blocking_files)),
             splices: Arc::clone(&shared.splices),
             owned: Owned::new(&shared.owners),
         },

@@ -149,8 +149,9 @@ impl Backend {
         let (backend, shared, keys) = (Arc::clone(self), Arc::clone(&call), Arc::<[ChunkKey]>::from(keys));
         let answer = async move {
             let (tier, deadline) = (backend.tier(), backend.call_deadline(0));
-            let call =
-                async { within(tier.contains(Arc::clone(&keys), Pinning::None, deadline).await?, &keys) };
+            let call = async {
+                within("contains", tier.contains(Arc::clone(&keys), Pinning::None, deadline).await?, &keys)
+            };
             let outcome = backend.counted(Operation::Contains, call).await;
             let permit = lock(&shared.permit).take();
             backend.report_owned(permit, CallOutcome::of(&outcome));

@@ -50,7 +50,7 @@ impl Backend {
             Ok(answers) if answers.len() == keys.len() => answers,
             // Of a native tier; a component's have been counted.
             Ok(answers) => {
-                let error = TierError::wrong_number_of_results(answers.len(), keys.len());
+                let error = TierError::wrong_number_of_results("get", answers.len(), keys.len());
                 self.metrics.error(Operation::Get, &error);
                 vec![Err(error); keys.len()]
             }

@@ -177,9 +177,13 @@ impl Backend {
 
 /// Refuses a count that exceeds the number of requested chunks. A component's count has been checked; a native tier's
 /// has not.
-pub(in crate::manager) fn within(n_chunks: usize, keys: &[ChunkKey]) -> Result<usize, TierError> {
+pub(in crate::manager) fn within(
+    method: &str,
+    n_chunks: usize,
+    keys: &[ChunkKey],
+) -> Result<usize, TierError> {
     if n_chunks <= keys.len() {
         return Ok(n_chunks);
     }
-    Err(TierError::count_too_large(n_chunks, keys.len()))
+    Err(TierError::count_too_large(method, n_chunks, keys.len()))
 }

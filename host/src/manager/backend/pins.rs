@@ -15,7 +15,8 @@ use crate::tier::{Pinning, TierError};
 impl Backend {
     async fn count(&self, keys: &[ChunkKey], deadline: Instant) -> Result<usize, TierError> {
         let tier = self.tier();
-        let call = async { within(tier.contains(keys.into(), Pinning::None, deadline).await?, keys) };
+        let call =
+            async { within("contains", tier.contains(keys.into(), Pinning::None, deadline).await?, keys) };
         self.counted(Operation::Contains, call).await
     }
 
@@ -42,7 +43,7 @@ impl Backend {
                             self.has_no_pins.store(true, Ordering::Relaxed);
                             Ok(fresh.len())
                         }
-                        other => within(other?, &fresh_keys),
+                        other => within("pin", other?, &fresh_keys),
                     }
                 };
                 let n_pinned = self.counted(Operation::Contains, call).await?;
@@ -56,7 +57,7 @@ impl Backend {
             let call = async {
                 match tier.contains(keys.into(), Pinning::Pin, deadline).await {
                     Err(TierError::Unsupported) => Ok(None),
-                    other => within(other?, keys).map(Some),
+                    other => within("contains", other?, keys).map(Some),
                 }
             };
             let n_pinned = self.counted(Operation::Contains, call).await?;

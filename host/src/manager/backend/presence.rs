@@ -42,7 +42,7 @@ impl Backend {
         let started = Instant::now();
         let outcome = match tier.present(keys.into(), deadline).await {
             Ok(present) if present.len() == keys.len() => Ok(present),
-            Ok(present) => Err(TierError::wrong_number_of_results(present.len(), keys.len())),
+            Ok(present) => Err(TierError::wrong_number_of_results("present", present.len(), keys.len())),
             Err(error) => Err(error),
         };
         // A tier without the method was not asked, as far as its metrics are concerned.

@@ -94,7 +94,7 @@ impl Backend {
             // Enforced even if the tier does not keep its deadline, because other operations wait for the end of the
             // call.
             let answer = self.control.until(deadline, tier.remove(keys.into(), deadline)).await;
-            within(answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
+            within("remove", answer.unwrap_or(Err(TierError::Timeout(limit)))?, keys)
         };
         // Before the call, for lookups and retrievals that it overtakes. After it, for chunks that were stored in
         // between and may also have been removed.

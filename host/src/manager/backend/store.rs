@@ -120,7 +120,7 @@ impl Backend {
             n if n == chunks.len() => Ok(results),
             // Of a native tier; a component's have been counted.
             n => {
-                let error = TierError::wrong_number_of_results(n, chunks.len());
+                let error = TierError::wrong_number_of_results("put", n, chunks.len());
                 self.metrics.error(Operation::Put, &error);
                 Err(error)
             }

@@ -41,7 +41,7 @@ pub enum ClassError {
 
 fn listed(names: &[String]) -> String {
     match names {
-        [] => "no class at all; is it a backend of kvtier?".to_owned(),
+        [] => "no class at all; in Rust, `kvtier_guest::export!(ThingBackend)` exports one".to_owned(),
         names => {
             format!("{}; give one of these as class_name", joined(names, ", ", CLASS_LIST_BYTES_MAX))
         }

@@ -55,8 +55,14 @@ pub enum ComponentError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is a library for Rust.
+    #[error("`{}` is a library for Rust, not a component; give the backend's crate `crate-type = [\"cdylib\"]` under `[lib]`, build it with `cargo build --target wasm32-wasip2`, and give the path of the .wasm file", path.display())]
+    RustLibrary {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a core module.
-    #[error("`{}` is a core WebAssembly module, not a component; build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown", path.display())]
+    #[error("`{}` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `wasm-tools component new`", path.display())]
     CoreModule {
         /// The file.
         path: PathBuf,

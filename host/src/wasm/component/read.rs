@@ -52,11 +52,14 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
     Ok(bytes)
 }
 
-/// Distinguishes a component from a core module and from other files by the first eight bytes.
+/// Distinguishes a component from a core module, a library and other files by the first eight bytes.
 fn recognise(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
     match bytes {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
         [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(ComponentError::CoreModule { path: path.into() }),
+        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', ..] => {
+            Err(ComponentError::RustLibrary { path: path.into() })
+        }
         _ => Err(ComponentError::NotWasm { path: path.into() }),
     }
 }

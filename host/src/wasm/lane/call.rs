@@ -19,6 +19,20 @@ pub(in crate::wasm) enum Call {
 }
 
 impl Call {
+    /// Returns the name of the method.
+    pub(in crate::wasm) const fn method(&self) -> &'static str {
+        match self {
+            Self::Contains(..) => "contains",
+            Self::Present(_) => "present",
+            Self::Put(..) => "put",
+            Self::Get(..) => "get",
+            Self::Pin(_) => "pin",
+            Self::Unpin(_) => "unpin",
+            Self::Remove(_) => "remove",
+            Self::Close => "close",
+        }
+    }
+
     /// Returns the memory that is lent to the call, to revoke it when the caller leaves.
     pub(super) fn lent(&self) -> LentMemory {
         match self {

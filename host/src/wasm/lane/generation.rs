@@ -3,6 +3,7 @@
 //! The task of a retired generation may run on until it next yields. Its counts and answers then go here, where they
 //! are no longer read, and never to its successor.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -44,8 +45,8 @@ pub(super) struct Generation {
     retirement: Mutex<Option<String>>,
 }
 
-/// The replies of calls that are inside the guest: kept here to report why their generation ended.
-struct Replies(Result<Vec<Option<Reply>>, TierError>);
+/// The replies of calls that are inside the guest, with their methods: kept here to report why their generation ended.
+struct Replies(Result<Vec<Option<(Reply, &'static str)>>, TierError>);
 
 impl Default for Replies {
     fn default() -> Self {
@@ -59,7 +60,12 @@ pub(super) struct CallSlot(usize);
 impl Generation {
     /// Admits a call. Returns `None` if its caller has left, or if the generation has ended; the caller then gets the
     /// cause.
-    pub(super) fn enter(self: &Arc<Self>, ticket: &Ticket, reply: Reply) -> Option<CallSlot> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        reply: Reply,
+        method: &'static str,
+    ) -> Option<CallSlot> {
         let mut place = ticket.lock();
         if !matches!(*place, CallPlace::Queued) {
             return None;
@@ -77,7 +83,7 @@ impl Generation {
         if free == replies.len() {
             replies.push(None);
         }
-        replies[free] = Some(reply);
+        replies[free] = Some((reply, method));
         *place = CallPlace::Inside(Arc::clone(self));
         self.used.store(true, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -93,7 +99,7 @@ impl Generation {
         drop(place);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         let reply = lock(&self.replies).0.as_mut().ok().and_then(|replies| replies[entry.0].take());
-        if let Some(reply) = reply {
+        if let Some((reply, _)) = reply {
             // The caller may have left.
             drop(reply.send(answer));
         }
@@ -103,10 +109,19 @@ impl Generation {
     /// `error`.
     pub(super) fn fail(&self, error: &TierError) {
         let ended = std::mem::replace(&mut lock(&self.replies).0, Err(error.clone()));
-        for reply in ended.into_iter().flatten().flatten() {
+        for (reply, _) in ended.into_iter().flatten().flatten() {
             // The caller may have left.
             drop(reply.send(Err(error.clone())));
         }
+    }
+
+    /// Returns which methods are inside, as " in `get`" or " in `get` or `put`"; nothing if none is. One of them is why
+    /// the guest traps or stalls.
+    pub(super) fn methods_inside(&self) -> String {
+        let replies = lock(&self.replies);
+        let inside: BTreeSet<_> = replies.0.iter().flatten().flatten().map(|(_, method)| *method).collect();
+        let named: Vec<_> = inside.into_iter().map(|method| format!("`{method}`")).collect();
+        if named.is_empty() { String::new() } else { format!(" in {}", named.join(" or ")) }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -209,7 +224,7 @@ mod tests {
         let calls: Vec<_> = (0..3)
             .map(|_| {
                 let (ticket, reply, answer) = call();
-                let entry = generation.enter(&ticket, reply).unwrap();
+                let entry = generation.enter(&ticket, reply, "get").unwrap();
                 (ticket, entry, answer)
             })
             .collect();
@@ -226,10 +241,10 @@ mod tests {
     fn a_call_that_comes_out_of_a_retired_generation_answers_nobody_in_the_next() {
         let (old, new) = (Arc::new(Generation::default()), Arc::new(Generation::default()));
         let (old_ticket, reply, mut old_answer) = call();
-        let old_entry = old.enter(&old_ticket, reply).unwrap();
+        let old_entry = old.enter(&old_ticket, reply, "get").unwrap();
         old.fail(&TierError::Lost("retired".into()));
         let (new_ticket, reply, mut new_answer) = call();
-        let new_entry = new.enter(&new_ticket, reply).unwrap();
+        let new_entry = new.enter(&new_ticket, reply, "get").unwrap();
         old.leave(&old_ticket, &old_entry, Ok(Answer::Count(1)));
         assert!(matches!(old_answer.try_recv(), Ok(Err(TierError::Lost(_)))));
         assert!(new_answer.try_recv().is_err(), "not answered by another call");
@@ -239,11 +254,30 @@ mod tests {
     }
 
     #[test]
+    fn the_methods_inside_are_named_once() {
+        let generation = Arc::new(Generation::default());
+        assert_eq!(generation.methods_inside(), "");
+        let enter = |method| {
+            let (ticket, reply, answer) = call();
+            let entry = generation.enter(&ticket, reply, method).unwrap();
+            (ticket, entry, answer)
+        };
+        let _put = enter("put");
+        let (ticket, entry, _answer) = enter("get");
+        let _get = enter("get");
+        assert_eq!(generation.methods_inside(), " in `get` or `put`");
+        generation.leave(&ticket, &entry, Ok(Answer::Done));
+        assert_eq!(generation.methods_inside(), " in `get` or `put`");
+        generation.fail(&TierError::Lost("retired".into()));
+        assert_eq!(generation.methods_inside(), "");
+    }
+
+    #[test]
     fn a_call_taken_by_a_generation_that_has_ended_hears_why() {
         let generation = Arc::new(Generation::default());
         generation.fail(&TierError::Trap("gone".into()));
         let (ticket, reply, mut answer) = call();
-        assert!(generation.enter(&ticket, reply).is_none());
+        assert!(generation.enter(&ticket, reply, "get").is_none());
         assert!(matches!(answer.try_recv(), Ok(Err(TierError::Trap(_)))));
         assert_eq!(generation.in_flight(), 0);
     }
@@ -252,19 +286,19 @@ mod tests {
     fn abandoned_calls_are_counted_from_when_their_callers_leave_until_they_come_out() {
         let generation = Arc::new(Generation::default());
         let (ticket, reply, _answer) = call();
-        let entry = generation.enter(&ticket, reply).unwrap();
+        let entry = generation.enter(&ticket, reply, "get").unwrap();
         assert_eq!(ticket.abandon().map(|(_, n_abandoned)| n_abandoned), Some(1));
         generation.leave(&ticket, &entry, Ok(Answer::Done));
         assert_eq!(generation.abandoned(), 0);
 
         let (ticket, reply, _answer) = call();
-        let entry = generation.enter(&ticket, reply).unwrap();
+        let entry = generation.enter(&ticket, reply, "get").unwrap();
         generation.leave(&ticket, &entry, Ok(Answer::Done));
         assert!(ticket.abandon().is_none(), "answered before the caller left");
         assert_eq!(generation.abandoned(), 0);
 
         let (ticket, reply, _answer) = call();
         assert!(ticket.abandon().is_none());
-        assert!(generation.enter(&ticket, reply).is_none(), "left while queued: not run at all");
+        assert!(generation.enter(&ticket, reply, "get").is_none(), "left while queued: not run at all");
     }
 }

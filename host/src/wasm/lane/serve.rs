@@ -13,7 +13,7 @@ use super::{Answer, Call, Job, LaneShared, Prepared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
 use crate::wasm::policy::{DenialLog, Mark};
-use crate::wasm::state::GuestState;
+use crate::wasm::state::{GuestState, remedy};
 
 /// How the task ended on its own.
 pub(super) enum TaskEnd {
@@ -73,7 +73,9 @@ pub(super) async fn run(
     match served.and_then(|end| end) {
         Ok(end) => end,
         Err(error) => {
-            let message = denial_log.explain_end(store.data().describe(&error));
+            let cause = store.data().describe(&error);
+            // It looked for files of modules that it had to bring with it: a grant would not help.
+            let message = if remedy::is_late_import(&cause) { cause } else { denial_log.explain_end(cause) };
             if opened {
                 TaskEnd::Trapped(message)
             } else {
@@ -125,7 +127,7 @@ async fn serve(
             }
             job = jobs.next(), if calls.len() < n_calls_max => {
                 let Some(Job { call, reply, ticket }) = job else { return Ok(TaskEnd::Closed) };
-                if let Some(entry) = generation.enter(&ticket, reply) {
+                if let Some(entry) = generation.enter(&ticket, reply, call.method()) {
                     shared.busy.notify_one();
                     calls.push(serve_one(accessor, bound, object, call, ticket, entry, generation));
                 }
@@ -181,11 +183,12 @@ fn explain(
 /// Reads a list of results, one for each key. The guest chooses its length, so it is checked before any element is
 /// read.
 fn per_chunk<T>(
+    method: &str,
     results: Vec<Result<T, contract::types::Error>>,
     n_keys: usize,
 ) -> Result<Vec<Result<T, TierError>>, TierError> {
     if results.len() != n_keys {
-        return Err(TierError::wrong_number_of_results(results.len(), n_keys));
+        return Err(TierError::wrong_number_of_results(method, results.len(), n_keys));
     }
     Ok(results.into_iter().map(|one| one.map_err(TierError::from)).collect())
 }
@@ -198,6 +201,7 @@ async fn perform(
 ) -> wasmtime::Result<Result<Answer, TierError>> {
     let count =
         |answer: (Result<u32, contract::types::Error>,)| answer.0.map(Answer::Count).map_err(TierError::from);
+    let method = call.method();
     Ok(match call {
         Call::Contains(keys, pinning) => {
             let keys = contract::keys(&keys);
@@ -209,7 +213,7 @@ async fn perform(
             let (answer,) = present.call_concurrent(accessor, (object, lowered)).await?;
             match answer {
                 Ok(present) if present.len() == keys.len() => Ok(Answer::Present(present)),
-                Ok(present) => Err(TierError::wrong_number_of_results(present.len(), keys.len())),
+                Ok(present) => Err(TierError::wrong_number_of_results(method, present.len(), keys.len())),
                 Err(error) => Err(error.into()),
             }
         }
@@ -218,13 +222,13 @@ async fn perform(
             let lowered = contract::keys(&keys);
             let (results,) = bound.put.call_concurrent(accessor, (object, lowered, lent)).await?;
             sources.revoke();
-            per_chunk(results, keys.len()).map(Answer::Put)
+            per_chunk(method, results, keys.len()).map(Answer::Put)
         }
         Call::Get(keys, sinks) => {
             let lent = accessor.with(|mut access| access.get().lend(sinks))?;
             let lowered = contract::keys(&keys);
             let (results,) = bound.get.call_concurrent(accessor, (object, lowered, lent)).await?;
-            per_chunk(results, keys.len()).map(Answer::Get)
+            per_chunk(method, results, keys.len()).map(Answer::Get)
         }
         Call::Pin(keys) => count(bound.pin.call_concurrent(accessor, (object, contract::keys(&keys))).await?),
         Call::Unpin(keys) => {
@@ -270,10 +274,11 @@ mod tests {
     #[test]
     fn a_list_of_another_length_than_the_keys_is_refused_by_its_length() {
         let results = |n: usize| vec![Ok(Some(1_u64)); n];
-        assert_eq!(per_chunk(results(3), 3).unwrap().len(), 3);
+        assert_eq!(per_chunk("put", results(3), 3).unwrap().len(), 3);
         for n in [0, 2, 4] {
-            let text = format!("{n} results for 3 keys");
-            assert_eq!(per_chunk(results(n), 3), Err(TierError::BadAnswer(text)));
+            let text =
+                format!("`put` returned {n} results for 3 keys; return one for each key, in their order");
+            assert_eq!(per_chunk("put", results(n), 3), Err(TierError::BadAnswer(text)));
         }
     }
 }

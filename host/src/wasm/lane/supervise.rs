@@ -183,7 +183,11 @@ async fn live(
         };
         // Otherwise an instance that dies without a call would be restarted forever, without a pause.
         if opened && generation.was_used() {
-            LaneEnd::Trapped(dead)
+            // Of the calls inside, it is not known which one trapped.
+            LaneEnd::Trapped(match generation.methods_inside() {
+                inside if inside.is_empty() => dead,
+                inside => format!("{}: {dead}", inside.trim_start()),
+            })
         } else {
             LaneEnd::NotStarted(format!("trapped: {dead}"))
         }
@@ -223,7 +227,10 @@ pub(super) async fn watch(jobs: async_channel::Receiver<Job>, shared: Arc<LaneSh
                 _ => !shared.blocking,
             };
             if is_due && generation.progress() == before {
-                let reason = format!("no progress for {stall:?}: the guest computes or blocks");
+                let inside = generation.methods_inside();
+                let reason = format!(
+                    "no progress for {stall:?}{inside}: the guest computes or blocks; let it await, or split its work"
+                );
                 shared.retire(&generation, reason);
             }
         }

@@ -68,7 +68,12 @@ impl Footprint {
 
     /// Returns the limit that refused growth; `None` if none did.
     pub(in crate::wasm) fn refusal(&self) -> Option<String> {
-        let memory = || format!("memory beyond limits.memory ({} MiB)", self.memory.max >> 20);
+        let memory = || {
+            let max_mib = self.memory.max >> 20;
+            format!(
+                "memory beyond limits.memory ({max_mib} MiB); keep less and return no-space, or raise the limit"
+            )
+        };
         let tables = || format!("table elements beyond limits.table_elements ({})", self.table_elements.max);
         self.memory.refused.then(memory).or_else(|| self.table_elements.refused.then(tables))
     }

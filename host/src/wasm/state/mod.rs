@@ -3,6 +3,7 @@
 //! Each group of imports sees its part of it: WASI's own functions through the views of `wasmtime-wasi`, kvtier's
 //! through those of `view`.
 
+pub(in crate::wasm) mod blocking_files;
 pub(in crate::wasm) mod file_streams;
 pub(in crate::wasm) mod file_work;
 pub(in crate::wasm) mod footprint;
@@ -10,6 +11,7 @@ pub(in crate::wasm) mod held;
 pub(in crate::wasm) mod http_objects;
 pub(in crate::wasm) mod log;
 pub(in crate::wasm) mod ownership;
+pub(in crate::wasm) mod remedy;
 pub(in crate::wasm) mod stdio;
 mod stores;
 mod view;
@@ -24,6 +26,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 #[cfg(feature = "http")]
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
+use self::blocking_files::BlockingFiles;
 use self::file_streams::FileStreams;
 use self::file_work::FileWork;
 use self::footprint::Footprint;
@@ -82,6 +85,8 @@ pub(in crate::wasm) struct Budgets {
     pub(in crate::wasm) http_objects: Objects,
     /// Pending operations on files.
     pub(in crate::wasm) file_work: Arc<FileWork>,
+    /// Counts blocking reads and writes of an async class.
+    pub(in crate::wasm) blocking_files: Option<Arc<BlockingFiles>>,
     /// Splices that may run at a time.
     pub(in crate::wasm) splices: Arc<Semaphore>,
     pub(in crate::wasm) owned: Owned,
@@ -126,29 +131,21 @@ impl GuestState {
             Some(trap) => trap.to_string(),
             None => no_memory::explain(error).unwrap_or_else(|| error.root_cause().to_string()),
         };
-        if let Some(limit) = limit_in(&cause) {
+        if let Some(limit) = remedy::limit_in(&cause) {
             cause = format!("{cause}; limits.{limit} is reached");
         }
         if let Some(refusal) = self.budgets.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
-        match self.output.last_output.last_lines(self.policy.denial_log.secrets()) {
-            Some(lines) => format!("{cause}; its last output: {lines}"),
-            None => cause,
+        let output = self.output.last_output.last_lines(self.policy.denial_log.secrets());
+        let remedy = remedy::remedy_for(output.as_deref().unwrap_or(&cause));
+        for (words, text) in [("its last output: ", output.as_deref()), ("", remedy)] {
+            if let Some(text) = text {
+                cause = format!("{cause}; {words}{text}");
+            }
         }
+        cause
     }
-}
-
-/// Returns the limit that caused a trap of wasmtime's. Not all of these traps have a type.
-fn limit_in(cause: &str) -> Option<&'static str> {
-    const LIMITS: [(&str, &str); 5] = [
-        ("resource table has no free keys", "handles_max"),
-        ("store handle limit exceeded", "handles_max"),
-        ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes"),
-        ("requested len ", "random_bytes"),
-        ("HTTP objects allowed by http_requests_max", "http_requests_max"),
-    ];
-    LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
 }
 
 impl WasiView for GuestState {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use wasmtime::component::{HasData, ResourceTable};
 
+use super::blocking_files::BlockingFiles;
 use super::file_streams::FileStreams;
 use super::file_work::FileWork;
 #[cfg(feature = "http")]
@@ -49,6 +50,8 @@ pub(in crate::wasm) struct FilesView<'a> {
     pub(in crate::wasm) open_files: &'a mut OpenFiles<ResourceTable>,
     pub(in crate::wasm) file_streams: &'a mut FileStreams,
     pub(in crate::wasm) file_work: &'a Arc<FileWork>,
+    /// `None` for a class in blocking style.
+    pub(in crate::wasm) blocking_files: Option<&'a BlockingFiles>,
     /// The backend's own threads.
     pub(in crate::wasm) threads: &'a Handle,
 }
@@ -74,9 +77,17 @@ pub(in crate::wasm) struct HttpObjectsView<'a> {
 impl GuestState {
     pub(in crate::wasm) fn files(&mut self) -> FilesView<'_> {
         let Self { table, policy, budgets, threads, .. } = self;
-        let Budgets { open_files, file_streams, file_work, .. } = budgets;
+        let Budgets { open_files, file_streams, file_work, blocking_files, .. } = budgets;
         let (denial_log, threads) = (&policy.denial_log, &threads.backend);
-        FilesView { table, denial_log, open_files, file_streams, file_work, threads }
+        FilesView {
+            table,
+            denial_log,
+            open_files,
+            file_streams,
+            file_work,
+            blocking_files: blocking_files.as_deref(),
+            threads,
+        }
     }
 
     pub(in crate::wasm) fn net(&mut self) -> NetView<'_> {

@@ -20,6 +20,7 @@ use super::load::{LoadError, LoadRequest};
 use super::policy::Denials;
 use super::prepared::{BackendShared, EngineFacts};
 use super::state::Stores;
+use super::state::blocking_files::BlockingFiles;
 use super::state::file_work::FileWork;
 use super::state::log::BackendLog;
 use super::threads::{LaneThreads, holding};
@@ -70,6 +71,7 @@ impl WasmTier {
         let directories = facts.fill(&mut config);
         let shared = BackendShared {
             log: Arc::new(BackendLog::new(&config, Clock::system())),
+            blocking_files: Arc::new(BlockingFiles::new(&config.name, Clock::system())),
             denials: Denials::new(&config.name, &config.allow),
             stores: Stores::new(&control),
             held: Arc::default(),
@@ -126,9 +128,10 @@ impl WasmTier {
     }
 
     async fn count(&self, n_keys: usize, call: Call, deadline: Instant) -> Result<usize, TierError> {
+        let method = call.method();
         match self.call(0, call, deadline).await? {
             Answer::Count(count) if count as usize <= n_keys => Ok(count as usize),
-            Answer::Count(count) => Err(TierError::count_too_large(count as usize, n_keys)),
+            Answer::Count(count) => Err(TierError::count_too_large(method, count as usize, n_keys)),
             other => Err(mismatch(&other)),
         }
     }

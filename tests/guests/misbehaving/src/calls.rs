@@ -49,6 +49,16 @@ macro_rules! at_once {
 }
 
 at_once! {
+    /// Reads a file of the first directory a hundred times by Rust's standard library, which blocks the instance.
+    StdFs, _op => {
+        for _ in 0..100 {
+            std::fs::read("/data/note").map_err(|error| Error::Other(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+at_once! {
     /// Traps.
     Trap, _op => std::process::abort()
 }

@@ -76,6 +76,8 @@ pub(crate) type GreedyBackend = Class<calls::Greedy>;
 pub(crate) type ReentrantWrites = Class<answers::Reentrant>;
 /// Logs `lines` long lines in the method `in` (default `contains`).
 pub(crate) type LogFloodBackend = Class<calls::LogFlood>;
+/// Works, and reads `/data/note` a hundred times by `std::fs` in the method `in` (default `get`).
+pub(crate) type StdFsBackend = Class<calls::StdFs>;
 /// Answers after `ms`, in the method `in` or in all.
 pub(crate) type LateBackend = Class<calls::Late>;
 /// Works, after waiting `ms` in `put`, `get` and `contains`.
@@ -118,6 +120,7 @@ kvtier_guest::export!(
     GreedyBackend,
     ReentrantWrites,
     LogFloodBackend,
+    StdFsBackend,
     LateBackend,
     SlowMemory,
     StreamBackend,

@@ -38,6 +38,7 @@ fn add_bytes_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtim
         |mut store, (fd, n_bytes, at): (Fd, types::Filesize, types::Filesize)| {
             Box::new(async move {
                 let state: &mut GuestState = store.data_mut();
+                note_blocking(state);
                 let work = match watch(&state.files(), 0) {
                     Ok(work) => work,
                     Err(failure) => return Ok((Err(types::ErrorCode::from(failure)),)),
@@ -56,6 +57,7 @@ fn add_bytes_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtim
                 let state: &mut GuestState = store.data_mut();
                 bytes.truncate(FILE_WRITE_BYTES_MAX);
                 bytes.shrink_to_fit();
+                note_blocking(state);
                 let work = match watch(&state.files(), bytes.len()) {
                     Ok(work) => work,
                     Err(failure) => return Ok((Err(types::ErrorCode::from(failure)),)),
@@ -86,12 +88,19 @@ fn add_bytes_to_linker(instance: &mut LinkerInstance<'_, GuestState>) -> wasmtim
     })
 }
 
+fn note_blocking(state: &mut GuestState) {
+    if let Some(calls) = state.files().blocking_files {
+        calls.note();
+    }
+}
+
 /// Makes a stream from or to a file. It counts as a pending operation for as long as it exists: it may have one under
 /// way at any time.
 fn stream<S: 'static>(
     state: &mut GuestState,
     make: impl FnOnce(&mut GuestState) -> FsResult<Resource<S>>,
 ) -> wasmtime::Result<Result<Resource<S>, types::ErrorCode>> {
+    note_blocking(state);
     let files = state.files();
     if !files.file_streams.have_room(files.table) {
         return Ok(Err(Failure::OpenFiles.into()));

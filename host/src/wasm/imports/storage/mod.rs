@@ -46,7 +46,9 @@ fn check_index(index: u32, count: usize) -> Result<()> {
     if (index as usize) < count {
         Ok(())
     } else {
-        Err(format_err!("index {index} is out of range: the call has {count} chunks"))
+        Err(format_err!(
+            "index {index} is out of range: the call has {count} chunks; count() is their number"
+        ))
     }
 }
 

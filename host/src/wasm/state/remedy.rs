@@ -1,0 +1,51 @@
+//! What an author can do about a trap: known causes by the words that wasmtime, Rust or Python has for them.
+
+/// The words of a late import in Python.
+const LATE_IMPORT: &str = "ModuleNotFoundError";
+
+const REMEDIES: [(&str, &str); 6] = [
+    ("already borrowed", "calls overlap, so end each borrow before the next await"),
+    ("already mutably borrowed", "calls overlap, so end each borrow before the next await"),
+    (
+        "called `Option::unwrap()` on a `None` value",
+        "return an error in the place of `unwrap`; `Init::require` names a missing key",
+    ),
+    (LATE_IMPORT, "nothing can be imported after the build, so import it at the top of the module"),
+    ("_async_start_", "a class in Python inherits the generated class of its name"),
+    ("failed to spawn thread", "a component has one thread; let calls overlap by `await`"),
+];
+
+/// Returns what to do about a trap with this text, if the text has a known cause.
+pub(in crate::wasm) fn remedy_for(text: &str) -> Option<&'static str> {
+    REMEDIES.iter().find(|(words, _)| text.contains(words)).map(|(_, remedy)| *remedy)
+}
+
+/// Reports whether a guest in Python died because it imported a module that its component does not have.
+pub(in crate::wasm) fn is_late_import(text: &str) -> bool {
+    text.contains(LATE_IMPORT)
+}
+
+/// Returns the limit that caused a trap of wasmtime's. Not all of these traps have a type.
+pub(super) fn limit_in(cause: &str) -> Option<&'static str> {
+    const LIMITS: [(&str, &str); 5] = [
+        ("resource table has no free keys", "handles_max"),
+        ("store handle limit exceeded", "handles_max"),
+        ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes"),
+        ("requested len ", "random_bytes"),
+        ("HTTP objects allowed by http_requests_max", "http_requests_max"),
+    ];
+    LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_cause_has_a_remedy_and_others_have_none() {
+        let text = "panicked at src/lib.rs:32:92: / RefCell already borrowed";
+        assert!(remedy_for(text).unwrap().contains("before the next await"));
+        assert!(remedy_for("wasm trap: wasm `unreachable` instruction executed").is_none());
+        assert!(is_late_import("ModuleNotFoundError: No module named 'sqlite3'"));
+    }
+}
