@@ -90,6 +90,9 @@ enum Task {
         /// Only install what is missing.
         #[arg(long)]
         install: bool,
+        /// Leave out the tests that are marked as long.
+        #[arg(long, conflicts_with = "install")]
+        quick: bool,
     },
     /// Build the Python wheels for x86-64 and aarch64 into target/wheels, and try them.
     Wheel,
@@ -128,8 +131,8 @@ fn run(task: Task) -> Result<()> {
             guests::build(&mut runner)?;
             python::build(&mut runner).map(drop)
         }
-        Task::Runtimes { install: true } => python::install_runtimes(&mut runner),
-        Task::Runtimes { install: false } => python::test_runtimes(&mut runner),
+        Task::Runtimes { install: true, .. } => python::install_runtimes(&mut runner),
+        Task::Runtimes { quick, .. } => python::test_runtimes(&mut runner, quick),
         Task::Wheel => python::build_wheels(&mut runner),
         Task::Packages => packages::check(&mut runner),
         Task::Deny { checks } => deny::run(&mut runner, &checks),
@@ -167,7 +170,7 @@ fn test(runner: &mut Runner, without: Option<String>, with_runtimes: bool) -> Re
         python::test(runner)?;
     }
     if with_runtimes {
-        python::test_runtimes(runner)?;
+        python::test_runtimes(runner, false)?;
     }
     runner.done("all checks passed");
     Ok(())

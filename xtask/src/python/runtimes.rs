@@ -36,14 +36,18 @@ const BENCHES: [(&str, &[&str]); 2] =
     [("side_by_side.py", &["--quick"]), ("vllm_decoding.py", &["--rounds", "3"])];
 
 /// Tests the adapters inside the serving engines. Installs these, 7 GB, if the environment does not have them. The
-/// tests in Rust have built the extension.
-pub(crate) fn test(runner: &mut Runner) -> Result<()> {
+/// tests in Rust have built the extension. A quick run leaves out the tests that are marked as `long`.
+pub(crate) fn test(runner: &mut Runner, is_quick: bool) -> Result<()> {
     let environment = ensure(runner)?;
     let package = stage(runner.workspace, Profile::Dev)?;
     for engine in ENGINES {
         // Each in a process of its own, as they do not share one.
         let folder = format!("tests/python/runtimes/{engine}");
-        let mut pytest = pytest(runner.workspace, &environment, &package, &[&folder]);
+        let mut arguments = vec!["-o", "markers=long: left out in quick runs", &folder];
+        if is_quick {
+            arguments.extend(["-m", "not long"]);
+        }
+        let mut pytest = pytest(runner.workspace, &environment, &package, &arguments);
         runner.run(&format!("tests in {engine}"), with_variables(&mut pytest, &environment))?;
     }
     Ok(())

@@ -14,6 +14,7 @@ from harness import fs, has, kvtier_plugin
 from stores_for_ever import BATCH
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_batches", [3, 10])
 def test_what_a_killed_process_has_stored_is_whole(lmcache, tmp_path, n_batches):
     plugins = {"kv": kvtier_plugin({"disk": fs(tmp_path / "kv")})}

@@ -10,6 +10,7 @@ import pytest
 from settings import BLOCK_TOKENS, PROMPT
 from vllm_process import Vllm
 
+pytestmark = pytest.mark.long
 GENERATE = {"generate": [PROMPT], "max_tokens": 24}
 N_BLOCKS = PROMPT["n_tokens"] // BLOCK_TOKENS
 ENGINE = {"disable_hybrid_kv_cache_manager": True}

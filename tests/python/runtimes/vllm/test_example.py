@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from vllm_process import LIMIT_S
 
 EXAMPLE = Path(__file__).resolve().parents[4] / "host" / "python" / "examples" / "vllm_offload.py"
 
 
+@pytest.mark.long
 def test_the_second_run_starts_from_what_the_first_one_stored(model, tmp_path):
     command = [sys.executable, str(EXAMPLE), "--folder", str(tmp_path / "kv"), "--model", str(model)]
     first, second = (

@@ -99,6 +99,7 @@ def test_a_second_process_starts_from_what_the_first_one_stored(start_vllm, gues
     assert answer["tokens"] == expected
 
 
+@pytest.mark.long
 def test_control_without_kvtier_there_is_no_hit(start_vllm, tmp_path, expected):
     [[first], [second]] = serve(start_vllm, tmp_path, None, [GENERATE, GENERATE]).results()["steps"]
     assert (first["cached"], second["cached"]) == (0, 0)
@@ -120,6 +121,7 @@ def test_flipped_bits_mean_a_recomputation(start_vllm, guests, tmp_path, stored,
     assert first_chunks, "no damaged chunk was replaced: was any read?"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("class_name", "keys"),
     [

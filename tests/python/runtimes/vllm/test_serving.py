@@ -92,6 +92,7 @@ def test_a_second_process_starts_from_what_the_first_one_stored(run_vllm, found,
     assert answer["tokens"] == expected[0]
 
 
+@pytest.mark.long
 def test_the_engine_core_may_be_a_process_of_its_own(run_vllm, found, expected):
     steps = [{"generate": [PROMPT, OTHER_PROMPT], "max_tokens": 24}, RESET] * 2
     first, _, second, _ = run_vllm(steps, offloading(found), core_process=True)["steps"]
@@ -120,6 +121,7 @@ def test_flipped_bits_mean_a_recomputation_and_a_fresh_store(run_vllm, found, tm
     assert (second[0]["cached"], second[0]["tokens"]) == (N_CACHED, expected[0])
 
 
+@pytest.mark.long
 def test_one_flipped_bit_costs_the_chunks_from_there_on(run_vllm, found, tmp_path, expected):
     flip(files_of(tmp_path / "disk")[N_CHUNKS // 2], 4321)
     [[answer]] = run_vllm([GENERATE], offloading(found))["steps"]
@@ -173,6 +175,7 @@ def test_decoding_goes_on_with_the_right_tokens(run_vllm, guests, tmp_path, expe
     assert [one["tokens"] for one in decoded["beside"]] == [expected[0][:1], expected[1][:1]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["contains", "get"])
 def test_decoding_goes_on_while_a_backend_hangs(run_vllm, guests, expected, method):
     """Another request waits for the backend, for seconds, and no step of decoding does."""
@@ -189,6 +192,7 @@ def test_decoding_goes_on_while_a_backend_hangs(run_vllm, guests, expected, meth
     assert [one["tokens"] for one in decoded["beside"]] == [expected[1][:1]]
 
 
+@pytest.mark.long
 def test_a_flood_of_log_lines_leaves_decoding_as_it_is(run_vllm, guests, expected):
     flood = hostile(guests, "LogFloodBackend")
     first, _, second, decoded = run_vllm([GENERATE, RESET, GENERATE, DECODE], offloading(flood))["steps"]
@@ -202,6 +206,7 @@ def test_control_a_python_tier_that_raises_ends_the_engine(start_vllm):
     assert "the store does not answer" in vllm.log.read_text()
 
 
+@pytest.mark.long
 def test_control_a_python_tier_that_flips_bits_changes_the_tokens(run_vllm, expected):
     first, _, second = run_vllm([GENERATE, RESET, GENERATE], offloading(python_tier(wrong="flip")))["steps"]
     assert first[0]["tokens"] == expected[0]
@@ -209,6 +214,7 @@ def test_control_a_python_tier_that_flips_bits_changes_the_tokens(run_vllm, expe
     assert second[0]["tokens"] != expected[0]
 
 
+@pytest.mark.long
 def test_control_a_python_tier_that_sleeps_stops_decoding(run_vllm):
     beside = [{"seed": 2, "n_tokens": 600}]
     steps = [{"decode": PROMPT, "max_tokens": 64, "beside": beside}]
@@ -216,6 +222,7 @@ def test_control_a_python_tier_that_sleeps_stops_decoding(run_vllm):
     assert max(decoded["steps_s"]) > 0.5
 
 
+@pytest.mark.long
 def test_a_sound_backend_behind_a_bad_one_still_hits(run_vllm, guests, tmp_path, expected):
     good = disk(guests, tmp_path / "disk")
     bad = hostile(guests, "WrongBytesBackend")
@@ -225,6 +232,7 @@ def test_a_sound_backend_behind_a_bad_one_still_hits(run_vllm, guests, tmp_path,
     assert results[2][0]["tokens"] == expected[0]
 
 
+@pytest.mark.long
 def test_a_killed_process_leaves_nothing_torn(start_vllm, run_vllm, guests, tmp_path, expected):
     tier = disk(guests, tmp_path / "disk")
     generate = {"generate": PROMPTS, "max_tokens": 24}
@@ -242,6 +250,7 @@ def test_a_killed_process_leaves_nothing_torn(start_vllm, run_vllm, guests, tmp_
     assert {reason for _, reason in values(metrics, "misses")} <= {"not_found"}
 
 
+@pytest.mark.long
 def test_a_wrong_section_stops_vllm_with_a_sentence(start_vllm, guests, tmp_path):
     tier = disk(guests, tmp_path / "disk", **{"disc.class_name": "FsBackend"})
     vllm = start_vllm([GENERATE], offloading(tier))
