@@ -134,7 +134,9 @@ impl GuestState {
         if let Some(limit) = remedy::limit_in(&cause) {
             cause = format!("{cause}; limits.{limit} is reached");
         }
-        if let Some(refusal) = self.budgets.footprint.refusal() {
+        if let Some(too_little) = remedy::first_memory(&cause) {
+            cause = too_little;
+        } else if let Some(refusal) = self.budgets.footprint.refusal() {
             cause = format!("{cause}, after it was refused {refusal}");
         }
         let output = self.output.last_output.last_lines(self.policy.denial_log.secrets());

@@ -1,5 +1,7 @@
 //! What an author can do about a trap: known causes by the words that wasmtime, Rust or Python has for them.
 
+use crate::config::show_size;
+
 /// The words of a late import in Python.
 const LATE_IMPORT: &str = "ModuleNotFoundError";
 
@@ -37,9 +39,28 @@ pub(super) fn limit_in(cause: &str) -> Option<&'static str> {
     LIMITS.iter().find(|(words, _)| cause.contains(words)).map(|(_, limit)| *limit)
 }
 
+/// Returns what to do about a component whose memory is larger than the limit from the beginning on, in the place of
+/// wasmtime's message, which counts pages.
+pub(super) fn first_memory(cause: &str) -> Option<String> {
+    const PAGE_BYTES: u64 = 64 << 10;
+    let pages =
+        cause.strip_prefix("memory minimum size of ")?.strip_suffix(" pages exceeds memory limits")?;
+    let needed = show_size(pages.parse::<u64>().ok()?.saturating_mul(PAGE_BYTES));
+    Some(format!(
+        "its memory has {needed} from the beginning on, more than limits.memory; raise limits.memory"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_memory_is_told_in_bytes() {
+        let told = first_memory("memory minimum size of 17 pages exceeds memory limits").unwrap();
+        assert!(told.starts_with("its memory has 1088 KiB from the beginning on"), "{told}");
+        assert_eq!(first_memory("memory minimum size of many pages"), None);
+    }
 
     #[test]
     fn a_known_cause_has_a_remedy_and_others_have_none() {
