@@ -7,10 +7,9 @@ import asyncio
 
 import wit_world
 from componentize_py_types import Err, Ok
+from store import Store
 from wit_world.exports import backend as contract
 from wit_world.imports import logging, streams, types
-
-from store import Store
 
 CAPACITY_DEFAULT = 32 << 20
 # `read` copies at most `limits.hostcall_bytes` in a call.

@@ -20,8 +20,12 @@ impl StorageBackend for NewBackend {
     fn new(init: Init) -> Result<Self, Error> {
         // Operators misspell keys; `only` refuses those that the backend does not know.
         init.only(&["capacity"])?;
-        let capacity_bytes = init.bytes_in("capacity", 1..)?.unwrap_or(CAPACITY_BYTES_DEFAULT);
-        Ok(Self { store: RefCell::new(Store::new(capacity_bytes)) })
+        let capacity_bytes = init
+            .bytes_in("capacity", 1..)?
+            .unwrap_or(CAPACITY_BYTES_DEFAULT);
+        Ok(Self {
+            store: RefCell::new(Store::new(capacity_bytes)),
+        })
     }
 
     fn lanes_max() -> u32 {

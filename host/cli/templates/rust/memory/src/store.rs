@@ -10,7 +10,9 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(capacity_bytes: u64) -> Self {
-        Self { chunks: Lru::new(capacity_bytes) }
+        Self {
+            chunks: Lru::new(capacity_bytes),
+        }
     }
 
     pub(crate) fn leading_run(&self, keys: &[ChunkKey]) -> u32 {
@@ -20,7 +22,9 @@ impl Store {
     pub(crate) fn put(&mut self, keys: &[ChunkKey], data: &Sources) -> Vec<Result<(), Error>> {
         // No chunk of a call makes room for another one of the same call.
         let call = self.chunks.call(keys.len());
-        data.chunks(keys).map(|chunk| self.put_one(call, &chunk)).collect()
+        data.chunks(keys)
+            .map(|chunk| self.put_one(call, &chunk))
+            .collect()
     }
 
     fn put_one(&mut self, call: Call, chunk: &Source<'_>) -> Result<(), Error> {
@@ -33,7 +37,8 @@ impl Store {
         drop(self.chunks.reserve(call, &[size_bytes])?);
         match chunk.read() {
             Ok(bytes) => {
-                self.chunks.insert(call, chunk.index(), chunk.key(), size_bytes, bytes)?;
+                self.chunks
+                    .insert(call, chunk.index(), chunk.key(), size_bytes, bytes)?;
                 Ok(())
             }
             Err(error) => {
@@ -43,7 +48,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn get(&mut self, keys: &[ChunkKey], into: &Sinks) -> Vec<Result<Option<u64>, Error>> {
+    pub(crate) fn get(
+        &mut self,
+        keys: &[ChunkKey],
+        into: &Sinks,
+    ) -> Vec<Result<Option<u64>, Error>> {
         let call = self.chunks.call(keys.len());
         into.chunks(keys)
             .map(|buffer| {
@@ -65,6 +74,8 @@ impl Store {
     }
 
     pub(crate) fn remove(&mut self, keys: &[ChunkKey]) -> u32 {
-        keys.iter().filter(|key| self.chunks.remove(key).is_some()).count() as u32
+        keys.iter()
+            .filter(|key| self.chunks.remove(key).is_some())
+            .count() as u32
     }
 }

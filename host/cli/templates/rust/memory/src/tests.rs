@@ -15,7 +15,10 @@ fn put(backend: &NewBackend, keys: &[ChunkKey], chunk: &[u8]) -> Vec<Result<(), 
 fn get(backend: &NewBackend, keys: &[ChunkKey]) -> Vec<Option<Vec<u8>>> {
     let into = sinks(vec![100; keys.len()]);
     let results = block_on(backend.get(keys, &into));
-    into.fetched(&results).into_iter().map(Result::unwrap).collect()
+    into.fetched(&results)
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
 }
 
 #[test]
@@ -30,7 +33,10 @@ fn a_chunk_comes_back_and_keeps_its_bytes() {
 #[test]
 fn chunks_used_longest_ago_make_room_but_not_for_the_same_call() {
     let (backend, keys) = (backend("200"), keys(4));
-    assert_eq!(put(&backend, &keys[..3], &[1; 100]), [Ok(()), Ok(()), Err(Error::NoSpace)]);
+    assert_eq!(
+        put(&backend, &keys[..3], &[1; 100]),
+        [Ok(()), Ok(()), Err(Error::NoSpace)]
+    );
     get(&backend, &keys[..1]);
     assert_eq!(put(&backend, &keys[3..], &[2; 100]), [Ok(())]);
     let found: Vec<bool> = get(&backend, &keys).iter().map(Option::is_some).collect();
@@ -44,13 +50,22 @@ fn pinned_chunks_stay_until_they_are_unpinned_or_removed() {
     assert_eq!(block_on(backend.contains(&keys, Pinning::Pin)), Ok(2));
     assert_eq!(put(&backend, &keys[2..3], &[1; 100]), [Err(Error::NoSpace)]);
     assert_eq!(block_on(backend.unpin(&keys[..1])), Ok(1));
-    assert_eq!(block_on(backend.remove(&[keys[1], keys[1], keys[3]])), Ok(1));
+    assert_eq!(
+        block_on(backend.remove(&[keys[1], keys[1], keys[3]])),
+        Ok(1)
+    );
     assert_eq!(put(&backend, &keys[2..], &[1; 100]), [Ok(()), Ok(())]);
 }
 
 #[test]
 fn settings_that_are_unknown_or_useless_are_refused() {
     for setting in [("capacity", "0"), ("capacities", "1GiB")] {
-        assert!(matches!(NewBackend::new(init([setting])), Err(Error::InvalidConfig(_))), "{setting:?}");
+        assert!(
+            matches!(
+                NewBackend::new(init([setting])),
+                Err(Error::InvalidConfig(_))
+            ),
+            "{setting:?}"
+        );
     }
 }
