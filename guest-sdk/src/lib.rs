@@ -15,6 +15,7 @@ mod backoff;
 mod buffers;
 mod chunk_store;
 mod chunks;
+pub mod directory;
 mod each;
 mod error;
 mod init;
@@ -33,7 +34,8 @@ pub use backoff::Backoff;
 pub use bindings::kvtier::storage::buffers::{Sinks, Sources};
 pub use bindings::kvtier::storage::logging::Level;
 pub use bindings::kvtier::storage::types::{
-    Caching, ChunkKey, EngineMetadata, Error, FileToLoad, FileToStore, Init, Ownership, Pinning,
+    Caching, ChunkKey, DirectoryEntry, EngineMetadata, EntryKind, Error, FileToLoad, FileToStore, Init,
+    Ownership, Pinning,
 };
 pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
 pub use chunk_store::ChunkStore;

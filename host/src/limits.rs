@@ -155,6 +155,14 @@ pub const FILE_WRITE_BYTES_MAX: usize = 1 << 20;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Entries of a directory that are read at a time, for a stream of them.
 pub const LISTED_AT_ONCE: usize = 256;
+/// Bytes of a small file that `directory.read` returns, or `directory.write` writes.
+pub const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Entries that one `directory.list` returns.
+pub const LISTED_ENTRIES_MAX: usize = 4096;
+/// Temporary names that are tried for one small file. They are random, so two are hardly ever the same.
+pub const TEMPORARY_NAMES_MAX: usize = 8;
+/// Granted directories that an error about a path lists; the rest is counted.
+pub const GRANTS_NAMED_MAX: usize = 8;
 /// Directories that one instance may keep to a capacity, each an open descriptor.
 pub const OWNED_DIRECTORIES_MAX: usize = 16;
 /// Bytes that are read of the system's table of locks, to name the process that holds one.

@@ -45,12 +45,13 @@ fn the_text_of_the_contract_is_pinned() {
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
+    directory.wit sha256:31654198d832d197d6811988fa24d978bad2207425c1a4a1e7fc19b4f2321e54
     files.wit sha256:092a2c5569a10644e8c56368ab5dc11d825ee62dcba7bbfc6d0e788d1e87e9f8
     logging.wit sha256:f8a047d7fca8473b09b8f1baa3796044825e79aa7667eab5b8711b3d82fe1a9f
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950
-    types.wit sha256:c58f779a394e7ce65c8201caa648d1cff8a1e03bf9ab2e950bb1874c3b35e611
+    types.wit sha256:da990579ccbd062b20c11ede9f8541f85cf0d388321639d4acc6987397fea0e6
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
-    worlds.wit sha256:58dad60a676228e8d1afac2491c1713ae4b73beeff2427a7c9eebad3e67e9007
+    worlds.wit sha256:a156eaf3bbe6acffc073d55a1ab6ae16f14d223b69a820a615adf3b69f6d78ae
     ");
 }
 
@@ -70,7 +71,20 @@ fn every_item_of_the_contract_is_documented_and_dated() {
     assert_eq!(package.name.to_string(), format!("kvtier:storage@{CONTRACT_VERSION}"));
     let mut interfaces: Vec<&str> = package.interfaces.keys().map(String::as_str).collect();
     interfaces.sort_unstable();
-    assert_eq!(interfaces, ["backend", "buffers", "files", "files-blocking", "logging", "streams", "types"]);
+    assert_eq!(
+        interfaces,
+        [
+            "backend",
+            "buffers",
+            "directory",
+            "directory-blocking",
+            "files",
+            "files-blocking",
+            "logging",
+            "streams",
+            "types"
+        ]
+    );
     let mut n_items = 0;
     for (name, id) in &package.interfaces {
         let interface = &resolve.interfaces[*id];

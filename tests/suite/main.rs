@@ -34,6 +34,7 @@ mod load_memory;
 mod model;
 mod on_keys;
 mod open_files;
+mod paths;
 mod phantom;
 mod pins;
 mod prefix;

@@ -116,6 +116,27 @@ fn names_in_pending_operations_are_limited() {
 }
 
 #[test]
+fn operations_by_path_are_limited_like_others() {
+    assert_pending_is_limited("paths-given-up", 10, |backend| backend.limits.file_operations_max = 10);
+    assert_pending_is_limited("paths-given-up", 5, |backend| backend.limits.file_names_bytes = 20_100);
+}
+
+#[test]
+fn bytes_that_wait_to_be_written_are_limited() {
+    let folder = Folder::new();
+    let mut backend = folder.granted("writes", "writes-given-up");
+    backend.limits.file_names_bytes = 20_000;
+    let engine = engine(backend);
+    let storage = engine.storage();
+    let held = hold_threads("writes").unwrap();
+    assert_eq!(take(storage, "writes", 10_000), None);
+    assert_eq!(take(storage, "writes", 10_000), Some("unavailable"), "with two names");
+    assert_eq!(take(storage, "writes", 9_900), None);
+    drop(held);
+    support::eventually("threads have reached all operations", || take(storage, "writes", 10_000).is_none());
+}
+
+#[test]
 fn threads_that_wait_for_a_disk_are_counted_when_the_engine_is_closed() {
     let folder = Folder::new();
     let mut backend = folder.granted("hangs", "files-0.3");

@@ -126,7 +126,17 @@ pub(crate) fn expand(list: &ClassList) -> Result<TokenStream> {
 fn mappings() -> TokenStream {
     let storage = storage_package();
     let (name, version) = storage.split_once('@').unwrap_or((&storage, ""));
-    let ours = ["types", "buffers", "streams", "files", "files-blocking", "logging"].map(|interface| {
+    let ours = [
+        "types",
+        "buffers",
+        "streams",
+        "files",
+        "files-blocking",
+        "directory",
+        "directory-blocking",
+        "logging",
+    ]
+    .map(|interface| {
         let key = format!("{name}/{interface}@{version}");
         let module = format_ident!("{}", interface.replace('-', "_"));
         quote! { #key: ::kvtier_guest::bindings::kvtier::storage::#module, }

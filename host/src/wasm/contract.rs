@@ -25,6 +25,12 @@ mod generated {
             "kvtier:storage/files-blocking.load-all": async | trappable,
             "kvtier:storage/files-blocking.try-direct": async | trappable,
             "kvtier:storage/files-blocking.keep-capacity": async | trappable,
+            "kvtier:storage/directory-blocking.store-all": async | trappable,
+            "kvtier:storage/directory-blocking.load-all": async | trappable,
+            "kvtier:storage/directory-blocking.list": async | trappable,
+            "kvtier:storage/directory-blocking.remove": async | trappable,
+            "kvtier:storage/directory-blocking.read": async | trappable,
+            "kvtier:storage/directory-blocking.write": async | trappable,
             default: trappable,
         },
         with: {
@@ -36,7 +42,9 @@ mod generated {
     });
 }
 
-pub(super) use generated::kvtier::storage::{buffers, files, files_blocking, logging, streams, types};
+pub(super) use generated::kvtier::storage::{
+    buffers, directory, directory_blocking, files, files_blocking, logging, streams, types,
+};
 
 type Reply<T> = (Result<T, types::Error>,);
 type Keys = Vec<types::ChunkKey>;

@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicU64;
 
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{FsPerms, WasiCtx};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
+use wasmtime_wasi::p3::bindings::filesystem::preopens::Host as _;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 #[cfg(feature = "http")]
 use wasmtime_wasi_http::WasiHttpCtx;
 
@@ -16,6 +18,7 @@ use super::imports::check_address;
 #[cfg(feature = "http")]
 use super::imports::http::Hooks;
 use super::policy::DenialLog;
+use super::policy::granted::GrantedDirectory;
 use super::policy::open_files::OpenFiles;
 use super::prepared::Prepared;
 #[cfg(feature = "http")]
@@ -28,7 +31,7 @@ use super::state::ownership::Owned;
 use super::state::stdio::{Pace, StderrTail};
 use super::state::{Alive, Budgets, GuestState, Output, Policy, Threads};
 use crate::clock::Clock;
-use crate::config::{EnvGrant, FsAccess};
+use crate::config::{EnvGrant, FsAccess, FsGrant};
 use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
 
 impl Prepared {
@@ -57,16 +60,7 @@ fn new_store(
     wasi.stdout(StderrTail::nothing().paced(&pace)).stderr(last_output.paced(&pace));
     wasi.max_random_size(limits.random_bytes);
     for grant in &config.allow.fs {
-        let perms = match grant.access {
-            FsAccess::ReadOnly => FsPerms::ReadOnly,
-            FsAccess::ReadWrite => FsPerms::ReadWrite,
-        };
-        wasi.preopened_dir(&grant.host_dir, &grant.guest_path, perms).map_err(|error| {
-            wasmtime::format_err!(
-                "allow.fs grants `{}`, which cannot be opened: {error:#}; create the directory or correct the grant",
-                grant.host_dir.display()
-            )
-        })?;
+        grant_directory(&mut wasi, grant)?;
     }
     for variable in &config.allow.env {
         match variable {
@@ -94,12 +88,12 @@ fn new_store(
     let mut table = ResourceTable::new();
     // Each call is lent exactly one handle.
     table.set_max_capacity(limits.handles_max.saturating_add(limits.calls_in_flight_max));
-    let state = GuestState {
+    let mut state = GuestState {
         table,
         wasi: wasi.build(),
         #[cfg(feature = "http")]
         http,
-        policy: Policy { net: net.clone(), denial_log: denial_log.clone() },
+        policy: Policy { granted: Vec::new(), net: net.clone(), denial_log: denial_log.clone() },
         budgets: Budgets {
             handles_max: limits.handles_max,
             read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
@@ -116,6 +110,7 @@ fn new_store(
         output: Output { log: Arc::clone(&shared.log), last_output },
         alive,
     };
+    state.policy.granted = granted(&mut state)?;
     let mut store = Store::new(threads.engine(), state);
     store.limiter(|state| &mut state.budgets.footprint);
     store.set_hostcall_fuel(limits.hostcall_bytes as usize);
@@ -126,4 +121,30 @@ fn new_store(
         table.set_max_capacity(n_handles_max);
     }
     Ok(store)
+}
+
+fn grant_directory(wasi: &mut WasiCtxBuilder, grant: &FsGrant) -> wasmtime::Result<()> {
+    let perms = match grant.access {
+        FsAccess::ReadOnly => FsPerms::ReadOnly,
+        FsAccess::ReadWrite => FsPerms::ReadWrite,
+    };
+    wasi.preopened_dir(&grant.host_dir, &grant.guest_path, perms).map(drop).map_err(|error| {
+        wasmtime::format_err!(
+            "allow.fs grants `{}`, which cannot be opened: {error:#}; create the directory or correct the grant",
+            grant.host_dir.display()
+        )
+    })
+}
+
+/// Returns the directories that the WASI context has opened, for functions that name them by their paths.
+fn granted(state: &mut GuestState) -> wasmtime::Result<Vec<GrantedDirectory>> {
+    let directories = state.filesystem().get_directories()?;
+    let mut granted = Vec::with_capacity(directories.len());
+    for (handle, guest_path) in directories {
+        if let Descriptor::Dir(opened) = state.table.delete(handle)? {
+            let (directory, is_read_only) = (opened.dir, opened.perms.write_not_permitted());
+            granted.push(GrantedDirectory { guest_path, directory, is_read_only });
+        }
+    }
+    Ok(granted)
 }

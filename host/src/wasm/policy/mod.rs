@@ -2,6 +2,7 @@
 
 pub(in crate::wasm) mod denial;
 pub(in crate::wasm) mod external;
+pub(in crate::wasm) mod granted;
 pub(in crate::wasm) mod network;
 pub(in crate::wasm) mod open_files;
 pub(in crate::wasm) mod overlap;

@@ -74,7 +74,10 @@ fn grant_for(import: &str) -> Option<&'static str> {
             Some("allow.net")
         }
         "wasi:cli/environment" => Some("allow.env"),
-        "kvtier:storage/files" | "kvtier:storage/files-blocking" => Some("allow.fs"),
+        "kvtier:storage/files"
+        | "kvtier:storage/files-blocking"
+        | "kvtier:storage/directory"
+        | "kvtier:storage/directory-blocking" => Some("allow.fs"),
         _ => None,
     }
 }

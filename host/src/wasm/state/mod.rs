@@ -37,6 +37,7 @@ pub(in crate::wasm) use self::view::HttpObjectsView;
 pub(in crate::wasm) use self::view::{FilesView, Logging, OutputView, Storage, StorageView};
 use super::no_memory;
 use super::policy::DenialLog;
+use super::policy::granted::GrantedDirectory;
 use super::policy::network::NetPolicy;
 use super::policy::open_files::OpenFiles;
 
@@ -63,8 +64,10 @@ pub(in crate::wasm) struct HttpState {
     pub(in crate::wasm) hooks: Box<dyn WasiHttpHooks>,
 }
 
-/// The targets that the instance may reach, and its denials.
+/// What the instance may reach, and its denials.
 pub(in crate::wasm) struct Policy {
+    /// The granted directories.
+    pub(in crate::wasm) granted: Vec<GrantedDirectory>,
     pub(in crate::wasm) net: NetPolicy,
     pub(in crate::wasm) denial_log: DenialLog,
 }

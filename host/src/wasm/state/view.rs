@@ -81,7 +81,7 @@ impl GuestState {
 
     pub(in crate::wasm) fn net(&mut self) -> NetView<'_> {
         let Self { table, policy, budgets, threads, .. } = self;
-        let Policy { net, denial_log } = policy;
+        let Policy { net, denial_log, .. } = policy;
         let Budgets { open_files, connect_timeout, .. } = budgets;
         NetView {
             table,

@@ -22,7 +22,7 @@ use kvtier_guest::wasip3::filesystem::preopens;
 use kvtier_guest::wasip3::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 use kvtier_guest::wasip3::random::random as random_0_3;
 use kvtier_guest::wasip3::sockets::types::{IpAddressFamily, TcpSocket};
-use kvtier_guest::{Level, info, log};
+use kvtier_guest::{Level, directory, info, log};
 
 /// Takes `config.takes`, in `get` and for `read` in `put`; how much is the lower half of the key. What works is a miss.
 pub struct GreedyBackend {
@@ -207,6 +207,20 @@ async fn give_up_files(takes: &str, n: usize) -> Result<(), Error> {
             }
             Ok(())
         }
+        "paths-given-up" => (0..n).try_for_each(|number| {
+            let path = format!("{GRANTED}/{}x", long_name());
+            let begun = match number % 4 {
+                0 => now(pin!(directory::read(&path))).map(|read| read.map(drop)),
+                1 => now(pin!(directory::list(&path, ""))).map(|listed| listed.map(drop)),
+                2 => now(pin!(directory::remove(&path))).map(|removed| removed.map(drop)),
+                _ => now(pin!(directory::write(&format!("{path}/x"), *b"x"))),
+            };
+            begun.unwrap_or(Ok(()))
+        }),
+        "writes-given-up" => {
+            let path = format!("{GRANTED}/given-up");
+            now(pin!(directory::write(&path, vec![7; n]))).unwrap_or(Ok(()))
+        }
         "direct-names" => {
             let name = "x".repeat(n);
             let root = root()?;
@@ -218,6 +232,9 @@ async fn give_up_files(takes: &str, n: usize) -> Result<(), Error> {
         other => Err(Error::invalid_config("takes", other)),
     }
 }
+
+/// The guest's path of the granted directory.
+const GRANTED: &str = "/data";
 
 thread_local! {
     static OPEN: RefCell<Option<Rc<Descriptor>>> = const { RefCell::new(None) };

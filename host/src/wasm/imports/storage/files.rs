@@ -42,7 +42,10 @@ impl<T: Send + 'static> files::HostWithStore<T> for Storage {
         files: Vec<FileToStore>,
         caching: Caching,
     ) -> Result<Vec<Answer<u64>>> {
-        let batch = accessor.with(|mut access| access.get().batch_out(&chunks, &directory, files))?;
+        let batch = accessor.with(|mut access| {
+            let view = access.get();
+            view.batch_out(&chunks, view.open_place(&directory)?, files)
+        })?;
         store_all(batch, caching).await
     }
 
@@ -53,7 +56,10 @@ impl<T: Send + 'static> files::HostWithStore<T> for Storage {
         files: Vec<FileToLoad>,
         caching: Caching,
     ) -> Result<Vec<Answer<Option<u64>>>> {
-        let batch = accessor.with(|mut access| access.get().batch_in(&buffers, &directory, files))?;
+        let batch = accessor.with(|mut access| {
+            let view = access.get();
+            view.batch_in(&buffers, view.open_place(&directory)?, files)
+        })?;
         load_all(batch, caching).await
     }
 
@@ -62,7 +68,10 @@ impl<T: Send + 'static> files::HostWithStore<T> for Storage {
         directory: Resource<Descriptor>,
         temporary: String,
     ) -> Result<Answer<()>> {
-        let batch = accessor.with(|mut access| access.get().batch((), &directory, vec![temporary]))?;
+        let batch = accessor.with(|mut access| -> Result<_> {
+            let view = access.get();
+            Ok(view.batch((), view.open_place(&directory)?, vec![temporary]))
+        })?;
         try_direct(batch).await
     }
 
@@ -71,9 +80,9 @@ impl<T: Send + 'static> files::HostWithStore<T> for Storage {
         directory: Resource<Descriptor>,
         path: String,
     ) -> Result<Answer<Ownership>> {
-        let batch = accessor.with(|mut access| {
+        let batch = accessor.with(|mut access| -> Result<_> {
             let view = access.get();
-            view.batch(view.budgets.owned.question(), &directory, vec![path])
+            Ok(view.batch(view.budgets.owned.question(), view.open_place(&directory)?, vec![path]))
         })?;
         let tried = ask_for_lock(batch).await?;
         Ok(accessor.with(|mut access| access.get().budgets.owned.note(tried)))
@@ -108,7 +117,7 @@ impl files_blocking::Host for StorageView<'_> {
         files: Vec<FileToStore>,
         caching: Caching,
     ) -> Result<Vec<Answer<u64>>> {
-        store_all(self.batch_out(&chunks, &directory, files)?, caching).await
+        store_all(self.batch_out(&chunks, self.open_place(&directory)?, files)?, caching).await
     }
 
     async fn load_all(
@@ -118,11 +127,11 @@ impl files_blocking::Host for StorageView<'_> {
         files: Vec<FileToLoad>,
         caching: Caching,
     ) -> Result<Vec<Answer<Option<u64>>>> {
-        load_all(self.batch_in(&buffers, &directory, files)?, caching).await
+        load_all(self.batch_in(&buffers, self.open_place(&directory)?, files)?, caching).await
     }
 
     async fn try_direct(&mut self, directory: Resource<Descriptor>, temporary: String) -> Result<Answer<()>> {
-        try_direct(self.batch((), &directory, vec![temporary])?).await
+        try_direct(self.batch((), self.open_place(&directory)?, vec![temporary])).await
     }
 
     async fn keep_capacity(
@@ -130,7 +139,8 @@ impl files_blocking::Host for StorageView<'_> {
         directory: Resource<Descriptor>,
         path: String,
     ) -> Result<Answer<Ownership>> {
-        let tried = ask_for_lock(self.batch(self.budgets.owned.question(), &directory, vec![path])?).await?;
+        let batch = self.batch(self.budgets.owned.question(), self.open_place(&directory)?, vec![path]);
+        let tried = ask_for_lock(batch).await?;
         Ok(self.budgets.owned.note(tried))
     }
 }

@@ -19,6 +19,18 @@ pub(super) async fn off_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| format_err!("{error}"))
 }
 
+/// As [`off_thread`], for work whose result takes memory: the slot is held until the result is here.
+pub(super) async fn off_thread_to_here<T: Send + 'static>(
+    slots: Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let slot = slots.acquire_owned().await;
+    // If this future is dropped, the thread still has the slot.
+    let work = move || (work(), slot);
+    let (result, _slot) = tokio::task::spawn_blocking(work).await.map_err(|error| format_err!("{error}"))?;
+    Ok(result)
+}
+
 /// Runs pieces of blocking work on up to `n_threads` threads, as many as pay off, and returns their results in order.
 /// `work` is called with the number of a piece.
 ///

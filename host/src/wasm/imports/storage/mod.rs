@@ -1,11 +1,15 @@
-//! The interfaces of the contract that move chunks: buffers, streams and files.
+//! The interfaces of the contract that move chunks: buffers, streams, files and directories.
 
 mod buffers;
 mod direct;
+mod directory;
+mod entries;
 mod files;
 mod io_workers;
 mod operations;
 mod paths;
+mod place;
+mod small_files;
 mod splice;
 mod streams;
 
@@ -16,7 +20,10 @@ use wasmtime::{Result, format_err};
 use crate::limits::LANE_BYTES_MAX;
 use crate::transfer::TransferError;
 use crate::wasm::contract::types::Error;
-use crate::wasm::contract::{files as contract_files, files_blocking, streams as contract_streams, types};
+use crate::wasm::contract::{
+    directory as contract_directory, directory_blocking, files as contract_files, files_blocking,
+    streams as contract_streams, types,
+};
 use crate::wasm::state::{GuestState, Storage, StorageView};
 
 /// Adds the contract's interfaces to a linker that has WASI.
@@ -26,6 +33,8 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<GuestState>) -> Result<
     contract_streams::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     contract_files::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     files_blocking::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
+    contract_directory::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
+    directory_blocking::add_to_linker::<_, Storage>(linker, GuestState::storage)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The operations of `files` and `files-blocking`, the same for both.
+//! The operations of `files` and `directory`, and of the same interfaces in blocking style.
 //!
 //! Paths are checked and the operation is counted as pending when a call is made, because the guest chooses how many
 //! operations wait for a thread, and with which paths.
@@ -12,7 +12,8 @@ use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 
 use super::io_workers::{all_off_thread, off_thread};
-use super::paths::{Directory, check_path};
+use super::paths::check_path;
+use super::place::Place;
 use super::{check_index, refused, splice};
 use crate::limits::SPLICES_MAX;
 use crate::transfer::{Lease, Sealed, Sinks, Sources};
@@ -66,7 +67,7 @@ pub(super) struct Files<M, F> {
     /// The backend's.
     slots: Arc<Semaphore>,
     memory: M,
-    directory: Directory,
+    place: Place,
     entries: Vec<Answer<F>>,
     begun: Begun,
 }
@@ -75,22 +76,26 @@ pub(super) async fn store_all(
     batch: FileBatch<Sources, FileToStore>,
     caching: Caching,
 ) -> Result<Vec<Answer<u64>>> {
-    each_off_thread(batch, move |directory, memory, file| directory.store(memory, file, caching)).await
+    each_off_thread(batch, move |place, memory, file| place.get_or_make()?.store(memory, file, caching)).await
 }
 
 pub(super) async fn load_all(
     batch: FileBatch<Sinks, FileToLoad>,
     caching: Caching,
 ) -> Result<Vec<Answer<Option<u64>>>> {
-    each_off_thread(batch, move |directory, memory, file| directory.load(memory, file, caching)).await
+    each_off_thread(batch, move |place, memory, file| match place.get()? {
+        Some(directory) => directory.load(memory, file, caching),
+        None => Ok(None),
+    })
+    .await
 }
 
 pub(super) async fn try_direct(batch: FileBatch<(), String>) -> Result<Answer<()>> {
-    only(each_off_thread(batch, |directory, (), temporary| directory.try_direct(temporary)).await?)
+    only(each_off_thread(batch, |place, (), temporary| place.get_or_make()?.try_direct(temporary)).await?)
 }
 
 pub(super) async fn ask_for_lock(batch: FileBatch<Question, String>) -> Result<Answer<Tried>> {
-    only(each_off_thread(batch, |directory, question, path| directory.own(question, path)).await?)
+    only(each_off_thread(batch, |place, question, path| place.get_or_make()?.own(question, path)).await?)
 }
 
 /// The answer for the one file of a batch.
@@ -101,7 +106,7 @@ fn only<T>(answers: Vec<Answer<T>>) -> Result<Answer<T>> {
 /// Runs `each` for every file, on as many threads as pay off.
 async fn each_off_thread<M, F, T>(
     batch: FileBatch<M, F>,
-    each: impl Fn(&Directory, &M, &F) -> Answer<T> + Send + Sync + 'static,
+    each: impl Fn(&Place, &M, &F) -> Answer<T> + Send + Sync + 'static,
 ) -> Result<Vec<Answer<T>>>
 where
     M: Send + Sync + 'static,
@@ -109,7 +114,7 @@ where
     T: Send + 'static,
 {
     match batch {
-        Ok(Files { slots, memory, directory, entries, begun }) => {
+        Ok(Files { slots, memory, place, entries, begun }) => {
             let n_files = entries.len();
             if entries.iter().all(std::result::Result::is_err) {
                 let refusals = entries.into_iter().filter_map(std::result::Result::err);
@@ -118,7 +123,7 @@ where
             let work = move |n: usize| {
                 // As long as a thread is at work.
                 let _begun = &begun;
-                entries[n].as_ref().map_err(Error::clone).and_then(|file| each(&directory, &memory, file))
+                entries[n].as_ref().map_err(Error::clone).and_then(|file| each(&place, &memory, file))
             };
             all_off_thread(slots, SPLICES_MAX, n_files, work).await
         }
@@ -181,62 +186,55 @@ impl StorageView<'_> {
     }
 
     fn splice<M>(&self, memory: M, file: File) -> Answer<Splice<M>> {
-        let begun = self
-            .budgets
-            .file_work
-            .begin(0)
-            .ok_or_else(|| Error::Unavailable(self.budgets.file_work.refusal()))?;
+        let begun = self.begin(0)?;
         Ok(Splice { slots: Arc::clone(&self.budgets.splices), memory, file, begun })
     }
 
     pub(super) fn batch_out(
         &self,
         chunks: &Resource<Sources>,
-        directory: &Resource<Descriptor>,
+        place: Answer<Place>,
         files: Vec<FileToStore>,
     ) -> Result<FileBatch<Sources, FileToStore>> {
         let sources = self.table.get(chunks)?.clone();
         check_indices(files.iter().map(|file| file.index), sources.count())?;
-        self.batch(sources, directory, files)
+        Ok(self.batch(sources, place, files))
     }
 
     pub(super) fn batch_in(
         &self,
         buffers: &Resource<Sinks>,
-        directory: &Resource<Descriptor>,
+        place: Answer<Place>,
         files: Vec<FileToLoad>,
     ) -> Result<FileBatch<Sinks, FileToLoad>> {
         let sinks = self.table.get(buffers)?.clone();
         check_indices(files.iter().map(|file| file.index), sinks.count())?;
-        self.batch(sinks, directory, files)
+        Ok(self.batch(sinks, place, files))
     }
 
     pub(super) fn batch<M, F: Named>(
         &self,
         memory: M,
-        directory: &Resource<Descriptor>,
+        place: Answer<Place>,
         files: Vec<F>,
-    ) -> Result<FileBatch<M, F>> {
+    ) -> FileBatch<M, F> {
         let n_files = files.len();
-        let Descriptor::Dir(opened) = self.table.get(directory)? else {
-            return Ok(Err((Error::InvalidArgument("expected a directory, got a file".into()), n_files)));
-        };
+        let place = place.map_err(|error| (error, n_files))?;
         // A file with an invalid path does not wait with the others.
         let check = |file: F| {
             let checked = file.paths().try_for_each(check_path);
             checked.map(|()| file)
         };
         let entries: Vec<Answer<F>> = files.into_iter().map(check).collect();
-        let n_bytes = entries.iter().flatten().flat_map(F::paths).map(str::len).sum();
-        let Some(begun) = self.budgets.file_work.begin(n_bytes) else {
-            return Ok(Err((Error::Unavailable(self.budgets.file_work.refusal()), n_files)));
-        };
-        let directory = Directory {
-            file: Arc::clone(&opened.dir),
-            is_read_only: opened.perms.write_not_permitted(),
-            denial_log: self.policy.denial_log.clone(),
-        };
-        Ok(Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, directory, entries, begun }))
+        let n_bytes: usize = entries.iter().flatten().flat_map(F::paths).map(str::len).sum();
+        let begun = self.begin(place.n_bytes() + n_bytes).map_err(|error| (error, n_files))?;
+        Ok(Files { slots: Arc::clone(&self.budgets.splices), memory, place, entries, begun })
+    }
+
+    /// Counts an operation that holds `n_bytes` as pending.
+    pub(super) fn begin(&self, n_bytes: usize) -> Answer<Begun> {
+        let work = &self.budgets.file_work;
+        work.begin(n_bytes).ok_or_else(|| Error::Unavailable(work.refusal()))
     }
 
     /// Looks a file up and checks the descriptor's rights, which nothing else enforces here.

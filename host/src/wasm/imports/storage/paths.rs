@@ -130,6 +130,36 @@ impl Directory {
         opened.map(File::from).map_err(|error| self.failed(path, Change::No, Caching::Cached, &error))
     }
 
+    /// Opens a directory below this one; `None` if there is none.
+    pub(super) fn open_below(&self, path: &str) -> Result<Option<Self>, Error> {
+        match fs::open_dir(&self.file, Path::new(path)) {
+            Ok(file) => Ok(Some(Self {
+                file: Arc::new(file),
+                is_read_only: self.is_read_only,
+                denial_log: self.denial_log.clone(),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if leads_nowhere(&error) => {
+                Err(Error::InvalidArgument(format!("{path:?} is not a directory")))
+            }
+            Err(error) => Err(self.failed(path, Change::No, Caching::Cached, &error)),
+        }
+    }
+
+    /// Makes a directory, and those that lead to it. `path` is shown if that fails.
+    pub(super) fn make_all(&self, directory: &Path, path: &str) -> Result<(), Error> {
+        if self.is_read_only {
+            let error = io::Error::from(Errno::PERM);
+            return Err(self.failed(path, Change::Yes, Caching::Cached, &error));
+        }
+        let mut ancestors: Vec<&Path> = directory.ancestors().collect();
+        ancestors.retain(|ancestor| !ancestor.as_os_str().is_empty());
+        ancestors.into_iter().rev().try_for_each(|ancestor| {
+            let made = self.make(ancestor);
+            made.map_err(|error| self.failed(path, Change::Yes, Caching::Cached, &error))
+        })
+    }
+
     /// Tries to make the instance the owner of a directory below this one. May block.
     pub(super) fn own(&self, question: &Question, path: &str) -> Result<Tried, Error> {
         if self.is_read_only { Ok(Tried::ReadOnly) } else { question.ask(self.open_directory(path)?) }
@@ -163,7 +193,7 @@ impl Directory {
         renamed.map_err(|error| self.failed(to, Change::Yes, Caching::Cached, &error))
     }
 
-    fn try_rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(super) fn try_rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(&self.file, Path::new(from), &self.file, Path::new(to))
     }
 
@@ -175,14 +205,14 @@ impl Directory {
     }
 
     /// Removes an unfinished file. One that stays can be found by its temporary name.
-    fn discard(&self, path: &str) {
+    pub(super) fn discard(&self, path: &str) {
         if let Err(error) = fs::remove_file(&self.file, Path::new(path)) {
             tracing::debug!(%error, "an unfinished file stays");
         }
     }
 
     /// Returns the contract's error for one of the system's. Records a denial.
-    fn failed(&self, path: &str, change: Change, caching: Caching, error: &io::Error) -> Error {
+    pub(super) fn failed(&self, path: &str, change: Change, caching: Caching, error: &io::Error) -> Error {
         let read_only = change == Change::Yes && self.is_read_only;
         note_refused_path(&self.denial_log, path, read_only, error);
         match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -212,17 +242,17 @@ impl Directory {
 }
 
 /// Reports whether the file, or a directory in its path, does not exist.
-fn leads_nowhere(error: &io::Error) -> bool {
+pub(super) fn leads_nowhere(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn not_a_file(path: &str) -> Error {
+pub(super) fn not_a_file(path: &str) -> Error {
     Error::InvalidArgument(format!("{path:?} is not a file"))
 }
 
 /// The effect of an operation on the file system.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     No,
     Yes,
 }
