@@ -7,7 +7,7 @@ import asyncio
 
 import wit_world
 from componentize_py_types import Err, Ok
-from store import Store
+from lru import Lru
 from wit_world.exports import backend as contract
 from wit_world.imports import logging, streams, types
 
@@ -30,7 +30,7 @@ class Backend(contract.Backend):
             raise Err(types.Error_InvalidConfig(f"config.{key}: unknown key; this backend knows capacity"))
         if not (capacity.isdecimal() and int(capacity) > 0):
             raise Err(types.Error_InvalidConfig("config.capacity: expected a number of bytes, at least 1"))
-        self.store = Store(int(capacity))
+        self.chunks = Lru(int(capacity))
         logging.log(logging.Level.DEBUG, f"keeps {capacity} bytes of chunks of {init.metadata.model_name}")
 
     async def open(self):
@@ -38,29 +38,30 @@ class Backend(contract.Backend):
 
     async def contains(self, keys, pinning):
         if pinning == types.Pinning.PIN:
-            return self.store.pin(names(keys))
-        return self.store.leading_run(names(keys))
+            return self.chunks.pin(names(keys))
+        return self.chunks.leading_run(names(keys))
 
     async def put(self, keys, data):
         with data:
             keys = names(keys)
             stored = set()
             results = [self._put_one(key, data, i, stored) for i, key in enumerate(keys)]
-            self.store.use(keys)
+            self.chunks.use(keys)
             return results
 
     def _put_one(self, key, data, i, stored):
-        if self.store.get(key) is None:
+        if self.chunks.get(key) is None:
             size = data.len(i)
-            if not self.store.make_room(size, stored):
+            if self.chunks.reserve(size, stored) is None:
                 return Err(types.Error_NoSpace())
             chunk = bytearray()
             try:
                 for offset in range(0, size, PIECE_BYTES):
                     chunk += data.read(i, offset, min(PIECE_BYTES, size - offset))
             except Err as error:
+                self.chunks.release(size)
                 return error
-            self.store.insert(key, bytes(chunk))
+            self.chunks.insert(key, size, bytes(chunk))
         # No chunk of a call makes room for another one of the same call.
         stored.add(key)
         return Ok(None)
@@ -68,11 +69,11 @@ class Backend(contract.Backend):
     async def get(self, keys, into):
         with into:
             keys = names(keys)
-            self.store.use(keys)
+            self.chunks.use(keys)
             return [await self._get_one(key, into, i) for i, key in enumerate(keys)]
 
     async def _get_one(self, key, into, i):
-        chunk = self.store.get(key)
+        chunk = self.chunks.get(key)
         if chunk is None:
             return Ok(None)
         if len(chunk) > into.capacity(i):
@@ -92,13 +93,13 @@ class Backend(contract.Backend):
             return error
 
     async def pin(self, keys):
-        return self.store.pin(names(keys))
+        return self.chunks.pin(names(keys))
 
     async def unpin(self, keys):
-        return self.store.unpin(names(keys))
+        return self.chunks.unpin(names(keys))
 
     async def remove(self, keys):
-        return self.store.remove(names(keys))
+        return sum(self.chunks.remove(key) is not None for key in names(keys))
 
     async def close(self):
         pass

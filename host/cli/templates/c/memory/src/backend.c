@@ -6,14 +6,14 @@
 #include <string.h>
 
 #include "contract.h"
-#include "store.h"
+#include "lru.h"
 
 #define CAPACITY_DEFAULT (32u << 20)
 // `read` and `write` copy at most `limits.hostcall_bytes` in a call. Smaller pieces leave more memory to chunks.
 #define PIECE_BYTES (256u << 10)
 
 struct CLASS(backend_t) {
-  store *store;
+  lru *chunks;
 };
 
 static bool fail(error_t *err, uint8_t tag, const char *text) {
@@ -47,19 +47,21 @@ static bool read_config(types_init_t *init, uint64_t *capacity, error_t *err) {
   return true;
 }
 
+static void free_bytes(void *context, lru_entry *e) { free(e->bytes); }
+
 bool CLASS(constructor_backend)(types_init_t *init, CLASS(own_backend_t) *ret, error_t *err) {
   uint64_t capacity;
   bool is_valid = read_config(init, &capacity, err);
   types_init_free(init);
   if (!is_valid) return false;
   backend_t *b = malloc(sizeof *b);
-  store *s = store_new(capacity);
-  if (!b || !s) {
+  lru *chunks = lru_new(capacity, LRU_ENTRIES_MAX, free_bytes, NULL);
+  if (!b || !chunks) {
     free(b);
-    store_free(s);
+    lru_free(chunks);
     return fail(err, TYPES_ERROR_OTHER, "no memory; raise limits.memory");
   }
-  b->store = s;
+  b->chunks = chunks;
   backend_string_t text;
   backend_string_set(&text, "started");
   logging_log(LOGGING_LEVEL_DEBUG, &text);
@@ -68,28 +70,28 @@ bool CLASS(constructor_backend)(types_init_t *init, CLASS(own_backend_t) *ret, e
 }
 
 void CLASS(backend_destructor)(backend_t *b) {
-  store_free(b->store);
+  lru_free(b->chunks);
   free(b);
 }
 
 bool METHOD(open)(backend_t *b, error_t *err) { return true; }
 
-static chunk *find(backend_t *b, keys_t *keys, size_t i) {
-  return store_find(b->store, (store_key){keys->ptr[i].hi, keys->ptr[i].lo});
-}
+static lru_key key_of(keys_t *keys, size_t i) { return (lru_key){keys->ptr[i].hi, keys->ptr[i].lo}; }
+
+static lru_entry *find(backend_t *b, keys_t *keys, size_t i) { return lru_find(b->chunks, key_of(keys, i)); }
 
 // The first key counts as used last: a tail without its head is of no use.
 static void use(backend_t *b, keys_t *keys) {
   for (size_t i = keys->len; i-- > 0;) {
-    chunk *c = find(b, keys, i);
-    if (c) store_use(b->store, c);
+    lru_entry *e = find(b, keys, i);
+    if (e) lru_use(b->chunks, e);
   }
 }
 
 static uint32_t leading_run(backend_t *b, keys_t *keys, bool is_pinning) {
   uint32_t n = 0;
-  for (chunk *c; n < keys->len && (c = find(b, keys, n)); n++)
-    if (is_pinning) store_pin(b->store, c);
+  for (lru_entry *e; n < keys->len && (e = find(b, keys, n)); n++)
+    if (is_pinning) lru_pin(b->chunks, e);
   return n;
 }
 
@@ -106,66 +108,66 @@ static bool has_memory_for(size_t size) {
   return memory != NULL;
 }
 
-// Copies chunk `i` of a call. Returns false with an error.
-static bool read_chunk(buffers_borrow_sources_t data, uint32_t i, chunk *c, error_t *err) {
-  for (size_t at = 0; at < c->size; at += PIECE_BYTES) {
+// Copies chunk `i` of a call into memory. Returns false with an error.
+static bool read_chunk(buffers_borrow_sources_t data, uint32_t i, lru_entry *e, error_t *err) {
+  e->bytes = malloc(e->size ? e->size : 1);
+  if (!e->bytes) return fail(err, TYPES_ERROR_NO_SPACE, NULL);
+  for (uint64_t at = 0; at < e->size; at += PIECE_BYTES) {
     backend_list_u8_t piece;
-    size_t n = c->size - at < PIECE_BYTES ? c->size - at : PIECE_BYTES;
+    size_t n = e->size - at < PIECE_BYTES ? e->size - at : PIECE_BYTES;
     if (!has_memory_for(n)) return fail(err, TYPES_ERROR_NO_SPACE, NULL);
     if (!buffers_method_sources_read(data, i, at, n, &piece, err)) return false;
-    memcpy(c->bytes + at, piece.ptr, n);
+    memcpy(e->bytes + at, piece.ptr, n);
     backend_list_u8_free(&piece);
   }
   return true;
 }
 
-static put_result_t put_one(backend_t *b, types_chunk_key_t key, buffers_borrow_sources_t data, uint32_t i) {
-  put_result_t result = {0};
-  store_key name = {key.hi, key.lo};
-  chunk *c = store_find(b->store, name);
-  if (c) {
+// Stores chunk `i` of a call. Returns false with an error.
+static bool put_one(backend_t *b, lru_key key, buffers_borrow_sources_t data, uint32_t i, error_t *err) {
+  lru_entry *e = lru_find(b->chunks, key);
+  if (e) {
     // A chunk that is present keeps its bytes, and the put counts as a use.
-    store_use(b->store, c);
-    return result;
+    lru_use(b->chunks, e);
+    return true;
   }
-  c = store_reserve(b->store, name, buffers_method_sources_len(data, i));
-  if (!c) {
-    result.is_err = true;
-    fail(&result.val.err, TYPES_ERROR_NO_SPACE, NULL);
-  } else if (!read_chunk(data, i, c, &result.val.err)) {
-    result.is_err = true;
-    store_discard(b->store, c);
-  } else {
-    store_insert(b->store, c);
+  e = lru_reserve(b->chunks, key, buffers_method_sources_len(data, i));
+  if (!e) return fail(err, TYPES_ERROR_NO_SPACE, NULL);
+  if (!read_chunk(data, i, e, err)) {
+    lru_discard(b->chunks, e);
+    return false;
   }
-  return result;
+  lru_insert(b->chunks, e);
+  return true;
 }
 
 void METHOD(put)(backend_t *b, keys_t *keys, buffers_own_sources_t data, CLASS(list_result_void_error_t) *ret) {
   ret->len = keys->len;
   ret->ptr = calloc(keys->len + 1, sizeof *ret->ptr);
   if (!ret->ptr) abort();
-  store_begin(b->store);
-  for (size_t i = 0; i < keys->len; i++)
-    ret->ptr[i] = put_one(b, keys->ptr[i], buffers_borrow_sources(data), i);
+  lru_begin(b->chunks);
+  for (size_t i = 0; i < keys->len; i++) {
+    put_result_t *result = &ret->ptr[i];
+    result->is_err = !put_one(b, key_of(keys, i), buffers_borrow_sources(data), i, &result->val.err);
+  }
   use(b, keys);
   buffers_sources_drop_own(data);
   CLASS(list_chunk_key_free)(keys);
 }
 
-static get_result_t get_one(chunk *c, buffers_borrow_sinks_t into, uint32_t i) {
+static get_result_t get_one(lru_entry *e, buffers_borrow_sinks_t into, uint32_t i) {
   get_result_t result = {0};
-  if (!c) return result; // absent
+  if (!e) return result; // absent
   // A chunk that is larger than the buffer is not the one that the host wants.
-  bool fits = c->size <= buffers_method_sinks_capacity(into, i);
-  for (size_t at = 0; fits && at < c->size; at += PIECE_BYTES) {
-    backend_list_u8_t piece = {c->bytes + at, c->size - at < PIECE_BYTES ? c->size - at : PIECE_BYTES};
+  bool fits = e->size <= buffers_method_sinks_capacity(into, i);
+  for (size_t at = 0; fits && at < e->size; at += PIECE_BYTES) {
+    backend_list_u8_t piece = {e->bytes + at, e->size - at < PIECE_BYTES ? e->size - at : PIECE_BYTES};
     if (!buffers_method_sinks_write(into, i, at, &piece, &result.val.err)) {
       result.is_err = true;
       return result;
     }
   }
-  result.val.ok = (backend_option_u64_t){true, c->size};
+  result.val.ok = (backend_option_u64_t){true, e->size};
   return result;
 }
 
@@ -173,7 +175,7 @@ void METHOD(get)(backend_t *b, keys_t *keys, buffers_own_sinks_t into, CLASS(lis
   ret->len = keys->len;
   ret->ptr = calloc(keys->len + 1, sizeof *ret->ptr);
   if (!ret->ptr) abort();
-  store_begin(b->store);
+  lru_begin(b->chunks);
   use(b, keys);
   for (size_t i = 0; i < keys->len; i++)
     ret->ptr[i] = get_one(find(b, keys, i), buffers_borrow_sinks(into), i);
@@ -190,8 +192,8 @@ bool METHOD(pin)(backend_t *b, keys_t *keys, uint32_t *ret, error_t *err) {
 bool METHOD(unpin)(backend_t *b, keys_t *keys, uint32_t *ret, error_t *err) {
   *ret = 0;
   for (size_t i = 0; i < keys->len; i++) {
-    chunk *c = find(b, keys, i);
-    if (c && store_unpin(b->store, c)) ++*ret;
+    lru_entry *e = find(b, keys, i);
+    if (e && lru_unpin(b->chunks, e)) ++*ret;
   }
   CLASS(list_chunk_key_free)(keys);
   return true;
@@ -200,9 +202,9 @@ bool METHOD(unpin)(backend_t *b, keys_t *keys, uint32_t *ret, error_t *err) {
 bool METHOD(remove)(backend_t *b, keys_t *keys, uint32_t *ret, error_t *err) {
   *ret = 0;
   for (size_t i = 0; i < keys->len; i++) {
-    chunk *c = find(b, keys, i);
-    if (!c) continue;
-    store_remove(b->store, c);
+    lru_entry *e = find(b, keys, i);
+    if (!e) continue;
+    lru_remove(b->chunks, e);
     ++*ret;
   }
   CLASS(list_chunk_key_free)(keys);

@@ -4,7 +4,7 @@
 // In a list, each result is an object of its own: `ok` and `err` make them.
 import { log } from 'kvtier:storage/logging@0.1.0';
 
-import { Store } from './store.js';
+import { Lru } from './lru.js';
 
 const CAPACITY_DEFAULT = 32 << 20;
 // `read` and `write` copy at most `limits.hostcall_bytes` in a call.
@@ -25,6 +25,14 @@ function attempt(f) {
   }
 }
 
+function read(data, i, size) {
+  const chunk = new Uint8Array(size);
+  for (let at = 0; at < size; at += PIECE_BYTES) {
+    chunk.set(data.read(i, at, Math.min(PIECE_BYTES, size - at)), at);
+  }
+  return chunk;
+}
+
 class Backend {
   constructor(init) {
     const { capacity = String(CAPACITY_DEFAULT), ...others } = Object.fromEntries(init.config);
@@ -34,7 +42,7 @@ class Backend {
     if (!/^[1-9][0-9]{0,14}$/.test(capacity)) {
       throw { tag: 'invalid-config', val: 'config.capacity: expected a number of bytes, at least 1' };
     }
-    this.store = new Store(Number(capacity));
+    this.chunks = new Lru(Number(capacity));
     log('debug', `keeps ${capacity} bytes of chunks of ${init.metadata.modelName}`);
     return ok(this); // a constructor that can fail returns a result
   }
@@ -42,14 +50,14 @@ class Backend {
   async open() {}
 
   async contains(keys, pinning) {
-    return pinning === 'pin' ? this.store.pin(names(keys)) : this.store.leadingRun(names(keys));
+    return pinning === 'pin' ? this.chunks.pin(names(keys)) : this.chunks.leadingRun(names(keys));
   }
 
   async put(keys, data) {
     try {
       const stored = new Set();
       const results = names(keys).map((key, i) => attempt(() => this.#putOne(key, data, i, stored)));
-      this.store.use(names(keys));
+      this.chunks.use(names(keys));
       return results;
     } finally {
       drop(data);
@@ -57,21 +65,22 @@ class Backend {
   }
 
   #putOne(key, data, i, stored) {
-    if (this.store.get(key) === undefined) {
+    if (this.chunks.get(key) === undefined) {
       const size = Number(data.len(i));
-      if (!this.store.makeRoom(size, stored)) throw { tag: 'no-space' };
-      const chunk = new Uint8Array(size);
-      for (let at = 0; at < size; at += PIECE_BYTES) {
-        chunk.set(data.read(i, at, Math.min(PIECE_BYTES, size - at)), at);
+      if (this.chunks.reserve(size, stored) === undefined) throw { tag: 'no-space' };
+      try {
+        this.chunks.insert(key, size, read(data, i, size));
+      } catch (e) {
+        this.chunks.release(size);
+        throw e;
       }
-      this.store.insert(key, chunk);
     }
     stored.add(key); // no chunk of a call makes room for another one of the same call
   }
 
   async get(keys, into) {
     try {
-      this.store.use(names(keys));
+      this.chunks.use(names(keys));
       return names(keys).map((key, i) => attempt(() => this.#getOne(key, into, i)));
     } finally {
       drop(into);
@@ -79,7 +88,7 @@ class Backend {
   }
 
   #getOne(key, into, i) {
-    const chunk = this.store.get(key);
+    const chunk = this.chunks.get(key);
     if (chunk === undefined) return undefined;
     // A larger chunk is not the one that the host wants.
     if (chunk.length <= Number(into.capacity(i))) {
@@ -91,15 +100,15 @@ class Backend {
   }
 
   async pin(keys) {
-    return this.store.pin(names(keys));
+    return this.chunks.pin(names(keys));
   }
 
   async unpin(keys) {
-    return this.store.unpin(names(keys));
+    return this.chunks.unpin(names(keys));
   }
 
   async remove(keys) {
-    return this.store.remove(names(keys));
+    return names(keys).filter((key) => this.chunks.remove(key) !== undefined).length;
   }
 
   async close() {}
