@@ -35,7 +35,7 @@ pub(crate) fn switches() -> impl Iterator<Item = &'static str> {
 }
 
 /// Where backends of templates keep chunks.
-const MEDIA: [&str; 1] = ["memory"];
+const MEDIA: [&str; 2] = ["memory", "files"];
 
 /// Requests of the trace, and the chunks of the CPU tier: so few that most chunks come from the backend.
 const REQUESTS: &str = "60";

@@ -35,6 +35,8 @@ pub enum Language {
 pub enum Medium {
     /// In the memory of the instance.
     Memory,
+    /// In files of a granted directory, which survive a restart.
+    Files,
 }
 
 impl Language {
@@ -89,6 +91,7 @@ impl Medium {
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Files => "files",
         }
     }
 }

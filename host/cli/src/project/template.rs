@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-use super::{Language, Project};
+use super::{Language, Medium, Project};
 
 static TEMPLATES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static CONTRACT: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/wit");
@@ -43,7 +43,7 @@ pub fn files(project: &Project) -> Vec<File> {
     for layer in layers.iter().filter_map(|layer| TEMPLATES.get_dir(layer)) {
         collect(layer, layer.path(), &names, &mut files);
     }
-    let interfaces = contract(project.language).iter();
+    let interfaces = contract(project).iter();
     files.extend(interfaces.filter_map(|name| CONTRACT.get_file(format!("{name}.wit"))).map(|file| File {
         path: Path::new(CONTRACT_FOLDER).join(file.path()),
         bytes: Cow::Borrowed(file.contents()),
@@ -52,12 +52,14 @@ pub fn files(project: &Project) -> Vec<File> {
     files
 }
 
-/// Returns the parts of the contract that a template uses. The tool for JavaScript does not read the others.
-fn contract(language: Language) -> &'static [&'static str] {
-    match language {
-        Language::Rust => &[],
-        Language::Python => &["types", "buffers", "logging", "backend", "streams"],
-        Language::Javascript | Language::C => &["types", "buffers", "logging", "backend"],
+/// Returns the parts of the contract that a template uses. The tool for JavaScript does not read all of them.
+fn contract(project: &Project) -> &'static [&'static str] {
+    match (project.language, project.medium) {
+        (Language::Rust, _) => &[],
+        (Language::Python, Medium::Memory) => &["types", "buffers", "logging", "streams", "backend"],
+        (Language::Javascript, Medium::Memory) => &["types", "buffers", "logging", "backend"],
+        // The bindings for C are the same for both.
+        (Language::C, _) | (_, Medium::Files) => &["types", "buffers", "logging", "directory", "backend"],
     }
 }
 

@@ -7,9 +7,10 @@ use wit_bindgen_core::wit_parser::Resolve;
 use wit_bindgen_core::{AsyncFilterSet, Files};
 
 /// What the functions of C are called after: the interface alone, and not its package and version.
-const NAMES: [(&str, &str); 4] = [
+const NAMES: [(&str, &str); 5] = [
     ("kvtier:storage/types@0.1.0", "types"),
     ("kvtier:storage/buffers@0.1.0", "buffers"),
+    ("kvtier:storage/directory@0.1.0", "directory"),
     ("kvtier:storage/logging@0.1.0", "logging"),
     ("kvtier:storage/backend@0.1.0", "backend"),
 ];

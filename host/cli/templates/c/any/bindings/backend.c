@@ -28,6 +28,26 @@ extern void __wasm_import_buffers_method_sinks_write(int32_t, int32_t, int64_t, 
 __attribute__((__import_module__("kvtier:storage/logging@0.1.0"), __import_name__("log")))
 extern void __wasm_import_logging_log(int32_t, uint8_t *, size_t);
 
+// Imported Functions from `kvtier:storage/directory@0.1.0`
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("store-all")))
+extern void __wasm_import_directory_store_all(int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("load-all")))
+extern void __wasm_import_directory_load_all(int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("list")))
+extern void __wasm_import_directory_list(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("remove")))
+extern void __wasm_import_directory_remove(uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("read")))
+extern void __wasm_import_directory_read(uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/directory@0.1.0"), __import_name__("write")))
+extern void __wasm_import_directory_write(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
 // Exported Functions from `kvtier:storage/backend@0.1.0`
 
 __attribute__((__weak__, __export_name__("cabi_post_kvtier:storage/backend@0.1.0#[constructor]backend")))
@@ -588,6 +608,10 @@ void types_file_to_load_free(types_file_to_load_t *ptr) {
   backend_string_free(&ptr->name);
 }
 
+void types_directory_entry_free(types_directory_entry_t *ptr) {
+  backend_string_free(&ptr->name);
+}
+
 void backend_option_u32_free(backend_option_u32_t *ptr) {
   if (ptr->is_some) {
   }
@@ -658,6 +682,133 @@ void buffers_result_void_error_free(buffers_result_void_error_t *ptr) {
   if (!ptr->is_err) {
   } else {
     buffers_error_free(&ptr->val.err);
+  }
+}
+
+void directory_error_free(directory_error_t *ptr) {
+  types_error_free(ptr);
+}
+
+void directory_file_to_store_free(directory_file_to_store_t *ptr) {
+  types_file_to_store_free(ptr);
+}
+
+void directory_file_to_load_free(directory_file_to_load_t *ptr) {
+  types_file_to_load_free(ptr);
+}
+
+void directory_directory_entry_free(directory_directory_entry_t *ptr) {
+  types_directory_entry_free(ptr);
+}
+
+void directory_list_file_to_store_free(directory_list_file_to_store_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    directory_file_to_store_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      directory_file_to_store_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void directory_result_u64_error_free(directory_result_u64_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    directory_error_free(&ptr->val.err);
+  }
+}
+
+void directory_list_result_u64_error_free(directory_list_result_u64_error_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    directory_result_u64_error_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      directory_result_u64_error_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void directory_list_file_to_load_free(directory_list_file_to_load_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    directory_file_to_load_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      directory_file_to_load_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void backend_option_u64_free(backend_option_u64_t *ptr) {
+  if (ptr->is_some) {
+  }
+}
+
+void directory_result_option_u64_error_free(directory_result_option_u64_error_t *ptr) {
+  if (!ptr->is_err) {
+    backend_option_u64_free(&ptr->val.ok);
+  } else {
+    directory_error_free(&ptr->val.err);
+  }
+}
+
+void directory_list_result_option_u64_error_free(directory_list_result_option_u64_error_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    directory_result_option_u64_error_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      directory_result_option_u64_error_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void directory_list_directory_entry_free(directory_list_directory_entry_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    directory_directory_entry_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      directory_directory_entry_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void directory_result_list_directory_entry_error_free(directory_result_list_directory_entry_error_t *ptr) {
+  if (!ptr->is_err) {
+    directory_list_directory_entry_free(&ptr->val.ok);
+  } else {
+    directory_error_free(&ptr->val.err);
+  }
+}
+
+void directory_result_bool_error_free(directory_result_bool_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    directory_error_free(&ptr->val.err);
+  }
+}
+
+void backend_option_list_u8_free(backend_option_list_u8_t *ptr) {
+  if (ptr->is_some) {
+    backend_list_u8_free(&ptr->val);
+  }
+}
+
+void directory_result_option_list_u8_error_free(directory_result_option_list_u8_error_t *ptr) {
+  if (!ptr->is_err) {
+    backend_option_list_u8_free(&ptr->val.ok);
+  } else {
+    directory_error_free(&ptr->val.err);
+  }
+}
+
+void directory_result_void_error_free(directory_result_void_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    directory_error_free(&ptr->val.err);
   }
 }
 
@@ -737,14 +888,8 @@ void exports_backend_list_result_void_error_free(exports_backend_list_result_voi
   }
 }
 
-void backend_option_u64_free(backend_option_u64_t *ptr) {
-  if (ptr->is_some) {
-  }
-}
-
 void exports_backend_result_option_u64_error_free(exports_backend_result_option_u64_error_t *ptr) {
   if (!ptr->is_err) {
-    backend_option_u64_free(&ptr->val.ok);
   } else {
     exports_backend_error_free(&ptr->val.err);
   }
@@ -924,6 +1069,265 @@ bool buffers_method_sinks_write(buffers_borrow_sinks_t self, uint32_t index, uin
 
 void logging_log(logging_level_t level, backend_string_t *message) {
   __wasm_import_logging_log((int32_t) level, (uint8_t *) (*message).ptr, (*message).len);
+}
+
+void directory_store_all(directory_borrow_sources_t chunks, backend_string_t *directory, directory_list_file_to_store_t *files, directory_caching_t caching, directory_list_result_u64_error_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_store_all((chunks).__handle, (uint8_t *) (*directory).ptr, (*directory).len, (uint8_t *) (*files).ptr, (*files).len, (int32_t) caching, ptr);
+  *ret = (directory_list_result_u64_error_t) { (directory_result_u64_error_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void directory_load_all(directory_borrow_sinks_t buffers, backend_string_t *directory, directory_list_file_to_load_t *files, directory_caching_t caching, directory_list_result_option_u64_error_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_load_all((buffers).__handle, (uint8_t *) (*directory).ptr, (*directory).len, (uint8_t *) (*files).ptr, (*files).len, (int32_t) caching, ptr);
+  *ret = (directory_list_result_option_u64_error_t) { (directory_result_option_u64_error_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+bool directory_list(backend_string_t *directory, backend_string_t *after, directory_list_directory_entry_t *ret, directory_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_list((uint8_t *) (*directory).ptr, (*directory).len, (uint8_t *) (*after).ptr, (*after).len, ptr);
+  directory_result_list_directory_entry_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (directory_list_directory_entry_t) { (directory_directory_entry_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool directory_remove(backend_string_t *path, bool *ret, directory_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_remove((uint8_t *) (*path).ptr, (*path).len, ptr);
+  directory_result_bool_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool directory_read(backend_string_t *path, backend_option_list_u8_t *ret, directory_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_read((uint8_t *) (*path).ptr, (*path).len, ptr);
+  directory_result_option_list_u8_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      backend_option_list_u8_t option;
+      switch ((int32_t) *((uint8_t*) (ptr + sizeof(void*)))) {
+        case 0: {
+          option.is_some = false;
+          break;
+        }
+        case 1: {
+          option.is_some = true;
+          option.val = (backend_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.ok = option;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool directory_write(backend_string_t *path, backend_list_u8_t *bytes, directory_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_directory_write((uint8_t *) (*path).ptr, (*path).len, (uint8_t *) (*bytes).ptr, (*bytes).len, ptr);
+  directory_result_void_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
 }
 
 __attribute__((__export_name__("kvtier:storage/backend@0.1.0#[constructor]backend")))

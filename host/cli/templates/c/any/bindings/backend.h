@@ -166,6 +166,30 @@ typedef struct types_file_to_load_t {
   backend_string_t   name;
 } types_file_to_load_t;
 
+// What an entry of a directory is.
+typedef uint8_t types_entry_kind_t;
+
+// A file.
+#define TYPES_ENTRY_KIND_FILE 0
+// A directory.
+#define TYPES_ENTRY_KIND_DIRECTORY 1
+// A symbolic link, to anything or nothing.
+#define TYPES_ENTRY_KIND_LINK 2
+// Anything else, such as a pipe.
+#define TYPES_ENTRY_KIND_OTHER 3
+
+// An entry of a directory.
+typedef struct types_directory_entry_t {
+  // Its name, without the directory's path.
+  backend_string_t   name;
+  // What it is.
+  types_entry_kind_t   kind;
+  // The size of a file in bytes; 0 for anything else.
+  uint64_t   size;
+  // When its content was last changed, in nanoseconds since 1970; 0 if that is not known.
+  uint64_t   modified_ns;
+} types_directory_entry_t;
+
 typedef struct {
   bool is_some;
   uint32_t val;
@@ -238,6 +262,102 @@ typedef uint8_t logging_level_t;
 // Something is wrong, and a call failed because of it.
 #define LOGGING_LEVEL_ERROR 4
 
+typedef types_error_t directory_error_t;
+
+typedef types_caching_t directory_caching_t;
+
+typedef types_file_to_store_t directory_file_to_store_t;
+
+typedef types_file_to_load_t directory_file_to_load_t;
+
+typedef types_directory_entry_t directory_directory_entry_t;
+
+typedef buffers_borrow_sources_t directory_borrow_sources_t;
+
+typedef struct {
+  directory_file_to_store_t *ptr;
+  size_t len;
+} directory_list_file_to_store_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    uint64_t ok;
+    directory_error_t err;
+  } val;
+} directory_result_u64_error_t;
+
+typedef struct {
+  directory_result_u64_error_t *ptr;
+  size_t len;
+} directory_list_result_u64_error_t;
+
+typedef buffers_borrow_sinks_t directory_borrow_sinks_t;
+
+typedef struct {
+  directory_file_to_load_t *ptr;
+  size_t len;
+} directory_list_file_to_load_t;
+
+typedef struct {
+  bool is_some;
+  uint64_t val;
+} backend_option_u64_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    backend_option_u64_t ok;
+    directory_error_t err;
+  } val;
+} directory_result_option_u64_error_t;
+
+typedef struct {
+  directory_result_option_u64_error_t *ptr;
+  size_t len;
+} directory_list_result_option_u64_error_t;
+
+typedef struct {
+  directory_directory_entry_t *ptr;
+  size_t len;
+} directory_list_directory_entry_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    directory_list_directory_entry_t ok;
+    directory_error_t err;
+  } val;
+} directory_result_list_directory_entry_error_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    bool ok;
+    directory_error_t err;
+  } val;
+} directory_result_bool_error_t;
+
+typedef struct {
+  bool is_some;
+  backend_list_u8_t val;
+} backend_option_list_u8_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    backend_option_list_u8_t ok;
+    directory_error_t err;
+  } val;
+} directory_result_option_list_u8_error_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    directory_error_t err;
+  } val;
+} directory_result_void_error_t;
+
 typedef types_init_t exports_backend_init_t;
 
 typedef types_chunk_key_t exports_backend_chunk_key_t;
@@ -292,11 +412,6 @@ typedef struct {
 typedef buffers_own_sinks_t exports_backend_own_sinks_t;
 
 typedef struct {
-  bool is_some;
-  uint64_t val;
-} backend_option_u64_t;
-
-typedef struct {
   bool is_err;
   union {
     backend_option_u64_t ok;
@@ -339,6 +454,35 @@ extern bool buffers_method_sinks_write(buffers_borrow_sinks_t self, uint32_t ind
 // decides which levels are kept. Never fails.
 extern void logging_log(logging_level_t level, backend_string_t *message);
 
+// Imported Functions from `kvtier:storage/directory@0.1.0`
+// As `files.store-all`, below the directory with this path. Makes the directory if it is missing, and those that
+// lead to it.
+extern void directory_store_all(directory_borrow_sources_t chunks, backend_string_t *directory, directory_list_file_to_store_t *files, directory_caching_t caching, directory_list_result_u64_error_t *ret);
+// As `files.load-all`, below the directory with this path. If there is no such directory, there are no such files.
+extern void directory_load_all(directory_borrow_sinks_t buffers, backend_string_t *directory, directory_list_file_to_load_t *files, directory_caching_t caching, directory_list_result_option_u64_error_t *ret);
+// Returns up to 4096 entries of a directory, in the order of their names' bytes: the first ones whose names come
+// after `after`. Give an empty text first, then the last name that was returned, until nothing is returned. An
+// absent directory has no entries. Names that are not UTF-8 are left out.
+// 
+// Every call reads the names of the whole directory. If there are many chunks, spread them over directories.
+extern bool directory_list(backend_string_t *directory, backend_string_t *after, directory_list_directory_entry_t *ret, directory_error_t *err);
+// Removes a file or a link, and returns whether there was one.
+// 
+// Errors: `invalid-argument` if the path is that of a directory.
+extern bool directory_remove(backend_string_t *path, bool *ret, directory_error_t *err);
+// Returns the whole of a small file, or `none` if there is no such file. If `write` replaces the file, it is the
+// file from before or after, as a whole.
+// 
+// Errors: `invalid-argument` if the file has more than 1 MiB, or if the path is not that of a file.
+extern bool directory_read(backend_string_t *path, backend_option_list_u8_t *ret, directory_error_t *err);
+// Writes a small file, and replaces any file or link of that name. Others see the whole file or the one before.
+// Makes the directories that are missing. A process that ends in the middle leaves a file beside it whose name is
+// 32 hexadecimal digits and `.tmp`.
+// 
+// Errors: `invalid-argument` if `bytes` are more than 1 MiB, or if the path is that of a directory. Traps if path
+// and `bytes` are together more than `limits.hostcall_bytes` (at least 1 MiB).
+extern bool directory_write(backend_string_t *path, backend_list_u8_t *bytes, directory_error_t *err);
+
 // Exported Functions from `kvtier:storage/backend@0.1.0`
 bool exports_backend_constructor_backend(exports_backend_init_t *init, exports_backend_own_backend_t *ret, exports_backend_error_t *err);
 bool exports_backend_method_backend_open(exports_backend_borrow_backend_t self, exports_backend_error_t *err);
@@ -368,6 +512,8 @@ void types_file_to_store_free(types_file_to_store_t *ptr);
 
 void types_file_to_load_free(types_file_to_load_t *ptr);
 
+void types_directory_entry_free(types_directory_entry_t *ptr);
+
 void backend_option_u32_free(backend_option_u32_t *ptr);
 
 void types_ownership_free(types_ownership_t *ptr);
@@ -392,6 +538,40 @@ void buffers_result_list_u8_error_free(buffers_result_list_u8_error_t *ptr);
 
 void buffers_result_void_error_free(buffers_result_void_error_t *ptr);
 
+void directory_error_free(directory_error_t *ptr);
+
+void directory_file_to_store_free(directory_file_to_store_t *ptr);
+
+void directory_file_to_load_free(directory_file_to_load_t *ptr);
+
+void directory_directory_entry_free(directory_directory_entry_t *ptr);
+
+void directory_list_file_to_store_free(directory_list_file_to_store_t *ptr);
+
+void directory_result_u64_error_free(directory_result_u64_error_t *ptr);
+
+void directory_list_result_u64_error_free(directory_list_result_u64_error_t *ptr);
+
+void directory_list_file_to_load_free(directory_list_file_to_load_t *ptr);
+
+void backend_option_u64_free(backend_option_u64_t *ptr);
+
+void directory_result_option_u64_error_free(directory_result_option_u64_error_t *ptr);
+
+void directory_list_result_option_u64_error_free(directory_list_result_option_u64_error_t *ptr);
+
+void directory_list_directory_entry_free(directory_list_directory_entry_t *ptr);
+
+void directory_result_list_directory_entry_error_free(directory_result_list_directory_entry_error_t *ptr);
+
+void directory_result_bool_error_free(directory_result_bool_error_t *ptr);
+
+void backend_option_list_u8_free(backend_option_list_u8_t *ptr);
+
+void directory_result_option_list_u8_error_free(directory_result_option_list_u8_error_t *ptr);
+
+void directory_result_void_error_free(directory_result_void_error_t *ptr);
+
 void exports_backend_init_free(exports_backend_init_t *ptr);
 
 void exports_backend_error_free(exports_backend_error_t *ptr);
@@ -411,8 +591,6 @@ void exports_backend_list_chunk_key_free(exports_backend_list_chunk_key_t *ptr);
 void exports_backend_result_u32_error_free(exports_backend_result_u32_error_t *ptr);
 
 void exports_backend_list_result_void_error_free(exports_backend_list_result_void_error_t *ptr);
-
-void backend_option_u64_free(backend_option_u64_t *ptr);
 
 void exports_backend_result_option_u64_error_free(exports_backend_result_option_u64_error_t *ptr);
 
