@@ -12,6 +12,7 @@ mod python;
 mod servers;
 mod step;
 mod stress;
+mod templates;
 // By path, so that cargo does not compile the host before xtask.
 #[expect(unreachable_pub, reason = "it is public in the crate that it belongs to")]
 #[path = "../../host/cli/src/table.rs"]
@@ -42,7 +43,7 @@ enum Task {
     ///
     /// Installs a missing redis-server if root runs this on Debian.
     Test {
-        /// Leave out the tests that need these: redis, python.
+        /// Leave out the tests that need these: redis, python, template-python, template-javascript, template-c.
         #[arg(long, value_name = "NAME[,NAME]")]
         without: Option<String>,
         /// Also test the Python adapters inside LMCache, vLLM and SGLang.
@@ -81,6 +82,14 @@ enum Task {
     Aarch64,
     /// Build the WebAssembly components into target/kvtier-guests.
     Guests,
+    /// Make a project of each template of `kvtier new`, build it, and run it in a chain.
+    ///
+    /// The tools come from PyPI and npm, into target/templates.
+    Templates {
+        /// Leave out these: template-python, template-javascript, template-c.
+        #[arg(long, value_name = "NAME[,NAME]")]
+        without: Option<String>,
+    },
     /// Build the Python package into target/python.
     Python,
     /// Test the Python adapters inside LMCache, vLLM and SGLang: the part of `test --with-runtimes` that comes last.
@@ -127,6 +136,7 @@ fn run(task: Task) -> Result<()> {
         Task::Stress { runs } => stress::run(&mut runner, runs.get()),
         Task::Aarch64 => aarch64::check(&mut runner),
         Task::Guests => guests::build(&mut runner).map(drop),
+        Task::Templates { without } => templates::run(&mut runner, without),
         Task::Python => {
             guests::build(&mut runner)?;
             python::build(&mut runner).map(drop)
@@ -166,6 +176,8 @@ fn test(runner: &mut Runner, without: Option<String>, with_runtimes: bool) -> Re
         ("RUSTDOCFLAGS", "-D warnings"),
     )?;
     runner.cargo_with("tests", "test", &["--workspace"], (servers::WITHOUT, &without))?;
+    // The tests have built the command.
+    templates::test(runner, &without)?;
     if !without.split(',').any(|name| name == servers::PYTHON) {
         python::test(runner)?;
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 
 use crate::step::{Runner, is_on_path};
+use crate::templates;
 
 /// Names the servers that are switched off, separated by commas.
 pub(crate) const WITHOUT: &str = "KVTIER_TESTS_WITHOUT";
@@ -25,21 +26,30 @@ pub(crate) const PYTHON: &str = "python";
 const SERVERS: [Server; 1] = [Server { name: "redis", program: "redis-server", package: "redis-server" }];
 
 /// Ensures that all servers exist, except those that `without` or the variable [`WITHOUT`] switches off. Returns the
-/// names of the latter, for the tests.
+/// names of what is switched off, for the tests.
 pub(crate) fn ensure(runner: &mut Runner, without: Option<String>) -> Result<String> {
-    let without = without.unwrap_or_else(|| env::var(WITHOUT).unwrap_or_default());
-    let off: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
-    for name in &off {
-        ensure!(
-            *name == PYTHON || SERVERS.iter().any(|server| server.name == *name),
-            "there is nothing called `{name}` to leave out; you can leave out {} and {PYTHON}",
-            SERVERS.map(|server| server.name).join(", ")
-        );
-    }
+    let without = switched_off(without)?;
+    let off: Vec<&str> = without.split(',').collect();
     let needed = SERVERS.iter().filter(|server| !off.contains(&server.name));
     let missing: Vec<&Server> = needed.filter(|server| !is_on_path(server.program)).collect();
     if !missing.is_empty() {
         install(runner, &missing)?;
+    }
+    Ok(without)
+}
+
+/// Returns the names that `without` or the variable [`WITHOUT`] switches off, with commas between them, and prints that
+/// they are not tested.
+pub(crate) fn switched_off(without: Option<String>) -> Result<String> {
+    let without = without.unwrap_or_else(|| env::var(WITHOUT).unwrap_or_default());
+    let off: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let known = || SERVERS.iter().map(|server| server.name).chain([PYTHON]).chain(templates::switches());
+    for name in &off {
+        ensure!(
+            known().any(|known| known == *name),
+            "there is nothing called `{name}` to leave out; you can leave out {}",
+            known().collect::<Vec<_>>().join(", ")
+        );
     }
     for name in &off {
         eprintln!("    NOT TESTED: everything that needs {name}, which is switched off");
@@ -72,4 +82,20 @@ fn install(runner: &mut Runner, missing: &[&Server]) -> Result<()> {
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages);
     runner.run("servers", install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_and_templates_are_switched_off_by_name_and_other_names_are_refused() {
+        let without = |names: &str| switched_off(Some(names.to_owned()));
+        assert_eq!(without(" redis, template-c,").unwrap(), "redis,template-c");
+        let error = without("template-go").unwrap_err().to_string();
+        assert!(
+            error.ends_with("redis, python, template-python, template-javascript, template-c"),
+            "{error}"
+        );
+    }
 }

@@ -26,6 +26,8 @@ mod output;
 pub mod presets;
 #[doc(hidden)]
 pub mod progress;
+#[doc(hidden)]
+pub mod project;
 mod random;
 #[doc(hidden)]
 pub mod replay;
@@ -49,9 +51,11 @@ use kvtier::{CompileLimits, Config};
 use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
 use crate::commands::compile::{compile, compile_one};
 use crate::commands::completions::completions;
+use crate::commands::componentize::componentize;
 use crate::commands::config::config;
 use crate::commands::generate::generate;
 use crate::commands::inspect::inspect;
+use crate::commands::new::new;
 use crate::output::Output;
 
 /// Fits a configuration to the program that contains the command: names its compiler, for instance.
@@ -79,6 +83,11 @@ pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
             config(file.as_deref(), json, adapt, &mut out)
         }
         Command::Compile(args) => compile(&args, adapt, &mut out),
+        Command::New(args) => new(&args, &mut out),
+        Command::Componentize(args) => {
+            limit_this_process()?;
+            componentize(&args, &mut out)
+        }
         Command::Completions(args) => completions(&args, &mut out),
         Command::CompileOne(args) => compile_one(&args),
     }

@@ -23,12 +23,12 @@ const MARKER: &str = "kvtier-environment";
 const STAMP: &str = "kvtier-installed.txt";
 
 /// A virtual environment.
-pub(super) struct Environment {
-    pub(super) folder: PathBuf,
+pub(crate) struct Environment {
+    pub(crate) folder: PathBuf,
 }
 
 /// Returns an interpreter of 3.11 or later: the one that `KVTIER_PYTHON` names, or `python3`. `None` if there is none.
-pub(super) fn find_python() -> Result<Option<PathBuf>> {
+pub(crate) fn find_python() -> Result<Option<PathBuf>> {
     let named = env::var_os(VARIABLE).filter(|program| !program.is_empty());
     let python = PathBuf::from(named.as_deref().unwrap_or("python3".as_ref()));
     if named.is_none() && !is_on_path("python3") {
@@ -45,7 +45,7 @@ pub(super) fn find_python() -> Result<Option<PathBuf>> {
 impl Environment {
     /// Makes an environment and installs the steps, unless that was done before. Each line of `steps` that is no
     /// comment has the arguments of one `pip install`.
-    pub(super) fn ensure(runner: &mut Runner, python: &Path, folder: PathBuf, steps: &Path) -> Result<Self> {
+    pub(crate) fn ensure(runner: &mut Runner, python: &Path, folder: PathBuf, steps: &Path) -> Result<Self> {
         let text = fs::read_to_string(steps).with_context(|| format!("cannot read {}", steps.display()))?;
         let stamp = folder.join(STAMP);
         let environment = Self { folder };
@@ -74,14 +74,14 @@ impl Environment {
     }
 
     /// Returns `PATH` with the environment's programs first.
-    pub(super) fn search_path(&self) -> Result<OsString> {
+    pub(crate) fn search_path(&self) -> Result<OsString> {
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.folder.join("bin")).chain(env::split_paths(&path));
         env::join_paths(folders).context("PATH cannot be extended by the environment's programs")
     }
 
     /// Returns a command that starts the environment's interpreter.
-    pub(super) fn python(&self) -> Command {
+    pub(crate) fn python(&self) -> Command {
         Command::new(self.folder.join("bin/python"))
     }
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use self::environment::{Environment, find_python};
+pub(crate) use self::environment::{Environment, find_python};
 pub(crate) use self::runtimes::{bench, install as install_runtimes, test as test_runtimes};
 pub(crate) use self::wheel::build as build_wheels;
 use crate::guests;
@@ -25,6 +25,8 @@ use crate::step::{Runner, Workspace};
 const SOURCES: &str = "host/python/kvtier";
 /// The example components that the package contains.
 const COMPONENTS: [&str; 5] = ["fs", "log", "memory", "redis", "s3"];
+/// The folders whose Python is formatted and checked.
+const FORMATTED: [&str; 3] = ["host/python", "tests/python", "host/cli/templates/python"];
 /// The extension and the command are built in one call: their features are the same, and wasmtime is compiled once.
 const PACKAGES: [&str; 4] = ["--package", "kvtier-python", "--package", "kvtier-cli"];
 
@@ -76,7 +78,7 @@ pub(crate) fn test(runner: &mut Runner) -> Result<()> {
     for (name, words) in [("format of Python", "format --check"), ("lints of Python", "check")] {
         let mut ruff = environment.python();
         ruff.args(["-m", "ruff"]).args(words.split(' ')).args(["--no-cache", "--quiet", "--config"]);
-        runner.run(name, ruff.args(["host/python/pyproject.toml", "host/python", "tests/python"]))?;
+        runner.run(name, ruff.arg("host/python/pyproject.toml").args(FORMATTED))?;
     }
     let mut pytest = pytest(runner.workspace, &environment, &package, &["tests/python/core"]);
     // CPython checks what is written beside its memory, and fills what is freed.

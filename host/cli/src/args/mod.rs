@@ -1,6 +1,7 @@
 //! The command line.
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, which shows no markup")]
 
+mod author;
 mod generate;
 mod replay;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use self::author::{ComponentizeArgs, NewArgs};
 pub use self::generate::{GenerateArgs, TraceCommand};
 pub use self::replay::ReplayArgs;
 
@@ -97,6 +99,22 @@ pub enum Command {
                             others are), 2 for wrong usage."
     )]
     Compile(CompileArgs),
+    /// Make a project for a new backend: sources, tests, a configuration that runs it, and how to build it.
+    ///
+    /// The project builds with the language's own tools. It carries what it needs of this kvtier's contract.
+    #[command(
+        after_help = "Exit codes: 0 success, 1 if the folder exists or cannot be written, or the name cannot be \
+                            used, 2 for wrong usage."
+    )]
+    New(NewArgs),
+    /// Make a component of a core module, as a C compiler writes it.
+    ///
+    /// The module describes its imports and exports: link the object that belongs to the bindings.
+    #[command(
+        after_help = "Exit codes: 0 success, 1 if the module does not describe a component or cannot be read, 2 \
+                            for wrong usage."
+    )]
+    Componentize(ComponentizeArgs),
     /// Print the completions of a shell.
     ///
     /// For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier

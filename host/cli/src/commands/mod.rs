@@ -2,9 +2,11 @@
 
 pub mod compile;
 pub mod completions;
+pub mod componentize;
 pub mod config;
 pub mod generate;
 pub mod inspect;
+pub mod new;
 pub mod replay;
 
 use std::io::Write;

@@ -1,7 +1,10 @@
 //! The `kvtier` command as its users see it: exit code, standard output, standard error.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+mod bindings;
+mod componentize;
 mod help;
+mod new;
 mod pipes;
 
 use std::path::Path;

@@ -1,0 +1,105 @@
+"""The class `Backend` of the contract. Each method is described in wit/deps/kvtier-storage/backend.wit.
+
+Nothing can be imported after the build: keep all imports at the top.
+"""
+
+import asyncio
+
+import wit_world
+from componentize_py_types import Err, Ok
+from lru import Lru
+from wit_world.exports import backend as contract
+from wit_world.imports import logging, streams, types
+
+CAPACITY_DEFAULT = 32 << 20
+# `read` copies at most `limits.hostcall_bytes` in a call.
+PIECE_BYTES = 1 << 20
+
+
+def names(keys):
+    """Returns keys that a dict takes."""
+    return [(key.hi, key.lo) for key in keys]
+
+
+# The generated class must be the base: without it the build succeeds, and the instance traps.
+class Backend(contract.Backend):
+    def __init__(self, init):
+        settings = dict(init.config)
+        capacity = settings.pop("capacity", str(CAPACITY_DEFAULT))
+        for key in settings:
+            raise Err(types.Error_InvalidConfig(f"config.{key}: unknown key; this backend knows capacity"))
+        if not (capacity.isdecimal() and int(capacity) > 0):
+            raise Err(types.Error_InvalidConfig("config.capacity: expected a number of bytes, at least 1"))
+        self.chunks = Lru(int(capacity))
+        logging.log(logging.Level.DEBUG, f"keeps {capacity} bytes of chunks of {init.metadata.model_name}")
+
+    async def open(self):
+        pass
+
+    async def contains(self, keys, pinning):
+        if pinning == types.Pinning.PIN:
+            return self.chunks.pin(names(keys))
+        return self.chunks.leading_run(names(keys))
+
+    async def put(self, keys, data):
+        with data:
+            keys = names(keys)
+            stored = set()
+            results = [self._put_one(key, data, i, stored) for i, key in enumerate(keys)]
+            self.chunks.use(keys)
+            return results
+
+    def _put_one(self, key, data, i, stored):
+        if self.chunks.get(key) is None:
+            size = data.len(i)
+            if self.chunks.reserve(size, stored) is None:
+                return Err(types.Error_NoSpace())
+            chunk = bytearray()
+            try:
+                for offset in range(0, size, PIECE_BYTES):
+                    chunk += data.read(i, offset, min(PIECE_BYTES, size - offset))
+            except Err as error:
+                self.chunks.release(size)
+                return error
+            self.chunks.insert(key, size, bytes(chunk))
+        # No chunk of a call makes room for another one of the same call.
+        stored.add(key)
+        return Ok(None)
+
+    async def get(self, keys, into):
+        with into:
+            keys = names(keys)
+            self.chunks.use(keys)
+            return [await self._get_one(key, into, i) for i, key in enumerate(keys)]
+
+    async def _get_one(self, key, into, i):
+        chunk = self.chunks.get(key)
+        if chunk is None:
+            return Ok(None)
+        if len(chunk) > into.capacity(i):
+            # A larger chunk is not the one that the host wants.
+            return Ok(len(chunk))
+        # Not `into.write`: componentize-py never frees the bytes that an imported function takes.
+        writer, reader = wit_world.byte_stream()
+
+        async def feed():
+            with writer:
+                await writer.write_all(chunk)
+
+        try:
+            n_bytes, _ = await asyncio.gather(streams.write_stream(into, i, 0, reader), feed())
+            return Ok(n_bytes)
+        except Err as error:
+            return error
+
+    async def pin(self, keys):
+        return self.chunks.pin(names(keys))
+
+    async def unpin(self, keys):
+        return self.chunks.unpin(names(keys))
+
+    async def remove(self, keys):
+        return sum(self.chunks.remove(key) is not None for key in names(keys))
+
+    async def close(self):
+        pass
