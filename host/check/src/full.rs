@@ -26,7 +26,7 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fill {
     pub(crate) end: End,
-    /// The bytes that were stored until then: an estimate of the capacity.
+    /// The bytes that are stored then: an estimate of the capacity.
     pub(crate) bytes: usize,
     /// The size of the last chunks.
     pub(crate) chunk_bytes: usize,
@@ -65,7 +65,7 @@ impl Kit {
 
     fn fill_up_to(&mut self, most: usize, sizes: Sizes) -> Result<Fill, Stop> {
         let mut fill = Fill { end: End::NeverFull, bytes: 0, chunk_bytes: 0, refused_but_found: false };
-        let mut keys: Vec<ChunkKey> = Vec::new();
+        let mut keys: Vec<(ChunkKey, usize)> = Vec::new();
         let mut n_calls = 0;
         while fill.bytes < most && fill.end == End::NeverFull {
             let (n_chunks, size) = match sizes {
@@ -84,7 +84,7 @@ impl Kit {
                 match result {
                     Ok(()) => {
                         fill.bytes += size;
-                        keys.push(*key);
+                        keys.push((*key, size));
                     }
                     Err(error) => {
                         fill.end = End::Refused;
@@ -93,14 +93,26 @@ impl Kit {
                 }
             }
             // Each time another key, because looking at it may count as a use.
-            if let Some(key) = keys.get(n_calls)
+            if let Some((key, _)) = keys.get(n_calls)
                 && self.contains(&[*key], Pinning::None)? == Ok(0)
             {
                 fill.end = End::Evicted;
+                fill.bytes = self.held_bytes(&keys)?;
             }
             n_calls += 1;
         }
         Ok(fill)
+    }
+
+    /// Returns the payload of those chunks that are present.
+    fn held_bytes(&mut self, keys: &[(ChunkKey, usize)]) -> Result<usize, Stop> {
+        let mut bytes = 0;
+        for (key, size) in keys {
+            if self.contains(&[*key], Pinning::None)? == Ok(1) {
+                bytes += size;
+            }
+        }
+        Ok(bytes)
     }
 
     fn look_at_refused(

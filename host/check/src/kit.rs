@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use kvtier::memory::{Pool, Provider};
 use kvtier::tier::{Liveness, Sealer, Tier};
 use kvtier::{
-    BackendConfig, BuildError, ChunkKey, Config, Dtype, EngineMetadata, KvShape, Namespace, block_on,
-    start_backend,
+    BackendConfig, BuildError, ChunkKey, ClassError, Config, Dtype, EngineMetadata, KvShape, LoadError,
+    Namespace, block_on, start_backend,
 };
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
@@ -32,7 +32,33 @@ impl Subject {
     pub fn new(config: Config, backend: BackendConfig) -> Self {
         Self { config, backend }
     }
+
+    /// Names the only class of the component, whatever `backend.class_name` is.
+    ///
+    /// # Errors
+    /// If the component cannot be loaded, and [`CheckError::NoOnlyClass`] if it exports no class or several.
+    pub fn with_only_class(config: Config, mut backend: BackendConfig) -> Result<Self, CheckError> {
+        // Not the name of a class, so that the answer lists those that there are. Runs none of the guest's code.
+        NO_CLASS.clone_into(&mut backend.class_name);
+        let started = block_on(start_backend(&config, backend.clone(), metadata(), Arc::new(Deaf)));
+        let exported = match started {
+            Err(BuildError::Load {
+                source: LoadError::Class { source: ClassError::NotExported { exported, .. }, .. },
+                ..
+            }) => exported,
+            Err(error) => return Err(CheckError::NotLoaded(error)),
+            Ok(_) => vec![NO_CLASS.to_owned()],
+        };
+        match exported.as_slice() {
+            [only] => backend.class_name.clone_from(only),
+            _ => return Err(CheckError::NoOnlyClass { path: backend.module_path, exported }),
+        }
+        Ok(Self { config, backend })
+    }
 }
+
+/// The name of no class: resources have no digit in front.
+const NO_CLASS: &str = "0";
 
 /// Does not listen: the tests look at the tier's health.
 struct Deaf;

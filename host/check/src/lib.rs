@@ -8,6 +8,10 @@
 //! The tests know a backend only through the public API of the `kvtier` library. Every call has a deadline. A backend
 //! that traps or hangs breaks the sentence that is tested, and the next test gets a new instance.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bench;
 mod calls;
 mod content;

@@ -1,8 +1,11 @@
 //! Runs the tests one after the other.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kvtier::BuildError;
 use kvtier::memory::PoolError;
 
 use crate::bench;
@@ -61,12 +64,27 @@ pub enum CheckError {
     /// No sentence has this name.
     #[error("no sentence is called `{0}`; `kvtier check --list` names them")]
     UnknownSentence(String),
+    /// The component cannot be loaded.
+    #[error(transparent)]
+    NotLoaded(BuildError),
+    /// The component exports no class or several.
+    #[error(
+        "component {} exports {}; name the class that is to be checked",
+        path.display(),
+        if exported.is_empty() { "no class".to_owned() } else { exported.join(", ") }
+    )]
+    NoOnlyClass {
+        /// The component's file.
+        path: PathBuf,
+        /// Its classes.
+        exported: Vec<String>,
+    },
     /// There is no memory for chunks.
     #[error("the check's memory cannot be reserved: {0}")]
     Memory(#[source] PoolError),
 }
 
-/// Checks a class, and calls `progress` before each test.
+/// Checks a class, and calls `progress` before each test. If it breaks off, the rest is not tried.
 ///
 /// The tests put chunks under keys of their own, in a namespace of their own, and remove them. A store with a capacity
 /// is filled, so that it evicts: give it none that is in use.
@@ -76,7 +94,7 @@ pub enum CheckError {
 pub fn check(
     subject: &Subject,
     options: &Options,
-    progress: &mut dyn FnMut(Step),
+    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Report, CheckError> {
     let begun = Instant::now();
     let chosen = chosen(options)?;
@@ -85,22 +103,22 @@ pub fn check(
     let mut verdicts: Vec<Verdict> = Vec::new();
     let mut n_silent = 0;
     let n_all = chosen.len();
+    let mut is_stopped = false;
     for sentence in chosen {
-        progress(Step { sentence: Some(sentence), n_done: verdicts.len(), n_all });
+        let step = Step { sentence: Some(sentence), n_done: verdicts.len(), n_all };
+        is_stopped = is_stopped || progress(step).is_break();
         let started = Instant::now();
         let outcome = match hindrance(sentence, &verdicts, n_silent) {
+            _ if is_stopped => Outcome::NotTried("the check was stopped".to_owned()),
             Some(reason) => Outcome::NotTried(reason),
             None => tried(&mut kit, sentence, &mut n_silent),
         };
         verdicts.push(Verdict { sentence, outcome, elapsed: started.elapsed() });
     }
     let is_kept = !verdicts.iter().any(|verdict| matches!(verdict.outcome, Outcome::Broken(_)));
-    let figures = if is_kept && options.depth == Depth::Full && options.only.is_empty() {
-        progress(Step { sentence: None, n_done: n_all, n_all });
-        bench::figures(&mut kit)
-    } else {
-        None
-    };
+    let has_figures = is_kept && options.depth == Depth::Full && options.only.is_empty() && !is_stopped;
+    let last = Step { sentence: None, n_done: n_all, n_all };
+    let figures = if has_figures && progress(last).is_continue() { bench::figures(&mut kit) } else { None };
     kit.drop_instance();
     Ok(Report {
         component: subject.backend.module_path.display().to_string(),

@@ -63,7 +63,7 @@ fn refused_is_absent(kit: &mut Kit) -> Judgement {
     let call = "get of a chunk whose put was answered with an error";
     require(!fill.refused_but_found, call, "none", found)?;
     // A chunk that can never fit.
-    let size = fill.bytes + fill.chunk_bytes;
+    let size = fill.bytes + fill.bytes / 4 + fill.chunk_bytes;
     if size > TWICE_CAPACITY_BYTES_MAX / 2 {
         return Ok(());
     }

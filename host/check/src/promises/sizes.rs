@@ -70,6 +70,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
 fn small_sizes(kit: &mut Kit) -> Judgement {
     for size in [1, 4095, 4096, 4097, MIB, MIB + 1, 3 * MIB] {
         one_size(kit, size)?;
+        kit.clean_up(false);
     }
     Ok(())
 }

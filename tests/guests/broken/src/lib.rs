@@ -169,13 +169,11 @@ impl BrokenBackend {
             return answer;
         }
         let size_bytes = chunk.len();
+        assert!(!self.fault.is("size-64-mib") || size_bytes < 32 << 20, "no chunk is as large as this");
         for evicted in self.store.borrow_mut().make_room(call, key, size_bytes)? {
             if let Some(disk) = &self.disk {
                 disk.remove(evicted);
             }
-        }
-        if self.fault.is("size-64-mib") {
-            assert!(size_bytes < 32 << 20, "no chunk is as large as this");
         }
         if self.fault.is("abandoned-calls") {
             pause().await;
