@@ -135,14 +135,18 @@ fn both_classes_of_memory_keep_the_contract() {
 
 #[test]
 fn fs_keeps_the_contract_with_and_without_a_capacity() {
-    for capacity in ["4MiB", "1GiB"] {
+    let unbounded = ["refused-is-absent", "ok-when-full", NO_PINS[6], NO_PINS[7], NO_PINS[8]];
+    for (capacity, not_tried) in [("4MiB", &[][..]), ("1GiB", &unbounded)] {
         let directory = tempfile::tempdir().unwrap();
         let mut backend = support::fs("check", directory.path());
         backend.config.push(("capacity".into(), capacity.into()));
         let report = quickly(backend);
-        assert!(report.is_kept(), "{report}");
-        let not_tried: Vec<_> = report.not_tried().map(|(sentence, _)| sentence.id).collect();
-        println!("{capacity} {not_tried:?} {:?}", report.notes);
+        assert_kept(&report, not_tried);
+        assert!(
+            report.notes.iter().any(|note| note.text == "chunks outlive the instance"),
+            "{:?}",
+            report.notes
+        );
     }
 }
 
@@ -160,18 +164,23 @@ fn log_is_found_to_store_nothing() {
 }
 
 #[test]
-fn the_backend_of_the_readme_and_the_tests_own_keep_the_contract() {
-    for (component, class_name) in [
-        ("map", "MapBackend"),
-        ("blocking", "BlockingMemoryBackend"),
-        ("template", "Backend"),
-    ] {
-        let report = quickly(support::backend("check", component, class_name));
-        println!(
-            "{component}: {:?} {:?}\n{report}",
-            report.notes,
-            report.not_tried().map(|(s, _)| s.id).collect::<Vec<_>>()
-        );
-        assert!(report.is_kept(), "{component}: {report}");
-    }
+fn the_backend_of_the_readme_and_one_in_blocking_style_keep_the_contract() {
+    let map = quickly(support::backend("check", "map", "MapBackend"));
+    assert_kept(&map, &[&[NO_GRANT][..], &NO_PINS, &[FORGETS]].concat());
+    let blocking = quickly(support::backend("check", "blocking", "BlockingMemoryBackend"));
+    assert_kept(&blocking, &[NO_GRANT, "present-each", NO_PINS[6], NO_PINS[7], NO_PINS[8], FORGETS]);
+    assert!(
+        blocking.notes.iter().any(|note| note.text.starts_with("blocking style")),
+        "{:?}",
+        blocking.notes
+    );
 }
+
+#[test]
+fn a_class_that_takes_memory_without_looking_is_found_near_its_limit() {
+    let report = quickly(support::backend("check", "template", "Backend"));
+    assert_eq!(broken_ids(&report), ["near-memory-limit"], "{report}");
+    assert!(report.to_string().contains("limits.memory (12 MiB)"), "{report}");
+}
+
+mod command;

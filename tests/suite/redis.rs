@@ -123,7 +123,9 @@ fn it_keeps_the_contract_sentence_by_sentence() {
     let (redis, _) = start();
     let report = crate::check::quickly(backend("check", &[redis.addr()], &[]));
     assert!(report.is_kept(), "{report}");
-    let kept = |id: &str| report.verdicts.iter().any(|verdict| verdict.sentence.id == id && verdict.outcome == Outcome::Kept);
+    let kept = |id: &str| {
+        report.verdicts.iter().any(|verdict| verdict.sentence.id == id && verdict.outcome == Outcome::Kept)
+    };
     assert!(kept("removed-stays-removed") && kept("missing-grant") && kept("sizes"), "{:?}", report.verdicts);
 }
 

@@ -1,7 +1,5 @@
 //! Every bound of a check.
 
-use std::time::Duration;
-
 /// Bytes of the pool that chunks and buffers are taken from. Reserved, and committed as far as it is used.
 pub(crate) const POOL_BYTES: usize = 512 << 20;
 
@@ -53,11 +51,8 @@ pub(crate) const GROWTH_BYTES_MAX: u64 = 256 << 10;
 pub(crate) const OVERLAPPING_CALLS: usize = 256;
 
 /// How often a put is abandoned, and how often an instance is ended within one.
-pub(crate) const ABANDONED_CALLS: usize = 32;
-pub(crate) const DEATHS: usize = 12;
-
-/// The moments of both lie this far apart.
-pub(crate) const MOMENT: Duration = Duration::from_micros(150);
+pub(crate) const ABANDONED_CALLS: u32 = 32;
+pub(crate) const DEATHS: u32 = 16;
 
 /// Longest text of a backend in a report, in characters.
 pub(crate) const FOUND_CHARS_MAX: usize = 600;

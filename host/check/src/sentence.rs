@@ -66,11 +66,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_documentation_names_every_sentence_and_no_other() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/authors/check.md");
+        let text = std::fs::read_to_string(path).expect("the page lies in the workspace");
+        let (_, table) = text.split_once("## What is tried").expect("the page has the table");
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let cells: String = rows.filter_map(|row| row.split('|').nth(1)).collect();
+        let named: Vec<&str> = cells.split('`').skip(1).step_by(2).collect();
+        let all: HashSet<&str> = sentences().map(|sentence| sentence.id).collect();
+        assert_eq!(named.iter().copied().collect::<HashSet<_>>(), all);
+        assert_eq!(named.len(), all.len());
+    }
+
     /// Returns a text without markup, with one blank between words.
     fn plain(text: &str) -> String {
         let text = text.replace("///", " ").replace('`', "");
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
+
+    /// What follows from the contract, and does not stand in it.
+    const BEYOND: [&str; 1] = ["steady-memory"];
 
     #[test]
     fn every_sentence_stands_in_the_contract() {
@@ -79,7 +95,7 @@ mod tests {
             std::fs::read_to_string(format!("{path}{name}")).expect("the contract lies in the workspace")
         });
         let contract = plain(&contract.concat());
-        for sentence in sentences() {
+        for sentence in sentences().filter(|sentence| !BEYOND.contains(&sentence.id)) {
             assert!(contract.contains(&plain(sentence.text)), "{}: {}", sentence.id, sentence.text);
         }
     }

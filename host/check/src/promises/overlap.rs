@@ -10,7 +10,7 @@ use kvtier::{ChunkKey, block_on};
 use crate::calls::{Got, got, shown_get};
 use crate::judgement::{Judgement, Stop, breach, refused, require};
 use crate::kit::Kit;
-use crate::limits::{ABANDONED_CALLS, CHUNK_BYTES, MOMENT, OVERLAPPING_CALLS};
+use crate::limits::{ABANDONED_CALLS, CHUNK_BYTES, OVERLAPPING_CALLS};
 use crate::sentence::{Part, Sentence};
 
 const LARGE: usize = 1 << 20;
@@ -126,14 +126,18 @@ fn many(kit: &mut Kit) -> Judgement {
 /// Gives up puts and gets of a large chunk at different moments, and returns the keys of the puts.
 fn give_up(kit: &mut Kit) -> Result<Vec<ChunkKey>, Stop> {
     let old = kit.keys::<1>();
+    let begun = Instant::now();
     kit.store(&old, LARGE)?;
+    let whole = begun.elapsed();
     let mut keys = Vec::new();
-    for moment in 0..ABANDONED_CALLS as u32 {
+    for moment in 0..ABANDONED_CALLS {
         let [key] = kit.keys();
         let data = kit.sources(&[key], LARGE, 0)?;
         let into = kit.sinks(&old, LARGE)?;
         let tier = kit.tier()?;
-        let later = || Instant::now() + MOMENT * moment;
+        // Spread over the time of the whole put.
+        let after = whole * moment / ABANDONED_CALLS;
+        let later = || Instant::now() + after;
         kit.stored.push(key);
         keys.push(key);
         let put = block_on(tier.put([key].into(), data.clone(), later())).map(drop);
@@ -141,7 +145,7 @@ fn give_up(kit: &mut Kit) -> Result<Vec<ChunkKey>, Stop> {
         let got = block_on(tier.get(old.as_slice().into(), into.clone(), later())).map(drop);
         into.revoke();
         for (call, result) in [("put", put), ("get", got)] {
-            let call = format!("{call} of a chunk of 1 MiB that is given up after {:?}", MOMENT * moment);
+            let call = format!("{call} of a chunk of 1 MiB that is given up after {after:?}");
             match result {
                 // The next call waits until a new instance serves.
                 Ok(()) | Err(TierError::Timeout(_) | TierError::Lost(_) | TierError::Down(_)) => {}

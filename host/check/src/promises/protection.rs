@@ -139,7 +139,7 @@ pub(super) fn note_uses(kit: &mut Kit) -> Judgement {
     let [used, unused] = [keys[0], keys[1]];
     kit.store(&[used], fill.chunk_bytes)?;
     // Old chunks of half the capacity, and new ones: some of the old ones are evicted.
-    kit.push(fill, fill.bytes * 3 / 4)?;
+    kit.push(fill, fill.bytes * 5 / 8)?;
     let call = "get of the 2 oldest chunks, the first of which was put twice";
     let got = kit.get(call, &[used, unused], fill.chunk_bytes)?;
     if !got.iter().any(|got| got.is_chunk(0)) {

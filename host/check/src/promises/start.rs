@@ -8,7 +8,7 @@ use kvtier::{BuildError, Grants, LoadError, block_on};
 use crate::calls::{Got, shown_get};
 use crate::judgement::{Judgement, Stop, breach, require};
 use crate::kit::Kit;
-use crate::limits::{CHUNK_BYTES, DEATHS, MOMENT};
+use crate::limits::{CHUNK_BYTES, DEATHS};
 use crate::sentence::{Part, Sentence};
 
 /// A key that no class knows.
@@ -238,12 +238,17 @@ fn dropped(kit: &mut Kit) -> Judgement {
 fn dies_within_put(kit: &mut Kit) -> Judgement {
     persisting(kit)?;
     const SIZE: usize = 1 << 20;
-    for moment in 0..DEATHS as u32 {
+    let keys = kit.keys::<2>();
+    let begun = Instant::now();
+    kit.store(&keys, SIZE)?;
+    let whole = begun.elapsed();
+    for moment in 0..DEATHS {
         let keys = kit.keys::<2>();
         let data = kit.sources(&keys, SIZE, 0)?;
         let tier = kit.tier()?;
         kit.stored.extend(keys);
-        let after = MOMENT * (moment * 2 + 1);
+        // Spread over the time of the whole put.
+        let after = whole * moment / DEATHS;
         // Whatever it answers, the instance ends now.
         drop(block_on(tier.put(keys.as_slice().into(), data.clone(), Instant::now() + after)));
         drop(tier);

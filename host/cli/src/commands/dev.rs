@@ -49,7 +49,7 @@ pub fn dev(args: &DevArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result<()>
         let mut watched = vec![(named.clone(), state(named))];
         let subject = subject(args, adapt);
         if let Ok(Subject { backend, .. }) = &subject
-            && backend.module_path != *named
+            && std::path::absolute(named).is_ok_and(|named| named != backend.module_path)
         {
             watched.push((backend.module_path.clone(), state(&backend.module_path)));
         }

@@ -52,7 +52,7 @@ pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
 /// If the backend cannot be loaded, and those of [`replay::run`].
 pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize) -> Result<Outcome> {
     const CHUNK_BYTES: usize = PAGE_BYTES;
-    const POOL_CHUNKS: u64 = 256;
+    const POOL_CHUNKS: u64 = 64;
     let config = Config {
         chunk_size: 16,
         pool_size_bytes: POOL_CHUNKS * PAGE_BYTES as u64,
