@@ -49,6 +49,7 @@ use kvtier::{CompileLimits, Config};
 use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
 use crate::commands::compile::{compile, compile_one};
 use crate::commands::completions::completions;
+use crate::commands::compose::compose;
 use crate::commands::config::config;
 use crate::commands::generate::generate;
 use crate::commands::inspect::inspect;
@@ -79,6 +80,7 @@ pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
             config(file.as_deref(), json, adapt, &mut out)
         }
         Command::Compile(args) => compile(&args, adapt, &mut out),
+        Command::Compose(args) => compose(&args, &mut out),
         Command::Completions(args) => completions(&args, &mut out),
         Command::CompileOne(args) => compile_one(&args),
     }

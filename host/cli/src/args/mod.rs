@@ -1,6 +1,7 @@
 //! The command line.
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, which shows no markup")]
 
+mod compose;
 mod generate;
 mod replay;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use self::compose::ComposeArgs;
 pub use self::generate::{GenerateArgs, TraceCommand};
 pub use self::replay::ReplayArgs;
 
@@ -97,6 +99,15 @@ pub enum Command {
                             others are), 2 for wrong usage."
     )]
     Compile(CompileArgs),
+    /// Join a backend with one in front of it, such as a cache or a filter of chunks, to one component.
+    ///
+    /// The component in front imports the contract's interface kvtier:storage/backend, the one behind exports it. The
+    /// result is used like any other component: its classes are those of the component in front.
+    #[command(
+        after_help = "Exit codes: 0 success, 1 if the components do not fit or a file cannot be read or written, \
+                            2 for wrong usage."
+    )]
+    Compose(ComposeArgs),
     /// Print the completions of a shell.
     ///
     /// For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier
@@ -252,6 +263,8 @@ mod tests {
             "kvtier inspect a.wasm --config b.yaml",
             "kvtier compile",
             "kvtier compile --cache-dir d",
+            "kvtier compose a.wasm -o c.wasm",
+            "kvtier compose a.wasm b.wasm",
             "kvtier completions cmd.exe",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

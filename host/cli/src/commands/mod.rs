@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod completions;
+pub mod compose;
 pub mod config;
 pub mod generate;
 pub mod inspect;
