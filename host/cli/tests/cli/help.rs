@@ -75,6 +75,43 @@ fn help_of_config() {
 }
 
 #[test]
+fn help_of_compose() {
+    insta::assert_snapshot!(run("compose --help"), @"
+    exit 0
+    Join a backend with one in front of it, such as a cache or a filter of chunks, to one component.
+
+    The component in front imports the contract's interface kvtier:storage/backend, the one behind
+    exports it. The result is used like any other component: its classes are those of the component in
+    front.
+
+    Usage: kvtier compose [OPTIONS] --out <FILE> <OUTER> <INNER>
+
+    Arguments:
+      <OUTER>
+              The component in front: it imports kvtier:storage/backend
+
+      <INNER>
+              The component behind it: it exports kvtier:storage/backend
+
+    Options:
+      -o, --out <FILE>
+              Write the component that has both to this file, and replace it if it exists
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the components do not fit or a file cannot be read or written, 2 for
+    wrong usage.
+    ");
+}
+
+#[test]
 fn help_of_completions() {
     insta::assert_snapshot!(run("completions --help"), @r#"
     exit 0
