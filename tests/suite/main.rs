@@ -6,6 +6,7 @@ mod anywhere;
 mod between_calls;
 mod breaker;
 mod chain;
+mod check;
 mod cli;
 mod compile;
 mod compile_cache;

@@ -14,6 +14,7 @@ use kvtier::{
     BackendConfig, BuildError, ChunkKey, ChunkSpec, Config, Engine, EngineBuilder, Missing, NetGrant,
     NetHost, PortRange, SecretSource, StorageManager, Tiers, block_on,
 };
+use kvtier_check::Outcome;
 use kvtier_servers::redis::{Commands, Connection, Redis, RedisOptions, available, cmd};
 
 use crate::support::{self, counted, get, in_tier, key, keys, metadata, put, put_in, served};
@@ -114,6 +115,18 @@ fn chunks_are_stored_under_prefix_namespace_and_key_and_come_back() {
     let counts = counted(storage, "redis");
     assert_eq!((counts.hits, counts.puts, counts.errors.len()), (10, 10, 0));
     support::assert_nothing_leaks(storage);
+}
+
+#[test]
+fn it_keeps_the_contract_sentence_by_sentence() {
+    needs_redis!();
+    let (redis, _) = start();
+    let report = crate::check::quickly(backend("check", &[redis.addr()], &[]));
+    assert!(report.is_kept(), "{report}");
+    let kept = |id: &str| {
+        report.verdicts.iter().any(|verdict| verdict.sentence.id == id && verdict.outcome == Outcome::Kept)
+    };
+    assert!(kept("removed-stays-removed") && kept("missing-grant") && kept("sizes"), "{:?}", report.verdicts);
 }
 
 #[test]

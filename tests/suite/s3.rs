@@ -15,6 +15,7 @@ use kvtier::{
     BackendConfig, ChunkKey, ChunkSpec, Config, Engine, HttpScheme, Missing, NetGrant, NetHost, SecretSource,
     StorageManager, Tiers, block_on,
 };
+use kvtier_check::Outcome;
 use kvtier_servers::proxy::Proxy;
 use kvtier_servers::s3::{ACCESS_KEY, S3Options, S3Server, SECRET_KEY};
 use kvtier_servers::tls::Certificates;
@@ -131,6 +132,18 @@ fn only_object(server: &S3Server) -> PathBuf {
 fn errors(storage: &StorageManager, name: &str) -> Vec<(&'static str, &'static str)> {
     let errors = support::counted(storage, name).errors;
     errors.iter().map(|error| (error.operation.name(), error.kind)).collect()
+}
+
+#[test]
+fn it_keeps_the_contract_sentence_by_sentence() {
+    let server = server();
+    let secrets = Secrets::right();
+    let report = crate::check::quickly(backend("check", &server.endpoint(), &secrets));
+    assert!(report.is_kept(), "{report}");
+    let kept = |id: &str| {
+        report.verdicts.iter().any(|verdict| verdict.sentence.id == id && verdict.outcome == Outcome::Kept)
+    };
+    assert!(kept("removed-stays-removed") && kept("missing-grant") && kept("sizes"), "{:?}", report.verdicts);
 }
 
 #[test]

@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use crate::step::{Runner, cargo};
 
 /// The published packages and their folders. A package comes after those that it depends on.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("kvtier-guest-macros", "guest-sdk/macros"),
     ("kvtier-guest", "guest-sdk"),
     ("kvtier", "host"),
+    ("kvtier-check", "host/check"),
     ("kvtier-cli", "host/cli"),
 ];
 

@@ -6,6 +6,8 @@
 #[doc(hidden)]
 pub mod args;
 #[doc(hidden)]
+pub mod check;
+#[doc(hidden)]
 pub mod commands;
 #[doc(hidden)]
 pub mod content;
@@ -49,10 +51,12 @@ use kvtier::__internal::wasm;
 use kvtier::{CompileLimits, Config};
 
 use crate::args::{Cli, Command, ConfigArgs, InspectArgs, TraceCommand};
+use crate::commands::check::check as check_class;
 use crate::commands::compile::{compile, compile_one};
 use crate::commands::completions::completions;
 use crate::commands::componentize::componentize;
 use crate::commands::config::config;
+use crate::commands::dev::dev;
 use crate::commands::generate::generate;
 use crate::commands::inspect::inspect;
 use crate::commands::new::new;
@@ -72,6 +76,11 @@ pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
             args.is_quiet = cli.verbosity.quiet;
             commands::replay::replay(&args, command_line, &mut out, || engine::open(&args, adapt))
         }
+        Command::Check(mut args) => {
+            args.is_quiet = cli.verbosity.quiet;
+            check_class(&args, adapt, &mut out)
+        }
+        Command::Dev(args) => dev(&args, adapt, &mut out),
         Command::Generate(args) | Command::Trace(TraceCommand::Generate(args)) => generate(&args),
         Command::Inspect(InspectArgs { component: Some(component), json, .. }) => {
             limit_this_process()?;
@@ -100,7 +109,8 @@ fn limit_this_process() -> Result<()> {
 
 /// Returns the exit code for an error: 3 if the command did its work, and backends failed its judgement; else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<replay::FaultyBackends>() { 3 } else { 1 }
+    let is_judged = error.is::<replay::FaultyBackends>() || error.is::<check::BrokenContract>();
+    if is_judged { 3 } else { 1 }
 }
 
 /// Renders an error as the command prints it: the failure, then each cause that the lines before do not contain.

@@ -39,6 +39,41 @@ impl Progress {
     }
 }
 
+/// The state of a bar over the tests of a check.
+pub struct CheckProgress {
+    bar: ProgressBar,
+}
+
+impl CheckProgress {
+    /// Shows a bar.
+    pub fn shown() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_S));
+        let template = "{elapsed_precise} {bar:32} {human_pos}/{human_len} sentences, {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Shows nothing.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden() }
+    }
+
+    /// Notes which test runs.
+    pub fn at(&self, n_done: usize, n_all: usize, sentence: &'static str) {
+        self.bar.set_length(n_all as u64);
+        self.bar.set_position(n_done as u64);
+        self.bar.set_message(sentence);
+    }
+}
+
+impl Drop for CheckProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

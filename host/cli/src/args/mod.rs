@@ -2,6 +2,7 @@
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, which shows no markup")]
 
 mod author;
+mod check;
 mod generate;
 mod replay;
 
@@ -11,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::author::{ComponentizeArgs, NewArgs};
+pub use self::check::{CheckArgs, DevArgs, SubjectArgs};
 pub use self::generate::{GenerateArgs, TraceCommand};
 pub use self::replay::ReplayArgs;
 
@@ -63,6 +65,20 @@ pub enum Command {
                             failed, 2 for wrong usage, 3 if a backend broke the contract or trapped."
     )]
     Replay(ReplayArgs),
+    /// Check whether a backend keeps the contract, sentence by sentence.
+    ///
+    /// Each sentence that is broken is shown with the call, the expected and the found answer, the likely cause, and the
+    /// way to do it right. What is allowed and worth knowing is a note.
+    #[command(
+        after_help = "Exit codes: 0 if the backend keeps what was tried, 1 if it could not be checked, 2 for wrong \
+                            usage, 3 if it breaks the contract or traps."
+    )]
+    Check(CheckArgs),
+    /// Check a backend again whenever its component or its configuration changes, until Ctrl-C.
+    ///
+    /// Each time a new engine is started, and the quick part of `kvtier check` and a short replay run.
+    #[command(after_help = "Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.")]
+    Dev(DevArgs),
     /// Generate a trace of multi-turn chats with shared system prompts.
     ///
     /// Equal arguments give equal traces on every machine. Lengths are typical values: each draw is between half and
@@ -270,6 +286,13 @@ mod tests {
             "kvtier inspect a.wasm --config b.yaml",
             "kvtier compile",
             "kvtier compile --cache-dir d",
+            "kvtier check a.wasm --config b.yaml",
+            "kvtier check --config b.yaml --set config.a=1",
+            "kvtier check a.wasm --backend disk",
+            "kvtier check a.wasm --set capacity",
+            "kvtier check a.wasm --set =1",
+            "kvtier check a.wasm --quick --only put-then-get",
+            "kvtier check a.wasm --patience 0",
             "kvtier completions cmd.exe",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -1,14 +1,17 @@
 //! The commands.
 
+pub mod check;
 pub mod compile;
 pub mod completions;
 pub mod componentize;
 pub mod config;
+pub mod dev;
 pub mod generate;
 pub mod inspect;
 pub mod new;
 pub mod replay;
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -21,6 +24,11 @@ use kvtier::{Config, ConfigError, ReadConfig};
 /// If the configuration is invalid; the message names it.
 pub(crate) fn read_config(path: Option<&Path>) -> Result<ReadConfig, ConfigError> {
     path.map_or_else(Config::from_env, Config::from_file)
+}
+
+/// Creates a file, before the work whose result it is to have.
+fn create(path: &Path, what: &str) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot create the {what} {}", path.display()))
 }
 
 fn print(out: &mut impl Write, text: &str) -> Result<()> {

@@ -1,13 +1,11 @@
 //! `kvtier replay`, except for the parts that need an engine.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use kvtier::ShownSetting;
 
-use super::print;
+use super::{create, print};
 use crate::args::ReplayArgs;
 use crate::progress::Progress;
 use crate::replay::{self, Chain, FaultyBackends, Outcome, Strictness, json, text};
@@ -69,13 +67,10 @@ fn rendered(outcome: &Outcome, args: &ReplayArgs) -> Result<String> {
     Ok(text::render(outcome) + &report.unwrap_or_default())
 }
 
-fn create(path: &Path, what: &str) -> Result<File> {
-    File::create(path).with_context(|| format!("cannot create the {what} {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use clap::Parser as _;
 

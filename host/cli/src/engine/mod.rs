@@ -4,7 +4,7 @@ mod chain;
 
 use anyhow::{Context, Result, ensure};
 use kvtier::memory::PAGE_BYTES;
-use kvtier::{Config, Dtype, EngineBuilder, EngineMetadata, KvShape, OnFull, OnLoadError};
+use kvtier::{BackendConfig, Config, Dtype, EngineBuilder, EngineMetadata, KvShape, OnFull, OnLoadError};
 
 pub use self::chain::EngineChain;
 use crate::Adapt;
@@ -12,7 +12,10 @@ use crate::args::ReplayArgs;
 use crate::commands::read_config;
 use crate::commands::replay::Ready;
 use crate::format::{bytes, count};
+use crate::generate::{Generator, Workload};
 use crate::machine;
+use crate::progress::Progress;
+use crate::replay::{self, Chain as _, Outcome};
 
 /// Makes the chain that a command line describes. A replay measures: whatever the configuration sets, puts wait for
 /// room instead of being dropped, and a backend that cannot be loaded is an error. `adapt` fits the
@@ -41,6 +44,35 @@ pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
     let chunk_bytes = chunk_bytes as usize;
     let engine = EngineBuilder::new(config, metadata).build_blocking()?;
     Ok(Ready { chain: EngineChain::new(engine, chunk_bytes), chunk_bytes, settings, facts })
+}
+
+/// Replays a short trace through a small CPU tier and one backend, which serves what the CPU tier has evicted.
+///
+/// # Errors
+/// If the backend cannot be loaded, and those of [`replay::run`].
+pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize) -> Result<Outcome> {
+    const CHUNK_BYTES: usize = PAGE_BYTES;
+    const POOL_CHUNKS: u64 = 64;
+    let config = Config {
+        chunk_size: 16,
+        pool_size_bytes: POOL_CHUNKS * PAGE_BYTES as u64,
+        on_full: OnFull::Wait,
+        on_load_error: OnLoadError::Fail,
+        backends: vec![backend],
+        ..config
+    };
+    let kv_shape = KvShape::new([1, 1, 16, 1, 1])?;
+    let model_name = "kvtier-dev".to_owned();
+    let metadata =
+        EngineMetadata { model_name, world_size: 1, worker_id: 0, kv_dtype: Dtype::UInt8, kv_shape };
+    let mut chain = EngineChain::new(EngineBuilder::new(config, metadata).build_blocking()?, CHUNK_BYTES);
+    let requests = Generator::new(Workload { sessions: 4, system_prompts: 2, ..Workload::default() });
+    let requests = requests.take(n_requests).map(Ok);
+    let replayed = replay::run(&mut chain, requests, CHUNK_BYTES, &Progress::hidden());
+    let closed = chain.close().context("cannot close the chain");
+    let outcome = replayed?;
+    closed?;
+    Ok(outcome)
 }
 
 /// Returns what the keys depend on: the model, or the size alone, so that chunks of another size on the same disk have

@@ -8,7 +8,7 @@ use kvtier::__internal::config::without_user_parts;
 use kvtier::ShownSetting;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::tables::{cell, table};
+pub(crate) use self::tables::{cell, table};
 use crate::format::{bytes, count, percent};
 use crate::replay::{Outcome, ratio};
 use crate::svg::{colour, document};
@@ -29,6 +29,11 @@ pub struct RunInfo {
 
 /// Renders the report as a complete HTML document.
 pub fn render(outcome: &Outcome, info: &RunInfo) -> String {
+    page(&format!("kvtier replay: {} hit ratio", percent(outcome.hit_ratio())), &body(outcome, info))
+}
+
+/// Renders a complete document.
+pub(crate) fn page(title: &str, body: &Markup) -> String {
     document(html! {
         (DOCTYPE)
         html lang="en" {
@@ -36,10 +41,10 @@ pub fn render(outcome: &Outcome, info: &RunInfo) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
-                title { "kvtier replay: " (percent(outcome.hit_ratio())) " hit ratio" }
+                title { (title) }
                 style { (PreEscaped(include_str!("style.css"))) }
             }
-            body { main { (body(outcome, info)) } }
+            body { main { (body) } }
         }
     })
 }
@@ -83,7 +88,7 @@ fn body(outcome: &Outcome, info: &RunInfo) -> Markup {
     }
 }
 
-fn section(title: &str, explanation: &str, content: &Markup) -> Markup {
+pub(crate) fn section(title: &str, explanation: &str, content: &Markup) -> Markup {
     html! { section { h2 { (title) } p { (explanation) } (content) } }
 }
 

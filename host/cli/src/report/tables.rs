@@ -41,7 +41,7 @@ pub(super) fn latency_rows(outcome: &Outcome) -> Vec<LatencyRow<'_>> {
 }
 
 /// Renders a table. Columns after the first `n_text` hold numbers.
-pub(super) fn table<C: Into<Vec<Markup>>>(
+pub(crate) fn table<C: Into<Vec<Markup>>>(
     header: &[&str],
     n_text: usize,
     rows: impl IntoIterator<Item = C>,
@@ -62,7 +62,7 @@ pub(super) fn table<C: Into<Vec<Markup>>>(
 }
 
 /// Renders a plain cell.
-pub(super) fn cell(text: &str) -> Markup {
+pub(crate) fn cell(text: &str) -> Markup {
     html! { (text) }
 }
 
