@@ -323,3 +323,13 @@ fn help_of_replay() {
     wrong usage, 3 if a backend broke the contract or trapped.
     "#);
 }
+
+#[test]
+fn help_of_new() {
+    insta::assert_snapshot!(run("new --help"), @"");
+}
+
+#[test]
+fn help_of_componentize() {
+    insta::assert_snapshot!(run("componentize --help"), @"");
+}
