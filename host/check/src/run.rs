@@ -153,7 +153,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Sentence>, CheckError> {
 /// Returns why a test would say nothing, if so.
 fn hindrance(sentence: &Sentence, earlier: &[Verdict], n_silent: usize) -> Option<String> {
     if n_silent >= SILENT_TESTS_MAX {
-        return Some(format!("no answer came in {n_silent} tests"));
+        return Some(format!("it did not answer or start in {n_silent} tests"));
     }
     let broken = earlier.iter().find(|verdict| {
         sentence.needs.contains(&verdict.sentence.id) && !matches!(verdict.outcome, Outcome::Kept)

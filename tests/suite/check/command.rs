@@ -76,7 +76,7 @@ fn what_cannot_be_checked_is_named_with_what_to_do() {
     let folder = folder(&["memory"]);
     let backends = "a.module_path: memory.wasm, a.class_name: MemoryBackend, b.module_path: memory.wasm, b.class_name: MemoryBackend";
     let backends =
-        backends.split(", ").map(|line| format!("  external_backend.{line}\n")).collect::<String>();
+        backends.split(", ").flat_map(|line| ["  external_backend.", line, "\n"]).collect::<String>();
     fs::write(folder.path().join("two.yaml"), format!("external_backends: a, b\nextra_config:\n{backends}"))
         .unwrap();
     for (words, expected) in [
@@ -118,7 +118,7 @@ fn a_backend_of_a_configuration_is_checked_with_its_settings() {
     let folder = folder(&["memory"]);
     let lines =
         "module_path: memory.wasm\nclass_name: MemoryBackend\nconfig.capacity: 2MiB\nlimits.memory: 8MiB\n";
-    let lines = lines.lines().map(|line| format!("  external_backend.a.{line}\n")).collect::<String>();
+    let lines = lines.lines().flat_map(|line| ["  external_backend.a.", line, "\n"]).collect::<String>();
     fs::write(folder.path().join("one.yaml"), format!("external_backends: a\nextra_config:\n{lines}"))
         .unwrap();
     let words = "check --config one.yaml --only near-memory-limit --json";

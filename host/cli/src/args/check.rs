@@ -39,6 +39,7 @@ pub struct SubjectArgs {
 }
 
 /// `kvtier check`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The class.

@@ -20,7 +20,7 @@ use store::{Store, When};
 const DIRECTORY: &str = "/data";
 
 /// As long as calls of this class overlap, where a fault needs it.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// Keeps `config.capacity` bytes of chunks in memory, evicts those used longest ago, and breaks `config.fault`. For
 /// faults that show after a restart it keeps its chunks in files, too.
