@@ -70,6 +70,11 @@ pub(crate) fn refused(call: impl Display, expected: impl Display, error: &TierEr
     }
 }
 
+/// Makes the stop of a test whose chunks the store has no space for.
+pub(crate) fn no_space(call: impl Display) -> Stop {
+    Stop::NotTried(format!("the store has no space for the chunks of the {call}"))
+}
+
 /// Makes the stop of a broken sentence.
 pub(crate) fn breach(call: impl Display, expected: impl Display, found: impl Display) -> Stop {
     Stop::Breach(new_breach(call, expected, found))

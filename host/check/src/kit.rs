@@ -14,7 +14,7 @@ use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::CheckError;
 use crate::full::Fill;
-use crate::judgement::{Judgement, Stop, answered, breach, refused, silence};
+use crate::judgement::{Judgement, Stop, answered, breach, silence};
 use crate::limits::POOL_BYTES;
 use crate::report::Note;
 
@@ -206,16 +206,6 @@ impl Kit {
         let is_silent = |keys: &[ChunkKey]| block_on(tier.remove(keys.into(), self.deadline())).is_err();
         if has_died || (!keys.is_empty() && is_silent(&keys)) {
             self.drop_instance();
-        }
-    }
-
-    /// Returns an error of the call unless it was answered; a chunk that the store has no room for ends the test.
-    pub(crate) fn stop_for(call: &str, error: &kvtier::tier::TierError) -> Stop {
-        match error {
-            kvtier::tier::TierError::NoSpace => {
-                Stop::NotTried(format!("the store has no space for the chunks of {call}"))
-            }
-            error => refused(call, "ok", error),
         }
     }
 }

@@ -44,7 +44,8 @@ fn a_class_that_keeps_the_contract_ends_with_0_and_one_that_breaks_it_with_3_and
     assert!(text.starts_with("BrokenBackend in "), "the only class need not be named: {text}");
     assert!(text.contains(" 0 broken, 1 not tried") && text.contains("near-memory-limit"), "{text}");
 
-    let words = format!("{words} --set config.fault=get-order");
+    fs::rename(folder.path().join("broken.wasm"), folder.path().join("broken&.wasm")).unwrap();
+    let words = format!("{words} --set config.fault=get-order").replace("broken.wasm", "broken&.wasm");
     let (code, text, errors) = run(folder.path(), &format!("{words} --only get-order --report report.html"));
     assert_eq!(code, Some(3), "{errors}");
     assert_eq!(errors, "error: `BrokenBackend` breaks 1 sentence of the contract: get-order\n");
@@ -59,6 +60,11 @@ fn a_class_that_keeps_the_contract_ends_with_0_and_one_that_breaks_it_with_3_and
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     let report = fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(report.contains("breaks the contract") && report.ends_with("</html>\n"), "{report}");
+    let shown = ["broken&amp;.wasm", "get-order", "BROKEN", "Not tried"];
+    assert!(shown.iter().all(|text| report.contains(text)) && !report.contains("broken&.wasm"), "{report}");
+    for outside in ["http:", "https:", "src=", "href=", "url(", "<script", "<link"] {
+        assert!(!report.contains(outside), "the report has {outside}");
+    }
 
     let (code, text, _) = run(folder.path(), &format!("{words} --only get-order --json"));
     let json: Value = serde_json::from_str(&text).unwrap();

@@ -133,7 +133,9 @@ impl StorageBackend for BrokenBackend {
         if let Some(disk) = &self.disk
             && !self.fault.is("removed-stays-removed")
         {
-            keys.iter().for_each(|key| disk.remove(*key));
+            for key in keys {
+                disk.remove(*key);
+            }
         }
         Ok(removed)
     }
