@@ -34,8 +34,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// How long one call may take, and an instance may stand still. A class that hangs costs this time for each test.
     pub patience: Duration,
-    /// The number that all keys follow from. Without it, each check has keys of its own: what an earlier one has left in
-    /// the store is not found.
+    /// The number that all keys follow from. Without it, each check has keys of its own: what an earlier one has left
+    /// in the store is not found.
     pub seed: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! A class that breaks one sentence of the contract on purpose: `config.fault` names it, by the name that `kvtier check`
-//! has for it. Without a fault it keeps all of them.
+//! A class that breaks one sentence of the contract on purpose: `config.fault` names it, by the name that `kvtier
+//! check` has for it. Without a fault it keeps all of them.
 
 mod disk;
 mod faults;
