@@ -182,5 +182,32 @@ fn a_class_that_takes_memory_without_looking_is_found_near_its_limit() {
     assert_eq!(broken_ids(&report), ["near-memory-limit"], "{report}");
     assert!(report.to_string().contains("limits.memory (12 MiB)"), "{report}");
 }
+#[test]
+fn a_class_that_hangs_or_computes_for_ever_ends_the_check_after_a_few_tests() {
+    for class_name in ["HangBackend", "SpinBackend"] {
+        let backend = BackendConfig::new("check", support::component("misbehaving"), class_name);
+        let patience = Duration::from_secs(1);
+        let report = checked(backend, &Options { depth: Depth::Quick, patience, ..Options::default() });
+        assert!(broken_ids(&report).contains(&"put-then-get"), "{class_name}: {report}");
+        let is_given_up = |reason: &str| reason == "it did not answer or start in 3 tests";
+        assert!(report.not_tried().any(|(_, reason)| is_given_up(reason)), "{class_name}: {report}");
+    }
+}
+
+#[test]
+fn a_class_that_answers_nonsense_or_traps_is_found() {
+    for class_name in [
+        "FailBackend",
+        "WrongCountBackend",
+        "OverclaimBackend",
+        "PhantomBackend",
+        "GarbageBackend",
+        "OverflowBackend",
+    ] {
+        let report = quickly(support::misbehaving("check", class_name, &[]));
+        assert!(!report.is_kept(), "{class_name}");
+        assert!(report.n_kept() > 0, "the check goes on with another instance: {class_name}: {report}");
+    }
+}
 
 mod command;

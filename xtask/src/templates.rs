@@ -1,5 +1,5 @@
-//! The templates of `kvtier new`: makes a project of each, builds it with its language's own tools, runs its tests, and
-//! puts the component into a chain.
+//! The templates of `kvtier new`: makes a project of each, builds it with its language's own tools, runs its tests,
+//! checks the component, and puts it into a chain.
 //!
 //! Tools come from PyPI and npm, in the versions that the projects name, and stay in `target/templates`.
 
@@ -69,6 +69,7 @@ pub(crate) fn test(runner: &mut Runner, without: &str) -> Result<()> {
             bench
                 .build(runner, language, &project)
                 .with_context(|| format!("the template for {} on {medium} does not build", language.name))?;
+            bench.check(runner, &project)?;
             bench.run_in_chain(runner, &project, medium)?;
         }
     }
@@ -164,6 +165,13 @@ impl Bench {
             runner.run(&project.name, &mut make)?;
         }
         Ok(())
+    }
+
+    /// Checks the component against each sentence of the contract.
+    fn check(&self, runner: &mut Runner, project: &Project) -> Result<()> {
+        let mut check = self.kvtier();
+        check.args(["check", "--quick", "--config"]).arg(project.folder.join("kvtier.yaml"));
+        runner.run("check", &mut check)
     }
 
     /// Replays the trace twice, each time in a new process, as a judge. Files are found by the second one.

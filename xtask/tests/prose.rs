@@ -12,10 +12,10 @@ use typos::{Dictionary, Status};
 const WIDTH_MAX: usize = 120;
 
 /// The files that are read, by the ending of their names.
-const ENDINGS: [&str; 9] = ["md", "py", "pyi", "rs", "wit", "toml", "yaml", "yml", "sh"];
+const ENDINGS: [&str; 12] = ["c", "h", "js", "md", "py", "pyi", "rs", "wit", "toml", "yaml", "yml", "sh"];
 
 /// Folders without files written by hand.
-const SKIPPED: [&str; 2] = ["target", ".git"];
+const SKIPPED: [&str; 3] = ["target", ".git", "bindings"];
 
 /// Words that are not mistakes: keys that tests misspell on purpose, and a constant of the system.
 const WORDS: [&str; 7] = ["acces", "arange", "capcity", "sice", "sise", "writeable", "wronly"];
@@ -95,6 +95,7 @@ fn is_too_wide(path: &Path, line: &str) -> bool {
         Some("md") => true,
         // Docstrings are prose without a mark, and code is as narrow.
         Some("py" | "pyi") => return line.chars().count() > WIDTH_MAX,
+        Some("c" | "h" | "js") => text.starts_with("//") || text.starts_with('*'),
         Some("rs" | "wit") => text.starts_with("//"),
         _ => text.starts_with('#'),
     };

@@ -1,5 +1,7 @@
 //! Chunks as objects.
 
+use std::collections::BTreeSet;
+
 use kvtier_guest::{ChunkKey, Error, Sinks, Sources, each, each_bounded, info};
 
 use crate::bucket::Bucket;
@@ -64,8 +66,11 @@ impl Store {
     }
 
     pub(crate) async fn remove(&self, keys: &[ChunkKey]) -> Result<u32, Error> {
+        // Side by side, all requests of a repeated key would find its object.
+        let distinct: BTreeSet<ChunkKey> = keys.iter().copied().collect();
+        let distinct: Vec<ChunkKey> = distinct.into_iter().collect();
         let mut n_removed = 0;
-        for removed in each(keys, async |_, key| self.remove_one(key).await).await {
+        for removed in each(&distinct, async |_, key| self.remove_one(key).await).await {
             n_removed += u32::from(removed?);
         }
         Ok(n_removed)

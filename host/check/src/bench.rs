@@ -6,7 +6,7 @@ use kvtier::tier::{Pinning, TierError};
 use kvtier::{ChunkKey, CompileCache, Config, block_on};
 
 use crate::judgement::Stop;
-use crate::kit::Kit;
+use crate::kit::{Kit, start};
 
 /// The calls that are measured: the payload of a chunk, chunks of a call, and how often.
 const CALLS: [(usize, usize, usize); 4] =
@@ -52,7 +52,7 @@ pub(crate) fn figures(kit: &mut Kit) -> Option<Figures> {
     let memory_open_bytes = tier.health().guest_memory_bytes;
     let uncached = Config { compile_cache: CompileCache::Off, ..kit.config().clone() };
     let started = Instant::now();
-    let load_cold = kit.start_as(&uncached, kit.backend().clone()).ok().map(|_| started.elapsed());
+    let load_cold = start(&uncached, kit.backend().clone()).ok().map(|_| started.elapsed());
     let mut calls = Vec::new();
     for (chunk_bytes, n_chunks, n_times) in CALLS {
         calls.extend(measured(kit, chunk_bytes, n_chunks, n_times).ok().flatten());

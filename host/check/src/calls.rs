@@ -6,7 +6,7 @@ use kvtier::tier::{Pinning, Sink, Sinks, Sources, TRAILER_BYTES, TierError};
 use kvtier::{Chunk, block_on};
 
 use crate::content::{Salt, fill, salt};
-use crate::judgement::{Judgement, Stop, answered, breach, listed, require};
+use crate::judgement::{Judgement, Stop, answered, breach, listed, no_space, require};
 use crate::kit::Kit;
 
 /// What a get says about one chunk, and what is in its buffer.
@@ -115,10 +115,8 @@ impl Kit {
     /// Puts chunks that later steps need. Ends the test if the store has no space for them.
     pub(crate) fn store(&mut self, keys: &[ChunkKey], size_bytes: usize) -> Judgement {
         let call = format!("put of {} chunks of {size_bytes} bytes", keys.len());
-        for result in self.put(&call, keys, size_bytes, 0)? {
-            result.map_err(|error| Self::stop_for(&call, &error))?;
-        }
-        Ok(())
+        let results = self.put(&call, keys, size_bytes, 0)?;
+        all_ok(&call, keys.len(), &results)
     }
 
     /// Fetches chunks into buffers of one size. Requires an answer for the call, and looks at every buffer.
@@ -248,9 +246,7 @@ pub(crate) fn all_ok(call: &str, n_chunks: usize, results: &[Result<(), TierErro
     let expected = listed(vec!["ok".to_owned(); n_chunks]);
     let first = results.iter().find_map(|result| result.as_ref().err());
     match first {
-        Some(TierError::NoSpace) => {
-            Err(Stop::NotTried(format!("the store has no space for the chunks of {call}")))
-        }
+        Some(TierError::NoSpace) => Err(no_space(call)),
         Some(_) => Err(breach(call, expected, shown_put(results))),
         None => require(results.len() == n_chunks, call, expected, shown_put(results)),
     }

@@ -1,5 +1,5 @@
-//! The bytes of chunks: every word depends on the key, on its position and on a salt, so that swapped, shifted and stale
-//! bytes differ.
+//! The bytes of chunks: every word depends on the key, on its position and on a salt, so that swapped, shifted and
+//! stale bytes differ.
 
 use kvtier::ChunkKey;
 

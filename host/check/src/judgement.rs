@@ -63,14 +63,31 @@ pub(crate) fn answers<T: Debug + PartialEq>(
 
 /// Makes the stop of a call that ended in an error.
 pub(crate) fn refused(call: impl Display, expected: impl Display, error: &TierError) -> Stop {
-    let Stop::Breach(breach) = breach(call, expected, error) else { unreachable!("`breach` makes a breach") };
-    if matches!(error, TierError::Timeout(_)) { Stop::Silence(breach) } else { Stop::Breach(breach) }
+    if matches!(error, TierError::Timeout(_)) {
+        silence(call, expected, error)
+    } else {
+        breach(call, expected, error)
+    }
+}
+
+/// Makes the stop of a test whose chunks the store has no space for.
+pub(crate) fn no_space(call: impl Display) -> Stop {
+    Stop::NotTried(format!("the store has no space for the chunks of the {call}"))
 }
 
 /// Makes the stop of a broken sentence.
 pub(crate) fn breach(call: impl Display, expected: impl Display, found: impl Display) -> Stop {
+    Stop::Breach(new_breach(call, expected, found))
+}
+
+/// Makes the stop of a broken sentence after which further tests may wait in vain.
+pub(crate) fn silence(call: impl Display, expected: impl Display, found: impl Display) -> Stop {
+    Stop::Silence(new_breach(call, expected, found))
+}
+
+fn new_breach(call: impl Display, expected: impl Display, found: impl Display) -> Breach {
     let found = shortened(&found.to_string());
-    Stop::Breach(Breach { call: call.to_string(), expected: expected.to_string(), found })
+    Breach { call: call.to_string(), expected: expected.to_string(), found }
 }
 
 fn shortened(text: &str) -> String {

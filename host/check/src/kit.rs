@@ -14,7 +14,7 @@ use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::CheckError;
 use crate::full::Fill;
-use crate::judgement::{Judgement, Stop, answered, breach, refused};
+use crate::judgement::{Judgement, Stop, answered, breach, silence};
 use crate::limits::POOL_BYTES;
 use crate::report::Note;
 
@@ -40,8 +40,7 @@ impl Subject {
     pub fn with_only_class(config: Config, mut backend: BackendConfig) -> Result<Self, CheckError> {
         // Not the name of a class, so that the answer lists those that there are. Runs none of the guest's code.
         NO_CLASS.clone_into(&mut backend.class_name);
-        let started = block_on(start_backend(&config, backend.clone(), metadata(), Arc::new(Deaf)));
-        let exported = match started {
+        let exported = match start(&config, backend.clone()) {
             Err(BuildError::Load {
                 source: LoadError::Class { source: ClassError::NotExported { exported, .. }, .. },
                 ..
@@ -151,24 +150,16 @@ impl Kit {
         Instant::now() + self.patience
     }
 
-    /// Starts an instance of another configuration, and does not keep it.
-    pub(crate) fn start_as(
-        &self,
-        config: &Config,
-        backend: BackendConfig,
-    ) -> Result<Arc<dyn Tier>, BuildError> {
-        block_on(start_backend(config, backend, metadata(), Arc::new(Deaf)))
-    }
-
     /// Returns the instance, and starts one if there is none.
     pub(crate) fn tier(&mut self) -> Result<Arc<dyn Tier>, Stop> {
         if let Some(tier) = &self.instance {
             return Ok(Arc::clone(tier));
         }
         let started = Instant::now();
-        let tier = self.start_as(&self.subject.config, self.subject.backend.clone());
+        let tier = start(&self.subject.config, self.subject.backend.clone());
         self.start_time = started.elapsed();
-        let tier = tier.map_err(|error| breach("constructor and open", "ok", error))?;
+        // Every further test would wait for a start in vain.
+        let tier = tier.map_err(|error| silence("constructor and open", "ok", error))?;
         self.instance = Some(Arc::clone(&tier));
         Ok(tier)
     }
@@ -217,16 +208,11 @@ impl Kit {
             self.drop_instance();
         }
     }
+}
 
-    /// Returns an error of the call unless it was answered; a chunk that the store has no room for ends the test.
-    pub(crate) fn stop_for(call: &str, error: &kvtier::tier::TierError) -> Stop {
-        match error {
-            kvtier::tier::TierError::NoSpace => {
-                Stop::NotTried(format!("the store has no space for the chunks of {call}"))
-            }
-            error => refused(call, "ok", error),
-        }
-    }
+/// Starts an instance.
+pub(crate) fn start(config: &Config, backend: BackendConfig) -> Result<Arc<dyn Tier>, BuildError> {
+    block_on(start_backend(config, backend, metadata(), Arc::new(Deaf)))
 }
 
 /// Raises the time limits to the check's patience: a busy machine is no breach.

@@ -1,8 +1,8 @@
 //! Checks whether a storage backend keeps the contract `kvtier:storage`: one test for each sentence, against the real
 //! sandbox and the real lanes of the host.
 //!
-//! [`check`] runs the tests and returns a [`Report`]; [`sentences`] lists what is tested. A [`Sentence`] has its text in
-//! the contract, the usual cause if it is broken, and the way to keep it. What the contract allows and an author may
+//! [`check`] runs the tests and returns a [`Report`]; [`sentences`] lists what is tested. A [`Sentence`] has its text
+//! in the contract, the usual cause if it is broken, and the way to keep it. What the contract allows and an author may
 //! want to know is a [`Note`], not a breach.
 //!
 //! The tests know a backend only through the public API of the `kvtier` library. Every call has a deadline. A backend

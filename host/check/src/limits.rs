@@ -3,8 +3,8 @@
 /// Bytes of the pool that chunks and buffers are taken from. Reserved, and committed as far as it is used.
 pub(crate) const POOL_BYTES: usize = 512 << 20;
 
-/// How many tests may end because an answer did not come. Then the backend is taken for dead, and the rest is not
-/// tried.
+/// How many tests may end because an answer, or a start, did not come. Then the backend is taken for dead, and the rest
+/// is not tried.
 pub(crate) const SILENT_TESTS_MAX: usize = 3;
 
 /// The size of a chunk where the size does not matter.

@@ -34,8 +34,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// How long one call may take, and an instance may stand still. A class that hangs costs this time for each test.
     pub patience: Duration,
-    /// The number that all keys follow from. Without it, each check has keys of its own: what an earlier one has left in
-    /// the store is not found.
+    /// The number that all keys follow from. Without it, each check has keys of its own: what an earlier one has left
+    /// in the store is not found.
     pub seed: Option<u64>,
 }
 
@@ -153,7 +153,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Sentence>, CheckError> {
 /// Returns why a test would say nothing, if so.
 fn hindrance(sentence: &Sentence, earlier: &[Verdict], n_silent: usize) -> Option<String> {
     if n_silent >= SILENT_TESTS_MAX {
-        return Some(format!("no answer came in {n_silent} tests"));
+        return Some(format!("it did not answer or start in {n_silent} tests"));
     }
     let broken = earlier.iter().find(|verdict| {
         sentence.needs.contains(&verdict.sentence.id) && !matches!(verdict.outcome, Outcome::Kept)

@@ -44,7 +44,8 @@ fn a_class_that_keeps_the_contract_ends_with_0_and_one_that_breaks_it_with_3_and
     assert!(text.starts_with("BrokenBackend in "), "the only class need not be named: {text}");
     assert!(text.contains(" 0 broken, 1 not tried") && text.contains("near-memory-limit"), "{text}");
 
-    let words = format!("{words} --set config.fault=get-order");
+    fs::rename(folder.path().join("broken.wasm"), folder.path().join("broken&.wasm")).unwrap();
+    let words = format!("{words} --set config.fault=get-order").replace("broken.wasm", "broken&.wasm");
     let (code, text, errors) = run(folder.path(), &format!("{words} --only get-order --report report.html"));
     assert_eq!(code, Some(3), "{errors}");
     assert_eq!(errors, "error: `BrokenBackend` breaks 1 sentence of the contract: get-order\n");
@@ -59,6 +60,11 @@ fn a_class_that_keeps_the_contract_ends_with_0_and_one_that_breaks_it_with_3_and
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     let report = fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(report.contains("breaks the contract") && report.ends_with("</html>\n"), "{report}");
+    let shown = ["broken&amp;.wasm", "get-order", "BROKEN", "Not tried"];
+    assert!(shown.iter().all(|text| report.contains(text)) && !report.contains("broken&.wasm"), "{report}");
+    for outside in ["http:", "https:", "src=", "href=", "url(", "<script", "<link"] {
+        assert!(!report.contains(outside), "the report has {outside}");
+    }
 
     let (code, text, _) = run(folder.path(), &format!("{words} --only get-order --json"));
     let json: Value = serde_json::from_str(&text).unwrap();
@@ -76,7 +82,7 @@ fn what_cannot_be_checked_is_named_with_what_to_do() {
     let folder = folder(&["memory"]);
     let backends = "a.module_path: memory.wasm, a.class_name: MemoryBackend, b.module_path: memory.wasm, b.class_name: MemoryBackend";
     let backends =
-        backends.split(", ").map(|line| format!("  external_backend.{line}\n")).collect::<String>();
+        backends.split(", ").flat_map(|line| ["  external_backend.", line, "\n"]).collect::<String>();
     fs::write(folder.path().join("two.yaml"), format!("external_backends: a, b\nextra_config:\n{backends}"))
         .unwrap();
     for (words, expected) in [
@@ -118,7 +124,7 @@ fn a_backend_of_a_configuration_is_checked_with_its_settings() {
     let folder = folder(&["memory"]);
     let lines =
         "module_path: memory.wasm\nclass_name: MemoryBackend\nconfig.capacity: 2MiB\nlimits.memory: 8MiB\n";
-    let lines = lines.lines().map(|line| format!("  external_backend.a.{line}\n")).collect::<String>();
+    let lines = lines.lines().flat_map(|line| ["  external_backend.a.", line, "\n"]).collect::<String>();
     fs::write(folder.path().join("one.yaml"), format!("external_backends: a\nextra_config:\n{lines}"))
         .unwrap();
     let words = "check --config one.yaml --only near-memory-limit --json";

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use kvtier::tier::{Sinks, Sources, Tier, TierError};
 use kvtier::{ChunkKey, block_on};
 
-use crate::calls::{Got, got, shown_get};
-use crate::judgement::{Judgement, Stop, breach, refused, require};
+use crate::calls::{Got, all_ok, got, shown_get};
+use crate::judgement::{Judgement, Stop, breach, no_space, refused, require};
 use crate::kit::Kit;
 use crate::limits::{ABANDONED_CALLS, CHUNK_BYTES, OVERLAPPING_CALLS};
 use crate::sentence::{Part, Sentence};
@@ -95,9 +95,7 @@ fn all_at_once(kit: &mut Kit, call: &str, keys: &[ChunkKey]) -> Judgement {
     for answer in block_on(join_all(callers)) {
         match answer {
             Ok(got) => answers.push(got),
-            Err(TierError::NoSpace) => {
-                return Err(Stop::NotTried(format!("the store has no space for the chunks of {call}")));
-            }
+            Err(TierError::NoSpace) => return Err(no_space(call)),
             Err(error) => return Err(refused(call, "ok for each put", &error)),
         }
     }
@@ -123,13 +121,13 @@ fn many(kit: &mut Kit) -> Judgement {
     all_at_once(kit, "put and then get by 256 callers at a time", &keys)
 }
 
-/// Gives up puts and gets of a large chunk at different moments, and returns the keys of the puts.
-fn give_up(kit: &mut Kit) -> Result<Vec<ChunkKey>, Stop> {
+/// Gives up puts and gets of a large chunk at different moments, and returns what a get finds of each put at once.
+fn give_up(kit: &mut Kit) -> Result<Vec<Got>, Stop> {
     let old = kit.keys::<1>();
     let begun = Instant::now();
     kit.store(&old, LARGE)?;
     let whole = begun.elapsed();
-    let mut keys = Vec::new();
+    let mut found = Vec::new();
     for moment in 0..ABANDONED_CALLS {
         let [key] = kit.keys();
         let data = kit.sources(&[key], LARGE, 0)?;
@@ -139,9 +137,9 @@ fn give_up(kit: &mut Kit) -> Result<Vec<ChunkKey>, Stop> {
         let after = whole * moment / ABANDONED_CALLS;
         let later = || Instant::now() + after;
         kit.stored.push(key);
-        keys.push(key);
         let put = block_on(tier.put([key].into(), data.clone(), later())).map(drop);
         data.revoke();
+        found.push(look(kit, key)?);
         let got = block_on(tier.get(old.as_slice().into(), into.clone(), later())).map(drop);
         into.revoke();
         for (call, result) in [("put", put), ("get", got)] {
@@ -153,7 +151,18 @@ fn give_up(kit: &mut Kit) -> Result<Vec<ChunkKey>, Stop> {
             }
         }
     }
-    Ok(keys)
+    Ok(found)
+}
+
+/// Returns what a get finds of a chunk, whatever the state of the instance.
+fn look(kit: &mut Kit, key: ChunkKey) -> Result<Got, Stop> {
+    let (tier, into) = (kit.tier()?, kit.sinks(&[key], LARGE)?);
+    let answer = block_on(tier.get([key].into(), into.clone(), kit.deadline()));
+    let sink = into.revoke().pop().flatten();
+    Ok(match answer {
+        Ok(mut results) => got(key, results.pop().unwrap_or(Ok(None)), sink),
+        Err(error) => Got::Failed(error),
+    })
 }
 
 fn abandoned(kit: &mut Kit) -> Judgement {
@@ -177,7 +186,7 @@ fn serves_again(kit: &mut Kit) -> Judgement {
         let call = "put after calls that were given up";
         match kit.try_put(&keys, CHUNK_BYTES, 0)? {
             Ok(results) => {
-                crate::calls::all_ok(call, 1, &results)?;
+                all_ok(call, 1, &results)?;
                 return kit.found("get after calls that were given up", &keys, CHUNK_BYTES, 0);
             }
             Err(TierError::Lost(_) | TierError::Down(_)) if Instant::now() < deadline => {
@@ -189,17 +198,11 @@ fn serves_again(kit: &mut Kit) -> Judgement {
 }
 
 fn whole_or_nothing(kit: &mut Kit) -> Judgement {
-    let keys = give_up(kit)?;
-    serves_again(kit)?;
-    for key in keys {
-        let got = kit.get("get of a chunk whose put was given up", &[key], LARGE)?;
-        let is_whole = got.iter().all(|got| got.is_chunk(0) || *got == Got::Miss);
-        require(
-            is_whole,
-            "get of a chunk whose put was given up",
-            "the whole chunk, or none",
-            shown_get(&got),
-        )?;
+    let found = give_up(kit)?;
+    let is_torn = |got: &&Got| !matches!(got, Got::Chunk { .. } | Got::Miss | Got::Failed(_));
+    if let Some(torn) = found.iter().find(is_torn) {
+        let call = "get of a chunk of 1 MiB whose put was given up";
+        return Err(breach(call, "the whole chunk, or none", torn.shown()));
     }
-    Ok(())
+    serves_again(kit)
 }

@@ -131,7 +131,8 @@ pub(super) fn note_uses(kit: &mut Kit) -> Judgement {
     if fill.end != End::Evicted || n_chunks < 8 {
         return Ok(());
     }
-    kit.renew();
+    // The same instance: a new one may not know how the chunks that it finds were used.
+    kit.clean_up(false);
     let keys = kit.many_keys(n_chunks / 2);
     for key in &keys {
         kit.store(&[*key], fill.chunk_bytes)?;

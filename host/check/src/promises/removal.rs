@@ -2,7 +2,8 @@
 
 use kvtier::tier::{Pinning, TierError};
 
-use crate::judgement::{Judgement, answers, require};
+use crate::calls::all_ok;
+use crate::judgement::{Judgement, Stop, answers, require};
 use crate::kit::Kit;
 use crate::limits::CHUNK_BYTES;
 use crate::sentence::{Part, Sentence};
@@ -93,7 +94,7 @@ fn put_again(kit: &mut Kit) -> Judgement {
     kit.store(&keys, CHUNK_BYTES)?;
     kit.remove("remove of a stored key", &keys)?;
     let results = kit.put("put after remove", &keys, CHUNK_BYTES, 1)?;
-    crate::calls::all_ok("put after remove", 1, &results)?;
+    all_ok("put after remove", 1, &results)?;
     kit.found("get of a key that was removed and put again", &keys, CHUNK_BYTES, 1)
 }
 
@@ -101,7 +102,7 @@ fn pinned(kit: &mut Kit) -> Judgement {
     let keys = kit.keys::<1>();
     kit.store(&keys, CHUNK_BYTES)?;
     if kit.pin(&keys)? == Err(TierError::Unsupported) {
-        return Err(crate::judgement::Stop::NotTried("the class answers `unsupported` to pin".to_owned()));
+        return Err(Stop::NotTried("the class answers `unsupported` to pin".to_owned()));
     }
     let call = "remove of a key that is pinned";
     let found = kit.remove(call, &keys)?;

@@ -7,9 +7,12 @@ use kvtier::{BuildError, Grants, LoadError, block_on};
 
 use crate::calls::{Got, shown_get};
 use crate::judgement::{Judgement, Stop, breach, require};
-use crate::kit::Kit;
+use crate::kit::{Kit, start};
 use crate::limits::{CHUNK_BYTES, DEATHS};
 use crate::sentence::{Part, Sentence};
+
+/// The size of a chunk whose put takes a while.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// A key that no class knows.
 const UNKNOWN_KEY: &str = "kvtier-check-unknown";
@@ -119,7 +122,7 @@ fn unknown_setting(kit: &mut Kit) -> Judgement {
     let mut backend = kit.backend().clone();
     backend.config.push((UNKNOWN_KEY.to_owned(), "1".to_owned()));
     let call = format!("constructor with config.{UNKNOWN_KEY}");
-    match kit.start_as(&kit.config().clone(), backend) {
+    match start(kit.config(), backend) {
         Ok(_) => {
             kit.note("unknown settings are accepted: nobody hears of a misspelt key");
             Ok(())
@@ -143,7 +146,7 @@ fn missing_grant(kit: &mut Kit) -> Judgement {
     }
     backend.allow = Grants::default();
     let call = "constructor and open without the grants";
-    match kit.start_as(&kit.config().clone(), backend) {
+    match start(kit.config(), backend) {
         Err(error) if is_trap(&error) => Err(breach(call, "an error", error)),
         Err(error) => {
             if !error.to_string().contains("allow.") {
@@ -216,9 +219,9 @@ fn removed_stays_removed(kit: &mut Kit) -> Judgement {
         kit.store(&keys, CHUNK_BYTES)?;
         kit.remove("remove", &keys[..1])?;
         if is_closed {
-            kit.close()?
+            kit.close()?;
         } else {
-            kit.drop_instance()
+            kit.drop_instance();
         }
         kit.absent("get of a removed key after a new start", &keys[..1], CHUNK_BYTES)?;
     }
@@ -237,14 +240,13 @@ fn dropped(kit: &mut Kit) -> Judgement {
 
 fn dies_within_put(kit: &mut Kit) -> Judgement {
     persisting(kit)?;
-    const SIZE: usize = 1 << 20;
     let keys = kit.keys::<2>();
     let begun = Instant::now();
-    kit.store(&keys, SIZE)?;
+    kit.store(&keys, LARGE_BYTES)?;
     let whole = begun.elapsed();
     for moment in 0..DEATHS {
         let keys = kit.keys::<2>();
-        let data = kit.sources(&keys, SIZE, 0)?;
+        let data = kit.sources(&keys, LARGE_BYTES, 0)?;
         let tier = kit.tier()?;
         kit.stored.extend(keys);
         // Spread over the time of the whole put.
@@ -255,7 +257,7 @@ fn dies_within_put(kit: &mut Kit) -> Judgement {
         kit.drop_instance();
         data.revoke();
         let call = format!("get of 2 chunks of 1 MiB whose instance ended {after:?} after their put began");
-        whole_or_absent(kit, &call, &keys, SIZE)?;
+        whole_or_absent(kit, &call, &keys, LARGE_BYTES)?;
         kit.clean_up(false);
     }
     Ok(())

@@ -41,7 +41,7 @@ pub struct ComponentizeArgs {
     #[arg(value_name = "MODULE")]
     pub module: PathBuf,
 
-    /// The component to write.
+    /// The component to write; replaced if it exists.
     #[arg(short, long, value_name = "COMPONENT")]
-    pub output: PathBuf,
+    pub out: PathBuf,
 }

@@ -24,7 +24,7 @@ pub struct SubjectArgs {
     pub config: Option<PathBuf>,
 
     /// The backend of the configuration, if it has several.
-    #[arg(long, value_name = "NAME", requires = "config")]
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "component")]
     pub backend: Option<String>,
 
     /// Give the backend a setting, a grant or a limit, by its key in a configuration. May be repeated.
@@ -39,6 +39,7 @@ pub struct SubjectArgs {
 }
 
 /// `kvtier check`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The class.

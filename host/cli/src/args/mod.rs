@@ -69,8 +69,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Check whether a backend keeps the contract, sentence by sentence.
     ///
-    /// Each sentence that is broken is shown with the call, the expected and the found answer, the likely cause, and the
-    /// way to do it right. What is allowed and worth knowing is a note.
+    /// Each sentence that is broken is shown with the call, the expected and the found answer, the likely cause, and
+    /// the way to do it right. What is allowed and worth knowing is a note.
     #[command(
         after_help = "Exit codes: 0 if the backend keeps what was tried, 1 if it could not be checked, 2 for wrong \
                             usage, 3 if it breaks the contract or traps."

@@ -9,24 +9,21 @@ use crate::table::table;
 
 /// Renders what is broken and how to do it right, notes, what was not tried and why, and figures.
 pub(crate) fn render(report: &Report) -> String {
-    let mut text = summary(report);
+    let mut parts = vec![summary(report)];
     if !report.is_kept() {
-        text += &format!("\n{report}");
+        parts.push(report.to_string());
     }
     if !report.notes.is_empty() {
         let rows = report.notes.iter().map(|note| [note.sentence, note.text.as_str()]);
-        text += &format!("\nnotes: allowed, and worth knowing\n{}", indented(&table(&[], 2, rows)));
+        parts.push(format!("notes: allowed, and worth knowing\n{}", indented(&table(&[], 2, rows))));
     }
     let not_tried = not_tried(report);
     if !not_tried.is_empty() {
-        let rows = not_tried.into_iter().map(|(reason, ids)| [reason.to_owned(), ids.join(", ")]);
-        text += "\nnot tried\n";
-        text.extend(rows.map(|[reason, ids]| format!("  {reason}: {ids}\n")));
+        let lines = not_tried.iter().map(|(reason, ids)| format!("  {reason}: {}\n", ids.join(", ")));
+        parts.push(format!("not tried\n{}", lines.collect::<String>()));
     }
-    if let Some(figures) = &report.figures {
-        text += &format!("\n{}", render_figures(figures));
-    }
-    text
+    parts.extend(report.figures.as_ref().map(render_figures));
+    parts.join("\n")
 }
 
 /// Renders the first line: what was checked, and what came out.

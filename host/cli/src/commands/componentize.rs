@@ -23,9 +23,9 @@ pub fn componentize(args: &ComponentizeArgs, out: &mut impl Write) -> Result<()>
     let module = read(&args.module)?;
     let shown = args.module.display();
     let component = encode(&module).with_context(|| format!("cannot make a component of {shown}"))?;
-    fs::write(&args.output, &component)
-        .with_context(|| format!("cannot write the component {}", args.output.display()))?;
-    print(out, &format!("{}: {}\n", args.output.display(), bytes(component.len() as u64)))
+    fs::write(&args.out, &component)
+        .with_context(|| format!("cannot write the component {}", args.out.display()))?;
+    print(out, &format!("{}: {}\n", args.out.display(), bytes(component.len() as u64)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -115,13 +115,13 @@ fn judged(subject: Result<Subject>, args: &SubjectArgs, stop: &AtomicBool) -> St
         Ok(report) => report,
         Err(error) => return explain(&error),
     };
-    let mut text = text::render(&report);
-    match BrokenContract::find(&report) {
-        Some(broken) => text += &format!("\nBROKEN: {broken}\n"),
-        None if stop.load(Ordering::Relaxed) => {}
-        None => text += &format!("\n{}KEPT: what was tried keeps the contract\n", replayed(subject)),
-    }
-    text
+    let text = text::render(&report);
+    let verdict = match BrokenContract::find(&report) {
+        Some(broken) => format!("\nBROKEN: {broken}\n"),
+        None if stop.load(Ordering::Relaxed) => String::new(),
+        None => format!("\n{}KEPT: what was tried keeps the contract\n", replayed(subject)),
+    };
+    text + &verdict
 }
 
 fn checked(subject: &Subject, args: &SubjectArgs, stop: &AtomicBool) -> Result<Report> {

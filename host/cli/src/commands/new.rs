@@ -68,7 +68,7 @@ fn next_steps(project: &Project, folder: &Path) -> String {
     for command in language.build_commands() {
         text.push_str(&format!("  {command}\n"));
     }
-    text.push_str("  kvtier config kvtier.yaml\n");
+    text.push_str("  kvtier check --config kvtier.yaml\n");
     for tool in missing(*language) {
         text.push_str(&format!("\nmissing: {}; to install it: {}\n", tool.name, tool.install));
     }

@@ -1,9 +1,11 @@
-//! The templates, which are embedded in this program. A project gets the files of `templates/MEDIUM`, of
-//! `templates/LANGUAGE/any` and of `templates/LANGUAGE/MEDIUM`. The languages that need the contract's WIT get the files that the template uses.
+//! The templates, which are embedded in this program.
+//!
+//! A project gets the files of `templates/MEDIUM`, of `templates/LANGUAGE/any` and of `templates/LANGUAGE/MEDIUM`. The
+//! languages that need the contract's WIT get the files that the template uses.
 //!
 //! Templates are sources that build. Four names in them stand for those of the project: `new-backend`, `new_backend`,
-//! `NewBackend`, and `KVTIER_…` for facts about this program. The ending `.in` of a file is dropped; it hides a manifest
-//! and a list of ignored files from the tools of this repository.
+//! `NewBackend`, and `KVTIER_…` for facts about this program. The ending `.in` of a file is dropped; it hides a
+//! manifest and a list of ignored files from the tools of this repository.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

@@ -11,20 +11,19 @@ fn help_of_kvtier() {
     Usage: kvtier [OPTIONS] <COMMAND>
 
     Commands:
-      replay        Send a trace of requests through a chain of tiers and verify every byte that comes
-                    back
-      generate      Generate a trace of multi-turn chats with shared system prompts
-      inspect       Show a component's classes, whether they fulfil the contract, and which grants its
-                    imports need
-      config        Show what each backend of a configuration asks for, what it is granted, and the
-                    difference
-      compile       Compile components into the cache of compiled code, so that a host loads them at
-                    once
-      new           Make a project for a new backend: sources, tests, a configuration that runs it, and
-                    how to build it
-      componentize  Make a component of a core module, as a C compiler writes it
-      completions   Print the completions of a shell
-      help          Print this message or the help of the given subcommand(s)
+      replay       Send a trace of requests through a chain of tiers and verify every byte that comes
+                   back
+      check        Check whether a backend keeps the contract, sentence by sentence
+      dev          Check a backend again whenever its component or its configuration changes, until
+                   Ctrl-C
+      generate     Generate a trace of multi-turn chats with shared system prompts
+      inspect      Show a component's classes, whether they fulfil the contract, and which grants its
+                   imports need
+      config       Show what each backend of a configuration asks for, what it is granted, and the
+                   difference
+      compile      Compile components into the cache of compiled code, so that a host loads them at once
+      completions  Print the completions of a shell
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...  Log more: -v info, -vv debug, -vvv trace
@@ -358,5 +357,134 @@ fn help_of_replay() {
 
     Exit codes: 0 if all bytes were right, 1 if a tier served wrong bytes or the replay failed, 2 for
     wrong usage, 3 if a backend broke the contract or trapped.
+    "#);
+}
+
+#[test]
+fn help_of_check() {
+    insta::assert_snapshot!(run("check --help"), @r#"
+    exit 0
+    Check whether a backend keeps the contract, sentence by sentence.
+
+    Each sentence that is broken is shown with the call, the expected and the found answer, the likely
+    cause, and the way to do it right. What is allowed and worth knowing is a note.
+
+    Usage: kvtier check [OPTIONS] [COMPONENT] [CLASS]
+
+    Arguments:
+      [COMPONENT]
+              The component
+
+      [CLASS]
+              The class. May be left out where the component exports one class only
+
+    Options:
+          --config <FILE>
+              Take the backend from a configuration in LMCache's form (YAML), with its settings, grants
+              and limits.
+
+              Chunks are put into its store, under keys that no serving engine has, and a store with a
+              capacity is filled, so that it evicts: name a directory or a server for the check alone.
+
+          --backend <NAME>
+              The backend of the configuration, if it has several
+
+          --set <KEY=VALUE>
+              Give the backend a setting, a grant or a limit, by its key in a configuration. May be
+              repeated.
+
+              For instance: --set config.capacity=1MiB --set config.root=/data --set
+              allow.fs=DIR:/data:rw
+
+          --patience <SECONDS>
+              How many seconds a call may take, and an instance may stand still, if its limits do not
+              allow more
+
+              [default: 10]
+
+          --quick
+              Check results, order, sizes up to 3 MiB, eviction, restarts and memory near its limit
+              only.
+
+              Without it also calls that overlap or are given up, deaths within a put, leaks, and speed:
+              minutes instead of seconds.
+
+          --only <SENTENCE>
+              Check this sentence only, and those that it needs. May be repeated
+
+          --list
+              List the sentences, and check nothing
+
+          --json
+              Print one JSON object instead of text, and show no progress bar
+
+          --report <FILE.html>
+              Write a report: one self-contained HTML file
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 if the backend keeps what was tried, 1 if it could not be checked, 2 for wrong usage,
+    3 if it breaks the contract or traps.
+    "#);
+}
+
+#[test]
+fn help_of_dev() {
+    insta::assert_snapshot!(run("dev --help"), @r#"
+    exit 0
+    Check a backend again whenever its component or its configuration changes, until Ctrl-C.
+
+    Each time a new engine is started, and the quick part of `kvtier check` and a short replay run.
+
+    Usage: kvtier dev [OPTIONS] [COMPONENT] [CLASS]
+
+    Arguments:
+      [COMPONENT]
+              The component
+
+      [CLASS]
+              The class. May be left out where the component exports one class only
+
+    Options:
+          --config <FILE>
+              Take the backend from a configuration in LMCache's form (YAML), with its settings, grants
+              and limits.
+
+              Chunks are put into its store, under keys that no serving engine has, and a store with a
+              capacity is filled, so that it evicts: name a directory or a server for the check alone.
+
+          --backend <NAME>
+              The backend of the configuration, if it has several
+
+          --set <KEY=VALUE>
+              Give the backend a setting, a grant or a limit, by its key in a configuration. May be
+              repeated.
+
+              For instance: --set config.capacity=1MiB --set config.root=/data --set
+              allow.fs=DIR:/data:rw
+
+          --patience <SECONDS>
+              How many seconds a call may take, and an instance may stand still, if its limits do not
+              allow more
+
+              [default: 10]
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.
     "#);
 }

@@ -203,7 +203,9 @@ fn completions_name_commands_and_options_and_none_that_is_hidden() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let text = run(&format!("completions {shell}"));
         assert!(text.starts_with("exit 0\n"), "{text}");
-        for word in ["replay", "generate", "inspect", "config", "compile", "capacity-chunks", "quiet"] {
+        for word in
+            ["check", "dev", "replay", "generate", "inspect", "config", "compile", "capacity-chunks", "quiet"]
+        {
             assert!(text.contains(word), "{shell}: {word}");
         }
         assert!(!text.contains("compile-one"), "{shell}");

@@ -1,5 +1,5 @@
-//! A class that breaks one sentence of the contract on purpose: `config.fault` names it, by the name that `kvtier check`
-//! has for it. Without a fault it keeps all of them.
+//! A class that breaks one sentence of the contract on purpose: `config.fault` names it, by the name that `kvtier
+//! check` has for it. Without a fault it keeps all of them.
 
 mod disk;
 mod faults;
@@ -20,7 +20,7 @@ use store::{Store, When};
 const DIRECTORY: &str = "/data";
 
 /// As long as calls of this class overlap, where a fault needs it.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// Keeps `config.capacity` bytes of chunks in memory, evicts those used longest ago, and breaks `config.fault`. For
 /// faults that show after a restart it keeps its chunks in files, too.
@@ -133,7 +133,9 @@ impl StorageBackend for BrokenBackend {
         if let Some(disk) = &self.disk
             && !self.fault.is("removed-stays-removed")
         {
-            keys.iter().for_each(|key| disk.remove(*key));
+            for key in keys {
+                disk.remove(*key);
+            }
         }
         Ok(removed)
     }

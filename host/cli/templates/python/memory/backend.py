@@ -86,11 +86,14 @@ class Backend(contract.Backend):
             with writer:
                 await writer.write_all(chunk)
 
-        try:
-            n_bytes, _ = await asyncio.gather(streams.write_stream(into, i, 0, reader), feed())
-            return Ok(n_bytes)
-        except Err as error:
-            return error
+        # Both have ended when `gather` returns: `into` must not be given back while it is lent.
+        write = streams.write_stream(into, i, 0, reader)
+        written, _ = await asyncio.gather(write, feed(), return_exceptions=True)
+        if isinstance(written, Err):
+            return written
+        if isinstance(written, BaseException):
+            raise written
+        return Ok(written)
 
     async def pin(self, keys):
         return self.chunks.pin(names(keys))

@@ -30,6 +30,15 @@ static bool fail(error_t *err, uint8_t tag, const char *text) {
   return false;
 }
 
+// Operators misspell keys, so the text names the key.
+static bool unknown_key(backend_string_t key, error_t *err) {
+  char text[128] = "config.";
+  size_t n = strlen(text), len = key.len < 64 ? key.len : 64;
+  memcpy(text + n, key.ptr, len);
+  strcpy(text + n + len, ": unknown key; this backend knows capacity and root");
+  return fail(err, TYPES_ERROR_INVALID_CONFIG, text);
+}
+
 static bool is(backend_string_t text, const char *word) {
   return text.len == strlen(word) && !memcmp(text.ptr, word, text.len);
 }
@@ -69,7 +78,7 @@ static bool read_config(backend_t *b, types_init_t *init, uint64_t *capacity, er
     if (is(key, "root"))
       root = value;
     else if (!is(key, "capacity"))
-      return fail(err, TYPES_ERROR_INVALID_CONFIG, "unknown key; this backend knows config.capacity and config.root");
+      return unknown_key(key, err);
     else if (!read_size(value, capacity))
       return fail(err, TYPES_ERROR_INVALID_CONFIG, "config.capacity: expected a number of bytes, at least 1");
   }

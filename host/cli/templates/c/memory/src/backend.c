@@ -22,6 +22,15 @@ static bool fail(error_t *err, uint8_t tag, const char *text) {
   return false;
 }
 
+// Operators misspell keys, so the text names the key.
+static bool unknown_key(backend_string_t key, error_t *err) {
+  char text[128] = "config.";
+  size_t n = strlen(text), len = key.len < 64 ? key.len : 64;
+  memcpy(text + n, key.ptr, len);
+  strcpy(text + n + len, ": unknown key; this backend knows capacity");
+  return fail(err, TYPES_ERROR_INVALID_CONFIG, text);
+}
+
 static bool is(backend_string_t text, const char *word) {
   return text.len == strlen(word) && !memcmp(text.ptr, word, text.len);
 }
@@ -40,7 +49,7 @@ static bool read_config(types_init_t *init, uint64_t *capacity, error_t *err) {
   *capacity = CAPACITY_DEFAULT;
   for (size_t i = 0; i < init->config.len; i++) {
     if (!is(init->config.ptr[i].f0, "capacity"))
-      return fail(err, TYPES_ERROR_INVALID_CONFIG, "unknown key; this backend knows config.capacity");
+      return unknown_key(init->config.ptr[i].f0, err);
     if (!read_size(init->config.ptr[i].f1, capacity))
       return fail(err, TYPES_ERROR_INVALID_CONFIG, "config.capacity: expected a number of bytes, at least 1");
   }

@@ -36,8 +36,8 @@ export class Lru {
   }
 
   /**
-   * Makes room for a chunk of `size` bytes, and evicts none of the keys in `keep`. Returns the values of evicted chunks,
-   * or undefined if there is no room; nothing is evicted then. Call `insert` or `release` afterwards.
+   * Makes room for a chunk of `size` bytes, and evicts none of the keys in `keep`. Returns the values of evicted
+   * chunks, or undefined if there is no room; nothing is evicted then. Call `insert` or `release` afterwards.
    */
   reserve(size, keep) {
     let bytesMissing = this.used + size - this.capacity;

@@ -20,24 +20,26 @@ const hex = (n) => n.toString(16).padStart(16, '0');
 const names = (keys) => keys.map((key) => hex(key.hi) + hex(key.lo));
 const ok = (val) => ({ tag: 'ok', val });
 const NO_SPACE = { tag: 'err', val: { tag: 'no-space' } };
+const invalid = (text) => ({ tag: 'err', val: { tag: 'invalid-config', val: text } });
 // Handles are limited, and the garbage collector may come late.
 const drop = (handle) => handle[Symbol.dispose]?.();
 
 class Backend {
+  // A constructor that can fail returns a result. An exception in it would be a trap.
   constructor(init) {
     const settings = Object.fromEntries(init.config);
     const { capacity = String(CAPACITY_DEFAULT), root = ROOT_DEFAULT, ...others } = settings;
     for (const key of Object.keys(others)) {
-      throw { tag: 'invalid-config', val: `config.${key}: unknown key; this backend knows capacity and root` };
+      return invalid(`config.${key}: unknown key; this backend knows capacity and root`);
     }
     if (!/^[1-9][0-9]{0,14}$/.test(capacity)) {
-      throw { tag: 'invalid-config', val: 'config.capacity: expected a number of bytes, at least 1' };
+      return invalid('config.capacity: expected a number of bytes, at least 1');
     }
     // Engines with other models or layouts have other namespaces.
     this.directory = `${root.replace(/\/+$/, '')}/${init.namespace}`;
     this.chunks = new Lru(Number(capacity));
     this.nextNumber = 0;
-    return ok(this); // a constructor that can fail returns a result
+    return ok(this);
   }
 
   async open() {

@@ -14,6 +14,7 @@ const PIECE_BYTES = 1 << 20;
 const names = (keys) => keys.map((key) => `${key.hi}.${key.lo}`);
 const ok = (val) => ({ tag: 'ok', val });
 const err = (e) => ({ tag: 'err', val: e?.payload ?? (e?.tag ? e : { tag: 'other', val: String(e) }) });
+const invalid = (text) => ({ tag: 'err', val: { tag: 'invalid-config', val: text } });
 // Handles are limited, and the garbage collector may come late.
 const drop = (handle) => handle[Symbol.dispose]?.();
 
@@ -34,17 +35,18 @@ function read(data, i, size) {
 }
 
 class Backend {
+  // A constructor that can fail returns a result. An exception in it would be a trap.
   constructor(init) {
     const { capacity = String(CAPACITY_DEFAULT), ...others } = Object.fromEntries(init.config);
     for (const key of Object.keys(others)) {
-      throw { tag: 'invalid-config', val: `config.${key}: unknown key; this backend knows capacity` };
+      return invalid(`config.${key}: unknown key; this backend knows capacity`);
     }
     if (!/^[1-9][0-9]{0,14}$/.test(capacity)) {
-      throw { tag: 'invalid-config', val: 'config.capacity: expected a number of bytes, at least 1' };
+      return invalid('config.capacity: expected a number of bytes, at least 1');
     }
     this.chunks = new Lru(Number(capacity));
     log('debug', `keeps ${capacity} bytes of chunks of ${init.metadata.modelName}`);
-    return ok(this); // a constructor that can fail returns a result
+    return ok(this);
   }
 
   async open() {}

@@ -5,6 +5,10 @@ use kvtier_guest::testing::{block_on, init, keys};
 use super::*;
 use crate::file::{File, name, parse, temporary};
 
+fn backend<const N: usize>(settings: [(&str, &str); N]) -> Result<NewBackend, Error> {
+    NewBackend::new(init(settings))
+}
+
 #[test]
 fn names_of_files_are_read_back() {
     let key = keys(1)[0];
@@ -30,8 +34,8 @@ fn files_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_new_backend_has_no_chunks() {
-    let backend = NewBackend::new(init([("root", "/data/"), ("capacity", "1KiB")])).unwrap();
+fn nothing_is_present_at_first() {
+    let backend = backend([("root", "/data/"), ("capacity", "1KiB")]).unwrap();
     assert_eq!(block_on(backend.contains(&keys(3), Pinning::Pin)), Ok(0));
     assert_eq!(block_on(backend.remove(&keys(3))), Ok(0));
 }
@@ -39,11 +43,9 @@ fn a_new_backend_has_no_chunks() {
 #[test]
 fn settings_that_are_unknown_or_useless_are_refused() {
     for setting in [("capacity", "0"), ("capacities", "1GiB")] {
+        let refused = backend([setting]);
         assert!(
-            matches!(
-                NewBackend::new(init([setting])),
-                Err(Error::InvalidConfig(_))
-            ),
+            matches!(refused, Err(Error::InvalidConfig(_))),
             "{setting:?}"
         );
     }
