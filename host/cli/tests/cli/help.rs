@@ -11,19 +11,25 @@ fn help_of_kvtier() {
     Usage: kvtier [OPTIONS] <COMMAND>
 
     Commands:
-      replay       Send a trace of requests through a chain of tiers and verify every byte that comes
-                   back
-      check        Check whether a backend keeps the contract, sentence by sentence
-      dev          Check a backend again whenever its component or its configuration changes, until
-                   Ctrl-C
-      generate     Generate a trace of multi-turn chats with shared system prompts
-      inspect      Show a component's classes, whether they fulfil the contract, and which grants its
-                   imports need
-      config       Show what each backend of a configuration asks for, what it is granted, and the
-                   difference
-      compile      Compile components into the cache of compiled code, so that a host loads them at once
-      completions  Print the completions of a shell
-      help         Print this message or the help of the given subcommand(s)
+      replay        Send a trace of requests through a chain of tiers and verify every byte that comes
+                    back
+      check         Check whether a backend keeps the contract, sentence by sentence
+      dev           Check a backend again whenever its component or its configuration changes, until
+                    Ctrl-C
+      generate      Generate a trace of multi-turn chats with shared system prompts
+      inspect       Show a component's classes, whether they fulfil the contract, and which grants its
+                    imports need
+      config        Show what each backend of a configuration asks for, what it is granted, and the
+                    difference
+      compile       Compile components into the cache of compiled code, so that a host loads them at
+                    once
+      new           Make a project for a new backend: sources, tests, a configuration that runs it, and
+                    how to build it
+      componentize  Make a component of a core module, as a C compiler writes it
+      compose       Join a backend with one in front of it, such as a cache or a filter of chunks, to
+                    one component
+      completions   Print the completions of a shell
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...  Log more: -v info, -vv debug, -vvv trace

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::Clock;
 use crate::log_throttle::LogThrottle;
 
-/// Reads and writes from which on, and for each of which, a line is due. Fewer are no matter, as for a file of settings.
+/// A line of the log is due for each so many reads and writes. Fewer are no matter, as for a file of settings.
 const CALLS_PER_LINE: u64 = 64;
 
 /// The blocking reads and writes of a backend with an async class.
