@@ -23,6 +23,7 @@ mod key;
 mod logging;
 pub mod lru;
 mod ownership;
+mod part;
 mod plain;
 pub mod sync;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
@@ -43,6 +44,7 @@ pub use chunks::{Sink, Source};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
 pub use logging::{Repeated, log};
 pub use ownership::{keep_capacity, keep_capacity_blocking};
+pub use part::Part;
 pub use value::Value;
 
 pub use futures_util;

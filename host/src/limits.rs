@@ -136,6 +136,9 @@ pub const STDIO_PIPED_BYTES_PER_S: u64 = MIB;
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that direct I/O moves at a time: many blocks, so that the disk is kept busy.
 pub const DIRECT_PIECE_BYTES: usize = 4 << 20;
+/// Positions of chunks that the selections of one instance may hold together, each 4 bytes of the host's memory: 16
+/// selections of all 64 chunks for each of 256 calls.
+pub const SELECTED_CHUNKS_MAX: usize = 1 << 18;
 /// Separate pieces in which one buffer may be filled by one call.
 pub const SINK_RANGES_MAX: usize = 64;
 /// Bytes that a host function copies or hashes without a pause on a thread that runs guests. Larger work goes to

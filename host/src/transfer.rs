@@ -9,6 +9,7 @@
 //! speed. Bytes that were not hashed in order are hashed when the trailer is needed, and rewritten bytes are hashed
 //! again.
 
+mod selection;
 mod sink;
 mod sinks;
 mod sources;
@@ -31,6 +32,9 @@ pub enum TransferError {
     /// The call that the memory was lent to has ended.
     #[error("the call has ended and its buffers are revoked")]
     Revoked,
+    /// A buffer was selected twice.
+    #[error("a buffer is selected twice")]
+    Repeated,
     /// Another transfer into the same buffer is running.
     #[error("another transfer into the same buffer is running")]
     Busy,

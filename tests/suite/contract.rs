@@ -39,7 +39,7 @@ fn the_text_of_the_contract_is_pinned() {
     let text: String = files.iter().map(line).collect();
     insta::assert_snapshot!(text, @r"
     backend.wit sha256:74c843b70eb3b1e2647bfbac7463588f7995f3f49c16432f7ffbbd052b1f4a2f
-    buffers.wit sha256:b3b69fa10e605fb0c677281c9a03a27a863e8965c963ac8ca3b22219202760d7
+    buffers.wit sha256:c4ac72f8151c2f4adc1747aed32f2b0ce9bdd033563677bbec9667a0a3329973
     class-names.txt sha256:bf77e0aebc79089a353208dd05fa1b771b55f5c0152774a939c2b592ffa8278e
     deps/clocks-0.3/system-clock.wit sha256:9a4a78fccb29e63ef9ff1f67d57f62f3cb6a4c08928918032a821823dbd76eb2
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
@@ -51,7 +51,7 @@ fn the_text_of_the_contract_is_pinned() {
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950
     types.wit sha256:da990579ccbd062b20c11ede9f8541f85cf0d388321639d4acc6987397fea0e6
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
-    worlds.wit sha256:a156eaf3bbe6acffc073d55a1ab6ae16f14d223b69a820a615adf3b69f6d78ae
+    worlds.wit sha256:0f680d05bce6a493035bac25254799c30c910b121b11246b9d15ee4104bef5fe
     ");
 }
 
@@ -120,12 +120,13 @@ fn every_item_of_the_contract_is_documented_and_dated() {
 
 #[test]
 fn every_class_of_the_examples_and_of_the_test_components_fulfils_the_contract() {
-    let classes_of_the_examples: [(&str, &[&str]); 5] = [
+    let classes_of_the_examples: [(&str, &[&str]); 6] = [
         ("log", &["ExternalLogBackend"]),
         ("memory", &["LruMemoryBackend", "MemoryBackend"]),
         ("fs", &["FsBackend"]),
         ("redis", &["RedisBackend"]),
         ("s3", &["S3Backend"]),
+        ("middleware", &["Backend"]),
     ];
     let components: Vec<_> = fs::read_dir(support::component("log").parent().unwrap())
         .unwrap()

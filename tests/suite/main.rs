@@ -46,6 +46,7 @@ mod redis;
 mod s3;
 mod sandbox;
 mod scripted;
+mod selections;
 mod sharing;
 mod signals;
 mod single;

@@ -354,7 +354,9 @@ fn a_call_that_expires_leaves_a_whole_file_or_none() {
             assert!(file.extension().unwrap() == "kv", "{}", file.display());
         }
         // The next deadline finds a new disk.
-        stored.iter().for_each(|file| fs::remove_file(file).unwrap());
+        for file in &stored {
+            fs::remove_file(file).unwrap();
+        }
         has_expired && stored.is_empty()
     });
 }

@@ -21,7 +21,7 @@ fn tier(component: &str, class_name: &str) -> Arc<dyn Tier> {
     start(support::backend("single", component, class_name))
 }
 
-fn start(backend: BackendConfig) -> Arc<dyn Tier> {
+pub(crate) fn start(backend: BackendConfig) -> Arc<dyn Tier> {
     let config = support::config(Vec::new());
     block_on(start_backend(&config, backend, support::metadata(), Arc::new(Deaf))).unwrap()
 }
@@ -40,7 +40,7 @@ fn put(tier: &Arc<dyn Tier>, keys: &[ChunkKey]) {
     assert!(stored.iter().all(Result::is_ok), "{stored:?}");
 }
 
-fn later() -> Instant {
+pub(crate) fn later() -> Instant {
     Instant::now() + Duration::from_mins(10)
 }
 

@@ -1,7 +1,9 @@
 //! The buffers of a call, in the test's own memory, in place of the host's (the contract's interface `buffers`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::{COPY_BYTES_MAX, Error};
 
@@ -11,23 +13,44 @@ const PIECES_MAX: usize = 64;
 /// Chunks to be stored.
 #[derive(Debug)]
 pub struct Sources {
+    set: Rc<SourceSet>,
+    /// Of the chunks that this handle shows, in the call.
+    positions: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct SourceSet {
     chunks: Vec<Vec<u8>>,
     is_revoked: Cell<bool>,
 }
 
 impl Sources {
     pub(super) fn of(chunks: Vec<Vec<u8>>) -> Self {
-        Self { chunks, is_revoked: Cell::new(false) }
+        let positions = (0..chunks.len() as u32).collect();
+        Self { set: Rc::new(SourceSet { chunks, is_revoked: Cell::new(false) }), positions }
     }
 
     /// Ends the call: the backend is refused all further reads.
     pub fn revoke(&self) {
-        self.is_revoked.set(true);
+        self.set.is_revoked.set(true);
     }
 
     /// Returns the number of chunks.
     pub fn count(&self) -> u32 {
-        self.chunks.len() as u32
+        self.positions.len() as u32
+    }
+
+    /// Returns another handle to the chunks at `indices`, in that order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the call has ended.
+    ///
+    /// # Panics
+    /// Panics if there is no such chunk, or if there are more indices than chunks, where a component traps.
+    pub fn select(&self, indices: &[u32]) -> Result<Self, Error> {
+        let positions = select(&self.positions, indices);
+        check_lent(&self.set.is_revoked)?;
+        Ok(Self { set: Rc::clone(&self.set), positions })
     }
 
     /// Returns the size of chunk `index` in bytes.
@@ -54,19 +77,38 @@ impl Sources {
             );
             return Err(Error::invalid_argument(why));
         }
-        check_lent(&self.is_revoked)?;
+        check_lent(&self.set.is_revoked)?;
         Ok(chunk[range(offset, len, chunk.len())?].to_vec())
     }
 
     fn chunk(&self, index: u32) -> &[u8] {
-        let n = self.chunks.len();
-        self.chunks.get(index as usize).unwrap_or_else(|| panic!("chunk {index} of a call with {n} chunks"))
+        &self.set.chunks[position(&self.positions, index)]
     }
+}
+
+/// Returns the positions in the call of some of a handle's chunks.
+fn select(positions: &[u32], indices: &[u32]) -> Vec<u32> {
+    let (n, n_all) = (indices.len(), positions.len());
+    assert!(n <= n_all, "{n} indices for a call of {n_all} chunks");
+    indices.iter().map(|index| position(positions, *index) as u32).collect()
+}
+
+fn position(positions: &[u32], index: u32) -> usize {
+    let n = positions.len();
+    let found = positions.get(index as usize);
+    *found.unwrap_or_else(|| panic!("chunk {index} of a call with {n} chunks")) as usize
 }
 
 /// Buffers to be filled.
 #[derive(Debug)]
 pub struct Sinks {
+    set: Rc<SinkSet>,
+    /// Of the buffers that this handle shows, in the call.
+    positions: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct SinkSet {
     buffers: Vec<RefCell<Buffer>>,
     is_revoked: Cell<bool>,
 }
@@ -81,13 +123,31 @@ struct Buffer {
 impl Sinks {
     pub(super) fn of(capacities: Vec<u64>) -> Self {
         let buffer = |capacity| Buffer { bytes: vec![0; capacity as usize], written: Vec::new() };
-        let buffers = capacities.into_iter().map(|capacity| RefCell::new(buffer(capacity))).collect();
-        Self { buffers, is_revoked: Cell::new(false) }
+        let buffers: Vec<_> = capacities.into_iter().map(|capacity| RefCell::new(buffer(capacity))).collect();
+        let positions = (0..buffers.len() as u32).collect();
+        Self { set: Rc::new(SinkSet { buffers, is_revoked: Cell::new(false) }), positions }
     }
 
     /// Ends the call: the backend is refused all further writes.
     pub fn revoke(&self) {
-        self.is_revoked.set(true);
+        self.set.is_revoked.set(true);
+    }
+
+    /// Returns another handle to the buffers at `indices`, in that order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if an index repeats or the call has ended.
+    ///
+    /// # Panics
+    /// Panics if there is no such buffer, or if there are more indices than buffers, where a component traps.
+    pub fn select(&self, indices: &[u32]) -> Result<Self, Error> {
+        let positions = select(&self.positions, indices);
+        let mut seen = HashSet::new();
+        if !indices.iter().all(|index| seen.insert(*index)) {
+            return Err(Error::invalid_argument("a buffer is selected twice"));
+        }
+        check_lent(&self.set.is_revoked)?;
+        Ok(Self { set: Rc::clone(&self.set), positions })
     }
 
     /// Returns the chunk that each buffer holds according to `results`, those of the get. `None` also stands for a
@@ -97,10 +157,11 @@ impl Sinks {
     /// Panics where a host would take the answer for a fault of the backend: if there is not one result for each
     /// buffer, or if a length counts bytes that were not written.
     pub fn fetched(&self, results: &[Result<Option<u64>, Error>]) -> Vec<Result<Option<Vec<u8>>, Error>> {
-        let (n_results, n_buffers) = (results.len(), self.buffers.len());
+        let (n_results, n_buffers) = (results.len(), self.positions.len());
         assert_eq!(n_results, n_buffers, "a get returns one result for each buffer");
         let mut chunks = Vec::with_capacity(n_buffers);
-        for (index, (buffer, result)) in self.buffers.iter().zip(results).enumerate() {
+        for (index, result) in results.iter().enumerate() {
+            let buffer = self.buffer(index as u32);
             let chunk = |size_bytes: u64| buffer.borrow().chunk(index, size_bytes as usize);
             chunks.push(result.clone().map(|size_bytes| size_bytes.and_then(chunk)));
         }
@@ -109,7 +170,7 @@ impl Sinks {
 
     /// Returns the number of buffers.
     pub fn count(&self) -> u32 {
-        self.buffers.len() as u32
+        self.positions.len() as u32
     }
 
     /// Returns the capacity of buffer `index` in bytes.
@@ -135,7 +196,7 @@ impl Sinks {
             n_bytes <= COPY_BYTES_MAX,
             "{n_bytes} bytes in one write, where every operator allows {COPY_BYTES_MAX}"
         );
-        check_lent(&self.is_revoked)?;
+        check_lent(&self.set.is_revoked)?;
         let range = range(offset, n_bytes, buffer.bytes.len())?;
         buffer.note(range.clone())?;
         buffer.bytes[range].copy_from_slice(bytes);
@@ -143,10 +204,7 @@ impl Sinks {
     }
 
     fn buffer(&self, index: u32) -> &RefCell<Buffer> {
-        let n = self.buffers.len();
-        self.buffers
-            .get(index as usize)
-            .unwrap_or_else(|| panic!("buffer {index} of a call with {n} buffers"))
+        &self.set.buffers[position(&self.positions, index)]
     }
 }
 
@@ -263,6 +321,22 @@ mod tests {
         assert_eq!(into.write(0, 1, b"xxx"), Ok(()), "joins the first two");
         assert_eq!(into.write(0, 900, b"x"), Ok(()));
         assert_eq!(into.fetched(&[Ok(Some(5))]), [Ok(Some(b"xxxxx".to_vec()))]);
+    }
+
+    #[test]
+    fn selections_show_the_same_memory_in_their_own_order() {
+        let data = sources(["a", "b", "c"]);
+        let some = data.select(&[2, 0]).unwrap().select(&[1, 0, 1][..2]).unwrap();
+        assert_eq!(
+            (some.count(), some.read(0, 0, 1), some.read(1, 0, 1)),
+            (2, Ok(b"a".to_vec()), Ok(b"c".to_vec()))
+        );
+        let into = sinks([1, 1]);
+        assert_eq!(into.select(&[1]).unwrap().write(0, 0, b"x"), Ok(()));
+        assert_eq!(into.fetched(&[Ok(None), Ok(Some(1))]), [Ok(None), Ok(Some(b"x".to_vec()))]);
+        assert!(is_refused(&into.select(&[1, 1]).map(drop)));
+        data.revoke();
+        assert!(is_refused(&some.read(0, 0, 1)) && is_refused(&data.select(&[0]).map(drop)));
     }
 
     #[test]

@@ -55,6 +55,7 @@ use crate::commands::check::check as check_class;
 use crate::commands::compile::{compile, compile_one};
 use crate::commands::completions::completions;
 use crate::commands::componentize::componentize;
+use crate::commands::compose::compose;
 use crate::commands::config::config;
 use crate::commands::dev::dev;
 use crate::commands::generate::generate;
@@ -97,6 +98,7 @@ pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
             limit_this_process()?;
             componentize(&args, &mut out)
         }
+        Command::Compose(args) => compose(&args, &mut out),
         Command::Completions(args) => completions(&args, &mut out),
         Command::CompileOne(args) => compile_one(&args),
     }

@@ -1,8 +1,12 @@
 //! The buffers of a call.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::selection::Selection;
 use super::{Sink, TransferError};
 use crate::chunk::ChunkWriter;
 use crate::integrity::Sealer;
@@ -10,7 +14,10 @@ use crate::sync::lock;
 
 /// Buffers, lent to one call for filling. Cloning shares the set.
 #[derive(Clone)]
-pub struct Sinks(Arc<SinksInner>);
+pub struct Sinks {
+    set: Arc<SinksInner>,
+    selection: Selection,
+}
 
 struct SinksInner {
     capacities: Box<[usize]>,
@@ -33,23 +40,23 @@ impl Sinks {
         let sinks: Vec<_> = writers.into_iter().map(|writer| Box::new(Sink::new(writer, sealer))).collect();
         let capacities = sinks.iter().map(|sink| sink.capacity()).collect();
         let slots = sinks.into_iter().map(|sink| Mutex::new(SinkState::Idle(sink))).collect();
-        Self(Arc::new(SinksInner { capacities, slots }))
+        Self { set: Arc::new(SinksInner { capacities, slots }), selection: Selection::default() }
     }
 
     /// Returns the number of buffers, even after they are revoked.
     pub fn count(&self) -> usize {
-        self.0.capacities.len()
+        self.selection.count(self.set.capacities.len())
     }
 
     /// Returns the capacity of buffer `index` in bytes, including the trailer, even after it is revoked; `None` if
     /// there is no such buffer.
     pub fn capacity(&self, index: usize) -> Option<usize> {
-        self.0.capacities.get(index).copied()
+        self.set.capacities.get(self.selection.position(index)?).copied()
     }
 
     /// Returns the sum of all capacities in bytes.
     pub fn total_bytes(&self) -> usize {
-        self.0.capacities.iter().sum()
+        (0..self.count()).filter_map(|index| self.capacity(index)).sum()
     }
 
     /// Takes buffer `index` for one transfer. It returns to the set when the lease drops. If the set has been revoked
@@ -58,10 +65,9 @@ impl Sinks {
     /// # Errors
     /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
     pub fn lease(&self, index: usize) -> Result<Lease, TransferError> {
-        let slot = self.0.slots.get(index).ok_or(TransferError::OutOfRange)?;
-        let mut slot = lock(slot);
+        let (position, mut slot) = self.slot(index)?;
         match std::mem::replace(&mut *slot, SinkState::Busy) {
-            SinkState::Idle(sink) => Ok(Lease { set: self.clone(), index, sink: Some(sink) }),
+            SinkState::Idle(sink) => Ok(Lease { set: Arc::clone(&self.set), position, sink: Some(sink) }),
             SinkState::Claimed(sink) => {
                 *slot = SinkState::Claimed(sink);
                 Err(TransferError::Busy)
@@ -80,11 +86,11 @@ impl Sinks {
     /// # Errors
     /// [`TransferError::Busy`], [`TransferError::Revoked`], [`TransferError::OutOfRange`]
     pub fn claim(&self, index: usize) -> Result<Claim, TransferError> {
-        let mut slot = lock(self.0.slots.get(index).ok_or(TransferError::OutOfRange)?);
+        let (position, mut slot) = self.slot(index)?;
         match std::mem::replace(&mut *slot, SinkState::Busy) {
             SinkState::Idle(sink) => {
                 *slot = SinkState::Claimed(sink);
-                Ok(Claim { set: self.clone(), index })
+                Ok(Claim { set: Arc::clone(&self.set), position })
             }
             SinkState::Revoked => {
                 *slot = SinkState::Revoked;
@@ -97,28 +103,51 @@ impl Sinks {
         }
     }
 
-    /// Takes all buffers back, in order. `None` stands for a buffer in use by a transfer, which is freed when that
-    /// transfer ends.
+    /// Returns where buffer `index` stands in the call, and its slot.
+    fn slot(&self, index: usize) -> Result<(usize, MutexGuard<'_, SinkState>), TransferError> {
+        let position = self.selection.position(index).ok_or(TransferError::OutOfRange)?;
+        let slot = self.set.slots.get(position).ok_or(TransferError::OutOfRange)?;
+        Ok((position, lock(slot)))
+    }
+
+    /// Returns another handle to the same memory, for the buffers at `indices`, in that order. A buffer has one writer
+    /// at a time among all handles. `room` is held as long as the handle is.
+    ///
+    /// # Errors
+    /// [`TransferError::Repeated`], [`TransferError::Revoked`]
+    pub(crate) fn select(&self, indices: &[u32], room: OwnedSemaphorePermit) -> Result<Self, TransferError> {
+        let mut seen = HashSet::with_capacity(indices.len());
+        if !indices.iter().all(|index| seen.insert(*index)) {
+            return Err(TransferError::Repeated);
+        }
+        if self.set.slots.first().is_some_and(|slot| matches!(*lock(slot), SinkState::Revoked)) {
+            return Err(TransferError::Revoked);
+        }
+        Ok(Self { set: Arc::clone(&self.set), selection: self.selection.select(indices, room) })
+    }
+
+    /// Takes all buffers of the set back, in their order and in every handle to them. `None` stands for a buffer in use
+    /// by a transfer, which is freed when that transfer ends.
     pub fn revoke(&self) -> Vec<Option<Sink>> {
         let take = |slot: &Mutex<SinkState>| match std::mem::replace(&mut *lock(slot), SinkState::Revoked) {
             SinkState::Idle(sink) | SinkState::Claimed(sink) => Some(*sink),
             SinkState::Busy | SinkState::Revoked => None,
         };
-        self.0.slots.iter().map(take).collect()
+        self.set.slots.iter().map(take).collect()
     }
 }
 
 impl fmt::Debug for Sinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sinks").field("capacities", &self.0.capacities).finish_non_exhaustive()
+        f.debug_struct("Sinks").field("capacities", &self.set.capacities).finish_non_exhaustive()
     }
 }
 
 /// One buffer for the duration of one stream.
-#[derive(Debug)]
 pub struct Claim {
-    set: Sinks,
-    index: usize,
+    set: Arc<SinksInner>,
+    /// Of the buffer in the call.
+    position: usize,
 }
 
 impl Claim {
@@ -127,7 +156,7 @@ impl Claim {
     /// # Errors
     /// Those of [`Sink::write`], and [`TransferError::Revoked`].
     pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), TransferError> {
-        match &mut *lock(&self.set.0.slots[self.index]) {
+        match &mut *lock(&self.set.slots[self.position]) {
             SinkState::Claimed(sink) => sink.write(offset, bytes),
             _ => Err(TransferError::Revoked),
         }
@@ -136,7 +165,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut slot = lock(&self.set.0.slots[self.index]);
+        let mut slot = lock(&self.set.slots[self.position]);
         match std::mem::replace(&mut *slot, SinkState::Busy) {
             SinkState::Claimed(sink) => *slot = SinkState::Idle(sink),
             other => *slot = other,
@@ -145,10 +174,10 @@ impl Drop for Claim {
 }
 
 /// One buffer for the duration of one transfer.
-#[derive(Debug)]
 pub struct Lease {
-    set: Sinks,
-    index: usize,
+    set: Arc<SinksInner>,
+    /// Of the buffer in the call.
+    position: usize,
     sink: Option<Box<Sink>>,
 }
 
@@ -167,9 +196,21 @@ impl std::ops::DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut slot = lock(&self.set.0.slots[self.index]);
+        let mut slot = lock(&self.set.slots[self.position]);
         if let (SinkState::Busy, Some(sink)) = (&*slot, self.sink.take()) {
             *slot = SinkState::Idle(sink);
         }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("position", &self.position).finish_non_exhaustive()
     }
 }

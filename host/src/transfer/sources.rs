@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::selection::Selection;
 use super::{TransferError, split};
 use crate::chunk::Chunk;
 use crate::copies::{Pass, note};
@@ -14,7 +16,10 @@ use crate::sync::lock;
 
 /// Chunks, lent to one call for reading. Cloning shares the set.
 #[derive(Clone)]
-pub struct Sources(Arc<SourcesInner>);
+pub struct Sources {
+    set: Arc<SourcesInner>,
+    selection: Selection,
+}
 
 struct SourcesInner {
     sizes: Box<[usize]>,
@@ -27,23 +32,24 @@ impl Sources {
     pub fn new(chunks: Vec<Chunk>, sealer: &Sealer) -> Self {
         let chunks: Vec<_> = chunks.into_iter().map(|chunk| Sealed::new(chunk, sealer)).collect();
         let sizes = chunks.iter().map(Sealed::size_bytes).collect();
-        Self(Arc::new(SourcesInner { sizes, chunks: Mutex::new(chunks) }))
+        let set = Arc::new(SourcesInner { sizes, chunks: Mutex::new(chunks) });
+        Self { set, selection: Selection::default() }
     }
 
     /// Returns the number of chunks, even after they are revoked.
     pub fn count(&self) -> usize {
-        self.0.sizes.len()
+        self.selection.count(self.set.sizes.len())
     }
 
     /// Returns the size of chunk `index` in bytes, including its trailer, even after it is revoked; `None` if there is
     /// no such chunk.
     pub fn size_bytes(&self, index: usize) -> Option<usize> {
-        self.0.sizes.get(index).copied()
+        self.set.sizes.get(self.selection.position(index)?).copied()
     }
 
     /// Returns the sum of all sizes in bytes.
     pub fn total_bytes(&self) -> usize {
-        self.0.sizes.iter().sum()
+        (0..self.count()).filter_map(|index| self.size_bytes(index)).sum()
     }
 
     /// Returns chunk `index`, which stays in memory as long as the returned value lives.
@@ -51,21 +57,32 @@ impl Sources {
     /// # Errors
     /// [`TransferError::Revoked`], [`TransferError::OutOfRange`]
     pub fn chunk(&self, index: usize) -> Result<Sealed, TransferError> {
-        if index >= self.count() {
-            return Err(TransferError::OutOfRange);
-        }
-        lock(&self.0.chunks).get(index).cloned().ok_or(TransferError::Revoked)
+        let position = self.selection.position(index).filter(|position| *position < self.set.sizes.len());
+        let position = position.ok_or(TransferError::OutOfRange)?;
+        lock(&self.set.chunks).get(position).cloned().ok_or(TransferError::Revoked)
     }
 
-    /// Takes the chunks back. Running transfers keep theirs until they end.
+    /// Returns another handle to the same memory, for the chunks at `indices`, in that order. `room` is held as long as
+    /// the handle is.
+    ///
+    /// # Errors
+    /// [`TransferError::Revoked`]
+    pub(crate) fn select(&self, indices: &[u32], room: OwnedSemaphorePermit) -> Result<Self, TransferError> {
+        if lock(&self.set.chunks).is_empty() && !self.set.sizes.is_empty() {
+            return Err(TransferError::Revoked);
+        }
+        Ok(Self { set: Arc::clone(&self.set), selection: self.selection.select(indices, room) })
+    }
+
+    /// Takes all chunks of the set back, in every handle to them. Running transfers keep theirs until they end.
     pub fn revoke(&self) {
-        drop(std::mem::take(&mut *lock(&self.0.chunks)));
+        drop(std::mem::take(&mut *lock(&self.set.chunks)));
     }
 }
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("sizes", &self.0.sizes).finish_non_exhaustive()
+        f.debug_struct("Sources").field("sizes", &self.set.sizes).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sources and sinks together.
 
 mod hashing;
+mod selecting;
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ mod tier;
 pub use class::{ClassError, ClassReport, MethodReport, kebab};
 pub use component::{
     COMPILER_COMMAND, CodeOrigin, Compilation, CompileLimit, Compiled, ComponentError, compile_into_cache,
-    compile_one, default_cache_directory, limit_process,
+    compile_one, default_cache_directory, digest_of, limit_process, read_component,
 };
 pub use imports::http::TlsError;
 pub use load::LoadError;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokio::sync::Semaphore;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
@@ -32,7 +33,7 @@ use super::state::stdio::{Pace, StderrTail};
 use super::state::{Alive, Budgets, GuestState, Output, Policy, Threads};
 use crate::clock::Clock;
 use crate::config::{EnvGrant, FsAccess, FsGrant};
-use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX};
+use crate::limits::{HANDLES_PER_CALL, READ_BYTES_MAX, SELECTED_CHUNKS_MAX};
 
 impl Prepared {
     /// Makes a store for one generation of a lane. Opens directories, which may block.
@@ -105,6 +106,7 @@ fn new_store(
             file_work: Arc::clone(&shared.file_work),
             splices: Arc::clone(&shared.splices),
             owned: Owned::new(&shared.owners),
+            selections: Arc::new(Semaphore::new(SELECTED_CHUNKS_MAX)),
         },
         threads: Threads { lanes: lanes.handle().clone(), backend: own.clone() },
         output: Output { log: Arc::clone(&shared.log), last_output },

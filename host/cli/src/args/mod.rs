@@ -3,6 +3,7 @@
 
 mod author;
 mod check;
+mod compose;
 mod generate;
 mod replay;
 
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 
 pub use self::author::{ComponentizeArgs, NewArgs};
 pub use self::check::{CheckArgs, DevArgs, SubjectArgs};
+pub use self::compose::ComposeArgs;
 pub use self::generate::{GenerateArgs, TraceCommand};
 pub use self::replay::ReplayArgs;
 
@@ -131,6 +133,15 @@ pub enum Command {
                             for wrong usage."
     )]
     Componentize(ComponentizeArgs),
+    /// Join a backend with one in front of it, such as a cache or a filter of chunks, to one component.
+    ///
+    /// The component in front imports the contract's interface kvtier:storage/backend, the one behind exports it. The
+    /// result is used like any other component: its classes are those of the component in front.
+    #[command(
+        after_help = "Exit codes: 0 success, 1 if the components do not fit or a file cannot be read or written, \
+                            2 for wrong usage."
+    )]
+    Compose(ComposeArgs),
     /// Print the completions of a shell.
     ///
     /// For instance: kvtier completions bash > ~/.local/share/bash-completion/completions/kvtier
@@ -293,6 +304,8 @@ mod tests {
             "kvtier check a.wasm --set =1",
             "kvtier check a.wasm --quick --only put-then-get",
             "kvtier check a.wasm --patience 0",
+            "kvtier compose a.wasm -o c.wasm",
+            "kvtier compose a.wasm b.wasm",
             "kvtier completions cmd.exe",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -4,6 +4,7 @@ pub mod check;
 pub mod compile;
 pub mod completions;
 pub mod componentize;
+pub mod compose;
 pub mod config;
 pub mod dev;
 pub mod generate;

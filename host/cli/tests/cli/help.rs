@@ -11,19 +11,25 @@ fn help_of_kvtier() {
     Usage: kvtier [OPTIONS] <COMMAND>
 
     Commands:
-      replay       Send a trace of requests through a chain of tiers and verify every byte that comes
-                   back
-      check        Check whether a backend keeps the contract, sentence by sentence
-      dev          Check a backend again whenever its component or its configuration changes, until
-                   Ctrl-C
-      generate     Generate a trace of multi-turn chats with shared system prompts
-      inspect      Show a component's classes, whether they fulfil the contract, and which grants its
-                   imports need
-      config       Show what each backend of a configuration asks for, what it is granted, and the
-                   difference
-      compile      Compile components into the cache of compiled code, so that a host loads them at once
-      completions  Print the completions of a shell
-      help         Print this message or the help of the given subcommand(s)
+      replay        Send a trace of requests through a chain of tiers and verify every byte that comes
+                    back
+      check         Check whether a backend keeps the contract, sentence by sentence
+      dev           Check a backend again whenever its component or its configuration changes, until
+                    Ctrl-C
+      generate      Generate a trace of multi-turn chats with shared system prompts
+      inspect       Show a component's classes, whether they fulfil the contract, and which grants its
+                    imports need
+      config        Show what each backend of a configuration asks for, what it is granted, and the
+                    difference
+      compile       Compile components into the cache of compiled code, so that a host loads them at
+                    once
+      new           Make a project for a new backend: sources, tests, a configuration that runs it, and
+                    how to build it
+      componentize  Make a component of a core module, as a C compiler writes it
+      compose       Join a backend with one in front of it, such as a cache or a filter of chunks, to
+                    one component
+      completions   Print the completions of a shell
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...  Log more: -v info, -vv debug, -vvv trace
@@ -71,6 +77,43 @@ fn help_of_config() {
     Exit codes: 0 if all components can be loaded, 1 if not or if the configuration is invalid, 2 for
     wrong usage.
     "#);
+}
+
+#[test]
+fn help_of_compose() {
+    insta::assert_snapshot!(run("compose --help"), @"
+    exit 0
+    Join a backend with one in front of it, such as a cache or a filter of chunks, to one component.
+
+    The component in front imports the contract's interface kvtier:storage/backend, the one behind
+    exports it. The result is used like any other component: its classes are those of the component in
+    front.
+
+    Usage: kvtier compose [OPTIONS] --out <FILE> <OUTER> <INNER>
+
+    Arguments:
+      <OUTER>
+              The component in front: it imports kvtier:storage/backend
+
+      <INNER>
+              The component behind it: it exports kvtier:storage/backend
+
+    Options:
+      -o, --out <FILE>
+              Write the component that has both to this file, and replace it if it exists
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the components do not fit or a file cannot be read or written, 2 for
+    wrong usage.
+    ");
 }
 
 #[test]
@@ -449,5 +492,96 @@ fn help_of_dev() {
               Print help (see a summary with '-h')
 
     Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_new() {
+    insta::assert_snapshot!(run("new --help"), @r#"
+    exit 0
+    Make a project for a new backend: sources, tests, a configuration that runs it, and how to build it.
+
+    The project builds with the language's own tools. It carries what it needs of this kvtier's
+    contract.
+
+    Usage: kvtier new [OPTIONS] [NAME]
+
+    Arguments:
+      [NAME]
+              The project, and the folder to make: lower-case words with - between them
+
+    Options:
+          --lang <LANGUAGE>
+              The language
+
+              Possible values:
+              - rust:       Rust, with the crate kvtier-guest
+              - python:     Python, with componentize-py
+              - javascript: JavaScript, with componentize-qjs
+              - c:          C, with zig or clang
+
+          --on <WHERE>
+              Where the backend keeps chunks
+
+              Possible values:
+              - memory: In the memory of the instance
+              - files:  In files of a granted directory, which survive a restart
+
+              [default: memory]
+
+          --in <DIR>
+              Folder to make the project in
+
+              [default: .]
+
+          --sdk <PATH>
+              Folder of the crate kvtier-guest, for Rust, instead of the published crate
+
+          --list
+              List the templates instead
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the folder exists or cannot be written, or the name cannot be used, 2
+    for wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_componentize() {
+    insta::assert_snapshot!(run("componentize --help"), @r#"
+    exit 0
+    Make a component of a core module, as a C compiler writes it.
+
+    The module describes its imports and exports: link the object that belongs to the bindings.
+
+    Usage: kvtier componentize [OPTIONS] --out <COMPONENT> <MODULE>
+
+    Arguments:
+      <MODULE>
+              The core module, as the linker wrote it
+
+    Options:
+      -o, --out <COMPONENT>
+              The component to write; replaced if it exists
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the module does not describe a component or cannot be read, 2 for wrong
+    usage.
     "#);
 }

@@ -26,6 +26,7 @@ pub use compiler::{CodeOrigin, Compilation};
 pub use compiler::{compile_one, limit_process};
 pub use error::{CompileLimit, ComponentError};
 pub(super) use read::Source;
+pub use read::{digest_of, read_component};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 

@@ -31,8 +31,17 @@ impl Source {
     }
 }
 
-pub(super) fn digest_of(bytes: &[u8]) -> Sha256Digest {
+/// Returns the digest of a component's file.
+pub fn digest_of(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest(Sha256::digest(bytes).into())
+}
+
+/// Returns the bytes of a component's file of no more than `max_bytes`.
+///
+/// # Errors
+/// If the file cannot be read, is larger, or is not a component; the message names it.
+pub fn read_component(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {
+    Source::read(path, max_bytes, None).map(|source| source.bytes)
 }
 
 fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ComponentError> {

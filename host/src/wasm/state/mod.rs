@@ -88,6 +88,8 @@ pub(in crate::wasm) struct Budgets {
     /// Splices that may run at a time.
     pub(in crate::wasm) splices: Arc<Semaphore>,
     pub(in crate::wasm) owned: Owned,
+    /// Room for the positions in selections of chunks.
+    pub(in crate::wasm) selections: Arc<Semaphore>,
 }
 
 /// The threads for the work of host functions.

@@ -1,11 +1,15 @@
 //! `buffers`: sources to read from, and sinks to fill.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Linker, Resource, WasmList};
 use wasmtime::{Result, StoreContextMut, format_err};
 
-use super::{check_index, range, refused, run_off_lane};
+use super::{check_index, check_indices, range, refused, run_off_lane};
 use crate::copies::{Pass, note};
+use crate::limits::SELECTED_CHUNKS_MAX;
 use crate::transfer::{Sinks, Sources};
 use crate::wasm::contract::buffers;
 use crate::wasm::contract::types::Error;
@@ -68,6 +72,20 @@ fn write(
 
 impl buffers::Host for StorageView<'_> {}
 
+impl StorageView<'_> {
+    /// Reserves room for a selection of `n` chunks, until the selection is dropped.
+    fn room_for(&self, n: usize) -> std::result::Result<OwnedSemaphorePermit, Error> {
+        let n_chunks = u32::try_from(n).ok();
+        let room = n_chunks.and_then(|n| Arc::clone(&self.budgets.selections).try_acquire_many_owned(n).ok());
+        room.ok_or_else(|| {
+            let why = format!(
+                "would-block: the selections of this instance name more than {SELECTED_CHUNKS_MAX} chunks; drop some"
+            );
+            Error::Unavailable(why)
+        })
+    }
+}
+
 impl buffers::HostSources for StorageView<'_> {
     fn count(&mut self, sources: Resource<Sources>) -> Result<u32> {
         Ok(self.table.get(&sources)?.count() as u32)
@@ -87,6 +105,20 @@ impl buffers::HostSources for StorageView<'_> {
         _: u64,
     ) -> Result<std::result::Result<Vec<u8>, Error>> {
         Err(format_err!("shadowed by a function that moves bytes once"))
+    }
+
+    fn select(
+        &mut self,
+        sources: Resource<Sources>,
+        indices: Vec<u32>,
+    ) -> Result<std::result::Result<Resource<Sources>, Error>> {
+        let from = self.table.get(&sources)?;
+        check_indices(indices.iter().copied(), from.count(), "indices")?;
+        let room = self.room_for(indices.len());
+        match room.and_then(|room| from.select(&indices, room).map_err(refused)) {
+            Ok(selected) => Ok(Ok(self.table.push(selected)?)),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     fn drop(&mut self, sources: Resource<Sources>) -> Result<()> {
@@ -114,6 +146,20 @@ impl buffers::HostSinks for StorageView<'_> {
         _: Vec<u8>,
     ) -> Result<std::result::Result<(), Error>> {
         Err(format_err!("shadowed by a function that moves bytes once"))
+    }
+
+    fn select(
+        &mut self,
+        sinks: Resource<Sinks>,
+        indices: Vec<u32>,
+    ) -> Result<std::result::Result<Resource<Sinks>, Error>> {
+        let from = self.table.get(&sinks)?;
+        check_indices(indices.iter().copied(), from.count(), "indices")?;
+        let room = self.room_for(indices.len());
+        match room.and_then(|room| from.select(&indices, room).map_err(refused)) {
+            Ok(selected) => Ok(Ok(self.table.push(selected)?)),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     fn drop(&mut self, sinks: Resource<Sinks>) -> Result<()> {

@@ -59,6 +59,14 @@ fn check_index(index: u32, count: usize) -> Result<()> {
     }
 }
 
+/// Checks indices in the chunks of a call, of which each can be named once.
+fn check_indices(mut indices: impl ExactSizeIterator<Item = u32>, count: usize, named: &str) -> Result<()> {
+    if indices.len() > count {
+        return Err(format_err!("{} {named} for a call of {count} chunks", indices.len()));
+    }
+    indices.try_for_each(|index| check_index(index, count))
+}
+
 fn range(offset: u64, len: u64) -> std::result::Result<std::ops::Range<usize>, TransferError> {
     let end = offset.checked_add(len).ok_or(TransferError::OutOfRange)?;
     Ok(offset as usize..end as usize)

@@ -14,7 +14,7 @@ use wasmtime_wasi::filesystem::{Descriptor, File};
 use super::io_workers::{all_off_thread, off_thread};
 use super::paths::check_path;
 use super::place::Place;
-use super::{check_index, refused, splice};
+use super::{check_index, check_indices, refused, splice};
 use crate::limits::SPLICES_MAX;
 use crate::transfer::{Lease, Sealed, Sinks, Sources};
 use crate::wasm::contract::types::{Caching, Error, FileToLoad, FileToStore};
@@ -197,7 +197,7 @@ impl StorageView<'_> {
         files: Vec<FileToStore>,
     ) -> Result<FileBatch<Sources, FileToStore>> {
         let sources = self.table.get(chunks)?.clone();
-        check_indices(files.iter().map(|file| file.index), sources.count())?;
+        check_indices(files.iter().map(|file| file.index), sources.count(), "files")?;
         Ok(self.batch(sources, place, files))
     }
 
@@ -208,7 +208,7 @@ impl StorageView<'_> {
         files: Vec<FileToLoad>,
     ) -> Result<FileBatch<Sinks, FileToLoad>> {
         let sinks = self.table.get(buffers)?.clone();
-        check_indices(files.iter().map(|file| file.index), sinks.count())?;
+        check_indices(files.iter().map(|file| file.index), sinks.count(), "files")?;
         Ok(self.batch(sinks, place, files))
     }
 
@@ -253,12 +253,4 @@ impl StorageView<'_> {
             Descriptor::Dir(_) => Err(Error::InvalidArgument("expected a file, got a directory".into())),
         })
     }
-}
-
-/// Checks the indices of files in the chunks of a call.
-fn check_indices(mut indices: impl ExactSizeIterator<Item = u32>, count: usize) -> Result<()> {
-    if indices.len() > count {
-        return Err(format_err!("{} files for a call of {count} chunks", indices.len()));
-    }
-    indices.try_for_each(|index| check_index(index, count))
 }
