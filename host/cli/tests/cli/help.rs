@@ -494,3 +494,94 @@ fn help_of_dev() {
     Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.
     "#);
 }
+
+#[test]
+fn help_of_new() {
+    insta::assert_snapshot!(run("new --help"), @r#"
+    exit 0
+    Make a project for a new backend: sources, tests, a configuration that runs it, and how to build it.
+
+    The project builds with the language's own tools. It carries what it needs of this kvtier's
+    contract.
+
+    Usage: kvtier new [OPTIONS] [NAME]
+
+    Arguments:
+      [NAME]
+              The project, and the folder to make: lower-case words with - between them
+
+    Options:
+          --lang <LANGUAGE>
+              The language
+
+              Possible values:
+              - rust:       Rust, with the crate kvtier-guest
+              - python:     Python, with componentize-py
+              - javascript: JavaScript, with componentize-qjs
+              - c:          C, with zig or clang
+
+          --on <WHERE>
+              Where the backend keeps chunks
+
+              Possible values:
+              - memory: In the memory of the instance
+              - files:  In files of a granted directory, which survive a restart
+
+              [default: memory]
+
+          --in <DIR>
+              Folder to make the project in
+
+              [default: .]
+
+          --sdk <PATH>
+              Folder of the crate kvtier-guest, for Rust, instead of the published crate
+
+          --list
+              List the templates instead
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the folder exists or cannot be written, or the name cannot be used, 2
+    for wrong usage.
+    "#);
+}
+
+#[test]
+fn help_of_componentize() {
+    insta::assert_snapshot!(run("componentize --help"), @r#"
+    exit 0
+    Make a component of a core module, as a C compiler writes it.
+
+    The module describes its imports and exports: link the object that belongs to the bindings.
+
+    Usage: kvtier componentize [OPTIONS] --out <COMPONENT> <MODULE>
+
+    Arguments:
+      <MODULE>
+              The core module, as the linker wrote it
+
+    Options:
+      -o, --out <COMPONENT>
+              The component to write; replaced if it exists
+
+      -v, --verbose...
+              Log more: -v info, -vv debug, -vvv trace
+
+      -q, --quiet
+              Log errors only, and show no progress
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Exit codes: 0 success, 1 if the module does not describe a component or cannot be read, 2 for wrong
+    usage.
+    "#);
+}

@@ -14,6 +14,9 @@ extern int64_t __wasm_import_buffers_method_sources_len(int32_t, int32_t);
 __attribute__((__import_module__("kvtier:storage/buffers@0.1.0"), __import_name__("[method]sources.read")))
 extern void __wasm_import_buffers_method_sources_read(int32_t, int32_t, int64_t, int64_t, uint8_t *);
 
+__attribute__((__import_module__("kvtier:storage/buffers@0.1.0"), __import_name__("[method]sources.select")))
+extern void __wasm_import_buffers_method_sources_select(int32_t, uint8_t *, size_t, uint8_t *);
+
 __attribute__((__import_module__("kvtier:storage/buffers@0.1.0"), __import_name__("[method]sinks.count")))
 extern int32_t __wasm_import_buffers_method_sinks_count(int32_t);
 
@@ -22,6 +25,9 @@ extern int64_t __wasm_import_buffers_method_sinks_capacity(int32_t, int32_t);
 
 __attribute__((__import_module__("kvtier:storage/buffers@0.1.0"), __import_name__("[method]sinks.write")))
 extern void __wasm_import_buffers_method_sinks_write(int32_t, int32_t, int64_t, uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("kvtier:storage/buffers@0.1.0"), __import_name__("[method]sinks.select")))
+extern void __wasm_import_buffers_method_sinks_select(int32_t, uint8_t *, size_t, uint8_t *);
 
 // Imported Functions from `kvtier:storage/logging@0.1.0`
 
@@ -678,7 +684,21 @@ void buffers_result_list_u8_error_free(buffers_result_list_u8_error_t *ptr) {
   }
 }
 
+void buffers_result_own_sources_error_free(buffers_result_own_sources_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    buffers_error_free(&ptr->val.err);
+  }
+}
+
 void buffers_result_void_error_free(buffers_result_void_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    buffers_error_free(&ptr->val.err);
+  }
+}
+
+void buffers_result_own_sinks_error_free(buffers_result_own_sinks_error_t *ptr) {
   if (!ptr->is_err) {
   } else {
     buffers_error_free(&ptr->val.err);
@@ -1001,6 +1021,64 @@ bool buffers_method_sources_read(buffers_borrow_sources_t self, uint32_t index, 
   }
 }
 
+bool buffers_method_sources_select(buffers_borrow_sources_t self, backend_list_u32_t *indices, buffers_own_sources_t *ret, buffers_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_buffers_method_sources_select((self).__handle, (uint8_t *) (*indices).ptr, (*indices).len, ptr);
+  buffers_result_own_sources_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (buffers_own_sources_t) { *((int32_t*) (ptr + sizeof(void*))) };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
 uint32_t buffers_method_sinks_count(buffers_borrow_sinks_t self) {
   int32_t ret = __wasm_import_buffers_method_sinks_count((self).__handle);
   return (uint32_t) (ret);
@@ -1060,6 +1138,64 @@ bool buffers_method_sinks_write(buffers_borrow_sinks_t self, uint32_t index, uin
     }
   }
   if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool buffers_method_sinks_select(buffers_borrow_sinks_t self, backend_list_u32_t *indices, buffers_own_sinks_t *ret, buffers_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_buffers_method_sinks_select((self).__handle, (uint8_t *) (*indices).ptr, (*indices).len, ptr);
+  buffers_result_own_sinks_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (buffers_own_sinks_t) { *((int32_t*) (ptr + sizeof(void*))) };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      types_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.unavailable = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid_config = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid_argument = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          variant.val.corrupt = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 5: {
+          break;
+        }
+        case 6: {
+          variant.val.other = (backend_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
     return 1;
   } else {
     *err = result.val.err;

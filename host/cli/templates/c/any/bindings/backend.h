@@ -244,9 +244,25 @@ typedef struct {
 typedef struct {
   bool is_err;
   union {
+    buffers_own_sources_t ok;
+    buffers_error_t err;
+  } val;
+} buffers_result_own_sources_error_t;
+
+typedef struct {
+  bool is_err;
+  union {
     buffers_error_t err;
   } val;
 } buffers_result_void_error_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    buffers_own_sinks_t ok;
+    buffers_error_t err;
+  } val;
+} buffers_result_own_sinks_error_t;
 
 // The importance of a line.
 typedef uint8_t logging_level_t;
@@ -425,7 +441,7 @@ typedef struct {
 } exports_backend_list_result_option_u64_error_t;
 
 // Imported Functions from `kvtier:storage/buffers@0.1.0`
-// Returns the number of chunks; equal to the length of the call's list of keys.
+// Returns the number of chunks; equal to the length of the call's list of keys, or of a selection.
 extern uint32_t buffers_method_sources_count(buffers_borrow_sources_t self);
 // Returns the size of chunk `index` in bytes, trailer included. Traps if `index >= count`.
 extern uint64_t buffers_method_sources_len(buffers_borrow_sources_t self, uint32_t index);
@@ -434,7 +450,14 @@ extern uint64_t buffers_method_sources_len(buffers_borrow_sources_t self, uint32
 // Errors: `invalid-argument` if the range is not within the chunk, if `len` exceeds 16 MiB or the operator's
 // `limits.hostcall_bytes` (at least 1 MiB), or if the call has ended. Traps if `index >= count`.
 extern bool buffers_method_sources_read(buffers_borrow_sources_t self, uint32_t index, uint64_t offset, uint64_t len, backend_list_u8_t *ret, buffers_error_t *err);
-// Returns the number of buffers; equal to the length of the call's list of keys.
+// Returns another handle to the chunks with these positions, in this order, to pass on to another backend.
+// Copies nothing. Positions may repeat. The new handle is revoked with this one, when the call ends.
+// 
+// Errors: `invalid-argument` if the call has ended; `unavailable`, beginning with `would-block`, if the
+// selections that the instance holds name more than 262144 chunks. Traps if an index is not less than
+// `count`, if there are more indices than chunks, or beyond `limits.handles_max`.
+extern bool buffers_method_sources_select(buffers_borrow_sources_t self, backend_list_u32_t *indices, buffers_own_sources_t *ret, buffers_error_t *err);
+// Returns the number of buffers; equal to the length of the call's list of keys, or of a selection.
 extern uint32_t buffers_method_sinks_count(buffers_borrow_sinks_t self);
 // Returns the capacity of buffer `index` in bytes, trailer included: an upper bound. A shorter chunk fills the
 // beginning of the buffer, and its trailer shows the host where it ends. A larger chunk is not the one that
@@ -447,6 +470,13 @@ extern uint64_t buffers_method_sinks_capacity(buffers_borrow_sinks_t self, uint3
 // runs, if the buffer would be filled in more than 64 pieces that do not touch, or if the call has ended.
 // Traps if `index >= count`, or if `bytes` are more than `limits.hostcall_bytes` (at least 1 MiB).
 extern bool buffers_method_sinks_write(buffers_borrow_sinks_t self, uint32_t index, uint64_t offset, backend_list_u8_t *bytes, buffers_error_t *err);
+// Returns another handle to the buffers with these positions, in this order, to pass on to another backend.
+// Copies nothing. A buffer has one writer at a time among all handles to it, and what any of them writes
+// counts. The new handle is revoked with this one, when the call ends.
+// 
+// Errors: `invalid-argument` if a position repeats or the call has ended; `unavailable` as for
+// `sources.select`. Traps as `sources.select`.
+extern bool buffers_method_sinks_select(buffers_borrow_sinks_t self, backend_list_u32_t *indices, buffers_own_sinks_t *ret, buffers_error_t *err);
 
 // Imported Functions from `kvtier:storage/logging@0.1.0`
 // Logs one message. The host escapes control characters, cuts messages that are then longer than 8 KiB, and drops
@@ -536,7 +566,11 @@ void backend_list_u8_free(backend_list_u8_t *ptr);
 
 void buffers_result_list_u8_error_free(buffers_result_list_u8_error_t *ptr);
 
+void buffers_result_own_sources_error_free(buffers_result_own_sources_error_t *ptr);
+
 void buffers_result_void_error_free(buffers_result_void_error_t *ptr);
+
+void buffers_result_own_sinks_error_free(buffers_result_own_sinks_error_t *ptr);
 
 void directory_error_free(directory_error_t *ptr);
 
