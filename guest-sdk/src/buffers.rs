@@ -10,14 +10,31 @@ use crate::{Caching, Error, FileToLoad, FileToStore, Sinks, Sources};
 /// small.
 pub const COPY_BYTES_MAX: u64 = 1 << 20;
 
+/// Guest memory in bytes that [`Sources::read_all`] leaves free: for the lists of keys and the results of other calls,
+/// whose allocation cannot fail without a trap.
+const SPARE_BYTES: usize = 256 << 10;
+
+/// Checks that guest memory suffices for `n_bytes`, and for 256 KiB that other calls may need. Call it before
+/// [`Sources::read`]: the host allocates what it returns in the guest, and a failure there is a trap.
+///
+/// # Errors
+/// [`Error::NoSpace`] if it does not suffice.
+pub fn check_memory(n_bytes: usize) -> Result<(), Error> {
+    let mut tried = Vec::<u8>::new();
+    tried.try_reserve_exact(n_bytes.saturating_add(SPARE_BYTES)).map_err(|_| Error::NoSpace)?;
+    // The compiler removes an unused allocation, which then never fails.
+    drop(std::hint::black_box(tried));
+    Ok(())
+}
+
 impl Sources {
     /// Returns the sizes of all chunks in bytes, in order.
     pub fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.count()).map(|index| self.len(index))
     }
 
-    /// Copies the whole of chunk `index` into guest memory, in pieces, so that what is needed is the chunk's size and
-    /// [`COPY_BYTES_MAX`].
+    /// Copies the whole of chunk `index` into guest memory, in pieces, so that what is needed is the chunk's size,
+    /// [`COPY_BYTES_MAX`], and 256 KiB that are left for other calls.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if guest memory does not suffice; else as [`read`](Self::read).
@@ -30,7 +47,7 @@ impl Sources {
         while offset < size {
             let n = (size - offset).min(COPY_BYTES_MAX);
             // The host allocates the piece in the guest, and a failure there is a trap.
-            Vec::<u8>::new().try_reserve_exact(n as usize).map_err(|_| Error::NoSpace)?;
+            check_memory(n as usize)?;
             bytes.extend_from_slice(&self.read(index, offset, n)?);
             offset += n;
         }

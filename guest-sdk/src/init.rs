@@ -64,6 +64,22 @@ impl Init {
         check(key, self.bytes(key)?, &range, " bytes")
     }
 
+    /// Returns `limits.<name>` of the operator's configuration, or its default: in bytes, in milliseconds if the name
+    /// ends in `_ms`, or as a number. `None` if the host does not have this limit, and in native tests.
+    ///
+    /// ```
+    /// # use kvtier_guest::{Error, Init};
+    /// # fn capacity(init: &Init) -> Result<u64, Error> {
+    /// // Half of the memory, unless the operator says otherwise.
+    /// let half = init.limit("memory").unwrap_or(64 << 20) / 2;
+    /// let capacity = init.bytes("capacity")?.unwrap_or(half);
+    /// # Ok(capacity)
+    /// # }
+    /// ```
+    pub fn limit(&self, name: &str) -> Option<u64> {
+        limit(name)
+    }
+
     /// Refuses keys that the backend does not know: most of them are misspelt.
     ///
     /// # Errors
@@ -90,6 +106,16 @@ impl Init {
             Error::invalid_config(key, format!("{why}, found a text of {} bytes (not shown)", text.len()))
         })
     }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn limit(name: &str) -> Option<u64> {
+    crate::bindings::kvtier::storage::limits::get(name)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn limit(_: &str) -> Option<u64> {
+    None
 }
 
 fn check<T: PartialOrd + Display>(

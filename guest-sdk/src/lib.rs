@@ -18,6 +18,7 @@ mod chunks;
 pub mod directory;
 mod each;
 mod error;
+pub mod files;
 mod init;
 mod key;
 mod logging;
@@ -38,7 +39,7 @@ pub use bindings::kvtier::storage::types::{
     Caching, ChunkKey, DirectoryEntry, EngineMetadata, EntryKind, Error, FileToLoad, FileToStore, Init,
     Ownership, Pinning,
 };
-pub use buffers::{COPY_BYTES_MAX, try_direct, try_direct_blocking};
+pub use buffers::{COPY_BYTES_MAX, check_memory, try_direct, try_direct_blocking};
 pub use chunk_store::ChunkStore;
 pub use chunks::{Sink, Source};
 pub use each::{AT_ONCE_MAX, each, each_bounded};
@@ -48,6 +49,7 @@ pub use part::Part;
 pub use value::Value;
 
 pub use futures_util;
+pub use futures_util::{join, try_join};
 pub use wasip2;
 pub use wasip3;
 pub use wit_bindgen;

@@ -47,11 +47,12 @@ fn the_text_of_the_contract_is_pinned() {
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
     directory.wit sha256:31654198d832d197d6811988fa24d978bad2207425c1a4a1e7fc19b4f2321e54
     files.wit sha256:092a2c5569a10644e8c56368ab5dc11d825ee62dcba7bbfc6d0e788d1e87e9f8
+    limits.wit sha256:3afff752676a823a3136e508cd52017888fecdfae77386de8437b7314799d0a4
     logging.wit sha256:f8a047d7fca8473b09b8f1baa3796044825e79aa7667eab5b8711b3d82fe1a9f
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950
     types.wit sha256:da990579ccbd062b20c11ede9f8541f85cf0d388321639d4acc6987397fea0e6
     values.txt sha256:2f2eb524f91a7b9faa8b8b7d1375982b78636ff588aba1d51ae56d77e7049907
-    worlds.wit sha256:0f680d05bce6a493035bac25254799c30c910b121b11246b9d15ee4104bef5fe
+    worlds.wit sha256:18a6b176d52c64d96ec7484eae2cb44ba3609b7bed44493026b4966a2d277899
     ");
 }
 
@@ -80,6 +81,7 @@ fn every_item_of_the_contract_is_documented_and_dated() {
             "directory-blocking",
             "files",
             "files-blocking",
+            "limits",
             "logging",
             "streams",
             "types"

@@ -22,6 +22,7 @@ mod first_chunk;
 mod fork;
 mod fuzz_inputs;
 mod grants;
+mod guest_memory;
 mod host_memory;
 mod http;
 mod http_objects;

@@ -319,6 +319,33 @@ fn names_that_no_guest_can_use_are_left_out() {
     granted.check(&[("list /data", "good: file of 1")]);
 }
 
+#[test]
+fn a_guest_reads_and_writes_bytes_of_its_own_by_descriptors() {
+    let granted = Granted::new();
+    fs::create_dir(granted.path("data/inner")).unwrap();
+    let wrong = "Error::InvalidConfig(";
+    let steps = [
+        ("at /data/inner write log 0 10", "written"),
+        // Several pieces of a stream.
+        ("at /data/inner write log 10 300000", "written"),
+        ("at /data write other 5 0", "written"),
+        ("at /data/inner read log 5 200000", "200000 bytes, alike"),
+        ("at /data/inner read log 300000 100", "10 bytes, alike"),
+        ("at /data/inner read log 999999 100", "0 bytes, alike"),
+        ("at /data/inner read none 0 1", "Error::Other("),
+        ("at /data entries", "inner other"),
+        ("at /data/inner entries", "log"),
+        ("at /data/none entries", "Error::Other("),
+        ("at /database entries", wrong),
+        ("at /ro write x 0 1", "Error::Other("),
+    ];
+    let outcomes = granted.outcomes("PathsBackend", &steps.map(|(step, _)| step));
+    for ((step, expected), outcome) in steps.iter().zip(outcomes) {
+        assert!(outcome.starts_with(expected), "{step}: {outcome}");
+    }
+    assert_eq!(fs::metadata(granted.path("data/inner/log")).unwrap().len(), 300_010);
+}
+
 fn put(storage: &StorageManager, spec: ChunkSpec, tier: &str) {
     let mut allocation = block_on(storage.allocate(&[spec])).unwrap();
     for Missing { key, bytes, .. } in allocation.missing() {

@@ -1,7 +1,7 @@
 //! Chunks in guest memory.
 
 use kvtier_guest::lru::{Call, Lru};
-use kvtier_guest::{COPY_BYTES_MAX, ChunkKey, Error, Pinning, Sinks, Sources};
+use kvtier_guest::{COPY_BYTES_MAX, ChunkKey, Error, Pinning, Sinks, Sources, check_memory};
 
 /// The reaction to a full store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,8 +101,7 @@ impl Chunk {
         let mut offset = 0;
         while offset < size_bytes {
             let n = (size_bytes - offset).min(COPY_BYTES_MAX);
-            // The host allocates for the answer, and a failure there is a trap; here it is an answer.
-            Vec::<u8>::new().try_reserve_exact(n as usize).map_err(|_| Error::NoSpace)?;
+            check_memory(n as usize)?;
             pieces.push(data.read(index, offset, n)?);
             offset += n;
         }

@@ -3,12 +3,13 @@
 use crate::class_name::camel;
 
 /// The files of `wit/`, in the order in which they refer to each other, with the package of each.
-const STORAGE: [&str; 8] = [
+const STORAGE: [&str; 9] = [
     include_str!("../wit/types.wit"),
     include_str!("../wit/buffers.wit"),
     include_str!("../wit/streams.wit"),
     include_str!("../wit/files.wit"),
     include_str!("../wit/directory.wit"),
+    include_str!("../wit/limits.wit"),
     include_str!("../wit/logging.wit"),
     BACKEND,
     include_str!("../wit/worlds.wit"),

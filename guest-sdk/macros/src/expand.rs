@@ -134,6 +134,7 @@ fn mappings() -> TokenStream {
         "files-blocking",
         "directory",
         "directory-blocking",
+        "limits",
         "logging",
     ]
     .map(|interface| {

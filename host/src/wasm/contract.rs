@@ -43,7 +43,7 @@ mod generated {
 }
 
 pub(super) use generated::kvtier::storage::{
-    buffers, directory, directory_blocking, files, files_blocking, logging, streams, types,
+    buffers, directory, directory_blocking, files, files_blocking, limits, logging, streams, types,
 };
 
 type Reply<T> = (Result<T, types::Error>,);

@@ -96,6 +96,7 @@ fn new_store(
         http,
         policy: Policy { granted: Vec::new(), net: net.clone(), denial_log: denial_log.clone() },
         budgets: Budgets {
+            limits: Arc::new(limits.clone()),
             handles_max: limits.handles_max,
             read_bytes_max: READ_BYTES_MAX.min(limits.hostcall_bytes),
             connect_timeout: limits.connect_timeout,

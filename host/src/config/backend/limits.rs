@@ -99,6 +99,13 @@ impl Default for BackendLimits {
 }
 
 impl BackendLimits {
+    /// Returns the value of `limits.<name>`, in bytes, in milliseconds if the name ends in `_ms`, or as a number.
+    pub(crate) fn value(&self, name: &str) -> Option<u64> {
+        let named = |key: &str| key.strip_prefix("limits.") == Some(name);
+        let setting = Self::SETTINGS.iter().find(|setting| named(setting.key))?;
+        (setting.number)(self).map(|number| number.value)
+    }
+
     /// Returns the time limit of a call that moves `bytes`: `call_timeout` plus the time that they take at
     /// `min_bytes_per_s`.
     #[must_use]

@@ -18,6 +18,7 @@ pub(in crate::wasm) mod http;
 #[path = "no_http.rs"]
 pub(in crate::wasm) mod http;
 mod io;
+mod limits;
 mod logging;
 mod sockets;
 pub(in crate::wasm) mod storage;
@@ -39,6 +40,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     http::add_to_linker(linker)?;
     shadow(linker)?;
     storage::add_to_linker(linker)?;
+    limits::add_to_linker(linker)?;
     logging::add_to_linker(linker)
 }
 

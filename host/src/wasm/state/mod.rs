@@ -43,6 +43,7 @@ use super::policy::DenialLog;
 use super::policy::granted::GrantedDirectory;
 use super::policy::network::NetPolicy;
 use super::policy::open_files::OpenFiles;
+use crate::config::BackendLimits;
 
 /// The state of a lane's store.
 pub(in crate::wasm) struct GuestState {
@@ -77,6 +78,8 @@ pub(in crate::wasm) struct Policy {
 
 /// Limits on what the instance may take from the host. All instances of the backend share what is in an `Arc`.
 pub(in crate::wasm) struct Budgets {
+    /// All limits of the backend, as the guest may ask for them.
+    pub(in crate::wasm) limits: Arc<BackendLimits>,
     /// `limits.handles_max`.
     pub(in crate::wasm) handles_max: usize,
     /// Bytes that one `sources.read` may ask for.

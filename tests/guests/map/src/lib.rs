@@ -18,6 +18,7 @@ impl ChunkStore for MapBackend {
     }
 
     async fn put_one(&self, chunk: Source<'_>) -> Result<(), Error> {
+        self.0.borrow_mut().try_reserve(1).map_err(|_| Error::NoSpace)?;
         let bytes = chunk.read()?;
         self.0.borrow_mut().insert(chunk.key(), bytes);
         Ok(())

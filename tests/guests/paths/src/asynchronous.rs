@@ -1,7 +1,8 @@
 //! The class with `async` methods.
 
 use kvtier_guest::prelude::*;
-use kvtier_guest::{Caching, directory};
+use kvtier_guest::wasip3::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
+use kvtier_guest::{Caching, directory, files, join};
 
 use crate::steps::{Step, content, listing, summary, tell};
 use crate::{Root, is_chunk};
@@ -25,7 +26,38 @@ async fn take(step: Step<'_>) -> Result<String, Error> {
             }
             summary(&all)
         }
+        Step::WriteAt(directory, name, at, n) => {
+            let how = OpenFlags::CREATE;
+            let file = open(directory, name, how, DescriptorFlags::WRITE).await?;
+            files::write_at(&file, at, vec![7; n]).await.map(|()| "written".to_owned())?
+        }
+        Step::ReadAt(directory, name, at, n) => {
+            let file = open(directory, name, OpenFlags::empty(), DescriptorFlags::READ).await?;
+            // Two reads at once give the same.
+            let (first, second) = join!(files::read_at(&file, at, n), files::read_at(&file, at, n));
+            assert_eq!(first, second);
+            content(Some(first?))
+        }
+        Step::Entries(path) => {
+            let directory = files::open_directory(path).await?;
+            let (mut entries, mut names) = (files::read_dir(&directory), Vec::new());
+            while let Some(some) = entries.next().await? {
+                names.extend(some.into_iter().map(|entry| entry.name));
+            }
+            names.sort_unstable();
+            names.join(" ")
+        }
     })
+}
+
+async fn open(
+    directory: &str,
+    name: &str,
+    how: OpenFlags,
+    flags: DescriptorFlags,
+) -> Result<Descriptor, Error> {
+    let directory = files::open_directory(directory).await?;
+    directory.open_at(PathFlags::empty(), name.to_owned(), how, flags).await.map_err(Error::from)
 }
 
 impl StorageBackend for PathsBackend {

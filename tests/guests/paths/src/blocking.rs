@@ -27,6 +27,7 @@ fn take(step: Step<'_>) -> Result<String, Error> {
             }
             summary(&all)
         }
+        Step::WriteAt(..) | Step::ReadAt(..) | Step::Entries(_) => return Err(Error::Unsupported),
     })
 }
 

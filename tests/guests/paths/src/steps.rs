@@ -13,6 +13,12 @@ pub(crate) enum Step<'a> {
     List(&'a str, &'a str),
     /// Lists everything, page by page.
     Pages(&'a str),
+    /// Writes a number of bytes to a file of a directory from a byte on, by descriptors.
+    WriteAt(&'a str, &'a str, u64, usize),
+    /// Reads as many.
+    ReadAt(&'a str, &'a str, u64, usize),
+    /// Lists a directory by its descriptor.
+    Entries(&'a str),
 }
 
 impl<'a> Step<'a> {
@@ -22,6 +28,9 @@ impl<'a> Step<'a> {
 
     fn parse(line: &'a str) -> Self {
         let mut words = line.split(' ');
+        if line.starts_with("at ") {
+            return Self::parse_by_descriptor(line);
+        }
         let (what, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let rest = words.next().unwrap_or_default();
         let n = rest.parse().unwrap_or_default();
@@ -31,6 +40,24 @@ impl<'a> Step<'a> {
             "remove" => Self::Remove(path),
             "list" => Self::List(path, rest),
             "pages" => Self::Pages(path),
+            _ => panic!("no such step: {line}"),
+        }
+    }
+}
+
+impl<'a> Step<'a> {
+    /// Parses `at DIRECTORY write|read FILE AT N` or `at DIRECTORY entries`.
+    fn parse_by_descriptor(line: &'a str) -> Self {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+        match words[..] {
+            ["at", directory, "write", file, _, _] => {
+                Self::WriteAt(directory, file, number(4), number(5) as usize)
+            }
+            ["at", directory, "read", file, _, _] => {
+                Self::ReadAt(directory, file, number(4), number(5) as usize)
+            }
+            ["at", directory, "entries"] => Self::Entries(directory),
             _ => panic!("no such step: {line}"),
         }
     }

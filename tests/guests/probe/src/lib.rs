@@ -27,7 +27,7 @@ fn told<T, E: Debug>(outcome: Result<T, E>) -> String {
 
 impl BlockingBackend for ProbeBackend {
     fn new(init: Init) -> Result<Self, Error> {
-        init.only(&["read", "write", "connect", "password"])?;
+        init.only(&["read", "write", "connect", "limit", "password"])?;
         Ok(Self { init })
     }
 
@@ -40,6 +40,7 @@ impl BlockingBackend for ProbeBackend {
             let outcome = match key.as_str() {
                 "read" => told(fs::read(value)),
                 "write" => told(fs::write(value, "probe")),
+                "limit" => format!("{value} is {:?}", self.init.limit(value)),
                 "connect" => told(TcpStream::connect(value.as_str())),
                 _ => format!("{} bytes", value.len()),
             };
