@@ -7,7 +7,7 @@ use crate::calls::Got;
 use crate::judgement::{Stop, refused};
 use crate::kit::Kit;
 use crate::limits::{
-    FILL_BYTES_MAX, FILL_CHUNK_BYTES, FILL_CHUNKS, FILL_MEMORIES_MAX, FILL_SMALL_BYTES,
+    CHUNKS_MIN, FILL_BYTES_MAX, FILL_CHUNK_BYTES, FILL_CHUNKS, FILL_MEMORIES_MAX, FILL_SMALL_BYTES,
     LARGE_FILL_CHUNK_BYTES,
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Fill {
     pub(crate) end: End,
     /// The bytes that are stored then: an estimate of the capacity.
     pub(crate) bytes: usize,
-    /// The size of the last chunks.
+    /// The size of chunks of which the store holds many.
     pub(crate) chunk_bytes: usize,
     /// A chunk that the store refused, and found nevertheless.
     pub(crate) refused_but_found: bool,
@@ -79,7 +79,6 @@ impl Kit {
                 format!("put of {n_chunks} chunks of {size} bytes when {} bytes are stored", fill.bytes);
             let results = self.try_put(&new, size, 0)?;
             let results = results.map_err(|error| refused(&call, "ok or no-space for each chunk", &error))?;
-            fill.chunk_bytes = size;
             for (key, result) in new.iter().zip(results) {
                 match result {
                     Ok(()) => {
@@ -101,6 +100,7 @@ impl Kit {
             }
             n_calls += 1;
         }
+        fill.chunk_bytes = FILL_CHUNK_BYTES[usize::from(fill.bytes >= FILL_SMALL_BYTES * 2)];
         Ok(fill)
     }
 
@@ -139,6 +139,14 @@ impl Kit {
             return Err(Stop::NotTried(format!(
                 "the store is not full after {} MiB; configure a smaller capacity for the check",
                 fill.bytes >> 20
+            )));
+        }
+        let least = fill.chunk_bytes * CHUNKS_MIN;
+        if fill.bytes < least {
+            return Err(Stop::NotTried(format!(
+                "the store has room for {} KiB only; configure at least {} KiB for the check",
+                fill.bytes >> 10,
+                least >> 10
             )));
         }
         Ok(fill)

@@ -24,6 +24,9 @@ pub(crate) const FILL_SMALL_BYTES: usize = 4 << 20;
 pub(crate) const FILL_MEMORIES_MAX: u64 = 2;
 pub(crate) const FILL_BYTES_MAX: usize = 160 << 20;
 
+/// How many chunks a store must have room for, to be judged when it is full.
+pub(crate) const CHUNKS_MIN: usize = 8;
+
 /// The largest capacity for which a put of twice the capacity is made.
 pub(crate) const TWICE_CAPACITY_BYTES_MAX: usize = 96 << 20;
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::Verbosity;
+use crate::args::{Command, Verbosity};
 
 /// kvtier's own variable. A word in it that is not a filter is an error.
 const VARIABLE: &str = "KVTIER_LOG";
@@ -15,15 +15,12 @@ const VARIABLE: &str = "KVTIER_LOG";
 /// The variable that many Rust programs share. It may hold words for other programs.
 const SHARED_VARIABLE: &str = "RUST_LOG";
 
-/// Without a filter, warnings and errors are shown.
-const DEFAULT: &str = "warn";
-
-/// Starts logging for the whole process.
+/// Starts logging for the whole process, by default at the level of the command.
 ///
 /// # Errors
 /// If a variable does not hold a filter, and if logging was started before.
-pub fn start(verbosity: Verbosity) -> Result<()> {
-    let filter = filter(verbosity, |name| env::var(name).ok())?;
+pub fn start(verbosity: Verbosity, command: &Command) -> Result<()> {
+    let filter = filter(verbosity, default_level(command), |name| env::var(name).ok())?;
     let layer = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -33,7 +30,16 @@ pub fn start(verbosity: Verbosity) -> Result<()> {
     layer.try_init().map_err(|error| anyhow!(error).context("cannot start logging"))
 }
 
-fn filter(verbosity: Verbosity, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter> {
+/// Returns the level without a filter: warnings, except for commands whose tests provoke them.
+fn default_level(command: &Command) -> &'static str {
+    if matches!(command, Command::Check(_) | Command::Dev(_)) { "error" } else { "warn" }
+}
+
+fn filter(
+    verbosity: Verbosity,
+    default: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<EnvFilter> {
     let level = match verbosity {
         Verbosity { quiet: true, .. } => Some("error"),
         Verbosity { verbose: 0, .. } => None,
@@ -50,7 +56,7 @@ fn filter(verbosity: Verbosity, variable: impl Fn(&str) -> Option<String>) -> Re
         refuse_unknown_words(&text)?;
         return parse(VARIABLE, &text);
     }
-    set(SHARED_VARIABLE).map_or_else(|| Ok(EnvFilter::new(DEFAULT)), |text| parse(SHARED_VARIABLE, &text))
+    set(SHARED_VARIABLE).map_or_else(|| Ok(EnvFilter::new(default)), |text| parse(SHARED_VARIABLE, &text))
 }
 
 fn parse(name: &str, text: &str) -> Result<EnvFilter> {
@@ -75,16 +81,26 @@ fn refuse_unknown_words(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::Cli;
 
     fn shown_with(verbosity: Verbosity, variables: &[(&str, &str)]) -> Result<String> {
         let get =
             |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, text)| (*text).to_owned());
-        Ok(filter(verbosity, get)?.to_string())
+        Ok(filter(verbosity, "warn", get)?.to_string())
     }
 
     fn shown(variables: &[(&str, &str)]) -> Result<String> {
         shown_with(Verbosity::default(), variables)
+    }
+
+    #[test]
+    fn a_command_whose_tests_provoke_warnings_shows_errors_only() {
+        let level = |line: &str| default_level(&Cli::try_parse_from(line.split(' ')).unwrap().command);
+        assert_eq!(["kvtier check a.wasm", "kvtier dev a.wasm"].map(level), ["error"; 2]);
+        assert_eq!(level("kvtier replay t"), "warn");
     }
 
     #[test]

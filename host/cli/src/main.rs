@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             config.compiler = Compiler::Program(program.clone());
         }
     };
-    let started = logging::start(cli.verbosity);
+    let started = logging::start(cli.verbosity, &cli.command);
     match started.and_then(|()| kvtier_cli::run(cli, &command_line, &adapt)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -33,7 +33,7 @@ fn run(words: Vec<String>, compiler: Option<(std::path::PathBuf, Vec<String>)>) 
         }
     };
     let adapt = |config: &mut Config| build::adapt(config, compiler.clone());
-    let started = logging::start(cli.verbosity);
+    let started = logging::start(cli.verbosity, &cli.command);
     match started.and_then(|()| kvtier_cli::run(cli, &words.join(" "), &adapt)) {
         Ok(()) => 0,
         Err(error) => {

@@ -58,8 +58,8 @@ impl Kit {
 
     /// Puts chunks until `bytes` were put, whatever becomes of them.
     fn push(&mut self, fill: Fill, bytes: usize) -> Judgement {
-        for _ in 0..bytes.div_ceil(fill.chunk_bytes * FILL_CHUNKS) {
-            let keys = self.many_keys(FILL_CHUNKS);
+        for _ in 0..bytes.div_ceil(fill.chunk_bytes) {
+            let keys = self.keys::<1>();
             self.put("put into a full store", &keys, fill.chunk_bytes, 0)?;
         }
         Ok(())

@@ -71,6 +71,7 @@ pub enum Command {
     ///
     /// Each sentence that is broken is shown with the call, the expected and the found answer, the likely cause, and
     /// the way to do it right. What is allowed and worth knowing is a note.
+    /// Warnings are not logged, because the tests provoke them; -v logs them.
     #[command(
         after_help = "Exit codes: 0 if the backend keeps what was tried, 1 if it could not be checked, 2 for wrong \
                             usage, 3 if it breaks the contract or traps."

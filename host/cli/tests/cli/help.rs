@@ -373,7 +373,8 @@ fn help_of_check() {
     Check whether a backend keeps the contract, sentence by sentence.
 
     Each sentence that is broken is shown with the call, the expected and the found answer, the likely
-    cause, and the way to do it right. What is allowed and worth knowing is a note.
+    cause, and the way to do it right. What is allowed and worth knowing is a note. Warnings are not
+    logged, because the tests provoke them; -v logs them.
 
     Usage: kvtier check [OPTIONS] [COMPONENT] [CLASS]
 
