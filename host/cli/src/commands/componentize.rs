@@ -56,7 +56,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
         "it does not describe a component; link the object that belongs to the bindings \
          (`backend_component_type.o`)"
     );
-    match ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode()) {
+    match ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode) {
         Ok(component) => Ok(component),
         Err(error) if format!("{error:#}").contains(PREVIEW1) => bail!(
             "it imports functions of {PREVIEW1}, which the C library uses for files, printf, clocks or the \

@@ -9,7 +9,7 @@ use kvtier::Config;
 
 use super::print;
 use crate::args::NewArgs;
-use crate::project::{File, Language, Medium, Name, Project, files, missing, write};
+use crate::project::{File, Language, Medium, Name, Project, Tool, files, missing, write};
 use crate::table::table;
 
 /// Makes a project, or lists the templates.
@@ -65,12 +65,11 @@ fn next_steps(project: &Project, folder: &Path) -> String {
         medium.name(),
         folder.display()
     );
-    for command in language.build_commands() {
-        text.push_str(&format!("  {command}\n"));
+    for command in language.build_commands().iter().chain(&["kvtier check --config kvtier.yaml"]) {
+        text.extend(["  ", command, "\n"]);
     }
-    text.push_str("  kvtier check --config kvtier.yaml\n");
-    for tool in missing(*language) {
-        text.push_str(&format!("\nmissing: {}; to install it: {}\n", tool.name, tool.install));
+    for Tool { name, install, .. } in missing(*language) {
+        text.extend(["\nmissing: ", name, "; to install it: ", install, "\n"]);
     }
     text
 }
