@@ -83,7 +83,7 @@ fn a_truncated_or_garbled_component_is_refused() {
 #[test]
 fn a_core_module_is_refused_with_the_target_to_build_for() {
     let folder = folder();
-    insta::assert_snapshot!(refused(of_file(&folder, "core.wasm", &wat("(module)"))), @"backend `store`: `core.wasm` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `wasm-tools component new`");
+    insta::assert_snapshot!(refused(of_file(&folder, "core.wasm", &wat("(module)"))), @"backend `store`: `core.wasm` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `kvtier componentize`");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_component_that_imports_what_the_host_does_not_offer_is_refused() {
 fn a_component_that_wraps_another_backend_must_be_composed_first() {
     let folder = folder();
     let text = r#"(component (import "kvtier:storage/backend@0.1.0" (instance)))"#;
-    insta::assert_snapshot!(refused(of_file(&folder, "cipher.wasm", &wat(text))), @"backend `store`: component `cipher.wasm` imports `kvtier:storage/backend@0.1.0`: it wraps another backend, so compose it with that backend's component first, for instance with `wac plug cipher.wasm --plug BACKEND.wasm -o COMPOSED.wasm`");
+    insta::assert_snapshot!(refused(of_file(&folder, "cipher.wasm", &wat(text))), @"backend `store`: component `cipher.wasm` imports `kvtier:storage/backend@0.1.0`: it wraps another backend, so compose it with that backend's component first, for instance with `kvtier compose cipher.wasm BACKEND.wasm --out COMPOSED.wasm`");
 }
 
 #[test]

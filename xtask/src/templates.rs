@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::guests;
 use crate::python::{Environment, find_python};
 use crate::servers;
 use crate::step::{Runner, cargo, is_on_path};
@@ -70,6 +71,9 @@ pub(crate) fn test(runner: &mut Runner, without: &str) -> Result<()> {
                 .build(runner, language, &project)
                 .with_context(|| format!("the template for {} on {medium} does not build", language.name))?;
             bench.check(runner, &project)?;
+            if medium == "memory" && ["c", "python"].contains(&language.name) {
+                bench.check_behind_middleware(runner, &project)?;
+            }
             bench.run_in_chain(runner, &project, medium)?;
         }
     }
@@ -172,6 +176,23 @@ impl Bench {
         let mut check = self.kvtier();
         check.args(["check", "--quick", "--config"]).arg(project.folder.join("kvtier.yaml"));
         runner.run("check", &mut check)
+    }
+
+    /// Composes the example middleware with a project's component, and checks both as one backend.
+    fn check_behind_middleware(&self, runner: &mut Runner, project: &Project) -> Result<()> {
+        let middleware = guests::folder(runner.workspace).join("middleware.wasm");
+        let component = project.folder.join(format!("{}.wasm", project.name.replace('-', "_")));
+        let both = self.folder.join(format!("admitting-{}.wasm", project.name));
+        let mut compose = self.kvtier();
+        runner
+            .run("compose", compose.arg("compose").arg(middleware).arg(component).arg("--out").arg(&both))?;
+        let mut check = self.kvtier();
+        check.args(["check", "--quick"]).arg(&both);
+        // All chunks are admitted at their first put, so that the sentences about puts mean something.
+        for setting in ["config.admission.puts=1", "config.capacity=33554432", "limits.memory=128MiB"] {
+            check.args(["--set", setting]);
+        }
+        runner.run("check behind the middleware", &mut check)
     }
 
     /// Replays the trace twice, each time in a new process, as a judge. Files are found by the second one.

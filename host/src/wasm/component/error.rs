@@ -62,7 +62,7 @@ pub enum ComponentError {
         path: PathBuf,
     },
     /// The file is a core module.
-    #[error("`{}` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `wasm-tools component new`", path.display())]
+    #[error("`{}` is a core WebAssembly module, not a component; in Rust, build it for wasm32-wasip2, not for wasm32-wasip1 or wasm32-unknown-unknown; in C, make a component of it with `kvtier componentize`", path.display())]
     CoreModule {
         /// The file.
         path: PathBuf,

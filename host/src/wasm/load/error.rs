@@ -39,7 +39,7 @@ pub enum LoadError {
     /// The component wraps another backend, whose component it was not composed with.
     #[error(
         "component `{}` imports `{import}`: it wraps another backend, so compose it with that backend's component \
-         first, for instance with `wac plug {} --plug BACKEND.wasm -o COMPOSED.wasm`",
+         first, for instance with `kvtier compose {} BACKEND.wasm --out COMPOSED.wasm`",
         path.display(),
         path.display()
     )]

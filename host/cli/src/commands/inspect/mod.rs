@@ -169,7 +169,7 @@ pub fn ensure_usable(inspection: &Inspection) -> Result<()> {
     if let Some(import) = imports.iter().find(|import| inspection.wraps(import)) {
         bail!(
             "component {file} imports {}: it wraps another backend, so compose it with that backend's component first, \
-             for instance with `wac plug {file} --plug BACKEND.wasm -o COMPOSED.wasm`",
+             for instance with `kvtier compose {file} BACKEND.wasm --out COMPOSED.wasm`",
             import.name
         );
     }

@@ -157,7 +157,7 @@ imports
             assert!(render(&wrapper).contains(&format!("  {name}  NOT COMPOSED with the backend")), "{name}");
             let refusal = format!(
                 "component x.wasm imports {name}: it wraps another backend, so compose it with that backend's component \
-                 first, for instance with `wac plug x.wasm --plug BACKEND.wasm -o COMPOSED.wasm`"
+                 first, for instance with `kvtier compose x.wasm BACKEND.wasm --out COMPOSED.wasm`"
             );
             assert_eq!(ensure_usable(&wrapper).map_err(|error| error.to_string()), Err(refusal));
         }
