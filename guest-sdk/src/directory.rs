@@ -142,10 +142,10 @@ pub async fn write(path: &str, bytes: impl Into<Vec<u8>>) -> Result<(), Error> {
     directory::write(path.to_owned(), bytes.into()).await
 }
 
-/// [`write`] for a [`BlockingBackend`](crate::BlockingBackend).
+/// [`write()`] for a [`BlockingBackend`](crate::BlockingBackend).
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_blocking(path: &str, bytes: &[u8]) -> Result<(), Error> {
     directory_blocking::write(path, bytes)
 }

@@ -387,3 +387,21 @@ fn a_call_that_expires_leaves_a_whole_file_or_none() {
         has_expired && stored.is_empty()
     });
 }
+
+#[test]
+fn chunks_are_not_stored_in_a_directory_that_is_a_link() {
+    for class in CLASSES {
+        let granted = Granted::new();
+        let folder = granted.path("data/folder");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink("folder", granted.path("data/link")).unwrap();
+        let mut backend = granted.backend(class);
+        backend.config.retain(|(key, _)| key != "root");
+        backend.config.push(("root".into(), "/data/link".into()));
+        let name = backend.name.clone();
+        let engine = support::engine(support::config(vec![backend]));
+        support::put_in(engine.storage(), &support::keys(3), &name);
+        assert_eq!(files(&folder), Vec::<PathBuf>::new(), "{class}");
+        engine.blocking().close().unwrap();
+    }
+}

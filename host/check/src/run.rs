@@ -69,9 +69,13 @@ pub enum CheckError {
     NotLoaded(BuildError),
     /// The component exports no class or several.
     #[error(
-        "component {} exports {}; name the class that is to be checked",
+        "component {} exports {}",
         path.display(),
-        if exported.is_empty() { "no class".to_owned() } else { exported.join(", ") }
+        if exported.is_empty() {
+            "no class; in Rust, `kvtier_guest::export!(ThingBackend)` exports one".to_owned()
+        } else {
+            format!("{}; name the class that is to be checked", exported.join(", "))
+        }
     )]
     NoOnlyClass {
         /// The component's file.

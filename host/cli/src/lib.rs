@@ -98,7 +98,10 @@ pub fn run(cli: Cli, command_line: &str, adapt: Adapt<'_>) -> Result<()> {
             limit_this_process()?;
             componentize(&args, &mut out)
         }
-        Command::Compose(args) => compose(&args, &mut out),
+        Command::Compose(args) => {
+            limit_this_process()?;
+            compose(&args, &mut out)
+        }
         Command::Completions(args) => completions(&args, &mut out),
         Command::CompileOne(args) => compile_one(&args),
     }

@@ -1,6 +1,6 @@
 //! `kvtier componentize`: makes a component of a core module, as `wasm-tools component new` does.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Write};
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kvtier::__internal::limits::COMPONENT_BYTES_MAX;
 use wit_component::{ComponentEncoder, metadata};
 
-use super::print;
+use super::{keep_input, print, replace};
 use crate::args::ComponentizeArgs;
 use crate::format::bytes;
 
@@ -20,10 +20,11 @@ const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// # Errors
 /// If the module cannot be read, describes no component, or imports what no component can offer.
 pub fn componentize(args: &ComponentizeArgs, out: &mut impl Write) -> Result<()> {
+    keep_input(&args.module, &args.out)?;
     let module = read(&args.module)?;
     let shown = args.module.display();
     let component = encode(&module).with_context(|| format!("cannot make a component of {shown}"))?;
-    fs::write(&args.out, &component)
+    replace(&args.out, &component)
         .with_context(|| format!("cannot write the component {}", args.out.display()))?;
     print(out, &format!("{}: {}\n", args.out.display(), bytes(component.len() as u64)))
 }

@@ -1,16 +1,15 @@
 //! `kvtier compose`: a backend in front of another one, as one component.
 
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use kvtier::__internal::wasm::{digest_of, read_component};
 use kvtier::BackendLimits;
 use wac_graph::types::Package;
 use wac_graph::{CompositionGraph, EncodeOptions, PackageId};
 
-use super::print;
+use super::{keep_input, print, replace};
 use crate::args::ComposeArgs;
 use crate::format::bytes as size;
 
@@ -24,29 +23,12 @@ const BACKEND: &str = "kvtier:storage/backend";
 /// file and what it lacks.
 pub fn compose(args: &ComposeArgs, out: &mut impl Write) -> Result<()> {
     for input in [&args.outer, &args.inner] {
-        ensure!(!is_same_file(input, &args.out), "{} would be replaced; name another --out", input.display());
+        keep_input(input, &args.out)?;
     }
     let composed = join(&args.outer, &args.inner)?;
     replace(&args.out, &composed).with_context(|| format!("cannot write {}", args.out.display()))?;
     let (path, digest) = (args.out.display(), digest_of(&composed));
     print(out, &format!("{path}: {}, {digest}\n", size(composed.len() as u64)))
-}
-
-fn is_same_file(input: &Path, out: &Path) -> bool {
-    matches!((input.canonicalize(), out.canonicalize()), (Ok(input), Ok(out)) if input == out)
-}
-
-/// Writes a file in one step.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        // What cannot be removed was not made.
-        drop(fs::remove_file(&part));
-    }
-    written
 }
 
 fn join(outer_path: &Path, inner_path: &Path) -> Result<Vec<u8>> {

@@ -16,6 +16,7 @@ use crate::args::{DevArgs, SubjectArgs};
 use crate::check::{BrokenContract, subject, text};
 use crate::engine;
 use crate::format::{bytes, count, percent};
+use crate::progress::CheckProgress;
 use crate::replay::{FaultyBackends, Outcome, Strictness};
 use crate::{Adapt, explain};
 
@@ -26,8 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The exit code of a second Ctrl-C, which does not wait.
 const KILLED: i32 = 130;
 
-/// Clears a terminal and its history, and goes to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[3J\x1b[H";
+/// Clears a terminal, and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Requests of the replay.
 const REPLAY_REQUESTS: usize = 100;
@@ -119,7 +120,10 @@ fn judged(subject: Result<Subject>, args: &SubjectArgs, stop: &AtomicBool) -> St
     let verdict = match BrokenContract::find(&report) {
         Some(broken) => format!("\nBROKEN: {broken}\n"),
         None if stop.load(Ordering::Relaxed) => String::new(),
-        None => format!("\n{}KEPT: what was tried keeps the contract\n", replayed(subject)),
+        None => match replayed(subject) {
+            (text, true) => format!("\n{text}KEPT: what was tried keeps the contract\n"),
+            (text, false) => format!("\n{text}BROKEN: the replay shows what the check does not\n"),
+        },
     };
     text + &verdict
 }
@@ -127,30 +131,35 @@ fn judged(subject: Result<Subject>, args: &SubjectArgs, stop: &AtomicBool) -> St
 fn checked(subject: &Subject, args: &SubjectArgs, stop: &AtomicBool) -> Result<Report> {
     let patience = Duration::from_secs(args.patience.get());
     let options = Options { depth: Depth::Quick, patience, ..Options::default() };
-    let report = run_check(subject, &options, &mut |_| {
+    let progress = CheckProgress::shown();
+    let report = run_check(subject, &options, &mut |step| {
+        progress.at(step.n_done, step.n_all, step.sentence.map_or("figures", |sentence| sentence.id));
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(report)
 }
 
-/// Replays a short trace through a small CPU tier and the backend, and renders what came out.
-fn replayed(subject: Subject) -> String {
+/// Replays a short trace through a small CPU tier and the backend. Renders what came out, and reports whether the
+/// backend did all that it was asked for.
+fn replayed(subject: Subject) -> (String, bool) {
     match engine::replay_one(subject.config, subject.backend, REPLAY_REQUESTS) {
         Ok(outcome) => rendered(&outcome),
-        Err(error) => explain(&error.context("the replay failed")),
+        Err(error) => (explain(&error.context("the replay failed")), false),
     }
 }
 
-fn rendered(outcome: &Outcome) -> String {
+fn rendered(outcome: &Outcome) -> (String, bool) {
     let hits =
         outcome.tier_names.iter().zip(&outcome.hits).map(|(name, hits)| format!("{name} {}", count(*hits)));
     let faults = FaultyBackends::find(outcome, Strictness::Strict).map(|faults| format!("  {faults}\n"));
-    format!(
+    let is_sound = faults.is_none();
+    let text = format!(
         "replay of {} requests: hit ratio {} ({}), {} verified\n{}",
         count(outcome.requests),
         percent(outcome.hit_ratio()),
         hits.collect::<Vec<_>>().join(", "),
         bytes(outcome.bytes_verified()),
         faults.unwrap_or_default(),
-    )
+    );
+    (text, is_sound)
 }

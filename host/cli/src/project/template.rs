@@ -74,7 +74,6 @@ fn names(project: &Project) -> Vec<(&'static str, String)> {
     };
     let (language, medium) = (project.language, project.medium.name());
     vec![
-        ("KVTIER_SDK", sdk),
         ("KVTIER_COMPONENT", language.component().to_owned()),
         ("KVTIER_CLASS", language.class().to_owned()),
         ("KVTIER_MEDIUM", format!("in {medium}")),
@@ -84,6 +83,8 @@ fn names(project: &Project) -> Vec<(&'static str, String)> {
         ("new-backend", project.name.as_str().to_owned()),
         ("new_backend", project.name.module()),
         ("NewBackend", project.name.class()),
+        // Last, since a path may have one of the names in it.
+        ("KVTIER_SDK", sdk),
     ]
 }
 

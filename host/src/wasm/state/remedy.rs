@@ -47,7 +47,7 @@ pub(super) fn first_memory(cause: &str) -> Option<String> {
         cause.strip_prefix("memory minimum size of ")?.strip_suffix(" pages exceeds memory limits")?;
     let needed = show_size(pages.parse::<u64>().ok()?.saturating_mul(PAGE_BYTES));
     Some(format!(
-        "its memory has {needed} from the beginning on, more than limits.memory; raise limits.memory"
+        "its memory has {needed} from the beginning on, more than limits.memory; raise limits.memory, or link with a smaller stack"
     ))
 }
 

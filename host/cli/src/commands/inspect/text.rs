@@ -14,9 +14,10 @@ pub fn render(inspection: &Inspection) -> String {
     ];
     let mut text = format!("{file}\n{}", indented(&table(&[], 2, facts)));
     if classes.is_empty() {
-        text += "\nno class: the component exports no resource\n";
+        text += "\nno class: the component exports no resource; in Rust, `kvtier_guest::export!(ThingBackend)` exports one\n";
     }
-    text.extend(classes.iter().map(class));
+    let is_composed = !imports.iter().any(|import| inspection.wraps(import));
+    text.extend(classes.iter().map(|one| class(one, is_composed)));
     text += "\nimports\n";
     if imports.is_empty() {
         text += "  none\n";
@@ -33,8 +34,12 @@ pub fn render(inspection: &Inspection) -> String {
     text + &indented(&table(&[], 2, rows))
 }
 
-fn class(class: &Class) -> String {
-    let outcome = if class.fulfils() { "fulfils the contract" } else { "does NOT fulfil the contract" };
+fn class(class: &Class, is_composed: bool) -> String {
+    let outcome = match (class.fulfils(), is_composed) {
+        (true, true) => "fulfils the contract",
+        (true, false) => "fulfils the contract once the component is composed",
+        (false, _) => "does NOT fulfil the contract",
+    };
     let mixed = if class.is_mixed() {
         "  some methods are async and some are not; make all of them async, or none\n"
     } else {

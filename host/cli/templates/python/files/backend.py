@@ -41,7 +41,7 @@ class Backend(contract.Backend):
         last = ""
         while entries := await directory.list(self.directory, last):
             last = entries[-1].name
-            # So far as a page shows it, the oldest file counts as used longest ago.
+            # Within a page, the oldest file counts as used longest ago.
             for entry in sorted(entries, key=lambda entry: entry.modified_ns):
                 for name in self._take_in(entry):
                     await directory.remove(f"{self.directory}/{name}")

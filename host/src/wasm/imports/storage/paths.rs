@@ -130,9 +130,9 @@ impl Directory {
         opened.map(File::from).map_err(|error| self.failed(path, Change::No, Caching::Cached, &error))
     }
 
-    /// Opens a directory below this one; `None` if there is none.
+    /// Opens a directory below this one; `None` if there is none. Does not follow a link as the last part of the path.
     pub(super) fn open_below(&self, path: &str) -> Result<Option<Self>, Error> {
-        match fs::open_dir(&self.file, Path::new(path)) {
+        match fs::open_dir_nofollow(&self.file, Path::new(path)) {
             Ok(file) => Ok(Some(Self {
                 file: Arc::new(file),
                 is_read_only: self.is_read_only,

@@ -46,7 +46,7 @@ class Backend {
     let entries = list(this.directory, '');
     while (entries.length > 0) {
       const last = entries.at(-1).name;
-      // So far as a page shows it, the oldest file counts as used longest ago.
+      // Within a page, the oldest file counts as used longest ago.
       entries.sort((a, b) => Number(a.modifiedNs) - Number(b.modifiedNs));
       for (const name of entries.flatMap((entry) => this.#takeIn(entry))) {
         remove(`${this.directory}/${name}`);

@@ -41,7 +41,7 @@ impl Store {
     pub(crate) async fn open(&self) -> Result<(), Error> {
         let mut pages = directory::pages(&self.directory);
         while let Some(mut entries) = pages.next().await? {
-            // So far as a page shows it, the oldest file counts as used longest ago.
+            // Within a page, the oldest file counts as used longest ago.
             entries.sort_by_key(|entry| entry.modified_ns);
             for entry in &entries {
                 for name in self.take_in(entry) {
