@@ -17,6 +17,19 @@ pub struct Breach {
     pub found: String,
 }
 
+impl Breach {
+    /// Returns where to look first, if the instance died or did not answer, whatever the sentence is.
+    pub fn hint(&self) -> Option<&'static str> {
+        if self.found.contains("the guest trapped") {
+            Some("The instance ended in a trap: look at its last output first.")
+        } else if self.found.starts_with("no answer within") {
+            Some("The call did not end in time: look at what it waits for first.")
+        } else {
+            None
+        }
+    }
+}
+
 /// Why a test ended before its end.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -63,10 +76,15 @@ pub(crate) fn answers<T: Debug + PartialEq>(
 
 /// Makes the stop of a call that ended in an error.
 pub(crate) fn refused(call: impl Display, expected: impl Display, error: &TierError) -> Stop {
-    if matches!(error, TierError::Timeout(_)) {
-        silence(call, expected, error)
-    } else {
-        breach(call, expected, error)
+    match error {
+        TierError::Timeout(_) => silence(call, expected, error),
+        // Not the backend's answer.
+        TierError::Busy => Stop::NotTried(
+            "the host refuses calls beyond limits.calls_in_flight_max and limits.bytes_in_flight; raise them for the \
+             check"
+                .to_owned(),
+        ),
+        _ => breach(call, expected, error),
     }
 }
 
@@ -125,9 +143,23 @@ mod tests {
     }
 
     #[test]
+    fn a_trap_has_a_hint() {
+        let hint = |stop| match stop {
+            Stop::Breach(breach) | Stop::Silence(breach) => breach.hint(),
+            Stop::NotTried(_) => None,
+        };
+        assert_eq!(hint(breach("get", "ok", "none")), None);
+        let trap = refused("get", "ok", &TierError::Trap("unreachable".to_owned()));
+        assert!(hint(trap).is_some_and(|text| text.contains("trap")));
+        let late = refused("get", "ok", &TierError::Timeout(std::time::Duration::ZERO));
+        assert!(hint(late).is_some_and(|text| text.contains("in time")));
+    }
+
+    #[test]
     fn a_call_without_an_answer_is_told_apart() {
         let silent = refused("put", "ok", &TierError::Timeout(std::time::Duration::ZERO));
         assert!(matches!(silent, Stop::Silence(_)));
         assert!(matches!(refused("put", "ok", &TierError::NoSpace), Stop::Breach(_)));
+        assert!(matches!(refused("put", "ok", &TierError::Busy), Stop::NotTried(_)), "the host's answer");
     }
 }

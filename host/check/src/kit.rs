@@ -164,6 +164,19 @@ impl Kit {
         Ok(tier)
     }
 
+    /// Starts the first instance.
+    ///
+    /// # Errors
+    /// If the component cannot be loaded. That a class does not start is found again by its test.
+    pub(crate) fn load(&mut self) -> Result<(), BuildError> {
+        match start(&self.subject.config, self.subject.backend.clone()) {
+            Ok(tier) => self.instance = Some(tier),
+            Err(BuildError::Load { source: LoadError::NotStarted { .. }, .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Ends the instance without `close`, as the end of a process does. The next call starts another.
     pub(crate) fn drop_instance(&mut self) {
         self.instance = None;

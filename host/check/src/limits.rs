@@ -1,5 +1,7 @@
 //! Every bound of a check.
 
+use std::time::Duration;
+
 /// Bytes of the pool that chunks and buffers are taken from. Reserved, and committed as far as it is used.
 pub(crate) const POOL_BYTES: usize = 512 << 20;
 
@@ -39,6 +41,9 @@ pub(crate) const LONG_LIST_KEYS: usize = 4096;
 /// Calls of each method in the search for leaks, and how many of them lie between two looks at the memory.
 pub(crate) const LEAK_CALLS: usize = 20_000;
 pub(crate) const LEAK_LOOK_CALLS: usize = 5_000;
+
+/// How long the calls of one method, and the puts of the search for growth, may take. Then what was seen so far counts.
+pub(crate) const LEAK_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Keys of each of these calls, and the payload of their chunks.
 pub(crate) const LEAK_KEYS: usize = 32;

@@ -97,6 +97,9 @@ impl fmt::Display for Report {
             writeln!(f, "  call      {}", breach.call)?;
             writeln!(f, "  expected  {}", breach.expected)?;
             writeln!(f, "  found     {}", breach.found)?;
+            if let Some(hint) = breach.hint() {
+                writeln!(f, "  first     {hint}")?;
+            }
             writeln!(f, "  likely    {}", sentence.cause)?;
             writeln!(f, "  do        {}", sentence.remedy)?;
         }

@@ -94,7 +94,7 @@ pub enum CheckError {
 /// is filled, so that it evicts: give it none that is in use.
 ///
 /// # Errors
-/// [`CheckError`]. A backend that cannot be loaded is no error: it breaks the sentence `starts`.
+/// [`CheckError`]. A class that is loaded and does not start is no error: it breaks the sentence `starts`.
 pub fn check(
     subject: &Subject,
     options: &Options,
@@ -104,6 +104,7 @@ pub fn check(
     let chosen = chosen(options)?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
     let mut kit = Kit::new(subject.clone(), options.patience, seed)?;
+    kit.load().map_err(CheckError::NotLoaded)?;
     let mut verdicts: Vec<Verdict> = Vec::new();
     let mut n_silent = 0;
     let n_all = chosen.len();

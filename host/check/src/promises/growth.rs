@@ -1,5 +1,7 @@
 //! Instances that live long.
 
+use std::time::Instant;
+
 use kvtier::block_on;
 use kvtier::tier::{Pinning, TierError};
 
@@ -7,7 +9,7 @@ use crate::calls::all_ok;
 use crate::judgement::{Judgement, Stop, breach, refused, require};
 use crate::kit::Kit;
 use crate::limits::{
-    GROWTH_BYTES_MAX, GROWTH_CHUNKS, LEAK_CALLS, LEAK_CHUNK_BYTES, LEAK_KEYS, LEAK_LOOK_CALLS,
+    GROWTH_BYTES_MAX, GROWTH_CHUNKS, LEAK_CALLS, LEAK_CHUNK_BYTES, LEAK_KEYS, LEAK_LOOK_CALLS, LEAK_TIME_MAX,
 };
 use crate::sentence::{Part, Sentence};
 
@@ -54,8 +56,12 @@ fn no_leaks(kit: &mut Kit) -> Judgement {
         let keys = kit.many_keys(LEAK_KEYS);
         kit.store(&keys, LEAK_CHUNK_BYTES)?;
         let absent = kit.many_keys(LEAK_KEYS);
-        let mut memory = Vec::new();
+        let (mut memory, begun) = (Vec::new(), Instant::now());
         for n_calls in 1..=LEAK_CALLS {
+            if begun.elapsed() > LEAK_TIME_MAX {
+                kit.note(format!("{n_calls} calls of {method} took {LEAK_TIME_MAX:?}; no more were made"));
+                break;
+            }
             let result = match method {
                 "contains" => kit.contains(&keys, Pinning::None)?.map(drop),
                 "put of present keys" => kit.try_put(&keys, LEAK_CHUNK_BYTES, 0)?.map(drop),
@@ -103,9 +109,13 @@ fn steady(call: &str, memory: &[u64]) -> Judgement {
 
 fn steady_memory(kit: &mut Kit) -> Judgement {
     kit.drop_instance();
-    let mut memory = Vec::new();
+    let (mut memory, begun) = (Vec::new(), Instant::now());
     let n_rounds = GROWTH_CHUNKS / LEAK_KEYS;
     for round in 1..=n_rounds {
+        if begun.elapsed() > LEAK_TIME_MAX {
+            kit.note(format!("{} puts took {LEAK_TIME_MAX:?}; no more were made", round * LEAK_KEYS));
+            break;
+        }
         let keys = kit.many_keys(LEAK_KEYS);
         let call = format!("put of {LEAK_KEYS} new chunks, after {} puts", round * LEAK_KEYS);
         let results = kit.put(&call, &keys, LEAK_CHUNK_BYTES, 0)?;

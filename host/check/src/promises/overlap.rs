@@ -169,6 +169,11 @@ fn abandoned(kit: &mut Kit) -> Judgement {
     give_up(kit)?;
     let health = kit.tier()?.health();
     if let Some(cause) = health.last_restart {
+        if cause.contains("expired calls") {
+            return Err(Stop::NotTried(format!(
+                "the host replaced the instance: {cause}; raise limits.calls_in_flight_max for the check"
+            )));
+        }
         let is_blocking = health.notes.iter().any(|note| note.name == "style" && note.value == "blocking");
         if !is_blocking || cause.contains("trap") {
             return Err(breach("calls that are given up", "the instance lives", cause));

@@ -1,6 +1,5 @@
 //! The arguments of `kvtier check` and `kvtier dev`.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -34,8 +33,8 @@ pub struct SubjectArgs {
     pub set: Vec<(String, String)>,
 
     /// How many seconds a call may take, and an instance may stand still, if its limits do not allow more.
-    #[arg(long, value_name = "SECONDS", default_value_t = NonZeroU64::new(10).expect("10 is not 0"))]
-    pub patience: NonZeroU64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub patience: u64,
 }
 
 /// `kvtier check`.

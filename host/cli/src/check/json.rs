@@ -35,6 +35,7 @@ fn verdict(verdict: &Verdict) -> Value {
             "call": breach.call,
             "expected": breach.expected,
             "found": breach.found,
+            "hint": breach.hint(),
             "cause": sentence.cause,
             "remedy": sentence.remedy,
         }),

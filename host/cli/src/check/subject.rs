@@ -48,6 +48,10 @@ fn of_component(component: &Path, args: &SubjectArgs) -> Result<Config> {
     let mut extra = Map::new();
     for (key, value) in given.into_iter().chain(set) {
         let full_key = format!("external_backend.{NAME}.{key}");
+        if let Some(Value::Array(grants)) = extra.get_mut(&full_key) {
+            grants.push(Value::from(value));
+            continue;
+        }
         ensure!(
             !extra.contains_key(&full_key),
             "--set {key} is given twice, or stands for an argument of its own"

@@ -1,14 +1,14 @@
 //! `kvtier check`.
 
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use kvtier_check::{Depth, Options, Report, Step, check as run_check};
+use anyhow::{Result, ensure};
+use kvtier_check::{Depth, Options, Step, check as run_check};
 
-use super::{create, print, print_json};
+use super::output_file::OutputFile;
+use super::{print, print_json};
 use crate::Adapt;
 use crate::args::CheckArgs;
 use crate::check::{self, BrokenContract, json, text};
@@ -31,7 +31,8 @@ pub fn check(args: &CheckArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result
         subject.component.is_some() || subject.config.is_some(),
         "nothing to check: name a component, or a configuration with --config"
     );
-    let file = args.report.as_deref().map(|path| create(path, "report")).transpose()?;
+    let inputs: Vec<_> = [&subject.component, &subject.config].into_iter().flatten().collect();
+    let file = args.report.as_deref().map(|path| OutputFile::begin(path, "report", &inputs)).transpose()?;
     let subject = check::subject(subject, adapt)?;
     let progress = if args.json || args.is_quiet { CheckProgress::hidden() } else { CheckProgress::shown() };
     let report = run_check(&subject, &options(args), &mut |step: Step| {
@@ -39,7 +40,9 @@ pub fn check(args: &CheckArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result
         ControlFlow::Continue(())
     })?;
     drop(progress);
-    write_report(args, file, &report)?;
+    if let Some(file) = file {
+        file.finish(check::render_html(&report).as_bytes())?;
+    }
     if args.json {
         print_json(out, &json::render(&report))?;
     } else {
@@ -53,13 +56,7 @@ fn options(args: &CheckArgs) -> Options {
     Options {
         depth: if args.quick { Depth::Quick } else { Depth::Full },
         only: args.only.clone(),
-        patience: Duration::from_secs(args.subject.patience.get()),
+        patience: Duration::from_secs(args.subject.patience),
         ..Options::default()
     }
-}
-
-fn write_report(args: &CheckArgs, file: Option<File>, report: &Report) -> Result<()> {
-    let (Some(path), Some(mut file)) = (&args.report, file) else { return Ok(()) };
-    file.write_all(check::render_html(report).as_bytes())
-        .with_context(|| format!("cannot write the report {}", path.display()))
 }

@@ -1,14 +1,15 @@
 //! `kvtier componentize`: makes a component of a core module, as `wasm-tools component new` does.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use kvtier::__internal::limits::COMPONENT_BYTES_MAX;
+use kvtier::BackendLimits;
 use wit_component::{ComponentEncoder, metadata};
 
-use super::{keep_input, print, replace};
+use super::output_file::OutputFile;
+use super::print;
 use crate::args::ComponentizeArgs;
 use crate::format::bytes;
 
@@ -20,26 +21,29 @@ const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// # Errors
 /// If the module cannot be read, describes no component, or imports what no component can offer.
 pub fn componentize(args: &ComponentizeArgs, out: &mut impl Write) -> Result<()> {
-    keep_input(&args.module, &args.out)?;
+    let output = OutputFile::begin(&args.out, "component", &[&args.module])?;
     let module = read(&args.module)?;
     let shown = args.module.display();
     let component = encode(&module).with_context(|| format!("cannot make a component of {shown}"))?;
-    replace(&args.out, &component)
-        .with_context(|| format!("cannot write the component {}", args.out.display()))?;
+    output.finish(&component)?;
     print(out, &format!("{}: {}\n", args.out.display(), bytes(component.len() as u64)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes_max = BackendLimits::default().component_bytes;
+    // Before it is opened: opening a pipe waits for its writer.
+    let metadata =
+        fs::metadata(path).with_context(|| format!("cannot open the module {}", path.display()))?;
+    ensure!(metadata.is_file(), "{} is not a file", path.display());
     let file = File::open(path).with_context(|| format!("cannot open the module {}", path.display()))?;
-    ensure!(file.metadata()?.is_file(), "{} is not a file", path.display());
     let mut module = Vec::new();
-    let n_bytes = file.take(COMPONENT_BYTES_MAX + 1).read_to_end(&mut module);
+    let n_bytes = file.take(bytes_max + 1).read_to_end(&mut module);
     n_bytes.with_context(|| format!("cannot read the module {}", path.display()))?;
     ensure!(
-        module.len() as u64 <= COMPONENT_BYTES_MAX,
+        module.len() as u64 <= bytes_max,
         "the module {} has more than {}; strip its debug information",
         path.display(),
-        bytes(COMPONENT_BYTES_MAX)
+        bytes(bytes_max)
     );
     Ok(module)
 }

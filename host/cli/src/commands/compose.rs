@@ -9,7 +9,8 @@ use kvtier::BackendLimits;
 use wac_graph::types::Package;
 use wac_graph::{CompositionGraph, EncodeOptions, PackageId};
 
-use super::{keep_input, print, replace};
+use super::output_file::OutputFile;
+use super::print;
 use crate::args::ComposeArgs;
 use crate::format::bytes as size;
 
@@ -22,11 +23,9 @@ const BACKEND: &str = "kvtier:storage/backend";
 /// If a file cannot be read, if the components do not fit, or if the result cannot be written; the message names the
 /// file and what it lacks.
 pub fn compose(args: &ComposeArgs, out: &mut impl Write) -> Result<()> {
-    for input in [&args.outer, &args.inner] {
-        keep_input(input, &args.out)?;
-    }
+    let output = OutputFile::begin(&args.out, "component", &[&args.outer, &args.inner])?;
     let composed = join(&args.outer, &args.inner)?;
-    replace(&args.out, &composed).with_context(|| format!("cannot write {}", args.out.display()))?;
+    output.finish(&composed)?;
     let (path, digest) = (args.out.display(), digest_of(&composed));
     print(out, &format!("{path}: {}, {digest}\n", size(composed.len() as u64)))
 }

@@ -98,8 +98,8 @@ fn wait_for_change(watched: &[(PathBuf, State)], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         std::thread::park_timeout(LOOK_EVERY);
         let now = look();
-        // A file that is missing is being replaced.
-        if now == last && now != first && now.iter().all(Option::is_some) {
+        // If the named file is missing, it is being replaced.
+        if now == last && now != first && now.first().is_some_and(Option::is_some) {
             return;
         }
         last = now;
@@ -129,7 +129,7 @@ fn judged(subject: Result<Subject>, args: &SubjectArgs, stop: &AtomicBool) -> St
 }
 
 fn checked(subject: &Subject, args: &SubjectArgs, stop: &AtomicBool) -> Result<Report> {
-    let patience = Duration::from_secs(args.patience.get());
+    let patience = Duration::from_secs(args.patience);
     let options = Options { depth: Depth::Quick, patience, ..Options::default() };
     let progress = CheckProgress::shown();
     let report = run_check(subject, &options, &mut |step| {

@@ -10,13 +10,14 @@ pub mod dev;
 pub mod generate;
 pub mod inspect;
 pub mod new;
+mod output_file;
 pub mod replay;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kvtier::{Config, ConfigError, ReadConfig};
 
 /// Reads a configuration file, or without one what the environment names: `LMCACHE_CONFIG_FILE`, else `LMCACHE_*`.
@@ -30,26 +31,6 @@ pub(crate) fn read_config(path: Option<&Path>) -> Result<ReadConfig, ConfigError
 /// Creates a file, before the work whose result it is to have.
 fn create(path: &Path, what: &str) -> Result<File> {
     File::create(path).with_context(|| format!("cannot create the {what} {}", path.display()))
-}
-
-/// Refuses an output that would replace an input.
-fn keep_input(input: &Path, out: &Path) -> Result<()> {
-    let is_same = matches!((input.canonicalize(), out.canonicalize()), (Ok(input), Ok(out)) if input == out);
-    ensure!(!is_same, "{} would be replaced; name another --out", input.display());
-    Ok(())
-}
-
-/// Writes a file in one step.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        // What cannot be removed was not made.
-        drop(fs::remove_file(&part));
-    }
-    written
 }
 
 fn print(out: &mut impl Write, text: &str) -> Result<()> {

@@ -44,6 +44,11 @@ fn checked_sdk(folder: &Path) -> Result<std::path::PathBuf> {
         "--sdk {}: is not the folder of a crate; give that of kvtier-guest",
         folder.display()
     );
+    ensure!(
+        folder.to_str().is_some_and(|text| !text.contains(char::is_control)),
+        "--sdk {}: the path cannot stand in a manifest; move the crate",
+        folder.display()
+    );
     Ok(folder)
 }
 

@@ -28,6 +28,9 @@ const KEYWORDS: [&str; 52] = [
     "virtual", "where", "while", "yield",
 ];
 
+/// The traits of the SDK, which a class of the same name would hide.
+const TRAITS: [&str; 2] = ["BlockingBackend", "StorageBackend"];
+
 /// The ending of each class, and the last word of a name that needs no ending.
 const ENDING: &str = "Backend";
 
@@ -64,10 +67,12 @@ impl Name {
         if !has_form(text) {
             return Err(NameError::Form { suggestion: suggest(text) });
         }
-        if TAKEN.contains(&text.replace('_', "-").as_str()) || KEYWORDS.contains(&text) {
+        let name = Self(text.to_owned());
+        let is_taken = TAKEN.contains(&text.replace('_', "-").as_str()) || KEYWORDS.contains(&text);
+        if is_taken || TRAITS.contains(&name.class().as_str()) {
             return Err(NameError::Taken { suggestion: format!("{text}-cache") });
         }
-        Ok(Self(text.to_owned()))
+        Ok(name)
     }
 
     /// Returns the name itself: `my-cache`.
@@ -158,7 +163,7 @@ mod tests {
             assert_eq!(error, NameError::Form { suggestion: suggestion.to_owned() }, "{text}");
             assert!(Name::parse(suggestion).is_ok(), "{suggestion}");
         }
-        for text in ["async", "kvtier_guest", "kvtier-guest", "test"] {
+        for text in ["async", "kvtier_guest", "kvtier-guest", "test", "storage"] {
             let suggestion = format!("{text}-cache");
             assert!(Name::parse(&suggestion).is_ok());
             assert_eq!(Name::parse(text), Err(NameError::Taken { suggestion }));

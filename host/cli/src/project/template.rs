@@ -73,19 +73,22 @@ fn names(project: &Project) -> Vec<(&'static str, String)> {
         None => format!("version = \"{version}\""),
     };
     let (language, medium) = (project.language, project.medium.name());
-    vec![
-        ("KVTIER_COMPONENT", language.component().to_owned()),
-        ("KVTIER_CLASS", language.class().to_owned()),
+    let own = [
+        ("new-backend", project.name.as_str().to_owned()),
+        ("new_backend", project.name.module()),
+        ("NewBackend", project.name.class()),
+    ];
+    let mut names = vec![
+        ("KVTIER_COMPONENT", replace(language.component(), &own)),
+        ("KVTIER_CLASS", replace(language.class(), &own)),
         ("KVTIER_MEDIUM", format!("in {medium}")),
         ("KVTIER_MEMORY", language.memory().to_owned()),
         ("KVTIER_VERSION", version.to_owned()),
         ("KVTIER_RUST", env!("CARGO_PKG_RUST_VERSION").to_owned()),
-        ("new-backend", project.name.as_str().to_owned()),
-        ("new_backend", project.name.module()),
-        ("NewBackend", project.name.class()),
-        // Last, since a path may have one of the names in it.
         ("KVTIER_SDK", sdk),
-    ]
+    ];
+    names.extend(own);
+    names
 }
 
 fn collect(
@@ -109,6 +112,29 @@ fn collect(
     }
 }
 
+/// Replaces names in one pass: a value may have a name in it.
 fn replace(text: &str, names: &[(&'static str, String)]) -> String {
-    names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let next = names.iter().filter_map(|(name, value)| Some((rest.find(name)?, name, value)));
+        let Some((at, name, value)) = next.min_by_key(|(at, ..)| *at) else {
+            return replaced + rest;
+        };
+        replaced.push_str(&rest[..at]);
+        replaced.push_str(value);
+        rest = &rest[at + name.len()..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_has_a_name_in_it_stays_as_it_is() {
+        let names =
+            [("new-backend", "my-new-backend".to_owned()), ("new_backend", "my_new_backend".to_owned())];
+        assert_eq!(replace("new_backend new-backend x", &names), "my_new_backend my-new-backend x");
+    }
 }

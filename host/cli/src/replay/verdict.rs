@@ -19,6 +19,9 @@ const WRONG_DELIVERIES: [&str; 7] = [
     "wrong_length",
 ];
 
+/// Misses without a failure: the chunk is not there, is no longer there, or does not fit.
+const WITHOUT_FAILURE: [&str; 4] = ["larger_than_buffer", "no_memory", "not_found", "phantom_hit"];
+
 /// How strictly backends are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
@@ -46,7 +49,13 @@ impl FaultyBackends {
             }
             if strictness == Strictness::Strict {
                 let errors = tier.errors.keys().filter(|kind| !ends_with(kind, &BREACHES));
-                let failures: Vec<&str> = errors.chain(tier.dropped.keys()).map(String::as_str).collect();
+                let is_failure = |reason: &&String| {
+                    let reason = reason.as_str();
+                    !WITHOUT_FAILURE.contains(&reason) && !WRONG_DELIVERIES.contains(&reason)
+                };
+                let misses = tier.misses.keys().filter(is_failure);
+                let failures: Vec<&str> =
+                    errors.chain(tier.dropped.keys()).chain(misses).map(String::as_str).collect();
                 if !failures.is_empty() {
                     faults.push(format!("`{name}` could not serve: {}", failures.join(", ")));
                 }
@@ -93,6 +102,8 @@ mod tests {
         for reason in WRONG_DELIVERIES {
             assert!(judged(&[], &[reason], Lenient).is_some(), "{reason}");
         }
+        assert_eq!(judged(&[], &["other"], Lenient), None);
+        assert_eq!(judged(&[], &["other"], Strict), Some("`disk` could not serve: other".into()));
         for kind in ["get_timeout", "put_unavailable", "get_corrupt", "put_lost"] {
             assert_eq!(judged(&[kind], &[], Lenient), None);
             assert_eq!(judged(&[kind], &[], Strict), Some(format!("`disk` could not serve: {kind}")));
