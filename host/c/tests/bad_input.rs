@@ -317,8 +317,13 @@ fn a_put_that_hangs_reaches_the_limit_of_the_wait_and_its_memory_comes_back() {
         assert_eq!(kvtier_flush(engine, 1), Status::TimedOut);
         assert!(message().contains("1 chunks for `stuck`"), "{}", message());
         assert_eq!(n_now(&n_released), 2);
-        assert_eq!(kvtier_close(engine), Status::Failed);
-        assert!(message().contains("`stuck`"), "{}", message());
+        // Only its put hangs: it is chance whether its `close` ends within the millisecond.
+        match kvtier_close(engine) {
+            Status::Ok => {}
+            other => {
+                assert!(other == Status::Failed && message().contains("`stuck`"), "{other:?}: {}", message())
+            }
+        }
         assert_eq!(kvtier_receipt_wait(receipt, KVTIER_NO_LIMIT, null_mut()), Status::Ok);
         assert_eq!(kvtier_receipt_result(receipt, 0, 0, &raw mut result), Status::Ok);
         assert_ne!(result.outcome, PutOutcome::Stored);
