@@ -251,9 +251,12 @@ fn components_that_do_not_fit_are_refused_with_what_they_lack() {
     let copy = folder.path().join("copy.wasm");
     fs::copy(&template, &copy).unwrap();
     let output = compose(&middleware, &copy, &copy);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("would be replaced; name another --out"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("would be replaced; name another file for the component")
+    );
     assert_eq!(fs::read(&copy).unwrap(), fs::read(&template).unwrap());
     let output = compose(&middleware, &template, &folder.path().join("no/such/folder.wasm"));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write "));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot create "));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no other file is left");
 }

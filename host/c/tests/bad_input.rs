@@ -68,7 +68,11 @@ impl Opened {
              kvtier.close_timeout_ms: 1\n  kvtier.compiler: off\n  kvtier.compile_cache: '{}'\n  \
              kvtier.on_load_error: fail\n",
             backend("memory", "memory", "MemoryBackend"),
-            backend("stuck", "misbehaving", "HangBackend"),
+            // Its put is waited for until it expires.
+            backend("stuck", "misbehaving", "HangBackend").replace(
+                &format!("call_timeout_ms: {}", support::FOR_EVER.as_millis()),
+                "call_timeout_ms: 5000"
+            ),
             support::compile_cache().display(),
         );
         let text = CString::new(text).unwrap();

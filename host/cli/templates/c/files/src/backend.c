@@ -204,7 +204,8 @@ static void *allocate(size_t n, size_t size) {
   return memory;
 }
 
-// Makes the chunks present that are absent, before their files are: no other call runs before they are written. Returns how many.
+// Makes the chunks present that are absent, before their files are: no other call runs until they are written. Returns
+// how many.
 static size_t reserve(backend_t *b, keys_t *keys, buffers_borrow_sources_t data, file *files) {
   size_t n = 0;
   for (size_t i = 0; i < keys->len; i++) {

@@ -110,8 +110,8 @@ bool METHOD(contains)(backend_t *b, keys_t *keys, types_pinning_t pinning, uint3
   return true;
 }
 
-// The host allocates in this memory for a piece, and a failure there is a trap. Here it is an answer. Without volatile a
-// compiler may leave the pair out.
+// The host allocates in this memory for a piece, and a failure there is a trap. Here it is an answer. Without
+// `volatile` a compiler may leave the pair out.
 static bool has_memory_for(size_t size) {
   void *volatile memory = malloc(size);
   free(memory);
