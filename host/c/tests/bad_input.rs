@@ -325,7 +325,7 @@ fn a_put_that_hangs_reaches_the_limit_of_the_wait_and_its_memory_comes_back() {
         match kvtier_close(engine) {
             Status::Ok => {}
             other => {
-                assert!(other == Status::Failed && message().contains("`stuck`"), "{other:?}: {}", message())
+                assert!(other == Status::Failed && message().contains("`stuck`"), "{other:?}: {}", message());
             }
         }
         assert_eq!(kvtier_receipt_wait(receipt, KVTIER_NO_LIMIT, null_mut()), Status::Ok);
