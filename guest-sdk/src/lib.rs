@@ -60,6 +60,7 @@ pub use wit_bindgen;
 /// kvtier_guest::export!(ExternalLogBackend);                    // implements `StorageBackend`
 /// kvtier_guest::export!(MemoryBackend, lru::LruMemoryBackend);  // two classes in one component
 /// kvtier_guest::export!(blocking FileBackend, NetBackend);      // the first is a `BlockingBackend`
+/// kvtier_guest::export!(inner StoreBackend);                    // a middleware can stand in front of it
 /// ```
 ///
 /// The operator selects a class by its Rust name, `class_name: ExternalLogBackend`. In the component it is the resource
@@ -68,6 +69,10 @@ pub use wit_bindgen;
 /// `s3-backend`. Names begin with a capital letter and consist of ASCII letters and digits. Two classes of one
 /// component may not have the same name in that form, and the contract's own names (`Init`, `ChunkKey`, `Error`,
 /// `Sources`, `Sinks`) are taken.
+///
+/// A class behind the word `inner` is exported from the contract's own interface `backend`, which a middleware imports,
+/// and is called `Backend` there, whatever its Rust name is. It has no [`StorageBackend::lanes_max`] and no
+/// [`StorageBackend::present`] then.
 pub use kvtier_guest_macros::export;
 
 /// What nearly every backend needs: `use kvtier_guest::prelude::*;`.

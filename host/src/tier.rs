@@ -194,9 +194,12 @@ pub struct TierHealth {
     /// The instance that keeps the tier's directory within its capacity, if the tier has a directory and its backend
     /// called `keep-capacity`.
     pub capacity_owner: Option<CapacityOwner>,
-    /// Further facts, for people: compile cache, versions, digest.
+    /// Further facts, for people: where the code comes from, its style and digest, [`BLOCKING_FILES_NOTE`].
     pub notes: Vec<TierNote>,
 }
+
+/// The name of the note that says how many times an async class has blocked its instance to read or write a file.
+pub const BLOCKING_FILES_NOTE: &str = "blocking file calls";
 
 /// One fact about a tier, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,6 +178,33 @@ fn the_backend_of_the_readme_and_one_in_blocking_style_keep_the_contract() {
 }
 
 #[test]
+fn an_async_class_that_blocks_to_read_files_has_a_note() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("note"), "a note").unwrap();
+    for (class, n_notes) in [("StdFsBackend", 1), ("GoodBackend", 0)] {
+        let mut backend = support::misbehaving("check", class, &[("in", "put")]);
+        let (host_dir, guest_path) = (directory.path().to_owned(), "/data".to_owned());
+        backend.allow.fs.push(FsGrant { host_dir, guest_path, access: FsAccess::ReadOnly });
+        let only = vec!["one-result-per-key".to_owned()];
+        let report = checked(backend, &Options { only, ..Options::default() });
+        let notes = report.notes.iter().filter(|note| note.text.contains("std::fs"));
+        assert_eq!(notes.count(), n_notes, "{class}: {:?}", report.notes);
+    }
+}
+
+#[test]
+fn a_check_with_the_seed_of_another_one_has_its_keys() {
+    let checked = |seed| {
+        let only = vec!["starts".to_owned()];
+        checked(support::backend("check", "map", "MapBackend"), &Options { only, seed, ..Options::default() })
+    };
+    let drawn = checked(None).seed;
+    assert!(drawn < 1 << 53, "{drawn}: not every reader of JSON keeps it");
+    assert_eq!(checked(Some(drawn)).seed, drawn);
+    assert_ne!(checked(None).seed, drawn);
+}
+
+#[test]
 fn a_class_that_takes_memory_without_looking_is_found_near_its_limit() {
     let report = quickly(support::backend("check", "template", "Backend"));
     assert_eq!(broken_ids(&report), ["near-memory-limit"], "{report}");

@@ -209,6 +209,7 @@ fn both_classes_written_against_plain_wit_store_and_serve_chunks() {
 #[test]
 fn a_class_that_works_on_one_chunk_at_a_time_stores_and_serves_chunks() {
     stores_and_serves("one-by-one", "map", "MapBackend");
+    stores_and_serves("inner", "inner", "Backend");
 }
 
 #[test]

@@ -188,9 +188,9 @@ fn no_path_leads_out_of_its_grant_and_the_last_link_is_not_followed() {
     granted.check(&[
         ("read /data/../secret", refused),
         ("read /data/folder/../../secret", refused),
-        ("read /data/out", refused),
+        ("read /data/out", "Error::InvalidArgument("),
         ("read /data/up/secret", refused),
-        ("read /data/in", refused),
+        ("read /data/in", "Error::InvalidArgument("),
         ("read /data/to/file", "11 bytes, different"),
         ("list /data/..", refused),
         ("list /data/up", "Error::InvalidArgument("),

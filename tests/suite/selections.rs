@@ -170,9 +170,16 @@ fn admitting(name: &str, path: PathBuf, puts: u32) -> BackendConfig {
 
 #[test]
 fn a_composed_backend_admits_chunks_of_a_call_one_by_one() {
+    // One without the SDK and one with it.
+    for inner in ["template", "inner"] {
+        admits_chunks_of_a_call_one_by_one(inner);
+    }
+}
+
+fn admits_chunks_of_a_call_one_by_one(inner: &str) {
     let folder = tempfile::tempdir().unwrap();
     let name = "admission";
-    let engine = open(admitting(name, composed(&["middleware", "template"], folder.path()), 2));
+    let engine = open(admitting(name, composed(&["middleware", inner], folder.path()), 2));
     let storage = engine.storage();
     let keys = support::keys(6);
     let (even, odd): (Vec<_>, Vec<_>) = keys.iter().copied().partition(|key| key.lo % 2 == 0);
@@ -197,9 +204,26 @@ fn a_composed_backend_admits_chunks_of_a_call_one_by_one() {
 }
 
 #[test]
+fn a_middleware_around_another_one_still_needs_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (middleware, both) = (support::component("middleware"), folder.path().join("both.wasm"));
+    let output = compose(&middleware, &middleware, &both);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("compose ") && told.contains("behind it"), "{told}");
+    let whole = folder.path().join("whole.wasm");
+    let output = compose(&both, &support::component("inner"), &whole);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("behind it"));
+    assert_two_in_a_row_admit(whole);
+}
+
+#[test]
 fn two_middlewares_stand_in_a_row() {
     let folder = tempfile::tempdir().unwrap();
-    let path = composed(&["middleware", "middleware", "template"], folder.path());
+    assert_two_in_a_row_admit(composed(&["middleware", "middleware", "template"], folder.path()));
+}
+
+fn assert_two_in_a_row_admit(path: PathBuf) {
     // The outer one takes the settings, the inner one has its own.
     let engine = open(admitting("row", path, 1));
     let storage = engine.storage();
@@ -239,7 +263,7 @@ fn components_that_do_not_fit_are_refused_with_what_they_lack() {
         (&template, &middleware, "middleware.wasm does, so give it first"),
         (&template, &template, "does not import kvtier:storage/backend, so no backend fits behind it"),
         (&middleware, &support::component("map"), "map.wasm does not export kvtier:storage/backend"),
-        (&middleware, &folder.path().join("none.wasm"), "none.wasm"),
+        (&middleware, &folder.path().join("none.wasm"), "cannot open the component "),
         (&middleware, &text, "text.wasm"),
         (&core, &template, "core WebAssembly module"),
     ] {

@@ -22,12 +22,23 @@ const FILESYSTEM_0_3: [&str; 2] = [
     include_str!("../wit/deps/filesystem-0.3/preopens.wit"),
 ];
 
+/// How a class is exported.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Export {
+    /// In an interface of the author's.
+    Own,
+    /// The same, with methods that are `func`, not `async func`.
+    Blocking,
+    /// In the contract's interface `backend`, which a middleware imports.
+    Inner,
+}
+
 /// A class as the component exports it.
+#[derive(Clone)]
 pub(crate) struct ClassNames {
     /// `external-log-backend`
     pub(crate) kebab: String,
-    /// Methods are `func`, not `async func`.
-    pub(crate) blocking: bool,
+    pub(crate) export: Export,
 }
 
 impl ClassNames {
@@ -36,9 +47,15 @@ impl ClassNames {
         camel(&self.kebab)
     }
 
-    /// `external_log_backend_class`, the module of the bindings.
-    pub(crate) fn module(&self) -> String {
-        format!("{}_class", self.kebab.replace('-', "_"))
+    /// `kvtier_author::my_crate::external_log_backend_class`, the module of the bindings. `package` is the module of
+    /// the author's package.
+    pub(crate) fn module(&self, package: &str) -> String {
+        match self.export {
+            Export::Own | Export::Blocking => {
+                format!("kvtier_author::{package}::{}_class", self.kebab.replace('-', "_"))
+            }
+            Export::Inner => "kvtier::storage::backend".to_owned(),
+        }
     }
 }
 
@@ -46,7 +63,8 @@ impl ClassNames {
 pub(crate) fn component_wit(krate: &str, classes: &[ClassNames]) -> String {
     let storage = storage_package();
     let (name, version) = storage.split_once('@').unwrap_or((&storage, ""));
-    let interfaces = classes.iter().map(|class| {
+    let own = || classes.iter().filter(|class| class.export != Export::Inner);
+    let interfaces = own().map(|class| {
         let kebab = &class.kebab;
         let body = class_body(class);
         format!(
@@ -56,7 +74,10 @@ pub(crate) fn component_wit(krate: &str, classes: &[ClassNames]) -> String {
              resource %{kebab} {{{body}}}\n}}\n"
         )
     });
-    let exports = classes.iter().map(|class| format!("export {}-class;\n", class.kebab));
+    let exports = classes.iter().map(|class| match class.export {
+        Export::Own | Export::Blocking => format!("export {}-class;\n", class.kebab),
+        Export::Inner => format!("export {name}/backend@{version};\n"),
+    });
     let mut wit = vec![format!("package {};\n", author_package(krate))];
     wit.extend([&CLOCKS[..], &FILESYSTEM_0_2, &FILESYSTEM_0_3, &STORAGE].map(nested));
     wit.extend(interfaces);
@@ -118,7 +139,7 @@ fn class_body(class: &ClassNames) -> String {
         .join("\n")
         .replace("result<backend,", &format!("result<%{},", class.kebab));
     let body = format!("{body}\n{OPTIONAL}");
-    if class.blocking { body.replace("async func", "func") } else { body }
+    if class.export == Export::Blocking { body.replace("async func", "func") } else { body }
 }
 
 /// Returns `texts`, files of one package, as a nested package.
@@ -148,10 +169,10 @@ fn without_comments(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClassNames, author_package, class_body, component_wit};
+    use super::{ClassNames, Export, author_package, class_body, component_wit};
 
-    fn class(kebab: &str, blocking: bool) -> ClassNames {
-        ClassNames { kebab: kebab.to_owned(), blocking }
+    fn class(kebab: &str, export: Export) -> ClassNames {
+        ClassNames { kebab: kebab.to_owned(), export }
     }
 
     #[test]
@@ -163,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_class_takes_its_methods_from_the_template() {
-        let body = class_body(&class("disk", false));
+        let body = class_body(&class("disk", Export::Own));
         assert!(body.contains("constructor(init: init) -> result<%disk, error>;"), "{body}");
         for method in ["open", "contains", "put", "get", "pin", "unpin", "remove", "close"] {
             assert!(body.contains(&format!("{method}: async func(")), "{method} in {body}");
@@ -174,14 +195,20 @@ mod tests {
 
     #[test]
     fn a_blocking_class_has_plain_methods() {
-        assert!(!class_body(&class("disk", true)).contains("async"));
+        assert!(!class_body(&class("disk", Export::Blocking)).contains("async"));
     }
 
     #[test]
     fn every_class_is_exported_from_an_interface_of_its_own() {
-        let wit = component_wit("two", &[class("alpha", false), class("beta2", true)]);
+        let wit = component_wit("two", &[class("alpha", Export::Own), class("beta2", Export::Blocking)]);
         for text in ["export alpha-class;", "export beta2-class;", "resource %beta2 {"] {
             assert!(wit.contains(text), "{text} in {wit}");
         }
+    }
+
+    #[test]
+    fn an_inner_class_is_exported_from_the_contracts_interface() {
+        let wit = component_wit("one", &[class("backend", Export::Inner)]);
+        assert!(wit.contains("export kvtier:storage/backend@") && !wit.contains("-class"), "{wit}");
     }
 }

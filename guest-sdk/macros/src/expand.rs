@@ -9,7 +9,10 @@ use syn::spanned::Spanned;
 use syn::{Error, Path, Result, Token};
 
 use crate::class_name::{RESERVED, kebab};
-use crate::contract::{ClassNames, component_wit, storage_package, wasi_clocks, wasi_filesystem};
+use crate::contract::{ClassNames, Export, component_wit, storage_package, wasi_clocks, wasi_filesystem};
+
+/// The name of the class in the contract's own interface.
+const INNER: &str = "backend";
 
 /// The list between the parentheses of `export!`.
 pub(crate) struct ClassList(Vec<Class>);
@@ -31,19 +34,22 @@ impl Parse for ClassList {
 
 impl Parse for Class {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let mut blocking = false;
+        let mut export = Export::Own;
         if input.peek(syn::Ident) && input.peek2(syn::Ident) {
             let word: Ident = input.parse()?;
-            if word != "blocking" {
-                return Err(Error::new(
-                    word.span(),
-                    format!(
-                        "expected a class, or `blocking` and a class, found `{word}`; \
-                         classes are separated by commas"
-                    ),
-                ));
-            }
-            blocking = true;
+            export = match word.to_string().as_str() {
+                "blocking" => Export::Blocking,
+                "inner" => Export::Inner,
+                other => {
+                    return Err(Error::new(
+                        word.span(),
+                        format!(
+                            "expected a class, or `blocking` or `inner` and a class, found `{other}`; classes are \
+                             separated by commas"
+                        ),
+                    ));
+                }
+            };
         }
         let path: Path = input.parse().map_err(|e| {
             Error::new(
@@ -78,7 +84,8 @@ impl Parse for Class {
                 ),
             ));
         }
-        Ok(Self { path, names: ClassNames { kebab, blocking } })
+        let kebab = if export == Export::Inner { INNER.to_owned() } else { kebab };
+        Ok(Self { path, names: ClassNames { kebab, export } })
     }
 }
 
@@ -86,11 +93,8 @@ impl Parse for Class {
 pub(crate) fn expand(list: &ClassList) -> Result<TokenStream> {
     refuse_duplicates(&list.0)?;
     let krate = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
-    let names = || list.0.iter().map(|class| &class.names);
-    let wit = component_wit(
-        &krate,
-        &names().map(|n| ClassNames { kebab: n.kebab.clone(), blocking: n.blocking }).collect::<Vec<_>>(),
-    );
+    let names: Vec<ClassNames> = list.0.iter().map(|class| class.names.clone()).collect();
+    let wit = component_wit(&krate, &names);
     let package = crate_module(&krate);
     let mappings = mappings();
     let component = format_ident!("__KvtierComponent");
@@ -188,10 +192,9 @@ fn rust_name(class: &Class) -> String {
 /// Reports a missing trait at the class's name and not somewhere inside the glue.
 fn check(class: &Class) -> TokenStream {
     let path = &class.path;
-    let bound = if class.names.blocking {
-        quote!(::kvtier_guest::BlockingBackend)
-    } else {
-        quote!(::kvtier_guest::StorageBackend)
+    let bound = match class.names.export {
+        Export::Blocking => quote!(::kvtier_guest::BlockingBackend),
+        Export::Own | Export::Inner => quote!(::kvtier_guest::StorageBackend),
     };
     quote_spanned! { path.span() =>
         const _: () = {
@@ -203,19 +206,37 @@ fn check(class: &Class) -> TokenStream {
 
 fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
     let path = class.path.to_token_stream();
-    let module = format_ident!("{}", class.names.module());
+    let module: Path = syn::parse_str(&class.names.module(&package.to_string()))
+        .unwrap_or_else(|error| unreachable!("the generator's module is a path: {error}"));
     let camel = format_ident!("{}", class.names.camel());
     let guest = format_ident!("Guest{}", class.names.camel());
-    let at = quote!(__kvtier_exports::exports::kvtier_author::#package::#module);
-    let (bound, asyncness, wait) = if class.names.blocking {
-        (quote!(::kvtier_guest::BlockingBackend), quote!(), quote!())
-    } else {
-        (quote!(::kvtier_guest::StorageBackend), quote!(async), quote!(.await))
+    let at = quote!(__kvtier_exports::exports::#module);
+    let (bound, asyncness, wait) = match class.names.export {
+        Export::Blocking => (quote!(::kvtier_guest::BlockingBackend), quote!(), quote!()),
+        Export::Own | Export::Inner => {
+            (quote!(::kvtier_guest::StorageBackend), quote!(async), quote!(.await))
+        }
     };
     let this = quote!(<#path as #bound>);
     let unit = quote!(::core::result::Result<(), ::kvtier_guest::Error>);
     let count = quote!(::core::result::Result<u32, ::kvtier_guest::Error>);
     let keys = quote!(::std::vec::Vec<::kvtier_guest::ChunkKey>);
+    let optional = if class.names.export == Export::Inner {
+        // The contract's interface has the required methods only.
+        quote!()
+    } else {
+        quote! {
+            fn lanes_max() -> u32 {
+                #this::lanes_max()
+            }
+            #asyncness fn present(
+                &self,
+                keys: #keys,
+            ) -> ::core::result::Result<::std::vec::Vec<bool>, ::kvtier_guest::Error> {
+                #this::present(self, &keys)#wait
+            }
+        }
+    };
     quote! {
         impl #at::Guest for #component {
             type #camel = #path;
@@ -226,20 +247,12 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
                 ::kvtier_guest::__private::install_panic_hook();
                 #this::new(init)
             }
-            fn lanes_max() -> u32 {
-                #this::lanes_max()
-            }
+            #optional
             #asyncness fn open(&self) -> #unit {
                 #this::open(self)#wait
             }
             #asyncness fn contains(&self, keys: #keys, pinning: ::kvtier_guest::Pinning) -> #count {
                 #this::contains(self, &keys, pinning)#wait
-            }
-            #asyncness fn present(
-                &self,
-                keys: #keys,
-            ) -> ::core::result::Result<::std::vec::Vec<bool>, ::kvtier_guest::Error> {
-                #this::present(self, &keys)#wait
             }
             #asyncness fn put(
                 &self,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvtier::memory::{Pool, Provider};
-use kvtier::tier::{Liveness, Sealer, Tier};
+use kvtier::tier::{BLOCKING_FILES_NOTE, Liveness, Sealer, Tier};
 use kvtier::{
     BackendConfig, BuildError, ChunkKey, ClassError, Config, Dtype, EngineMetadata, KvShape, LoadError,
     Namespace, block_on, start_backend,
@@ -132,10 +132,10 @@ impl Kit {
         ChunkKey { hi: self.random.next_u64(), lo: self.random.next_u64() }
     }
 
-    /// Notes what is allowed and worth knowing, once for each test.
+    /// Notes what is allowed and worth knowing, once, whatever the number of tests that notice it.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let note = Note { sentence: self.sentence, text: text.into() };
-        if !self.notes.contains(&note) {
+        if !self.notes.iter().any(|known| known.text == note.text) {
             self.notes.push(note);
         }
     }
@@ -179,13 +179,25 @@ impl Kit {
 
     /// Ends the instance without `close`, as the end of a process does. The next call starts another.
     pub(crate) fn drop_instance(&mut self) {
-        self.instance = None;
+        drop(self.take_instance());
+    }
+
+    /// Takes the instance, and notes what it has done.
+    fn take_instance(&mut self) -> Option<Arc<dyn Tier>> {
+        let tier = self.instance.take()?;
+        if tier.health().notes.iter().any(|note| note.name == BLOCKING_FILES_NOTE) {
+            self.note(
+                "it blocks its instance to read or write files, as std::fs and the like do, and its other calls wait \
+                 for that: use kvtier's directories and splices, or WASI 0.3",
+            );
+        }
+        Some(tier)
     }
 
     /// Closes the instance. The next call starts another.
     pub(crate) fn close(&mut self) -> Judgement {
         let deadline = self.deadline();
-        match self.instance.take() {
+        match self.take_instance() {
             Some(tier) => answered("close()", "ok", block_on(tier.close(deadline))),
             None => Ok(()),
         }
@@ -193,7 +205,7 @@ impl Kit {
 
     /// Closes the instance, whatever close answers. The next call starts another.
     pub(crate) fn renew(&mut self) {
-        if let Some(tier) = self.instance.take() {
+        if let Some(tier) = self.take_instance() {
             // A test of its own looks at close.
             block_on(tier.close(self.deadline())).unwrap_or_default();
         }

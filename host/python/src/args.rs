@@ -180,3 +180,28 @@ pub(crate) fn limit_arg(timeout: Option<f64>) -> PyResult<Option<std::time::Dura
         })
         .transpose()
 }
+
+/// A name that another system gives a chunk.
+pub(crate) enum Name<'a, 'py> {
+    Bytes(&'a Bound<'py, PyBytes>),
+    Text(String),
+}
+
+impl<'a, 'py> Name<'a, 'py> {
+    pub(crate) fn of(name: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = name.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes));
+        }
+        if !name.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("a name is text or bytes"));
+        }
+        name.extract().map(Self::Text)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes(),
+            Self::Text(text) => text.as_bytes(),
+        }
+    }
+}

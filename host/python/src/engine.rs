@@ -1,23 +1,21 @@
 //! The engine: tokens in, chunks out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kvtier::{Config, Request};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::allocation::Allocation;
-use crate::args::{packed, salt_arg, tiers_arg, tokens_arg};
+use crate::args::tiers_arg;
 use crate::errors::{RemoveError, RequestError};
 use crate::live::{Chain, Live};
+use crate::prompt::{Prompt, prompt_arg};
 use crate::results::{Prefix, Retrieved};
 use crate::run::run;
 use crate::storage::Storage;
 use crate::{build, gate, report};
-
-/// So many tokens are hashed in some 30 µs; more are hashed without the GIL.
-const HASHED_WITH_GIL_MAX: usize = 4096;
 
 /// Stores and finds the KV cache of prompts.
 ///
@@ -29,54 +27,6 @@ const HASHED_WITH_GIL_MAX: usize = 4096;
 pub(crate) struct Engine {
     live: Arc<Live>,
     storage: Py<Storage>,
-}
-
-/// The keys of a prompt, derived once. Pass it where an operation takes tokens.
-#[pyclass(frozen, module = "kvtier")]
-pub(crate) struct Prompt {
-    keys: Mutex<Arc<kvtier::Prompt>>,
-    /// One at a time.
-    appending: Mutex<()>,
-}
-
-impl Prompt {
-    fn get(&self) -> Arc<kvtier::Prompt> {
-        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-#[pymethods]
-impl Prompt {
-    /// The keys of the full chunks: 16 bytes each, one after the other.
-    #[getter]
-    fn keys<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let _inside = gate::enter(py);
-        packed(py, self.get().keys())
-    }
-
-    /// Number of tokens.
-    #[getter]
-    fn n_tokens(&self) -> usize {
-        self.get().n_tokens()
-    }
-
-    /// Appends the tokens of another turn. Costs one pass over these tokens, and a copy of the keys.
-    fn append(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<()> {
-        let _inside = gate::enter(py);
-        let tokens = tokens_arg(tokens)?;
-        hashing(py, tokens.len(), || {
-            let _turn = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
-            // Not under the lock of the keys, which readers take with the GIL held.
-            let mut prompt = kvtier::Prompt::clone(&self.get());
-            prompt.append(&tokens);
-            *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(prompt);
-        });
-        Ok(())
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Prompt(n_tokens={})", self.get().n_tokens())
-    }
 }
 
 impl Engine {
@@ -94,28 +44,6 @@ impl Engine {
             Chain::Storage(_) => unreachable!("an engine is made with its tokens"),
         }
     }
-}
-
-/// Takes a prompt, or tokens of one.
-fn prompt_arg(engine: &kvtier::Engine, prompt: &Bound<'_, PyAny>) -> PyResult<Arc<kvtier::Prompt>> {
-    if let Ok(prompt) = prompt.cast::<Prompt>() {
-        return Ok(prompt.get().get());
-    }
-    let tokens = tokens_arg(prompt)?;
-    let hash = || engine.prompt(&tokens, &kvtier::Salt::none());
-    Ok(Arc::new(hashing(prompt.py(), tokens.len(), hash)))
-}
-
-/// Runs `hash`, which hashes tokens, without the GIL if they are many.
-fn hashing<T: Send>(py: Python<'_>, n_tokens: usize, hash: impl FnOnce() -> T + Send) -> T {
-    if n_tokens <= HASHED_WITH_GIL_MAX {
-        return hash();
-    }
-    py.detach(|| {
-        let hashed = hash();
-        gate::park_if_exiting();
-        hashed
-    })
 }
 
 fn request_error(error: &kvtier::RequestError) -> PyErr {
@@ -244,9 +172,7 @@ impl Engine {
         tags: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Prompt> {
         let _inside = gate::enter(py);
-        let (engine, tokens, salt) = (self.engine()?, tokens_arg(tokens)?, salt_arg(tags)?);
-        let prompt = hashing(py, tokens.len(), || engine.prompt(&tokens, &salt));
-        Ok(Prompt { keys: Mutex::new(Arc::new(prompt)), appending: Mutex::default() })
+        Prompt::new(&self.engine()?, tokens, tags)
     }
 
     /// Returns how much of a prompt is stored, and in which tiers.

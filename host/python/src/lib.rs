@@ -32,6 +32,7 @@ mod gate;
 mod live;
 mod log;
 mod memory;
+mod prompt;
 mod receipt;
 mod report;
 mod results;
@@ -49,8 +50,8 @@ fn _kvtier(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<allocation::Missing>()?;
     module.add_class::<chunk::Chunk>()?;
     module.add_class::<engine::Engine>()?;
-    module.add_class::<engine::Prompt>()?;
     module.add_class::<memory::Memory>()?;
+    module.add_class::<prompt::Prompt>()?;
     module.add_class::<receipt::Receipt>()?;
     module.add_class::<results::Miss>()?;
     module.add_class::<results::Offer>()?;

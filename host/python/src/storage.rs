@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::allocation::Allocation;
-use crate::args::{keys_arg, limit_arg, packed, specs_arg, tiers_arg};
+use crate::args::{Name, keys_arg, limit_arg, packed, specs_arg, tiers_arg};
 use crate::errors::{CloseError, FlushError, RecreateError, RemoveError, RequestError, UnknownBackendError};
 use crate::events;
 use crate::live::{Chain, Live};
@@ -480,30 +480,5 @@ impl Storage {
         Err(PyTypeError::new_err(
             "make a storage with Storage.from_file, Storage.from_text or Storage.from_dict",
         ))
-    }
-}
-
-/// A name that another system gives a chunk.
-enum Name<'a, 'py> {
-    Bytes(&'a Bound<'py, PyBytes>),
-    Text(String),
-}
-
-impl<'a, 'py> Name<'a, 'py> {
-    fn of(name: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(bytes) = name.cast::<PyBytes>() {
-            return Ok(Self::Bytes(bytes));
-        }
-        if !name.is_instance_of::<PyString>() {
-            return Err(PyTypeError::new_err("a name is text or bytes"));
-        }
-        name.extract().map(Self::Text)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Bytes(bytes) => bytes.as_bytes(),
-            Self::Text(text) => text.as_bytes(),
-        }
     }
 }

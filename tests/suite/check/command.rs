@@ -1,9 +1,9 @@
 //! `kvtier check` and `kvtier dev` as their users see them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,6 +22,12 @@ fn run(folder: &Path, words: &str) -> (Option<i32>, String, String) {
     let output = kvtier(folder, words).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Returns all files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Returns a folder with components.
@@ -86,7 +92,6 @@ fn what_cannot_be_checked_is_named_with_what_to_do() {
     fs::write(folder.path().join("two.yaml"), format!("external_backends: a, b\nextra_config:\n{backends}"))
         .unwrap();
     for (words, expected) in [
-        ("check", "error: nothing to check: name a component, or a configuration with --config\n"),
         (
             "check memory.wasm",
             "exports MemoryBackend, LruMemoryBackend; name the class that is to be checked\n",
@@ -111,11 +116,14 @@ fn what_cannot_be_checked_is_named_with_what_to_do() {
         ),
         ("check --config two.yaml --backend c", "error: the configuration has no backend `c`; it has a, b\n"),
         ("dev none.wasm", "error: none.wasm does not exist; build the component first\n"),
-        ("dev", "error: nothing to watch: name a component, or a configuration with --config\n"),
     ] {
         let (code, _, errors) = run(folder.path(), words);
         assert_eq!(code, Some(1), "{words}: {errors}");
         assert!(errors.contains(expected), "{words}: {errors}");
+    }
+    for words in ["check", "dev"] {
+        let (code, _, errors) = run(folder.path(), words);
+        assert!(code == Some(2) && errors.contains(" --config <FILE>\n"), "{words}: {errors}");
     }
 }
 
@@ -147,6 +155,43 @@ fn the_sentences_are_listed() {
     assert_eq!(json["sentences"].as_array().unwrap().len(), kvtier_check::sentences().count());
 }
 
+/// `kvtier dev`, which ends with the test.
+struct Dev {
+    process: Running,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Dev {
+    fn start(folder: &Path, words: &str) -> Self {
+        let mut command = kvtier(folder, words);
+        let mut process = Running(command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap());
+        let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// Reads up to a line with this text. Blocks until it comes; the harness ends a test that hangs.
+    fn until(&mut self, text: &str) -> String {
+        let mut read = Vec::new();
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            assert!(!line.contains('\x1b'), "{line}");
+            read.push(line);
+            if read.last().is_some_and(|line| line.contains(text)) {
+                return read.join("\n");
+            }
+        }
+        panic!("it ended before `{text}`: {}", read.join("\n"));
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn end(mut self) {
+        let id = self.process.0.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        self.until("ended");
+        assert_eq!(self.process.0.wait().unwrap().code(), Some(0));
+    }
+}
+
 /// A process that ends with the test.
 struct Running(Child);
 
@@ -163,21 +208,8 @@ fn dev_judges_each_new_component_and_ends_on_ctrl_c() {
     let folder = folder(&["memory", "map"]);
     let path = folder.path().join("mine.wasm");
     fs::rename(folder.path().join("map.wasm"), &path).unwrap();
-    let mut command = kvtier(folder.path(), "dev mine.wasm --set limits.memory=12MiB");
-    let mut process = Running(command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap());
-    let lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // Reading blocks until a line comes; the harness ends a test that hangs.
-    let mut lines = lines.inspect(|line| assert!(!line.contains('\x1b'), "{line}"));
-    let mut until = |text: &str| {
-        let mut read = Vec::new();
-        for line in lines.by_ref() {
-            read.push(line);
-            if read.last().is_some_and(|line| line.contains(text)) {
-                return read.join("\n");
-            }
-        }
-        panic!("it ended before `{text}`: {}", read.join("\n"));
-    };
+    let mut dev = Dev::start(folder.path(), "dev mine.wasm --set limits.memory=12MiB");
+    let mut until = |text: &str| dev.until(text);
     let first = until("watching mine.wasm; Ctrl-C ends");
     assert!(
         first.contains("MapBackend in ")
@@ -197,8 +229,24 @@ fn dev_judges_each_new_component_and_ends_on_ctrl_c() {
     let third = until("watching ");
     assert!(third.contains("BrokenBackend in "), "{third}");
 
-    let id = process.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    until("ended");
-    assert_eq!(process.0.wait().unwrap().code(), Some(0));
+    dev.end();
+}
+
+#[test]
+fn dev_finds_nothing_of_its_last_replay_and_leaves_no_chunk() {
+    let folder = folder(&["fs"]);
+    fs::create_dir(folder.path().join("data")).unwrap();
+    let words = "dev fs.wasm --set config.root=/data --set allow.fs=data:/data:rw";
+    let mut dev = Dev::start(folder.path(), words);
+    let mut replayed = || {
+        let text = dev.until("watching ");
+        text.lines().find(|line| line.starts_with("replay of")).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let first = replayed();
+    fs::copy(folder.path().join("fs.wasm"), folder.path().join("again")).unwrap();
+    fs::rename(folder.path().join("again"), folder.path().join("fs.wasm")).unwrap();
+    assert_eq!(replayed(), first);
+    dev.end();
+    let left = files_below(&folder.path().join("data"));
+    assert!(left.iter().all(|path| path.metadata().unwrap().len() < 64), "{left:?}");
 }

@@ -8,7 +8,8 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
     /// The component.
-    #[arg(value_name = "COMPONENT")]
+    // Unless something is given that conflicts with it.
+    #[arg(value_name = "COMPONENT", required = true)]
     pub component: Option<PathBuf>,
 
     /// The class. May be left out where the component exports one class only.
@@ -40,6 +41,9 @@ pub struct SubjectArgs {
 /// `kvtier check`.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "kvtier check [OPTIONS] <COMPONENT> [CLASS]\n       kvtier check [OPTIONS] --config <FILE>"
+)]
 pub struct CheckArgs {
     /// The class.
     #[command(flatten)]
@@ -55,6 +59,10 @@ pub struct CheckArgs {
     /// Check this sentence only, and those that it needs. May be repeated.
     #[arg(long, value_name = "SENTENCE", conflicts_with = "quick")]
     pub only: Vec<String>,
+
+    /// Take the keys of this check from a number, such as the `seed` of an earlier report, and not by chance.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
 
     /// List the sentences, and check nothing.
     #[arg(long, conflicts_with_all = ["component", "config"])]
@@ -75,6 +83,9 @@ pub struct CheckArgs {
 
 /// `kvtier dev`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "kvtier dev [OPTIONS] <COMPONENT> [CLASS]\n       kvtier dev [OPTIONS] --config <FILE>"
+)]
 pub struct DevArgs {
     /// The class.
     #[command(flatten)]

@@ -80,7 +80,9 @@ pub enum Command {
     /// Check a backend again whenever its component or its configuration changes, until Ctrl-C.
     ///
     /// Each time a new engine is started, and the quick part of `kvtier check` and a short replay run.
-    #[command(after_help = "Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.")]
+    #[command(
+        after_help = "Exit codes: 0 after Ctrl-C, 1 if what is watched does not exist, 2 for wrong usage."
+    )]
     Dev(DevArgs),
     /// Generate a trace of multi-turn chats with shared system prompts.
     ///

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use kvtier_check::{Depth, Options, Step, check as run_check};
 
 use super::output_file::OutputFile;
@@ -27,10 +27,6 @@ pub fn check(args: &CheckArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result
         };
     }
     let subject = &args.subject;
-    ensure!(
-        subject.component.is_some() || subject.config.is_some(),
-        "nothing to check: name a component, or a configuration with --config"
-    );
     let inputs: Vec<_> = [&subject.component, &subject.config].into_iter().flatten().collect();
     let file = args.report.as_deref().map(|path| OutputFile::begin(path, "report", &inputs)).transpose()?;
     let subject = check::subject(subject, adapt)?;
@@ -57,6 +53,6 @@ fn options(args: &CheckArgs) -> Options {
         depth: if args.quick { Depth::Quick } else { Depth::Full },
         only: args.only.clone(),
         patience: Duration::from_secs(args.subject.patience),
-        ..Options::default()
+        seed: args.seed,
     }
 }

@@ -24,19 +24,32 @@ const BACKEND: &str = "kvtier:storage/backend";
 /// file and what it lacks.
 pub fn compose(args: &ComposeArgs, out: &mut impl Write) -> Result<()> {
     let output = OutputFile::begin(&args.out, "component", &[&args.outer, &args.inner])?;
-    let composed = join(&args.outer, &args.inner)?;
-    output.finish(&composed)?;
-    let (path, digest) = (args.out.display(), digest_of(&composed));
-    print(out, &format!("{path}: {}, {digest}\n", size(composed.len() as u64)))
+    let Composed { bytes, is_open } = join(&args.outer, &args.inner)?;
+    output.finish(&bytes)?;
+    let (path, digest) = (args.out.display(), digest_of(&bytes));
+    print(out, &format!("{path}: {}, {digest}\n", size(bytes.len() as u64)))?;
+    if is_open {
+        let inner = args.inner.display();
+        print(out, &format!("{inner} imports {BACKEND} too: compose {path} with the backend behind it\n"))?;
+    }
+    Ok(())
 }
 
-fn join(outer_path: &Path, inner_path: &Path) -> Result<Vec<u8>> {
+/// A component that was joined of two.
+struct Composed {
+    bytes: Vec<u8>,
+    /// Whether it imports a backend nevertheless.
+    is_open: bool,
+}
+
+fn join(outer_path: &Path, inner_path: &Path) -> Result<Composed> {
     let mut graph = CompositionGraph::new();
     let outer = add(&mut graph, "kvtier:outer", outer_path)?;
     let inner = add(&mut graph, "kvtier:inner", inner_path)?;
     let (import, export) = (import_of(&graph, outer), export_of(&graph, inner));
+    let is_open = import_of(&graph, inner).is_some();
     let Some(import) = import else {
-        let hint = if import_of(&graph, inner).is_some() {
+        let hint = if is_open {
             format!("; {} does, so give it first", inner_path.display())
         } else {
             String::new()
@@ -65,11 +78,14 @@ fn join(outer_path: &Path, inner_path: &Path) -> Result<Vec<u8>> {
         graph.export(exported, &name)?;
     }
     let encoded = graph.encode(EncodeOptions::default());
-    encoded.with_context(|| format!("cannot join {outer_shown} and {inner_shown}"))
+    let bytes = encoded.with_context(|| format!("cannot join {outer_shown} and {inner_shown}"))?;
+    Ok(Composed { bytes, is_open })
 }
 
 /// Reads a component.
 fn add(graph: &mut CompositionGraph, name: &str, path: &Path) -> Result<PackageId> {
+    // The library's message supposes a configuration, where a relative path has another meaning.
+    std::fs::metadata(path).with_context(|| format!("cannot open the component {}", path.display()))?;
     let bytes = read_component(path, BackendLimits::default().component_bytes)?;
     let package = Package::from_bytes(name, None, bytes, graph.types_mut());
     let package =

@@ -1,5 +1,6 @@
 //! `kvtier dev`: a check and a short replay whenever the component or its configuration changes.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{IsTerminal as _, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ const REPLAY_REQUESTS: usize = 100;
 pub fn dev(args: &DevArgs, adapt: Adapt<'_>, out: &mut impl Write) -> Result<()> {
     let args = &args.subject;
     let named = args.component.as_ref().or(args.config.as_ref());
-    let named = named.context("nothing to watch: name a component, or a configuration with --config")?;
+    let named = named.context("nothing to watch")?;
     ensure!(named.exists(), "{} does not exist; build the component first", named.display());
     let stop = stopped_by_signals()?;
     let in_place = std::io::stdout().is_terminal();
@@ -142,7 +143,8 @@ fn checked(subject: &Subject, args: &SubjectArgs, stop: &AtomicBool) -> Result<R
 /// Replays a short trace through a small CPU tier and the backend. Renders what came out, and reports whether the
 /// backend did all that it was asked for.
 fn replayed(subject: Subject) -> (String, bool) {
-    match engine::replay_one(subject.config, subject.backend, REPLAY_REQUESTS) {
+    let run = RandomState::new().hash_one(0);
+    match engine::replay_one(subject.config, subject.backend, REPLAY_REQUESTS, run) {
         Ok(outcome) => rendered(&outcome),
         Err(error) => (explain(&error.context("the replay failed")), false),
     }

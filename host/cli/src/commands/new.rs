@@ -35,6 +35,9 @@ pub fn new(args: &NewArgs, out: &mut impl Write) -> Result<()> {
     print(out, &next_steps(&project, &folder))
 }
 
+/// The crate that projects in Rust use.
+const SDK: &str = "kvtier-guest";
+
 /// Returns the SDK's folder as an absolute path: the project may be elsewhere.
 fn checked_sdk(folder: &Path) -> Result<std::path::PathBuf> {
     let folder =
@@ -42,6 +45,12 @@ fn checked_sdk(folder: &Path) -> Result<std::path::PathBuf> {
     ensure!(
         folder.join("Cargo.toml").is_file(),
         "--sdk {}: is not the folder of a crate; give that of kvtier-guest",
+        folder.display()
+    );
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+    ensure!(
+        manifest.lines().any(|line| line == format!("name = \"{SDK}\"")),
+        "--sdk {}: is the folder of another crate; give that of {SDK}",
         folder.display()
     );
     ensure!(
@@ -72,6 +81,16 @@ fn next_steps(project: &Project, folder: &Path) -> String {
     );
     for command in language.build_commands().iter().chain(&["kvtier check --config kvtier.yaml"]) {
         text.extend(["  ", command, "\n"]);
+    }
+    if *language == Language::Rust && project.sdk.is_none() {
+        let version = env!("CARGO_PKG_VERSION");
+        text.extend([
+            "\nCargo.toml takes ",
+            SDK,
+            " ",
+            version,
+            " from crates.io; --sdk PATH takes a checkout\n",
+        ]);
     }
     for Tool { name, install, .. } in missing(*language) {
         text.extend(["\nmissing: ", name, "; to install it: ", install, "\n"]);

@@ -1,6 +1,6 @@
 //! The replay's chain over the host library's engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use kvtier::{
@@ -14,6 +14,9 @@ use crate::replay::{Chain, Retrieved, Stored, TierCounters};
 /// Divisor of the pool's size for the chunks of one retrieval. Puts in flight may hold as much; the rest is for chunks
 /// that are being fetched and stored at the same time.
 const WINDOW_POOL_DIVISOR: usize = 4;
+
+/// Keys of one call that removes chunks.
+const REMOVED_KEYS: usize = 256;
 
 /// The error, by operation and kind, of a tier that works and has no space for a chunk. The library counts it with the
 /// errors.
@@ -41,6 +44,18 @@ impl EngineChain {
     /// Returns the engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Removes the chunks of requests from all tiers whose class can do that.
+    pub(super) fn forget<'a>(&self, requests: impl Iterator<Item = &'a [u64]>) {
+        let keys: BTreeSet<ChunkKey> = requests.flat_map(|block_ids| self.keys(block_ids)).collect();
+        for keys in keys.into_iter().collect::<Vec<_>>().chunks(REMOVED_KEYS) {
+            if let Err(error) = block_on(self.storage().remove(keys, &Tiers::All)) {
+                // `remove` is optional.
+                tracing::debug!(%error, "chunks of the replay stay");
+                return;
+            }
+        }
     }
 
     fn storage(&self) -> &StorageManager {

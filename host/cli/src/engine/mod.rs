@@ -46,11 +46,13 @@ pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
     Ok(Ready { chain: EngineChain::new(engine, chunk_bytes), chunk_bytes, settings, facts })
 }
 
-/// Replays a short trace through a small CPU tier and one backend, which serves what the CPU tier has evicted.
+/// Replays a short trace through a small CPU tier and one backend, which serves what the CPU tier has evicted. `run`
+/// tells the keys of one replay from those of another, so that it finds nothing of an earlier one. What it has stored
+/// is removed if the class can remove chunks.
 ///
 /// # Errors
 /// If the backend cannot be loaded, and those of [`replay::run`].
-pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize) -> Result<Outcome> {
+pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize, run: u64) -> Result<Outcome> {
     const CHUNK_BYTES: usize = PAGE_BYTES;
     const POOL_CHUNKS: u64 = 64;
     let config = Config {
@@ -62,13 +64,15 @@ pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize) -> 
         ..config
     };
     let kv_shape = KvShape::new([1, 1, 16, 1, 1])?;
-    let model_name = "kvtier-dev".to_owned();
+    let model_name = format!("kvtier-dev {run:016x}");
     let metadata =
         EngineMetadata { model_name, world_size: 1, worker_id: 0, kv_dtype: Dtype::UInt8, kv_shape };
     let mut chain = EngineChain::new(EngineBuilder::new(config, metadata).build_blocking()?, CHUNK_BYTES);
     let requests = Generator::new(Workload { sessions: 4, system_prompts: 2, ..Workload::default() });
-    let requests = requests.take(n_requests).map(Ok);
-    let replayed = replay::run(&mut chain, requests, CHUNK_BYTES, &Progress::hidden());
+    let requests: Vec<_> = requests.take(n_requests).collect();
+    let replayed =
+        replay::run(&mut chain, requests.iter().cloned().map(Ok), CHUNK_BYTES, &Progress::hidden());
+    chain.forget(requests.iter().map(|request| request.block_ids.as_slice()));
     let closed = chain.close().context("cannot close the chain");
     let outcome = replayed?;
     closed?;

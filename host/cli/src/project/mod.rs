@@ -80,7 +80,11 @@ impl Language {
     pub fn build_commands(self) -> &'static [&'static str] {
         match self {
             Self::Rust => &["cargo build --release --target wasm32-wasip2", "cargo test"],
-            Self::Python | Self::C => &["make", "make test"],
+            Self::Python | Self::C => &[
+                "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt",
+                "make",
+                "make test",
+            ],
             Self::Javascript => &["npm install", "npm run build", "npm test"],
         }
     }

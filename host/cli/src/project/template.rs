@@ -58,10 +58,27 @@ pub fn files(project: &Project) -> Vec<File> {
 fn contract(project: &Project) -> &'static [&'static str] {
     match (project.language, project.medium) {
         (Language::Rust, _) => &[],
-        (Language::Python, Medium::Memory) => &["types", "buffers", "logging", "streams", "backend"],
-        (Language::Javascript, Medium::Memory) => &["types", "buffers", "logging", "backend"],
+        (Language::Python, Medium::Memory) => {
+            &["types", "buffers", "limits", "logging", "streams", "backend"]
+        }
+        (Language::Javascript, Medium::Memory) => &["types", "buffers", "limits", "logging", "backend"],
         // The bindings for C are the same for both.
         (Language::C, _) | (_, Medium::Files) => &["types", "buffers", "logging", "directory", "backend"],
+    }
+}
+
+/// Returns the row of the README's table about the part that only projects on files have.
+fn file_names(project: &Project) -> Option<&'static str> {
+    match (project.language, project.medium) {
+        (_, Medium::Memory) => None,
+        (Language::Rust, _) => Some("`src/file.rs` | the names of files"),
+        (Language::Python, _) => Some("`files.py`, `test_files.py` | the names of files, and their tests"),
+        (Language::Javascript, _) => {
+            Some("`src/files.js`, `test/files.test.js` | the names of files, and their tests")
+        }
+        (Language::C, _) => {
+            Some("`src/files.c`, `src/files.h`, `tests/test_files.c` | the names of files, and their tests")
+        }
     }
 }
 
@@ -82,6 +99,7 @@ fn names(project: &Project) -> Vec<(&'static str, String)> {
         ("KVTIER_COMPONENT", replace(language.component(), &own)),
         ("KVTIER_CLASS", replace(language.class(), &own)),
         ("KVTIER_MEDIUM", format!("in {medium}")),
+        ("KVTIER_FILE_NAMES\n", file_names(project).map(|row| format!("| {row} |\n")).unwrap_or_default()),
         ("KVTIER_MEMORY", language.memory().to_owned()),
         ("KVTIER_VERSION", version.to_owned()),
         ("KVTIER_RUST", env!("CARGO_PKG_RUST_VERSION").to_owned()),

@@ -376,10 +376,11 @@ fn help_of_check() {
     cause, and the way to do it right. What is allowed and worth knowing is a note. Warnings are not
     logged, because the tests provoke them; -v logs them.
 
-    Usage: kvtier check [OPTIONS] [COMPONENT] [CLASS]
+    Usage: kvtier check [OPTIONS] <COMPONENT> [CLASS]
+           kvtier check [OPTIONS] --config <FILE>
 
     Arguments:
-      [COMPONENT]
+      <COMPONENT>
               The component
 
       [CLASS]
@@ -419,6 +420,10 @@ fn help_of_check() {
           --only <SENTENCE>
               Check this sentence only, and those that it needs. May be repeated
 
+          --seed <NUMBER>
+              Take the keys of this check from a number, such as the `seed` of an earlier report, and
+              not by chance
+
           --list
               List the sentences, and check nothing
 
@@ -450,10 +455,11 @@ fn help_of_dev() {
 
     Each time a new engine is started, and the quick part of `kvtier check` and a short replay run.
 
-    Usage: kvtier dev [OPTIONS] [COMPONENT] [CLASS]
+    Usage: kvtier dev [OPTIONS] <COMPONENT> [CLASS]
+           kvtier dev [OPTIONS] --config <FILE>
 
     Arguments:
-      [COMPONENT]
+      <COMPONENT>
               The component
 
       [CLASS]
@@ -492,7 +498,7 @@ fn help_of_dev() {
       -h, --help
               Print help (see a summary with '-h')
 
-    Exit codes: 0 after Ctrl-C, 1 if there is nothing to watch, 2 for wrong usage.
+    Exit codes: 0 after Ctrl-C, 1 if what is watched does not exist, 2 for wrong usage.
     "#);
 }
 

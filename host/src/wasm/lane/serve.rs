@@ -74,8 +74,9 @@ pub(super) async fn run(
         Ok(end) => end,
         Err(error) => {
             let cause = store.data().describe(&error);
-            // It looked for files of modules that it had to bring with it: a grant would not help.
-            let message = if remedy::is_late_import(&cause) { cause } else { denial_log.explain_end(cause) };
+            // A grant would not help a guest that misses no file.
+            let is_explained = remedy::is_traceback_without_files(&cause);
+            let message = if is_explained { cause } else { denial_log.explain_end(cause) };
             if opened {
                 TaskEnd::Trapped(message)
             } else {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Clock;
 use crate::log_throttle::LogThrottle;
+use crate::tier::{BLOCKING_FILES_NOTE, TierNote};
 
 /// A line of the log is due for each so many reads and writes. Fewer are no matter, as for a file of settings.
 const CALLS_PER_LINE: u64 = 64;
@@ -19,6 +20,12 @@ pub(in crate::wasm) struct BlockingFiles {
 impl BlockingFiles {
     pub(in crate::wasm) fn new(backend: &str, clock: Clock) -> Self {
         Self { backend: backend.to_owned(), count: AtomicU64::new(0), throttle: LogThrottle::new(clock) }
+    }
+
+    /// Returns the number of reads and writes, if there were any.
+    pub(in crate::wasm) fn told(&self) -> Option<TierNote> {
+        let count = self.count.load(Ordering::Relaxed);
+        (count > 0).then(|| TierNote::new(BLOCKING_FILES_NOTE, count.to_string()))
     }
 
     /// Counts a read or a write.

@@ -2,8 +2,8 @@
 
 use crate::config::show_size;
 
-/// The words of a late import in Python.
-const LATE_IMPORT: &str = "ModuleNotFoundError";
+/// The errors of Python by which a guest says that it missed a file.
+const FILE_ERRORS: [&str; 4] = ["FileNotFoundError", "PermissionError", "NotADirectoryError", "OSError"];
 
 const REMEDIES: [(&str, &str); 6] = [
     ("already borrowed", "calls overlap, so end each borrow before the next await"),
@@ -12,7 +12,7 @@ const REMEDIES: [(&str, &str); 6] = [
         "called `Option::unwrap()` on a `None` value",
         "return an error in the place of `unwrap`; `Init::require` names a missing key",
     ),
-    (LATE_IMPORT, "nothing can be imported after the build, so import it at the top of the module"),
+    ("ModuleNotFoundError", "nothing can be imported after the build, so import it at the top of the module"),
     ("_async_start_", "a class in Python inherits the generated class of its name"),
     ("failed to spawn thread", "a component has one thread; let calls overlap by `await`"),
 ];
@@ -22,9 +22,11 @@ pub(in crate::wasm) fn remedy_for(text: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(words, _)| text.contains(words)).map(|(_, remedy)| *remedy)
 }
 
-/// Reports whether a guest in Python died because it imported a module that its component does not have.
-pub(in crate::wasm) fn is_late_import(text: &str) -> bool {
-    text.contains(LATE_IMPORT)
+/// Reports whether this is the end of a guest in Python for a reason that has nothing to do with files. Its interpreter
+/// asks for directories nevertheless: it looks for modules, and for the source of the lines that it prints.
+pub(in crate::wasm) fn is_traceback_without_files(text: &str) -> bool {
+    let is_traceback = text.contains("File ") && text.contains(", line ") && text.contains("Error");
+    is_traceback && !FILE_ERRORS.iter().any(|error| text.contains(error))
 }
 
 /// Returns the limit that caused a trap of wasmtime's. Not all of these traps have a type.
@@ -67,6 +69,16 @@ mod tests {
         let text = "panicked at src/lib.rs:32:92: / RefCell already borrowed";
         assert!(remedy_for(text).unwrap().contains("before the next await"));
         assert!(remedy_for("wasm trap: wasm `unreachable` instruction executed").is_none());
-        assert!(is_late_import("ModuleNotFoundError: No module named 'sqlite3'"));
+    }
+
+    #[test]
+    fn a_traceback_of_python_misses_files_only_if_it_says_so() {
+        let traceback =
+            |error: &str| format!("unreachable; its last output: File \"/b.py\", line 3, in put / {error}");
+        for error in ["ModuleNotFoundError: No module named 'sqlite3'", "ValueError: 3", "MemoryError"] {
+            assert!(is_traceback_without_files(&traceback(error)), "{error}");
+        }
+        assert!(!is_traceback_without_files(&traceback("FileNotFoundError: [Errno 2] '/data/x'")));
+        assert!(!is_traceback_without_files("unreachable; its last output: I/O error: no such file"));
     }
 }

@@ -247,6 +247,7 @@ impl Tier for WasmTier {
             TierState::Compiling(_) => health.down = Some(BEING_COMPILED.into()),
             TierState::Lanes(lanes) => lanes.add_to(&mut health),
         }
+        health.notes.extend(self.shared.blocking_files.told());
         health.denials = self.shared.denials.count();
         health.last_denial = self.shared.denials.last();
         health.capacity_owner = self.shared.owners.owner();

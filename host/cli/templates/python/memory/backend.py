@@ -9,9 +9,11 @@ import wit_world
 from componentize_py_types import Err, Ok
 from lru import Lru
 from wit_world.exports import backend as contract
-from wit_world.imports import logging, streams, types
+from wit_world.imports import limits, logging, streams, types
 
 CAPACITY_DEFAULT = 32 << 20
+# What else has to fit `limits.memory`: the interpreter, the index, and chunks on their way.
+OTHER_BYTES = 32 << 20
 # `read` copies at most `limits.hostcall_bytes` in a call.
 PIECE_BYTES = 1 << 20
 
@@ -30,6 +32,10 @@ class Backend(contract.Backend):
             raise Err(types.Error_InvalidConfig(f"config.{key}: unknown key; this backend knows capacity"))
         if not (capacity.isdecimal() and int(capacity) > 0):
             raise Err(types.Error_InvalidConfig("config.capacity: expected a number of bytes, at least 1"))
+        memory = limits.get("memory")
+        if memory is not None and int(capacity) + OTHER_BYTES > memory:
+            text = f"config.capacity: {capacity} bytes and {OTHER_BYTES} more do not fit limits.memory: {memory}"
+            raise Err(types.Error_InvalidConfig(text))
         self.chunks = Lru(int(capacity))
         logging.log(logging.Level.DEBUG, f"keeps {capacity} bytes of chunks of {init.metadata.model_name}")
 
@@ -54,14 +60,15 @@ class Backend(contract.Backend):
             size = data.len(i)
             if self.chunks.reserve(size, stored) is None:
                 return Err(types.Error_NoSpace())
-            chunk = bytearray()
+            # A chunk is kept in pieces: joined, it would need its memory twice.
+            pieces = []
             try:
                 for offset in range(0, size, PIECE_BYTES):
-                    chunk += data.read(i, offset, min(PIECE_BYTES, size - offset))
+                    pieces.append(data.read(i, offset, min(PIECE_BYTES, size - offset)))
             except Err as error:
                 self.chunks.release(size)
                 return error
-            self.chunks.insert(key, size, bytes(chunk))
+            self.chunks.insert(key, size, pieces)
         # No chunk of a call makes room for another one of the same call.
         stored.add(key)
         return Ok(None)
@@ -73,18 +80,20 @@ class Backend(contract.Backend):
             return [await self._get_one(key, into, i) for i, key in enumerate(keys)]
 
     async def _get_one(self, key, into, i):
-        chunk = self.chunks.get(key)
-        if chunk is None:
+        pieces = self.chunks.get(key)
+        if pieces is None:
             return Ok(None)
-        if len(chunk) > into.capacity(i):
+        size = sum(map(len, pieces))
+        if size > into.capacity(i):
             # A larger chunk is not the one that the host wants.
-            return Ok(len(chunk))
+            return Ok(size)
         # Not `into.write`: componentize-py never frees the bytes that an imported function takes.
         writer, reader = wit_world.byte_stream()
 
         async def feed():
             with writer:
-                await writer.write_all(chunk)
+                for piece in pieces:
+                    await writer.write_all(piece)
 
         # Both have ended when `gather` returns: `into` must not be given back while it is lent.
         write = streams.write_stream(into, i, 0, reader)

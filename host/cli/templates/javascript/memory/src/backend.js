@@ -2,11 +2,14 @@
 //
 // A method of the type `result` returns the value, or throws the error: a tag, and a text where the contract has one.
 // In a list, each result is an object of its own: `ok` and `err` make them.
+import { get as limit } from 'kvtier:storage/limits@0.1.0';
 import { log } from 'kvtier:storage/logging@0.1.0';
 
 import { Lru } from './lru.js';
 
 const CAPACITY_DEFAULT = 32 << 20;
+// What else has to fit `limits.memory`: the language, the index, and chunks on their way.
+const OTHER_BYTES = 16 << 20;
 // `read` and `write` copy at most `limits.hostcall_bytes` in a call.
 const PIECE_BYTES = 1 << 20;
 
@@ -43,6 +46,10 @@ class Backend {
     }
     if (!/^[1-9][0-9]{0,14}$/.test(capacity)) {
       return invalid('config.capacity: expected a number of bytes, at least 1');
+    }
+    const memory = Number(limit('memory') ?? Infinity);
+    if (Number(capacity) + OTHER_BYTES > memory) {
+      return invalid(`config.capacity: ${capacity} bytes and ${OTHER_BYTES} more do not fit limits.memory: ${memory}`);
     }
     this.chunks = new Lru(Number(capacity));
     log('debug', `keeps ${capacity} bytes of chunks of ${init.metadata.modelName}`);
