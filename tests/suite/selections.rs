@@ -204,6 +204,27 @@ fn admits_chunks_of_a_call_one_by_one(inner: &str) {
 }
 
 #[test]
+fn calls_of_a_composed_backend_leave_nothing_if_the_inner_class_is_one_of_the_sdk() {
+    let folder = tempfile::tempdir().unwrap();
+    let n_restarts = |inner: &str| {
+        let mut backend = admitting("many", composed(&["middleware", inner], folder.path()), 1);
+        backend.limits.handles_max = 1024;
+        let engine = open(backend);
+        let storage = engine.storage();
+        // More than the limit and what the calls in flight may hold.
+        for key in support::keys(12_000) {
+            block_on(storage.contains(&[key], &Tiers::only(["many"])));
+        }
+        let n_restarts = support::health(storage, "many").lane_restarts;
+        engine.blocking().close().unwrap();
+        n_restarts
+    };
+    assert_eq!(n_restarts("inner"), 0);
+    // wasmtime keeps each call. When that is mended, docs/authors/middleware.md has a paragraph too much.
+    assert!(n_restarts("template") > 0);
+}
+
+#[test]
 fn a_middleware_around_another_one_still_needs_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let (middleware, both) = (support::component("middleware"), folder.path().join("both.wasm"));

@@ -221,6 +221,10 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
     let unit = quote!(::core::result::Result<(), ::kvtier_guest::Error>);
     let count = quote!(::core::result::Result<u32, ::kvtier_guest::Error>);
     let keys = quote!(::std::vec::Vec<::kvtier_guest::ChunkKey>);
+    let enter = match class.names.export {
+        Export::Own | Export::Blocking => quote!(),
+        Export::Inner => quote!(::kvtier_guest::__private::end_late().await;),
+    };
     let optional = if class.names.export == Export::Inner {
         // The contract's interface has the required methods only.
         quote!()
@@ -249,9 +253,11 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
             }
             #optional
             #asyncness fn open(&self) -> #unit {
+                #enter
                 #this::open(self)#wait
             }
             #asyncness fn contains(&self, keys: #keys, pinning: ::kvtier_guest::Pinning) -> #count {
+                #enter
                 #this::contains(self, &keys, pinning)#wait
             }
             #asyncness fn put(
@@ -259,6 +265,7 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
                 keys: #keys,
                 data: ::kvtier_guest::Sources,
             ) -> ::std::vec::Vec<#unit> {
+                #enter
                 #this::put(self, &keys, &data)#wait
             }
             #asyncness fn get(
@@ -266,18 +273,23 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
                 keys: #keys,
                 into: ::kvtier_guest::Sinks,
             ) -> ::std::vec::Vec<::core::result::Result<::core::option::Option<u64>, ::kvtier_guest::Error>> {
+                #enter
                 #this::get(self, &keys, &into)#wait
             }
             #asyncness fn pin(&self, keys: #keys) -> #count {
+                #enter
                 #this::pin(self, &keys)#wait
             }
             #asyncness fn unpin(&self, keys: #keys) -> #count {
+                #enter
                 #this::unpin(self, &keys)#wait
             }
             #asyncness fn remove(&self, keys: #keys) -> #count {
+                #enter
                 #this::remove(self, &keys)#wait
             }
             #asyncness fn close(&self) -> #unit {
+                #enter
                 #this::close(self)#wait
             }
         }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use kvtier::tier::{Pinning, TierError};
-use kvtier::{ChunkKey, CompileCache, Config, block_on};
+use kvtier::{CompileCache, Config, block_on};
 
 use crate::judgement::Stop;
-use crate::kit::{Kit, start};
+use crate::kit::{Ended, Kit, start};
 
 /// The calls that are measured: the payload of a chunk, chunks of a call, and how often.
 const CALLS: [(usize, usize, usize); 4] =
@@ -56,7 +56,7 @@ pub(crate) fn figures(kit: &mut Kit) -> Option<Figures> {
     let mut calls = Vec::new();
     for (chunk_bytes, n_chunks, n_times) in CALLS {
         calls.extend(measured(kit, chunk_bytes, n_chunks, n_times).ok().flatten());
-        kit.clean_up(false);
+        kit.clean_up(Ended::Well);
     }
     let memory_after_bytes = kit.tier().ok()?.health().guest_memory_bytes;
     if calls.is_empty() {
@@ -77,6 +77,7 @@ fn measured(
     let [mut contains, mut put, mut get] = [const { Vec::new() }; 3];
     for _ in 0..n_times {
         let keys = kit.many_keys(n_chunks);
+        kit.stored.extend(&keys);
         let data = kit.sources(&keys, chunk_bytes, 0)?;
         let into = kit.sinks(&keys, chunk_bytes)?;
         let list = || keys.as_slice().into();
@@ -89,7 +90,8 @@ fn measured(
         drop(timed(&mut contains, || block_on(tier.contains(list(), Pinning::None, deadline))));
         let found = timed(&mut get, || block_on(tier.get(list(), into.clone(), deadline)));
         drop(into.revoke());
-        forget(kit, &keys);
+        // Makes room for the next chunks.
+        kit.clean_up(Ended::Well);
         if found.is_err() {
             return Ok(None);
         }
@@ -100,12 +102,6 @@ fn measured(
 
 fn is_all_ok(stored: &Result<Vec<Result<(), TierError>>, TierError>) -> bool {
     stored.as_ref().is_ok_and(|results| results.iter().all(Result::is_ok))
-}
-
-/// Makes room for the next chunks.
-fn forget(kit: &mut Kit, keys: &[ChunkKey]) {
-    kit.stored.extend(keys);
-    kit.clean_up(false);
 }
 
 fn timed<T>(times: &mut Vec<Duration>, call: impl FnOnce() -> T) -> T {

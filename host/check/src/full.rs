@@ -5,7 +5,7 @@ use kvtier::tier::{Pinning, TierError};
 
 use crate::calls::Got;
 use crate::judgement::{Stop, refused};
-use crate::kit::Kit;
+use crate::kit::{Ended, Kit};
 use crate::limits::{
     CHUNKS_MIN, FILL_BYTES_MAX, FILL_CHUNK_BYTES, FILL_CHUNKS, FILL_MEMORIES_MAX, FILL_SMALL_BYTES,
     LARGE_FILL_CHUNK_BYTES,
@@ -54,7 +54,7 @@ impl Kit {
         let fill = self.fill_up_to(most, Sizes::Growing)?;
         self.alive("put until the store is full")?;
         if fill.end != End::NeverFull {
-            self.clean_up(false);
+            self.clean_up(Ended::Well);
             self.renew();
             self.fill_up_to(fill.bytes + fill.bytes / 2 + LARGE_FILL_CHUNK_BYTES, Sizes::Large)?;
             self.alive("put of chunks of 1 MiB + 1 until the store is full")?;

@@ -67,6 +67,17 @@ impl Liveness for Deaf {
     fn up(&self) {}
 }
 
+/// How a test ended, for what becomes of its chunks and of the instance.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The sentence is kept, or was not tried.
+    Well,
+    /// It is broken.
+    Broken,
+    /// No answer came.
+    Silent,
+}
+
 /// The class under test, and its current instance.
 pub(crate) struct Kit {
     subject: Subject,
@@ -221,19 +232,21 @@ impl Kit {
         }
     }
 
-    /// Removes what a test has stored, unless the test is broken. An instance that has died is replaced.
-    pub(crate) fn clean_up(&mut self, is_broken: bool) {
+    /// Removes what a test has stored, unless the class did not answer. An instance that has died, or that broke a
+    /// sentence, is replaced.
+    pub(crate) fn clean_up(&mut self, ended: Ended) {
         let keys = std::mem::take(&mut self.stored);
-        if self.instance.is_none() && !keys.is_empty() && !is_broken {
+        if self.instance.is_none() && !keys.is_empty() && ended == Ended::Well {
             // A test of starts looks at the error.
             drop(self.tier());
         }
         let Some(tier) = self.instance.clone() else { return };
         let health = tier.health();
-        let has_died = is_broken || health.lane_restarts > 0 || health.down.is_some();
+        let has_died = health.lane_restarts > 0 || health.down.is_some();
         // A class need not have `remove`, and one that breaks it fails the test of that.
-        let is_silent = |keys: &[ChunkKey]| block_on(tier.remove(keys.into(), self.deadline())).is_err();
-        if has_died || (!keys.is_empty() && is_silent(&keys)) {
+        let is_removed = keys.is_empty()
+            || (ended != Ended::Silent && block_on(tier.remove(keys.into(), self.deadline())).is_ok());
+        if has_died || ended != Ended::Well || !is_removed {
             self.drop_instance();
         }
     }

@@ -10,7 +10,7 @@ use kvtier::memory::PoolError;
 
 use crate::bench;
 use crate::judgement::Stop;
-use crate::kit::{Kit, Subject};
+use crate::kit::{Ended, Kit, Subject};
 use crate::limits::SILENT_TESTS_MAX;
 use crate::report::{Outcome, Report, Verdict};
 use crate::sentence::{Part, Sentence, sentence, sentences};
@@ -176,7 +176,11 @@ fn hindrance(sentence: &Sentence, earlier: &[Verdict], n_silent: usize) -> Optio
 fn tried(kit: &mut Kit, sentence: &'static Sentence, n_silent: &mut usize) -> Outcome {
     kit.sentence = sentence.id;
     let judgement = (sentence.test)(kit);
-    kit.clean_up(!matches!(judgement, Ok(()) | Err(Stop::NotTried(_))));
+    kit.clean_up(match judgement {
+        Ok(()) | Err(Stop::NotTried(_)) => Ended::Well,
+        Err(Stop::Breach(_)) => Ended::Broken,
+        Err(Stop::Silence(_)) => Ended::Silent,
+    });
     match judgement {
         Ok(()) => Outcome::Kept,
         Err(Stop::Breach(breach)) => Outcome::Broken(breach),

@@ -7,7 +7,7 @@ use kvtier::tier::{Pinning, TierError};
 
 use crate::calls::all_ok;
 use crate::judgement::{Judgement, Stop, breach, refused, require};
-use crate::kit::Kit;
+use crate::kit::{Ended, Kit};
 use crate::limits::{
     GROWTH_BYTES_MAX, GROWTH_CHUNKS, LEAK_CALLS, LEAK_CHUNK_BYTES, LEAK_KEYS, LEAK_LOOK_CALLS, LEAK_TIME_MAX,
 };
@@ -93,7 +93,7 @@ fn no_leaks(kit: &mut Kit) -> Judgement {
         }
         kit.stored.extend(keys);
         steady(&format!("{LEAK_CALLS} calls of {method}, with {LEAK_KEYS} keys each"), &memory)?;
-        kit.clean_up(false);
+        kit.clean_up(Ended::Well);
     }
     Ok(())
 }

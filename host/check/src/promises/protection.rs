@@ -6,7 +6,7 @@ use kvtier::tier::Pinning;
 use crate::calls::shown_put;
 use crate::full::{End, Fill};
 use crate::judgement::{Judgement, Stop, answered, require};
-use crate::kit::Kit;
+use crate::kit::{Ended, Kit};
 use crate::limits::FILL_CHUNKS;
 use crate::sentence::{Part, Sentence};
 
@@ -132,7 +132,7 @@ pub(super) fn note_uses(kit: &mut Kit) -> Judgement {
         return Ok(());
     }
     // The same instance: a new one may not know how the chunks that it finds were used.
-    kit.clean_up(false);
+    kit.clean_up(Ended::Well);
     let keys = kit.many_keys(n_chunks / 2);
     for key in &keys {
         kit.store(&[*key], fill.chunk_bytes)?;

@@ -4,7 +4,7 @@ use kvtier::tier::TierError;
 
 use crate::calls::{Got, shown_get, shown_put, stored_length};
 use crate::judgement::{Judgement, breach, require};
-use crate::kit::Kit;
+use crate::kit::{Ended, Kit};
 use crate::limits::CHUNK_BYTES;
 use crate::sentence::{Part, Sentence};
 
@@ -70,7 +70,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
 fn small_sizes(kit: &mut Kit) -> Judgement {
     for size in [1, 4095, 4096, 4097, MIB, MIB + 1, 3 * MIB] {
         one_size(kit, size)?;
-        kit.clean_up(false);
+        kit.clean_up(Ended::Well);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use kvtier::{BuildError, Grants, LoadError, block_on};
 
 use crate::calls::{Got, shown_get};
 use crate::judgement::{Judgement, Stop, breach, require};
-use crate::kit::{Kit, start};
+use crate::kit::{Ended, Kit, start};
 use crate::limits::{CHUNK_BYTES, DEATHS};
 use crate::sentence::{Part, Sentence};
 
@@ -258,7 +258,7 @@ fn dies_within_put(kit: &mut Kit) -> Judgement {
         data.revoke();
         let call = format!("get of 2 chunks of 1 MiB whose instance ended {after:?} after their put began");
         whole_or_absent(kit, &call, &keys, LARGE_BYTES)?;
-        kit.clean_up(false);
+        kit.clean_up(Ended::Well);
     }
     Ok(())
 }

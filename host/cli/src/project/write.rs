@@ -11,7 +11,7 @@ use super::File;
 /// Writes files into a new folder.
 ///
 /// # Errors
-/// If `folder` exists, or if a file cannot be written. What was written before stays.
+/// If `folder` exists, or if a file cannot be written. Then nothing is left of the folder.
 pub fn write(folder: &Path, files: &[File]) -> Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
@@ -25,11 +25,16 @@ pub fn write(folder: &Path, files: &[File]) -> Result<()> {
             });
         }
     }
-    for File { path, bytes } in files {
+    let written = files.iter().try_for_each(|File { path, bytes }| {
         let path = folder.join(path);
-        write_one(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        write_one(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    });
+    if written.is_err()
+        && let Err(error) = fs::remove_dir_all(folder)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "a part of the project stays");
     }
-    Ok(())
+    written
 }
 
 fn write_one(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -37,4 +42,24 @@ fn write_one(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    #[test]
+    fn a_project_that_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("project");
+        let file = |path: &str| File { path: path.into(), bytes: Cow::Borrowed(b"x") };
+        // The second file needs a folder of the first one's name.
+        let error = write(&project, &[file("a"), file("a/b")]).unwrap_err();
+        assert!(error.to_string().contains("cannot write "), "{error:#}");
+        assert!(!project.exists());
+        write(&project, &[file("a")]).unwrap();
+        assert!(write(&project, &[file("a")]).is_err() && project.join("a").exists());
+    }
 }
