@@ -89,6 +89,7 @@ pub mod __private {
     use std::sync::Once;
 
     /// Lets a call of another component end after its answer. wasmtime 48 never forgets a call that ends with it.
+    #[cfg_attr(feature = "spawn", expect(clippy::unused_async, reason = "it waits without the feature"))]
     pub async fn end_late() {
         #[cfg(feature = "spawn")]
         wit_bindgen::spawn_local(wit_bindgen::yield_async());
