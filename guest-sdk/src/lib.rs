@@ -71,8 +71,8 @@ pub use wit_bindgen;
 /// `Sources`, `Sinks`) are taken.
 ///
 /// A class behind the word `inner` is exported from the contract's own interface `backend`, which a middleware imports,
-/// and is called `Backend` there, whatever its Rust name is. It has no [`StorageBackend::lanes_max`] and no
-/// [`StorageBackend::present`] then. Turn on the feature `spawn` for it: without it, each call takes some 20 µs more.
+/// and is called `Backend` there, whatever its Rust name is: one class of a component at most. The host does not see
+/// its [`StorageBackend::lanes_max`] and [`StorageBackend::present`]. It needs the feature `spawn`.
 pub use kvtier_guest_macros::export;
 
 /// What nearly every backend needs: `use kvtier_guest::prelude::*;`.
@@ -89,13 +89,9 @@ pub mod __private {
     use std::sync::Once;
 
     /// Lets a call of another component end after its answer. wasmtime 48 never forgets a call that ends with it.
-    #[cfg_attr(feature = "spawn", expect(clippy::unused_async, reason = "it waits without the feature"))]
-    pub async fn end_late() {
-        #[cfg(feature = "spawn")]
+    #[cfg(feature = "spawn")]
+    pub fn end_late() {
         wit_bindgen::spawn_local(wit_bindgen::yield_async());
-        // Later than need be: the answer waits too.
-        #[cfg(not(feature = "spawn"))]
-        wit_bindgen::yield_async().await;
     }
 
     /// Sends the message of a panic to the host's log: a guest has no standard error.

@@ -193,7 +193,7 @@ fn an_async_class_that_blocks_to_read_files_has_a_note() {
 }
 
 #[test]
-fn a_check_with_the_seed_of_another_one_has_its_keys() {
+fn the_seed_of_a_check_is_drawn_and_reported() {
     let checked = |seed| {
         let only = vec!["starts".to_owned()];
         checked(support::backend("check", "map", "MapBackend"), &Options { only, seed, ..Options::default() })

@@ -45,8 +45,8 @@ fn the_text_of_the_contract_is_pinned() {
     deps/filesystem-0.2/types.wit sha256:17eab61a3acd669a72146687c3ec6743d4df8c9abeaedc36dba31acf7258c0d6
     deps/filesystem-0.3/preopens.wit sha256:2fad0f1db5cb457785118d813fd5715db9881281de2adc33471cf8655232eec4
     deps/filesystem-0.3/types.wit sha256:69057d9eb665993e22ddf893afff0994d4a2bfdcb7e7db55390540d0567fa024
-    directory.wit sha256:31654198d832d197d6811988fa24d978bad2207425c1a4a1e7fc19b4f2321e54
-    files.wit sha256:092a2c5569a10644e8c56368ab5dc11d825ee62dcba7bbfc6d0e788d1e87e9f8
+    directory.wit sha256:19833ed4fecb638b5b2dd31ec789b5776ddfae3e6083dff0e999390d23b31061
+    files.wit sha256:7fba84929ec297307c94690b591e700b46e3d5fef0e0532479b784a06c784532
     limits.wit sha256:3afff752676a823a3136e508cd52017888fecdfae77386de8437b7314799d0a4
     logging.wit sha256:f8a047d7fca8473b09b8f1baa3796044825e79aa7667eab5b8711b3d82fe1a9f
     streams.wit sha256:87d9bb0107a939605c0b3a61c0a1c9017c1fa8413da9f7c031019d1852fac950

@@ -220,7 +220,7 @@ fn calls_of_a_composed_backend_leave_nothing_if_the_inner_class_is_one_of_the_sd
         n_restarts
     };
     assert_eq!(n_restarts("inner"), 0);
-    // wasmtime keeps each call. When that is mended, docs/authors/middleware.md has a paragraph too much.
+    // wasmtime keeps each call. When that is mended, docs/authors/middleware.md has one paragraph too many.
     assert!(n_restarts("template") > 0);
 }
 
@@ -230,11 +230,11 @@ fn a_middleware_around_another_one_still_needs_a_store() {
     let (middleware, both) = (support::component("middleware"), folder.path().join("both.wasm"));
     let output = compose(&middleware, &middleware, &both);
     let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("compose ") && told.contains("behind it"), "{told}");
+    assert!(output.status.success() && told.contains("with a backend that stores chunks"), "{told}");
     let whole = folder.path().join("whole.wasm");
     let output = compose(&both, &support::component("inner"), &whole);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("behind it"));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("that stores chunks"));
     assert_two_in_a_row_admit(whole);
 }
 

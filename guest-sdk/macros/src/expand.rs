@@ -35,7 +35,11 @@ impl Parse for ClassList {
 impl Parse for Class {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let mut export = Export::Own;
-        if input.peek(syn::Ident) && input.peek2(syn::Ident) {
+        let is_path_next = input.peek2(syn::Ident)
+            || input.peek2(Token![crate])
+            || input.peek2(Token![self])
+            || input.peek2(Token![super]);
+        if input.peek(syn::Ident) && is_path_next {
             let word: Ident = input.parse()?;
             export = match word.to_string().as_str() {
                 "blocking" => Export::Blocking,
@@ -171,8 +175,14 @@ fn refuse_duplicates(classes: &[Class]) -> Result<()> {
             continue;
         };
         let (this, other) = (rust_name(class), rust_name(first));
-        let text = if this == other {
+        let n_inner = [class, first].iter().filter(|class| class.names.export == Export::Inner).count();
+        let text = if this == other && n_inner != 1 {
             format!("the class `{this}` is listed twice")
+        } else if n_inner == 2 {
+            "one class of a component can be `inner`".to_owned()
+        } else if n_inner == 1 {
+            let own = if class.names.export == Export::Inner { &other } else { &this };
+            format!("the inner class is called `{INNER}` in a component; rename `{own}`")
         } else {
             format!(
                 "the classes `{other}` and `{this}` are both called `{}` in a component; \
@@ -223,7 +233,7 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
     let keys = quote!(::std::vec::Vec<::kvtier_guest::ChunkKey>);
     let enter = match class.names.export {
         Export::Own | Export::Blocking => quote!(),
-        Export::Inner => quote!(::kvtier_guest::__private::end_late().await;),
+        Export::Inner => quote!(::kvtier_guest::__private::end_late();),
     };
     let optional = if class.names.export == Export::Inner {
         // The contract's interface has the required methods only.
@@ -293,5 +303,23 @@ fn glue(class: &Class, package: &Ident, component: &Ident) -> TokenStream {
                 #this::close(self)#wait
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_before_a_class_is_read_whatever_its_path_begins_with() {
+        for path in ["Store", "store::Store", "crate::Store", "self::Store", "super::Store"] {
+            for (word, export) in
+                [("", Export::Own), ("blocking", Export::Blocking), ("inner", Export::Inner)]
+            {
+                let class: Class = syn::parse_str(&format!("{word} {path}")).unwrap();
+                assert!(class.names.export == export, "{word} {path}");
+            }
+        }
+        assert!(syn::parse_str::<Class>("inside Store").is_err());
     }
 }

@@ -46,6 +46,7 @@ pub struct CallFigures {
 
 /// Measures. `None` if the store has no space for a single chunk.
 pub(crate) fn figures(kit: &mut Kit) -> Option<Figures> {
+    kit.begin("figures");
     kit.drop_instance();
     let tier = kit.tier().ok()?;
     let load_cached = kit.start_time;

@@ -84,6 +84,7 @@ pub(crate) struct Kit {
     patience: Duration,
     pub(crate) memory: Arc<dyn Provider>,
     pub(crate) sealer: Sealer,
+    seed: u64,
     random: Xoshiro256PlusPlus,
     instance: Option<Arc<dyn Tier>>,
     /// The keys that the current test has stored.
@@ -108,6 +109,7 @@ impl Kit {
             patience,
             memory: Arc::new(memory),
             sealer: Sealer::checksum(Namespace::new(&metadata())),
+            seed,
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
             instance: None,
             stored: Vec::new(),
@@ -117,6 +119,13 @@ impl Kit {
             persists: false,
             start_time: Duration::ZERO,
         })
+    }
+
+    /// Begins with a part of the check. Its keys depend on its name and the seed, and not on the parts before.
+    pub(crate) fn begin(&mut self, part: &str) {
+        const FNV_PRIME: u64 = 0x100_0000_01b3;
+        let mix = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        self.random = Xoshiro256PlusPlus::seed_from_u64(part.bytes().fold(self.seed, mix));
     }
 
     /// Returns the configuration of the backend.
@@ -236,7 +245,7 @@ impl Kit {
     /// sentence, is replaced.
     pub(crate) fn clean_up(&mut self, ended: Ended) {
         let keys = std::mem::take(&mut self.stored);
-        if self.instance.is_none() && !keys.is_empty() && ended == Ended::Well {
+        if self.instance.is_none() && !keys.is_empty() && ended != Ended::Silent {
             // A test of starts looks at the error.
             drop(self.tier());
         }
@@ -280,5 +289,32 @@ fn metadata() -> EngineMetadata {
         worker_id: 0,
         kv_dtype: Dtype::UInt8,
         kv_shape: kv_shape.unwrap_or_else(|error| unreachable!("the shape is right: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn kit(seed: u64) -> Kit {
+        let backend = BackendConfig::new("check", PathBuf::from("none.wasm"), "Backend");
+        Kit::new(Subject::new(Config::default(), backend), Duration::ZERO, seed).unwrap()
+    }
+
+    #[test]
+    fn the_keys_of_a_sentence_follow_from_the_seed_whatever_came_before() {
+        let (mut alone, mut late, mut other) = (kit(1), kit(1), kit(2));
+        late.begin("starts");
+        late.many_keys(10);
+        for kit in [&mut alone, &mut late, &mut other] {
+            kit.begin("put-then-get");
+        }
+        let keys = alone.keys::<3>();
+        assert_eq!(keys, late.keys::<3>());
+        assert_ne!(keys, other.keys::<3>());
+        alone.begin("get-length");
+        assert_ne!(keys, alone.keys::<3>());
     }
 }

@@ -175,6 +175,7 @@ fn hindrance(sentence: &Sentence, earlier: &[Verdict], n_silent: usize) -> Optio
 
 fn tried(kit: &mut Kit, sentence: &'static Sentence, n_silent: &mut usize) -> Outcome {
     kit.sentence = sentence.id;
+    kit.begin(sentence.id);
     let judgement = (sentence.test)(kit);
     kit.clean_up(match judgement {
         Ok(()) | Err(Stop::NotTried(_)) => Ended::Well,

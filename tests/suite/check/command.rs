@@ -240,7 +240,10 @@ fn dev_finds_nothing_of_its_last_replay_and_leaves_no_chunk() {
     let mut dev = Dev::start(folder.path(), words);
     let mut replayed = || {
         let text = dev.until("watching ");
-        text.lines().find(|line| line.starts_with("replay of")).unwrap_or_else(|| panic!("{text}")).to_owned()
+        let line = text.lines().find(|line| line.starts_with("replay of"));
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        // How many of the hits are whose depends on the speed of the puts.
+        line.split(['(', ')']).step_by(2).collect::<String>()
     };
     let first = replayed();
     fs::copy(folder.path().join("fs.wasm"), folder.path().join("again")).unwrap();

@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
     /// The component.
-    // Unless something is given that conflicts with it.
+    // Required, unless an argument that conflicts with it is given.
     #[arg(value_name = "COMPONENT", required = true)]
     pub component: Option<PathBuf>,
 
@@ -42,7 +42,7 @@ pub struct SubjectArgs {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "kvtier check [OPTIONS] <COMPONENT> [CLASS]\n       kvtier check [OPTIONS] --config <FILE>"
+    override_usage = "kvtier check [OPTIONS] <COMPONENT> [CLASS]\n       kvtier check [OPTIONS] --config <FILE>\n       kvtier check --list"
 )]
 pub struct CheckArgs {
     /// The class.
@@ -60,7 +60,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "SENTENCE", conflicts_with = "quick")]
     pub only: Vec<String>,
 
-    /// Take the keys of this check from a number, such as the `seed` of an earlier report, and not by chance.
+    /// Draw the keys from this number, such as the seed of an earlier report, instead of at random.
+    ///
+    /// A sentence has the same keys whatever else is checked. A store that still has chunks of them gives wrong
+    /// results.
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 

@@ -47,6 +47,7 @@ fn cards(report: &Report) -> Markup {
         ("Broken", report.broken().count().to_string()),
         ("Not tried", report.not_tried().count().to_string()),
         ("Time", duration_ns(report.elapsed.as_nanos() as f64)),
+        ("Seed", report.seed.to_string()),
     ];
     html! {
         div class="cards" { @for (name, value) in cards { div class="card" { span { (name) } b { (value) } } } }

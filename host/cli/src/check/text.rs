@@ -11,7 +11,10 @@ use crate::table::table;
 pub(crate) fn render(report: &Report) -> String {
     let mut parts = vec![summary(report)];
     if !report.is_kept() {
-        parts.push(format!("{report}\nto check with the same keys: --seed {}\n", report.seed));
+        parts.push(format!(
+            "{report}\nto check with the same keys: kvtier check ... --seed {}\n",
+            report.seed
+        ));
     }
     if !report.notes.is_empty() {
         let rows = report.notes.iter().map(|note| [note.sentence, note.text.as_str()]);

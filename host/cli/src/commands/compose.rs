@@ -30,7 +30,10 @@ pub fn compose(args: &ComposeArgs, out: &mut impl Write) -> Result<()> {
     print(out, &format!("{path}: {}, {digest}\n", size(bytes.len() as u64)))?;
     if is_open {
         let inner = args.inner.display();
-        print(out, &format!("{inner} imports {BACKEND} too: compose {path} with the backend behind it\n"))?;
+        print(
+            out,
+            &format!("{inner} also imports {BACKEND}: compose {path} with a backend that stores chunks\n"),
+        )?;
     }
     Ok(())
 }

@@ -84,13 +84,8 @@ fn next_steps(project: &Project, folder: &Path) -> String {
     }
     if *language == Language::Rust && project.sdk.is_none() {
         let version = env!("CARGO_PKG_VERSION");
-        text.extend([
-            "\nCargo.toml takes ",
-            SDK,
-            " ",
-            version,
-            " from crates.io; --sdk PATH takes a checkout\n",
-        ]);
+        text.extend(["\nCargo.toml names ", SDK, " ", version, " of crates.io"]);
+        text.push_str("; for that of a checkout, give --sdk CHECKOUT/guest-sdk\n");
     }
     for Tool { name, install, .. } in missing(*language) {
         text.extend(["\nmissing: ", name, "; to install it: ", install, "\n"]);

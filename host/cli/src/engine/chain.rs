@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use kvtier::tier::TierError;
 use kvtier::{
-    BackendStatus, Chunk, ChunkKey, ChunkSpec, Engine, ErrorCount, KeyChain, Lookup, Operation,
+    BackendStatus, Chunk, ChunkKey, ChunkSpec, Engine, ErrorCount, KeyChain, Lookup, Operation, RemoveError,
     StorageManager, TierCounts, Tiers, block_on,
 };
 
@@ -46,16 +47,21 @@ impl EngineChain {
         &self.engine
     }
 
-    /// Removes the chunks of requests from all tiers whose class can do that.
-    pub(super) fn forget<'a>(&self, requests: impl Iterator<Item = &'a [u64]>) {
+    /// Removes the chunks of requests from the CPU tier, and from the backends whose class can do that.
+    ///
+    /// # Errors
+    /// If a backend fails to.
+    pub(super) fn forget<'a>(&self, requests: impl Iterator<Item = &'a [u64]>) -> Result<()> {
         let keys: BTreeSet<ChunkKey> = requests.flat_map(|block_ids| self.keys(block_ids)).collect();
         for keys in keys.into_iter().collect::<Vec<_>>().chunks(REMOVED_KEYS) {
-            if let Err(error) = block_on(self.storage().remove(keys, &Tiers::All)) {
+            match block_on(self.storage().remove(keys, &Tiers::All)) {
+                Ok(_) => {}
                 // `remove` is optional.
-                tracing::debug!(%error, "chunks of the replay stay");
-                return;
+                Err(RemoveError { error: TierError::Unsupported, .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     fn storage(&self) -> &StorageManager {

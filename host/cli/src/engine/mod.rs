@@ -51,7 +51,7 @@ pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
 /// is removed if the class can remove chunks.
 ///
 /// # Errors
-/// If the backend cannot be loaded, and those of [`replay::run`].
+/// If the backend cannot be loaded, or fails to remove chunks, and those of [`replay::run`].
 pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize, run: u64) -> Result<Outcome> {
     const CHUNK_BYTES: usize = PAGE_BYTES;
     const POOL_CHUNKS: u64 = 64;
@@ -72,9 +72,10 @@ pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize, run
     let requests: Vec<_> = requests.take(n_requests).collect();
     let replayed =
         replay::run(&mut chain, requests.iter().cloned().map(Ok), CHUNK_BYTES, &Progress::hidden());
-    chain.forget(requests.iter().map(|request| request.block_ids.as_slice()));
+    let forgotten = chain.forget(requests.iter().map(|request| request.block_ids.as_slice()));
     let closed = chain.close().context("cannot close the chain");
     let outcome = replayed?;
+    forgotten.context("cannot remove the chunks of the replay")?;
     closed?;
     Ok(outcome)
 }

@@ -11,7 +11,7 @@ use super::File;
 /// Writes files into a new folder.
 ///
 /// # Errors
-/// If `folder` exists, or if a file cannot be written. Then nothing is left of the folder.
+/// If `folder` exists, which is left alone, or if a file cannot be written; the new folder is removed then.
 pub fn write(folder: &Path, files: &[File]) -> Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
@@ -29,12 +29,10 @@ pub fn write(folder: &Path, files: &[File]) -> Result<()> {
         let path = folder.join(path);
         write_one(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     });
-    if written.is_err()
-        && let Err(error) = fs::remove_dir_all(folder)
-    {
-        tracing::warn!(folder = %folder.display(), %error, "a part of the project stays");
-    }
-    written
+    written.map_err(|error| match fs::remove_dir_all(folder) {
+        Ok(()) => error,
+        Err(kept) => error.context(format!("a part of the project stays in {}: {kept}", folder.display())),
+    })
 }
 
 fn write_one(path: &Path, bytes: &[u8]) -> io::Result<()> {

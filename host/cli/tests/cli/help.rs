@@ -378,6 +378,7 @@ fn help_of_check() {
 
     Usage: kvtier check [OPTIONS] <COMPONENT> [CLASS]
            kvtier check [OPTIONS] --config <FILE>
+           kvtier check --list
 
     Arguments:
       <COMPONENT>
@@ -421,8 +422,11 @@ fn help_of_check() {
               Check this sentence only, and those that it needs. May be repeated
 
           --seed <NUMBER>
-              Take the keys of this check from a number, such as the `seed` of an earlier report, and
-              not by chance
+              Draw the keys from this number, such as the seed of an earlier report, instead of at
+              random.
+
+              A sentence has the same keys whatever else is checked. A store that still has chunks of
+              them gives wrong results.
 
           --list
               List the sentences, and check nothing

@@ -88,12 +88,16 @@ fn projects_carry_the_contract_of_this_program() {
 fn rust_depends_on_the_sdk_of_this_version_or_on_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = |name: &str| fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
-    run(&folder, "new published --lang rust");
+    let hint = "for that of a checkout, give --sdk CHECKOUT/guest-sdk";
+    assert!(run(&folder, "new published --lang rust").contains(hint));
     let version = format!("kvtier-guest = {{ version = \"{}\" }}", env!("CARGO_PKG_VERSION"));
     assert!(manifest("published").contains(&version), "{}", manifest("published"));
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk").canonicalize().unwrap();
-    run(&folder, &format!("new local --lang rust --sdk {}", sdk.display()));
+    assert!(!run(&folder, &format!("new local --lang rust --sdk {}", sdk.display())).contains(hint));
     assert!(manifest("local").contains(&format!("kvtier-guest = {{ path = \"{}\" }}", sdk.display())));
+    let refused = run(&folder, &format!("new other --lang rust --sdk {}", sdk.join("macros").display()));
+    assert!(refused.contains("is the folder of another crate; give that of kvtier-guest"), "{refused}");
+    assert!(!folder.path().join("other").exists());
 }
 
 #[test]

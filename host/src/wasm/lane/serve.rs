@@ -12,7 +12,7 @@ use super::generation::{CallSlot, Generation, Ticket};
 use super::{Answer, Call, Job, LaneShared, Prepared};
 use crate::tier::TierError;
 use crate::wasm::contract::{self, Bound};
-use crate::wasm::policy::{DenialLog, Mark};
+use crate::wasm::policy::{DenialLog, Directories, Mark};
 use crate::wasm::state::{GuestState, remedy};
 
 /// How the task ended on its own.
@@ -74,9 +74,12 @@ pub(super) async fn run(
         Ok(end) => end,
         Err(error) => {
             let cause = store.data().describe(&error);
-            // A grant would not help a guest that misses no file.
-            let is_explained = remedy::is_traceback_without_files(&cause);
-            let message = if is_explained { cause } else { denial_log.explain_end(cause) };
+            let directories = if remedy::is_traceback_without_files(&cause) {
+                Directories::AskedInVain
+            } else {
+                Directories::Missed
+            };
+            let message = denial_log.explain_end(cause, directories);
             if opened {
                 TaskEnd::Trapped(message)
             } else {

@@ -8,5 +8,5 @@ pub(in crate::wasm) mod open_files;
 pub(in crate::wasm) mod overlap;
 pub(in crate::wasm) mod secrets;
 
-pub(in crate::wasm) use self::denial::{Denial, DenialLog, Denials, Mark};
+pub(in crate::wasm) use self::denial::{Denial, DenialLog, Denials, Directories, Mark};
 pub(in crate::wasm) use self::secrets::Secrets;

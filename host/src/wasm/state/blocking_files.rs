@@ -22,10 +22,10 @@ impl BlockingFiles {
         Self { backend: backend.to_owned(), count: AtomicU64::new(0), throttle: LogThrottle::new(clock) }
     }
 
-    /// Returns the number of reads and writes, if there were any.
+    /// Returns the number of reads and writes, if there were so many that they matter.
     pub(in crate::wasm) fn told(&self) -> Option<TierNote> {
         let count = self.count.load(Ordering::Relaxed);
-        (count > 0).then(|| TierNote::new(BLOCKING_FILES_NOTE, count.to_string()))
+        (count >= CALLS_PER_LINE).then(|| TierNote::new(BLOCKING_FILES_NOTE, count.to_string()))
     }
 
     /// Counts a read or a write.

@@ -44,16 +44,17 @@ impl FileWork {
         Some(Begun { work: Arc::clone(self), n_bytes })
     }
 
-    /// Returns why an operation that would hold `n_bytes` is refused. Only those that can succeed later begin with
-    /// `would-block`.
-    pub(in crate::wasm) fn refusal(&self, n_bytes: usize) -> String {
+    /// Returns why an operation with `n_bytes` would be refused even if none were pending.
+    pub(in crate::wasm) fn too_large(&self, n_bytes: usize) -> Option<String> {
+        let bytes_max = self.bytes_max;
+        (n_bytes as u64 > bytes_max).then(|| {
+            format!("one file operation names and writes {n_bytes} bytes; limits.file_names_bytes allows {bytes_max}")
+        })
+    }
+
+    /// Returns why an operation is refused for now.
+    pub(in crate::wasm) fn refusal(&self) -> String {
         let Self { n_max, bytes_max, .. } = self;
-        if n_bytes as u64 > *bytes_max {
-            return format!(
-                "the names in one file operation, and what it writes, have {n_bytes} bytes; limits.file_names_bytes \
-                 allows {bytes_max}"
-            );
-        }
         format!(
             "would-block: too many file operations are pending; limits.file_operations_max allows {n_max}, and \
              limits.file_names_bytes {bytes_max} bytes of names in them"
@@ -129,8 +130,9 @@ mod tests {
         drop((first, second));
         assert_eq!(work.held_bytes(), 0);
         assert!(work.begin(11).is_none());
-        assert!(work.refusal(10).contains("limits.file_operations_max allows 2"));
-        assert!(work.refusal(10).starts_with("would-block") && !work.refusal(11).contains("would-block"));
+        assert!(work.refusal().contains("limits.file_operations_max allows 2"));
+        assert_eq!(work.too_large(10), None);
+        assert!(work.too_large(11).unwrap().contains("11 bytes; limits.file_names_bytes allows 10"));
     }
 
     #[test]

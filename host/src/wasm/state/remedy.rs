@@ -3,7 +3,14 @@
 use crate::config::show_size;
 
 /// The errors of Python by which a guest says that it missed a file.
-const FILE_ERRORS: [&str; 4] = ["FileNotFoundError", "PermissionError", "NotADirectoryError", "OSError"];
+const FILE_ERRORS: [&str; 6] = [
+    "FileExistsError",
+    "FileNotFoundError",
+    "IsADirectoryError",
+    "NotADirectoryError",
+    "OSError",
+    "PermissionError",
+];
 
 const REMEDIES: [(&str, &str); 6] = [
     ("already borrowed", "calls overlap, so end each borrow before the next await"),
@@ -22,8 +29,8 @@ pub(in crate::wasm) fn remedy_for(text: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(words, _)| text.contains(words)).map(|(_, remedy)| *remedy)
 }
 
-/// Reports whether this is the end of a guest in Python for a reason that has nothing to do with files. Its interpreter
-/// asks for directories nevertheless: it looks for modules, and for the source of the lines that it prints.
+/// Reports whether this is the end of a guest in Python that missed no file. Its interpreter asks for directories
+/// nevertheless: it looks for modules, and for the source of the lines that it prints.
 pub(in crate::wasm) fn is_traceback_without_files(text: &str) -> bool {
     let is_traceback = text.contains("File ") && text.contains(", line ") && text.contains("Error");
     is_traceback && !FILE_ERRORS.iter().any(|error| text.contains(error))

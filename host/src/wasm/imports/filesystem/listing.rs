@@ -182,7 +182,7 @@ impl<D> StreamProducer<D> for Listing {
         }
         if let Some(position) = this.position.take() {
             let Some(begun) = this.work.begin(0) else {
-                let refusal = Failure::Pending(this.work.refusal(0));
+                let refusal = Failure::Pending(this.work.refusal());
                 this.end(Err(refusal.into()));
                 return Poll::Ready(Ok(StreamResult::Dropped));
             };

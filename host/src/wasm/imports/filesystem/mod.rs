@@ -83,7 +83,7 @@ fn begin(files: &FilesView<'_>, paths: &[&str]) -> Result<Begun, Failure> {
 
 /// Counts an operation that holds `n_bytes` as pending.
 fn begin_with(files: &FilesView<'_>, n_bytes: usize) -> Result<Begun, Failure> {
-    files.file_work.begin(n_bytes).ok_or_else(|| Failure::Pending(files.file_work.refusal(n_bytes)))
+    files.file_work.begin(n_bytes).ok_or_else(|| Failure::Pending(files.file_work.refusal()))
 }
 
 /// The same for an operation of WASI's own.

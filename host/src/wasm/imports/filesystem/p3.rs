@@ -37,7 +37,7 @@ pub(in super::super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmti
                 let work = accessor.with(|mut access| -> wasmtime::Result<_> {
                     let files = access.get().files();
                     let begun =
-                        files.file_work.begin(0).ok_or_else(|| format_err!(files.file_work.refusal(0)))?;
+                        files.file_work.begin(0).ok_or_else(|| format_err!(files.file_work.refusal()))?;
                     Ok(Watched::new(begun, files.threads))
                 })?;
                 let files = accessor.with_getter::<WasiFilesystem>(GuestState::filesystem);

@@ -127,7 +127,7 @@ impl<D> StreamProducer<D> for Reading {
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
             let Some(begun) = this.work.begin(0) else {
-                let refusal = Failure::Pending(this.work.refusal(0));
+                let refusal = Failure::Pending(this.work.refusal());
                 return end(&mut this.outcome, Err(refusal.into()));
             };
             let (file, at) = (Arc::clone(&this.file), this.at);
@@ -205,7 +205,7 @@ impl<D> StreamConsumer<D> for Writing {
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
             let Some(begun) = this.work.begin(0) else {
-                let refusal = Failure::Pending(this.work.refusal(0));
+                let refusal = Failure::Pending(this.work.refusal());
                 return end(&mut this.outcome, Err(refusal.into()));
             };
             let (file, position) = (Arc::clone(&this.file), this.position);

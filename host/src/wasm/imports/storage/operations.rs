@@ -234,7 +234,10 @@ impl StorageView<'_> {
     /// Counts an operation that holds `n_bytes` as pending.
     pub(super) fn begin(&self, n_bytes: usize) -> Answer<Begun> {
         let work = &self.budgets.file_work;
-        work.begin(n_bytes).ok_or_else(|| Error::Unavailable(work.refusal(n_bytes)))
+        match work.too_large(n_bytes) {
+            Some(refusal) => Err(Error::InvalidArgument(refusal)),
+            None => work.begin(n_bytes).ok_or_else(|| Error::Unavailable(work.refusal())),
+        }
     }
 
     /// Looks a file up and checks the descriptor's rights, which nothing else enforces here.

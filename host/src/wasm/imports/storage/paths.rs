@@ -217,8 +217,10 @@ impl Directory {
         note_refused_path(&self.denial_log, path, read_only, error);
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::INVAL) if caching == Caching::Direct => self.explain_direct(path),
-            // A link as the last part, which is not followed, or a circle of links.
-            Some(Errno::LOOP) => not_a_file(path),
+            // The last part is not followed.
+            Some(Errno::LOOP) => {
+                Error::InvalidArgument(format!("{path:?} is a link, or leads through a circle of links"))
+            }
             _ if read_only => {
                 Error::Other("not permitted; `allow.fs` grants the directory for reading".into())
             }

@@ -26,6 +26,15 @@ struct Recorded {
     latest: Mutex<VecDeque<(u64, Denial)>>,
 }
 
+/// Why a guest asked for directories when it had none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::wasm) enum Directories {
+    /// It may have missed a file, so the grant is worth a word.
+    Missed,
+    /// The runtime of its language looked for what it can do without.
+    AskedInVain,
+}
+
 /// A moment in an instance's life.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::wasm) struct Mark(u64);
@@ -88,7 +97,7 @@ impl DenialLog {
     pub(in crate::wasm) fn explain(&self, mark: Mark, error: TierError) -> TierError {
         let mut error = self.sanitize(error);
         if let Some(text) = error.text_mut() {
-            *text = self.with_note(mark, std::mem::take(text));
+            *text = self.with_note(mark, Directories::Missed, std::mem::take(text));
         }
         error
     }
@@ -100,16 +109,16 @@ impl DenialLog {
     }
 
     /// As [`Self::explain_start`], for an end that all calls inside share. The cause is harmless already.
-    pub(in crate::wasm) fn explain_end(&self, cause: String) -> String {
-        self.with_note(self.idle_mark(), cause)
+    pub(in crate::wasm) fn explain_end(&self, cause: String, directories: Directories) -> String {
+        self.with_note(self.idle_mark(), directories, cause)
     }
 
     fn idle_mark(&self) -> Mark {
         Mark(self.0.idle.load(Ordering::Relaxed))
     }
 
-    fn with_note(&self, mark: Mark, text: String) -> String {
-        match self.note_since(mark) {
+    fn with_note(&self, mark: Mark, directories: Directories, text: String) -> String {
+        match self.note_since(mark, directories) {
             Some(note) => format!("{text}; {note}"),
             None => text,
         }
@@ -117,12 +126,13 @@ impl DenialLog {
 
     /// Returns the denials since `mark`, and how to allow each; `None` if there are none. Calls that overlap in one
     /// instance cannot be distinguished: each gets all denials from the time that it was inside.
-    fn note_since(&self, mark: Mark) -> Option<String> {
+    fn note_since(&self, mark: Mark, directories: Directories) -> Option<String> {
         if self.mark().0 == mark.0 {
             return None;
         }
         let latest = lock(&self.0.latest);
-        let since = latest.iter().filter(|(at, _)| *at > mark.0);
+        let is_told = |denial: &Denial| directories == Directories::Missed || *denial != Denial::NoDirectory;
+        let since = latest.iter().filter(|(at, denial)| *at > mark.0 && is_told(denial));
         let texts =
             since.map(|(_, denial)| format!("{denial}; {}", denial.remedy(&self.0.denials.allow, "")));
         let note = texts.collect::<Vec<_>>().join("; denied: ");
@@ -149,16 +159,27 @@ mod tests {
         let (this, other) = (denial_log(&denials), denial_log(&denials));
         this.record(Denial::Udp);
         let mark = this.mark();
-        assert_eq!(this.note_since(mark), None);
+        assert_eq!(this.note_since(mark, Directories::Missed), None);
         other.record(lookup("elsewhere"));
-        assert_eq!(this.note_since(mark), None, "another instance's");
+        assert_eq!(this.note_since(mark, Directories::Missed), None, "another instance's");
         this.record(lookup("a"));
         this.record(lookup("a"));
-        insta::assert_snapshot!(this.note_since(mark).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]"#);
+        insta::assert_snapshot!(this.note_since(mark, Directories::Missed).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]"#);
         this.record(Denial::Udp);
-        insta::assert_snapshot!(this.note_since(mark).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]; denied: a UDP socket; no grant allows UDP"#);
+        insta::assert_snapshot!(this.note_since(mark, Directories::Missed).unwrap(), @r#"denied: resolving the name "a"; add allow.net: ["tcp://a:PORT"]; denied: a UDP socket; no grant allows UDP"#);
         assert_eq!(denials.count(), 5);
         assert!(denials.last().unwrap().starts_with("a UDP socket"));
+    }
+
+    #[test]
+    fn directories_that_were_asked_for_in_vain_hide_no_other_denial() {
+        let denial_log = denial_log(&Denials::new("b", &Grants::default()));
+        denial_log.record(Denial::NoDirectory);
+        let end = |directories| denial_log.explain_end("dead".into(), directories);
+        assert_eq!(end(Directories::AskedInVain), "dead");
+        assert!(end(Directories::Missed).contains("allow.fs"));
+        denial_log.record(Denial::Udp);
+        assert_eq!(end(Directories::AskedInVain), "dead; denied: a UDP socket; no grant allows UDP");
     }
 
     #[test]
@@ -173,9 +194,9 @@ mod tests {
         let note = "denied: resolving the name \"[secret].example\"; no grant allows it, because it is not a host name";
         assert_eq!(error(&denial_log), format!("login [secret]; {note}"));
         assert_eq!(denial_log.explain(mark, TierError::NoSpace), TierError::NoSpace);
-        assert_eq!(denial_log.explain_end("dead".into()), format!("dead; {note}"));
+        assert_eq!(denial_log.explain_end("dead".into(), Directories::Missed), format!("dead; {note}"));
         denial_log.idle();
-        assert_eq!(denial_log.explain_end("dead".into()), "dead");
+        assert_eq!(denial_log.explain_end("dead".into(), Directories::Missed), "dead");
     }
 
     #[test]
@@ -210,7 +231,7 @@ mod tests {
         let last = denials.last().unwrap();
         denial_log.record(Denial::Udp);
         assert_eq!(lock(&denial_log.0.latest).len(), DENIALS_PER_ERROR_MAX);
-        let note = denial_log.note_since(mark).unwrap();
+        let note = denial_log.note_since(mark, Directories::Missed).unwrap();
         assert_eq!(note.matches("denied: ").count(), DENIALS_PER_ERROR_MAX);
         assert!(note.contains("\"9999\"") && last.contains("\"9999\""), "{note}");
     }

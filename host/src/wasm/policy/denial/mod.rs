@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 pub(in crate::wasm) use self::backend::Denials;
-pub(in crate::wasm) use self::log::{DenialLog, Mark};
+pub(in crate::wasm) use self::log::{DenialLog, Directories, Mark};
 use crate::config::{FsAccess, Grants, NetGrant, NetHost, PortRange};
 use crate::limits::DENIED_TEXT_CHARS_MAX;
 use crate::text::{Quotes, harmless};

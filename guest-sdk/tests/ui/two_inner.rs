@@ -1,0 +1,6 @@
+struct LogBackend;
+struct FileBackend;
+
+kvtier_guest::export!(inner LogBackend, inner FileBackend);
+
+fn main() {}
