@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,9 @@ import kvtier
 import pytest
 
 HERE = Path(__file__).resolve().parent
+
+# A shell that runs the tests in the background has told them, and the programs that they start, to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # End a hang: of a condition in this process, and of a program. No test that passes comes near them.
 HANG_S = 20

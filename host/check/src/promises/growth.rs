@@ -21,7 +21,8 @@ pub(crate) const SENTENCES: &[Sentence] = &[
                `invalid-argument`, and the guest should drop it.",
         cause: "A call keeps memory or a handle: the sources or sinks are not dropped, or the language's binding does \
                 not free what it has copied.",
-        remedy: "Drop the handles at the end of each call. Where a binding leaks, move bytes by streams or splices.",
+        remedy: "Drop the handles at the end of each call. Where a binding leaks, move bytes by streams or splices. In a \
+                 composed component, wasmtime keeps calls too: docs/authors/middleware.md has what helps.",
         part: Part::Full,
         needs: &["put-then-get", "one-result-per-key"],
         test: no_leaks,
