@@ -60,7 +60,7 @@ pub use wit_bindgen;
 /// kvtier_guest::export!(ExternalLogBackend);                    // implements `StorageBackend`
 /// kvtier_guest::export!(MemoryBackend, lru::LruMemoryBackend);  // two classes in one component
 /// kvtier_guest::export!(blocking FileBackend, NetBackend);      // the first is a `BlockingBackend`
-/// kvtier_guest::export!(inner StoreBackend);                    // a middleware can stand in front of it
+/// kvtier_guest::export!(inner StoreBackend);                    // can stand behind a middleware
 /// ```
 ///
 /// The operator selects a class by its Rust name, `class_name: ExternalLogBackend`. In the component it is the resource

@@ -145,7 +145,11 @@ fn checked(subject: &Subject, args: &SubjectArgs, stop: &AtomicBool) -> Result<R
 fn replayed(subject: Subject) -> (String, bool) {
     let run = RandomState::new().hash_one(0);
     match engine::replay_one(subject.config, subject.backend, REPLAY_REQUESTS, run) {
-        Ok(outcome) => rendered(&outcome),
+        Ok((outcome, removed)) => match (rendered(&outcome), removed) {
+            // A backend that failed before is likely to fail here for the same reason.
+            ((text, true), Err(error)) => (text + &explain(&error), false),
+            (rendered, _) => rendered,
+        },
         Err(error) => (explain(&error.context("the replay failed")), false),
     }
 }

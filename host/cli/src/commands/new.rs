@@ -47,7 +47,8 @@ fn checked_sdk(folder: &Path) -> Result<std::path::PathBuf> {
         "--sdk {}: is not the folder of a crate; give that of kvtier-guest",
         folder.display()
     );
-    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))
+        .with_context(|| format!("--sdk {}: Cargo.toml cannot be read", folder.display()))?;
     ensure!(
         manifest.lines().any(|line| line == format!("name = \"{SDK}\"")),
         "--sdk {}: is the folder of another crate; give that of {SDK}",

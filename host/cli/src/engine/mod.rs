@@ -48,11 +48,16 @@ pub fn open(args: &ReplayArgs, adapt: Adapt<'_>) -> Result<Ready<EngineChain>> {
 
 /// Replays a short trace through a small CPU tier and one backend, which serves what the CPU tier has evicted. `run`
 /// tells the keys of one replay from those of another, so that it finds nothing of an earlier one. What it has stored
-/// is removed if the class can remove chunks.
+/// is removed if the class can remove chunks; the second result tells whether that failed.
 ///
 /// # Errors
-/// If the backend cannot be loaded, or fails to remove chunks, and those of [`replay::run`].
-pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize, run: u64) -> Result<Outcome> {
+/// If the backend cannot be loaded, and those of [`replay::run`].
+pub fn replay_one(
+    config: Config,
+    backend: BackendConfig,
+    n_requests: usize,
+    run: u64,
+) -> Result<(Outcome, Result<()>)> {
     const CHUNK_BYTES: usize = PAGE_BYTES;
     const POOL_CHUNKS: u64 = 64;
     let config = Config {
@@ -75,9 +80,8 @@ pub fn replay_one(config: Config, backend: BackendConfig, n_requests: usize, run
     let forgotten = chain.forget(requests.iter().map(|request| request.block_ids.as_slice()));
     let closed = chain.close().context("cannot close the chain");
     let outcome = replayed?;
-    forgotten.context("cannot remove the chunks of the replay")?;
     closed?;
-    Ok(outcome)
+    Ok((outcome, forgotten.context("cannot remove the chunks of the replay")))
 }
 
 /// Returns what the keys depend on: the model, or the size alone, so that chunks of another size on the same disk have

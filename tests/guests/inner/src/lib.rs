@@ -1,4 +1,4 @@
-//! A class of the SDK in the contract's own interface `backend`, so that a middleware can stand in front of it.
+//! A class of the SDK in the contract's own interface `backend`, so that it can stand behind a middleware.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
